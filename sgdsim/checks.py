@@ -1,0 +1,83 @@
+"""Validation of what users pass in: one error type, one message form.
+
+Every message says what was expected, what was given and, where it is not obvious, what to do. The command line
+prints an `InputError` as one line and exits with code 2; in Python it is a `ValueError`.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+
+
+class InputError(ValueError):
+    """A value that sgdsim cannot work with; the message is one line."""
+
+
+def _shown(value: Any) -> str:
+    text = repr(value).replace("\n", " ")
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def integer(name: str, value: Any, *, minimum: int = 0, maximum: int | None = None) -> int:
+    """`value` as an int within [minimum, maximum]; bools and fractional numbers are refused."""
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    bounds = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    if isinstance(value, bool) or not whole or value < minimum or (maximum is not None and value > maximum):
+        raise InputError(f"{name}: expected an integer {bounds}, got {_shown(value)}")
+    return int(value)
+
+
+def number(
+    name: str,
+    value: Any,
+    *,
+    minimum: float = -math.inf,
+    maximum: float = math.inf,
+    open_ends: bool = False,
+) -> float:
+    """`value` as a finite float within [minimum, maximum], or strictly between them with `open_ends`."""
+    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
+    ok = real and math.isfinite(value)
+    if ok:
+        ok = minimum < value < maximum if open_ends else minimum <= value <= maximum
+    if not ok:
+        low, high = ("<", "<") if open_ends else ("<=", "<=")
+        left = f"{minimum:g} {low} " if minimum > -math.inf else ""
+        right = f" {high} {maximum:g}" if maximum < math.inf else ""
+        rule = f" with {left}{name}{right}" if left or right else ""
+        raise InputError(f"{name}: expected a finite number{rule}, got {_shown(value)}")
+    return float(value)
+
+
+def choice(name: str, value: Any, options: Iterable[str]) -> str:
+    """`value` if it is one of `options`."""
+    options = list(options)
+    if not isinstance(value, str) or value not in options:
+        raise InputError(f"{name}: expected one of {', '.join(options)}; got {_shown(value)}")
+    return value
+
+
+def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
+    """`value` as a finite, contiguous float64 array of `ndim` dimensions (and of `shape`, None = any length)."""
+    try:
+        result = np.ascontiguousarray(value, dtype=np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"{name}: expected an array of real numbers, got {_shown(value)}") from error
+    if result.ndim != ndim:
+        raise InputError(f"{name}: expected {ndim} dimension(s), got shape {result.shape}")
+    if shape is not None and any(
+        want is not None and want != have for want, have in zip(shape, result.shape, strict=True)
+    ):
+        wanted = "(" + ", ".join("any" if s is None else str(s) for s in shape) + ")"
+        raise InputError(f"{name}: expected shape {wanted}, got {result.shape}")
+    if result.size == 0:
+        raise InputError(f"{name}: expected at least one value, got an empty array of shape {result.shape}")
+    if not np.isfinite(result).all():
+        bad = int(result.size - np.isfinite(result).sum())
+        raise InputError(f"{name}: expected finite values, got {bad} NaN or infinite of {result.size}")
+    return result

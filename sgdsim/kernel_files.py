@@ -1,0 +1,89 @@
+"""A user's own kernel and residual, read from .npz, .npy or torch files."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sgdsim.checks import InputError
+from sgdsim.problem import QuadraticProblem
+
+_OPTIONAL = ("cross_kernel", "test_residual", "test_targets")
+
+
+def load_kernel(
+    path: str | os.PathLike, *, residual: str | os.PathLike | None = None, targets: str | os.PathLike | None = None
+) -> QuadraticProblem:
+    """The problem of a kernel Θ (n, n) with an initial residual `r_0`, or targets y (then `r_0 = −y`).
+
+    Parameters
+    ----------
+    path : `.npz` or a torch file (`.pt`, `.pth`; read with `weights_only=True`) holding `kernel` and `residual` or
+        `targets`, and, for test losses, `cross_kernel` (m, n) with `test_residual` or `test_targets` (m,); or `.npy`
+        holding the kernel alone.
+    residual, targets : `.npy` files (n,), instead of what `path` holds.
+
+    Raises
+    ------
+    InputError : unreadable files, missing arrays, wrong shapes, or what `QuadraticProblem.from_kernel` refuses.
+    """
+    path = Path(path)
+    arrays = _read(path)
+    if residual is not None and targets is not None:
+        raise InputError("kernel: expected either a residual or targets, got both")
+    if residual is not None or targets is not None:
+        arrays = {k: v for k, v in arrays.items() if k not in ("residual", "targets")}
+        key, file = ("residual", residual) if residual is not None else ("targets", targets)
+        arrays[key] = _read(Path(file))["kernel"]
+    if "kernel" not in arrays or not arrays.keys() & {"residual", "targets"}:
+        raise InputError(
+            f"{path}: expected arrays 'kernel' and 'residual' (or 'targets'; for .npy, --residual or --targets FILE), "
+            f"got {', '.join(sorted(arrays)) or 'none'}"
+        )
+    extra = {}
+    if "cross_kernel" in arrays:
+        extra["cross_kernel"] = arrays["cross_kernel"]
+    if "test_residual" in arrays or "test_targets" in arrays:
+        extra["test_residual"] = (
+            arrays["test_residual"] if "test_residual" in arrays else _negated(arrays["test_targets"])
+        )
+    start = arrays["residual"] if "residual" in arrays else _negated(arrays["targets"])
+    n = np.size(start)
+    description = {"kind": "kernel", "title": f"{path.name}, N = {n}", "n": n, "file": path.name}
+    return QuadraticProblem.from_kernel(arrays["kernel"], start, description=description, **extra)
+
+
+def _negated(values: Any) -> np.ndarray:
+    if not np.issubdtype(np.asarray(values).dtype, np.number):
+        raise InputError(f"targets: expected real numbers, got {np.asarray(values).dtype}")
+    return -np.asarray(values, dtype=np.float64)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The arrays of a file by name; the one array of a .npy file is called "kernel"."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a kernel file, found none")
+    try:
+        if path.suffix == ".npz":
+            with np.load(path, allow_pickle=False) as file:
+                return {name: file[name] for name in file.files}
+        if path.suffix == ".npy":
+            return {"kernel": np.load(path, allow_pickle=False)}
+        if path.suffix in (".pt", ".pth"):
+            import torch
+
+            stored = torch.load(path, map_location="cpu", weights_only=True)
+            if not isinstance(stored, dict):
+                raise InputError(f"{path}: expected a dict of tensors, got {type(stored).__name__}")
+            return {str(k): v.detach().double().numpy() for k, v in stored.items() if isinstance(v, torch.Tensor)}
+    except InputError:
+        raise
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+        reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
+        raise InputError(f"{path}: expected a readable {path.suffix} file of plain arrays, got: {reason}") from error
+    raise InputError(f"{path}: expected a .npz, .npy, .pt or .pth file, got {path.suffix or 'no ending'}")

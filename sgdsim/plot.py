@@ -1,0 +1,381 @@
+"""Pictures of results: labelled numbers in, matplotlib Axes or Figures out.
+
+Losses are drawn on log-log axes from step 1 on (step 0 has no place on a log axis, its loss only sets the scale).
+Several replicates appear as their mean and the band between their 10% and 90% quantiles. A diverged run counts as
+infinite in both: the mean ends where the first replicate diverges, marked by a cross (at the frame if the curve left
+it before), while the band goes on as long as its quantiles are finite. Averaging the survivors instead would show a
+loss that nobody can expect. Nothing here touches pyplot's state or matplotlib's global settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import os
+import textwrap
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import seaborn
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from sgdsim.checks import InputError, array, choice
+from sgdsim.results import replacing
+
+MAX_CELLS = 24  # panels of one `comparison`
+SMALLEST = 1e-16  # relative to the start: what lies below is rounding to the eye, and is not drawn
+LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
+BAND = (0.1, 0.9)
+
+_PALETTE = seaborn.color_palette("colorblind").as_hex()
+_STYLES = {  # thick and solid below, thin and broken above: curves that coincide stay visible, in grey too
+    "network": {"color": _PALETTE[0], "linestyle": "-", "linewidth": 2.2},
+    "sampled": {"color": _PALETTE[1], "linestyle": "-", "linewidth": 1.1},
+    "averaged": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2},
+    "diagonal:tau=1": {"color": _PALETTE[2], "linestyle": (0, (6, 1.5, 1.2, 1.5)), "linewidth": 1.5},
+    "diagonal:tau=-1": {"color": _PALETTE[4], "linestyle": (0, (1.2, 1.2)), "linewidth": 1.7},
+}
+_OTHER_COLORS = [_PALETTE[i] for i in (3, 5, 7, 9)]
+_OTHER_LINES = [(0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1, 1, 1))]
+_OBSERVABLES = {"loss": "train loss", "test_loss": "test loss"}
+_SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The one look of all figures, for the length of a `with` block; the global settings are left as they were."""
+    settings = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
+    settings |= {"font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8}
+    settings |= {"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7.5, "figure.titlesize": 9}
+    settings |= {"axes.linewidth": 0.7, "axes.grid": True, "axes.grid.which": "major", "axes.titlepad": 4}
+    settings |= {"grid.color": "0.9", "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False}
+    settings |= {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "sgdsim", "savefig.dpi": 200}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def regime_style(name: str) -> dict[str, Any]:
+    """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
+
+    Colours are from seaborn's colour-blind safe palette. An unknown name gets a style that depends on the name alone.
+    """
+    base, _, rest = name.partition(":")
+    label = f"{base}, {rest.replace('tau=', 'τ = ').replace('-', '−')}" if rest else base
+    known = _STYLES.get(name)
+    if known is None:
+        code = zlib.crc32(name.encode())
+        known = {"color": _OTHER_COLORS[code % 4], "linestyle": _OTHER_LINES[code // 4 % 4], "linewidth": 1.4}
+    return {**known, "label": label}
+
+
+def loss_curves(
+    result: xr.Dataset, *, ax: Axes | None = None, observable: str = "loss", title: str | None = None
+) -> Axes:
+    """The losses of all regimes of one cell against the step, log-log, on `ax` or on a figure of its own.
+
+    `result` holds one cell: select it with `.sel(...)` first; grid axes of length 1 are dropped. `observable` is "loss"
+    or any other variable over (regime, replicate, step); `title` replaces the hyperparameters above the panel.
+    Raises InputError for several cells, an unknown observable or a result without a step >= 1.
+    """
+    grid = _grid_axes(result, observable)
+    long = {name: result.sizes[name] for name in grid if result.sizes[name] != 1}
+    if long:
+        have = ", ".join(f"{name} ({size} values)" for name, size in long.items())
+        name = next(iter(long))
+        how = "result.isel(cell=0)" if name == "cell" else f"result.sel({name}=...)"
+        raise InputError(f"result: expected a single cell, got {have}; select one, e.g. {how}")
+    cell = result.isel(dict.fromkeys(grid, 0))
+    curves = _curves(cell, observable)
+    with style():
+        own = ax is None
+        if own:
+            ax = Figure(figsize=(5.6, 3.1), layout="constrained").subplots()
+        _draw(ax, curves, *_limits(curves))
+        ax.set(xlabel="SGD step t", ylabel=_OBSERVABLES.get(observable, observable))
+        ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
+        handles = _legend_handles(curves)
+        if handles and own:
+            ax.figure.legend(*handles, loc="outside right center")
+        elif handles:
+            ax.legend(*handles, loc="best")
+    return ax
+
+
+def spectrum(result_or_eigenvalues: Any, coefficients: Any = None, *, ax: Axes | None = None) -> Axes:
+    """Eigenvalues λ_k and tail sums Σ_{l≥k} c_l, both relative to k = 1, against k on log-log axes.
+
+    Takes a result or a problem (anything with `eigenvalues` and `coefficients`), or descending eigenvalues (n,) and, if
+    wanted, the signed coefficients a_k (n,), c_k = a_k². Values below 1e-16 of the first are not drawn; of more than
+    2000 modes a log-spaced choice is. Raises InputError where there is no spectrum or the shapes differ.
+    """
+    source = result_or_eigenvalues
+    if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
+        raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
+    if hasattr(source, "eigenvalues"):
+        coefficients = getattr(source, "coefficients", None) if coefficients is None else coefficients
+        source = source.eigenvalues
+    values = array("eigenvalues", source, ndim=1)
+    if values[0] <= 0:
+        raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")
+    drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", {"color": "black", "linestyle": "-", "linewidth": 1.6})]
+    if coefficients is not None:
+        squares = array("coefficients", coefficients, ndim=1, shape=values.shape) ** 2
+        tails = np.cumsum(squares[::-1])[::-1]
+        look = {"color": _PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
+        if tails[0] > 0:
+            drawn.append((tails / tails[0], r"$\sum_{l\geq k}\, c_l\,/\,\sum_l\, c_l$", look))
+    index = np.arange(1, len(values) + 1)
+    if len(values) > 2000:
+        index = np.unique(np.geomspace(1, len(values), 2000).round().astype(int))
+    with style():
+        if ax is None:
+            ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
+        _prepare(ax)
+        for relative, label, look in drawn:
+            visible = np.where(relative >= SMALLEST, relative, np.nan)[index - 1]
+            ax.plot(index, visible, marker="o" if len(values) == 1 else None, label=label, **look)
+        ax.set(xlabel="mode index k", ylabel="relative to k = 1", title="spectrum")
+        ax.legend(loc="best")
+    return ax
+
+
+def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
+    """One panel of loss curves per cell, on common axes, the spectrum (if the result has one) and one legend.
+
+    A product grid whose last axis fits keeps it as columns; other cells are laid out in reading order. Cells without
+    data say so. Raises InputError for more than 24 cells and for what `loss_curves` refuses.
+    """
+    grid = _grid_axes(result, observable)
+    sizes = [result.sizes[name] for name in grid]
+    count = math.prod(sizes)
+    if not 1 <= count <= MAX_CELLS:
+        hint = "select some, e.g. result.sel(...) or result.isel(...)"
+        raise InputError(f"result: expected 1 to {MAX_CELLS} cells to compare, got {count}; {hint}")
+    cells = [result.isel(dict(zip(grid, at, strict=True))) for at in itertools.product(*map(range, sizes))]
+    panels = [_curves(cell, observable) for cell in cells]
+    every = list(itertools.chain.from_iterable(panels))
+    with_spectrum = "eigenvalues" in result
+    used = count + with_spectrum
+    columns = _columns(used, [size for size in sizes if size > 1])
+    rows = math.ceil(used / columns)
+    width = {1: 4.0, 2: 3.2, 3: 2.5, 4: 2.2}.get(columns, 2.0)
+    titles = [_cell_title(cell, grid, int(width * 13)) for cell in cells]
+    extra = 0.13 * max(title.count("\n") for title in titles)
+    with style():
+        figure = Figure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        limits = _limits(every)
+        for i, (ax, curves, title) in enumerate(zip(axes, panels, titles, strict=False)):
+            _draw(ax, curves, *limits)
+            ax.set_title(title)
+            lowest, first = i + columns >= count, i % columns == 0
+            ax.tick_params(labelbottom=lowest, labelleft=first, which="both")
+            ax.set_xlabel("SGD step t" if lowest else "")
+            ax.set_ylabel(_OBSERVABLES.get(observable, observable) if first else "")
+        if with_spectrum:
+            spectrum(result, ax=axes[count]).set_ylabel("")
+        for ax in axes[used:]:
+            ax.set_axis_off()
+        handles = _legend_handles(every)
+        if handles and used < len(axes):
+            axes[used].legend(*handles, loc="center")
+        elif handles:
+            ncols = min(len(handles[0]), max(2, int(columns * width / 1.5)))
+            figure.legend(*handles, loc="outside lower center", ncols=ncols)
+        name = _problem_title(result)
+        if name:
+            figure.suptitle(textwrap.fill(name, int(columns * width * 12)))
+    return figure
+
+
+def save(figure: Figure | Axes, path: str | os.PathLike[str]) -> None:
+    """Write a figure (or the figure of an Axes) to a .png (200 dpi), .pdf or .svg file, whole or not at all.
+
+    Text stays text in the vector formats, and files carry no dates. Raises InputError for another ending or a path
+    that cannot be written.
+    """
+    kind = check_path(path)
+    if isinstance(figure, Axes):
+        figure = figure.figure
+    undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
+    with style(), replacing(Path(path)) as temporary:
+        figure.savefig(temporary, format=kind, metadata=undated.get(kind))
+
+
+def check_path(path: str | os.PathLike[str]) -> str:
+    """The kind of picture that `path` names: "png", "pdf" or "svg"; InputError for any other ending."""
+    kind = Path(path).suffix.lower().removeprefix(".")
+    if kind not in ("png", "pdf", "svg"):
+        raise InputError(f"path: expected a name ending in .png, .pdf or .svg, got {Path(path).name!r}")
+    return kind
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One regime in one cell, at the steps >= 1: the mean (inf once a run has diverged) and, for several, a band."""
+
+    name: str
+    steps: np.ndarray  # (n,)
+    mean: np.ndarray  # (n,)
+    band: np.ndarray | None  # (2, n)
+    start: float  # the first recorded mean, step 0 included: the scale of the axes
+
+    @property
+    def diverged(self) -> bool:
+        return bool(np.isinf(self.mean).any())
+
+
+def _grid_axes(result: xr.Dataset, observable: str) -> list[str]:
+    if not isinstance(result, xr.Dataset):
+        raise InputError(f"result: expected an xarray.Dataset, got {type(result).__name__}")
+    options = [str(name) for name, data in result.data_vars.items() if "step" in data.dims and "mode" not in data.dims]
+    if not options:
+        raise InputError("result: expected a variable over step, such as 'loss', got none")
+    observable = choice("observable", observable, options)
+    if "regime" not in result.coords:
+        raise InputError("result: expected a coordinate 'regime', got none")
+    return [str(name) for name in result[observable].dims if name not in ("regime", "replicate", "step")]
+
+
+def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
+    """The regimes of one cell that have data; a replicate that is NaN throughout was not run."""
+    data = cell[observable]
+    for name in ("regime", "replicate"):
+        data = data if name in data.dims else data.expand_dims(name)
+    steps = data["step"].values
+    if not (steps >= 1).any():
+        raise InputError("result: expected at least one recorded step >= 1, got step 0 only")
+    names = np.atleast_1d(data["regime"].values)
+    curves = []
+    for name, runs in zip(names, data.transpose("regime", "replicate", "step").values, strict=True):
+        runs = runs[~np.isnan(runs).all(axis=1)].astype(float)
+        if not len(runs):
+            continue
+        with np.errstate(over="ignore"):
+            mean = runs.mean(axis=0)
+        # inverted_cdf picks among the runs instead of interpolating, so that infinite ones are harmless
+        band = np.quantile(runs, BAND, axis=0, method="inverted_cdf") if len(runs) > 1 else None
+        later = steps >= 1
+        start = mean[np.isfinite(mean) & (mean > 0)]
+        first = float(start[0]) if start.size else math.nan
+        curves.append(_Curve(str(name), steps[later], mean[later], None if band is None else band[:, later], first))
+    return curves
+
+
+def _limits(curves: Sequence[_Curve]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start."""
+    starts = [curve.start for curve in curves if not math.isnan(curve.start)]
+    if not starts:
+        return (1, 10), (0.1, 1)
+    scale = max(starts)
+    parts = [part.ravel() for curve in curves for part in (curve.mean, curve.band) if part is not None]
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values) & (values > 0)]
+    low, high = np.clip([values.min(initial=scale), values.max(initial=scale)], scale * SMALLEST, scale * LARGEST)
+    margin = max((high / low) ** 0.05, 1.1)
+    last = max(int(curve.steps[-1]) for curve in curves)
+    return (min(int(curve.steps[0]) for curve in curves), max(last, 2)), (low / margin, high * margin)
+
+
+def _prepare(ax: Axes) -> None:
+    ax.set(xscale="log", yscale="log")
+    # ticks are made when drawn, outside the style, and `ax` may be the caller's: set what the style says
+    ax.tick_params(which="major", length=3, width=0.6, labelsize=7)
+    ax.tick_params(which="minor", length=1.5, width=0.4, labelsize=6)
+    ax.grid(visible=True, which="major", color="0.9", linewidth=0.5)
+    for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
+        text.set_size(8)
+
+
+def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
+    _prepare(ax)
+    ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
+    for curve in curves:
+        look = regime_style(curve.name)
+        finite = np.where(np.isfinite(curve.mean) & (curve.mean > 0), curve.mean, np.nan)
+        if curve.band is not None:
+            low, high = np.clip(curve.band, ylim[0] / 10, ylim[1] * 10)  # a log axis takes neither 0 nor inf
+            drawn = np.isfinite(curve.band[0])
+            ax.fill_between(curve.steps, low, high, where=drawn, color=look["color"], alpha=0.22, linewidth=0.4)
+        ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)
+        if curve.diverged:
+            x, y = _end(curve.steps, finite, ylim[1] / (ylim[1] / ylim[0]) ** 0.03)
+            cross = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
+            ax.plot([x], [y], color=look["color"], clip_on=False, zorder=5, label="_diverged", **cross)
+    if not curves:
+        ax.text(0.5, 0.5, "not computed", transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)
+
+
+def _end(steps: np.ndarray, mean: np.ndarray, top: float) -> tuple[float, float]:
+    """Where a diverging curve is last seen: its last finite point, or where it rises through `top`."""
+    seen = np.isfinite(mean)
+    t, y, height = np.log(steps[seen]), np.log(mean[seen]), math.log(top)
+    if not (y <= height).any():
+        return float(steps[0]), top
+    last = int(np.flatnonzero(y <= height)[-1])
+    if last == len(t) - 1:
+        return math.exp(t[-1]), math.exp(y[-1])
+    return math.exp(np.interp(height, y[last : last + 2], t[last : last + 2])), top
+
+
+def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | None:
+    handles: dict[str, Any] = {}
+    for curve in curves:
+        look = regime_style(curve.name)
+        line = Line2D([], [], **look)
+        if curve.band is not None:
+            handles[look["label"]] = (Patch(facecolor=look["color"], alpha=0.22), line)
+        else:
+            handles.setdefault(look["label"], line)
+    if any(curve.band is not None for curve in curves):
+        grey = Line2D([], [], color="0.35", linewidth=1.2)
+        handles["mean, 10–90% of replicates"] = (Patch(facecolor="0.35", alpha=0.22), grey)
+    if any(curve.diverged for curve in curves):
+        handles["a run diverges"] = Line2D([], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none")
+    return (list(handles.values()), list(handles)) if handles else None
+
+
+def _columns(panels: int, sizes: Sequence[int]) -> int:
+    """The last axis of a product grid if it and the rows fit on a page; else the fullest of 3 to 5 columns."""
+    if len(sizes) > 1 and sizes[-1] <= 5 and panels <= 6 * sizes[-1]:
+        return sizes[-1]
+    if panels in (1, 2, 4):
+        return min(panels, 2)
+    return min((3, 4, 5), key=lambda columns: (panels > 6 * columns, -panels % columns, columns))
+
+
+def _cell_title(cell: xr.Dataset, grid: Sequence[str], width: int) -> str:
+    """ "α = 0.1, β = 0.9, b = 10", wrapped at `width` characters; a schedule that sets two of them is written once."""
+    symbols: dict[str, list[str]] = {}
+    for name in dict.fromkeys([*_SYMBOLS, *grid]):
+        if name in cell.coords and cell[name].ndim == 0 and name != "cell":
+            value = cell[name].item()
+            with contextlib.suppress(ValueError):  # an axis that also holds schedules has its numbers as text
+                value = float(value)
+            schedule, _, arguments = str(value).partition(":")
+            if isinstance(value, float):
+                text = f"{value:g}" if value.is_integer() else f"{value:.4g}"
+            else:
+                text = f"{schedule}({arguments})".replace(",", ", ") if arguments else schedule
+            symbols.setdefault(text if arguments else f"{text}#{name}", []).append(_SYMBOLS.get(name, name))
+    # no-break spaces keep "α = 0.1" together
+    parts = [f"{', '.join(names)}\xa0=\xa0{text.partition('#')[0]}" for text, names in symbols.items()]
+    return textwrap.fill(", ".join(parts).replace("-", "−"), width)
+
+
+def _problem_title(result: xr.Dataset) -> str:
+    try:
+        return str(json.loads(result.attrs.get("problem", "{}")).get("title", ""))
+    except (TypeError, ValueError, AttributeError):
+        return ""

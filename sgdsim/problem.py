@@ -1,0 +1,272 @@
+"""The problem that SGD solves, and the conventions that every module keeps.
+
+Conventions
+-----------
+* Residual `r_i = f(x_i) − y_i` on N training points; loss `L = ‖r‖²/(2N)`; `loss[0]` is before any update.
+* `K̂ = Θ/λ_max(Θ)` with Θ the tangent kernel; eigenvalues descending, `λ_1 = 1`.
+* The learning rate α is in units of `1/λ_max`: `torch.optim.SGD(lr=α·N/λ_max(Θ))` on `½·mean((f − y)²)` is the same
+  step. `QuadraticProblem.torch_lr` is the only place where this is converted.
+* Heavy ball in velocity form, `v ← βv − αg`, `w ← w + v`, in every regime.
+* `c_k = a_k²` with signed coefficients `a_k = ⟨u_k, r_0⟩`; `s = Σ c_k`, so `L = s/(2N)`.
+* γ: strength of the sampling noise (`sgdsim.sgd.noise_factor`); τ: closure parameter of the spectral-diagonal regime;
+  ν, κ: exponents of `λ_k ~ k^{−ν}` and `Σ_{l≥k} c_l ~ k^{−κ}`; `ζ = κ/ν`.
+* float64, except inside the real network, where the dtype is a parameter.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgdsim.checks import InputError, array, integer, number
+from sgdsim.spectrum import Spectrum
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sgdsim.datasets import Dataset
+
+
+@dataclass(frozen=True, eq=False)
+class TestPoints:
+    """What follows a linear model on m test points: `e_t = e_0 + T (a_t − a_0)` (THEORY sec. 7).
+
+    Parameters
+    ----------
+    residual : (m,) test residuals e_0 = f(x) − y(x) at the start.
+    transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    residual: np.ndarray
+    transfer: np.ndarray
+
+    @classmethod
+    def from_cross_kernel(cls, spectrum: Spectrum, cross_kernel: np.ndarray, residual: np.ndarray) -> TestPoints:
+        """From Θ(test, train), (m, n), in the kernel's units, and the test residuals (m,)."""
+        if spectrum.eigenvectors is None:
+            raise InputError("cross_kernel: expected a spectrum with eigenvectors, got eigenvalues only")
+        residual = array("test residual", residual, ndim=1)
+        cross = array("cross_kernel", cross_kernel, ndim=2, shape=(residual.size, spectrum.n))
+        projected = cross @ spectrum.eigenvectors / spectrum.scale
+        # K̂(x, ·)·u_k vanishes with λ_k; below this level both are rounding, and the mode does not move.
+        floor = spectrum.n * np.finfo(float).eps
+        kept = spectrum.eigenvalues > floor
+        return cls(residual, np.where(kept, projected / np.where(kept, spectrum.eigenvalues, 1.0), 0.0))
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticProblem:
+    """A quadratic problem in its eigenbasis: all that the sampled, averaged and diagonal regimes need.
+
+    Parameters
+    ----------
+    spectrum : the kernel's spectrum.
+    coefficients : (n,) signed `a_k = ⟨u_k, r_0⟩`.
+    test : how test residuals follow the training ones, or None.
+    description : JSON-able facts that say how the problem was made.
+    basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
+    """
+
+    spectrum: Spectrum
+    coefficients: np.ndarray
+    test: TestPoints | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+    basis_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        coefficients = array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n,))
+        object.__setattr__(self, "coefficients", coefficients)
+
+    @classmethod
+    def power_law(cls, n: int, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
+        """`λ_k = λ_min + (1 − λ_min) k^{−ν}` and `c_k ∝ k^{−κ−1}` summing to 1, k = 1…n ([VKY] sec. 4).
+
+        Needs O(n) memory; a regime that asks for eigenvectors gets a random orthogonal basis decided by `seed`.
+
+        Raises
+        ------
+        InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1).
+        """
+        n = integer("n", n, minimum=1)
+        for name, value in (("nu", nu), ("kappa", kappa)):
+            if number(name, value) <= 0:
+                raise InputError(f"{name}: expected a number > 0, got {value}")
+        if not 0 <= number("lambda_min", lambda_min) < 1:
+            raise InputError(f"lambda_min: expected a number from 0 to below 1, got {lambda_min}")
+        seed = integer("seed", seed)
+        k = np.arange(1, n + 1, dtype=np.float64)
+        c = k ** (-kappa - 1.0)
+        description = {
+            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {n}",
+            "n": n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
+        }  # fmt: skip
+        eigenvalues = lambda_min + (1.0 - lambda_min) * k**-nu
+        eigenvalues[0] = 1.0
+        return cls(Spectrum(eigenvalues), np.sqrt(c / c.sum()), description=description, basis_seed=seed)
+
+    @classmethod
+    def from_kernel(
+        cls,
+        kernel: np.ndarray,
+        residual: np.ndarray,
+        *,
+        cross_kernel: np.ndarray | None = None,
+        test_residual: np.ndarray | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> QuadraticProblem:
+        """From a kernel Θ (n, n) and the initial residual `r_0 = f_0 − y` (n,) on the training points.
+
+        With Θ(test, train) `cross_kernel` (m, n) and `test_residual` (m,) the test loss can be followed too.
+
+        Raises
+        ------
+        InputError : a kernel that is not square, symmetric, finite and positive semidefinite, or sizes that differ.
+        """
+        residual = array("residual", residual, ndim=1)
+        if np.shape(kernel) != (residual.size, residual.size) and np.ndim(kernel) == 2:
+            raise InputError(
+                f"kernel: expected shape ({residual.size}, {residual.size}) to match the residual, got {np.shape(kernel)}"
+            )
+        spectrum = Spectrum.from_kernel(kernel)
+        test = None
+        if cross_kernel is not None or test_residual is not None:
+            if cross_kernel is None or test_residual is None:
+                raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
+            test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
+        description = description or {
+            "kind": "kernel",
+            "title": f"kernel of {residual.size} points",
+            "n": residual.size,
+        }
+        return cls(spectrum, spectrum.eigenvectors.T @ residual, test, description)
+
+    @property
+    def quadratic(self) -> QuadraticProblem:
+        """Itself; so that every problem has a `.quadratic`."""
+        return self
+
+    @property
+    def n(self) -> int:
+        """Number of training points N."""
+        return self.spectrum.n
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """λ_k, (n,), descending from 1."""
+        return self.spectrum.eigenvalues
+
+    @cached_property
+    def eigenvectors(self) -> np.ndarray:
+        """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own."""
+        if self.spectrum.eigenvectors is not None:
+            return self.spectrum.eigenvectors
+        if self.basis_seed is None:
+            raise InputError("problem: expected eigenvectors (or a basis_seed to draw some), got eigenvalues only")
+        gaussian = np.random.default_rng(self.basis_seed).standard_normal((self.n, self.n))
+        q, r = np.linalg.qr(gaussian)
+        return np.ascontiguousarray(q * np.sign(np.diag(r)))  # with R's signs taken out, Q is uniformly distributed
+
+    @cached_property
+    def kernel(self) -> np.ndarray:
+        """`K̂ = U diag(λ) Uᵀ`, (n, n), exactly symmetric."""
+        u = self.eigenvectors
+        kernel = (u * self.eigenvalues) @ u.T
+        return (kernel + kernel.T) * 0.5
+
+    @cached_property
+    def residual(self) -> np.ndarray:
+        """`r_0 = U a`, (n,)."""
+        return self.eigenvectors @ self.coefficients
+
+    @property
+    def initial_loss(self) -> float:
+        """`L_0 = Σ a_k² / (2N)`."""
+        return float(self.coefficients @ self.coefficients) / (2 * self.n)
+
+    def torch_lr(self, lr: float) -> float:
+        """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
+        return lr * self.n / self.spectrum.scale
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """SHA-256 of the eigenvalues and coefficients: tells whether two results belong to the same problem."""
+        digest = hashlib.sha256(self.eigenvalues.tobytes())
+        digest.update((self.coefficients**2).tobytes())
+        return digest.hexdigest()
+
+
+class NetworkProblem:
+    """A real network on real data, with the quadratic problem that linearises it at its present parameters.
+
+    Parameters
+    ----------
+    network : any `torch.nn.Module` with one output per input. It is copied; what happens to the original later does
+        not matter.
+    data : training (and test) inputs and targets. Inputs are reshaped to `data.info["input_shape"]` only by the
+        network itself; the module gets (n, d).
+    device : where kernel and training run: "cpu", "cuda" or "auto".
+
+    Raises
+    ------
+    InputError : no module, no trainable parameters, dropout or batch norm in training mode, inputs that do not fit.
+    """
+
+    def __init__(self, network: nn.Module, data: Dataset, *, device: str = "auto") -> None:
+        from sgdsim import devices, ntk, networks
+
+        ntk.check_module(network)
+        self.device = devices.resolve(device)
+        self.network = copy.deepcopy(network)
+        self.data = data
+        if isinstance(self.network, networks.MLP):
+            self.network.build(data.d)
+
+    @property
+    def n(self) -> int:
+        """Number of training points N."""
+        return self.data.n
+
+    @property
+    def description(self) -> dict[str, Any]:
+        """JSON-able facts: the network and the data."""
+        describe = getattr(self.network, "describe", None)
+        network = describe() if describe else {"kind": type(self.network).__name__}
+        title = f"{self.data.name}, N = {self.n}"
+        if "width" in network:
+            title += f", width {network['width']}"
+        return {"kind": "network", "title": title, "network": network, "data": self.data.info}
+
+    @cached_property
+    def quadratic(self) -> QuadraticProblem:
+        """The linearised problem: empirical NTK, residual at the start, test points where the data have some."""
+        from sgdsim import ntk
+
+        f, f_test = self.initial_outputs
+        theta = ntk.empirical_ntk(self.network, self.data.x, device=self.device)
+        cross = None
+        if f_test is not None:
+            cross = ntk.empirical_ntk(self.network, self.data.x_test, self.data.x, device=self.device)
+        return QuadraticProblem.from_kernel(
+            theta,
+            f - self.data.y,
+            cross_kernel=cross,
+            test_residual=None if f_test is None else f_test - self.data.y_test,
+            description=self.description,
+        )
+
+    @cached_property
+    def initial_outputs(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Outputs of the network before training, in float64, on training and test inputs: (n,), and (m,) or None."""
+        from sgdsim import ntk
+
+        test = self.data.x_test
+        return ntk.evaluate(self.network, self.data.x, self.device), (
+            None if test is None else ntk.evaluate(self.network, test, self.device)
+        )

@@ -1,0 +1,96 @@
+"""The compiled loops: arrays in, arrays out. Each has a slow literal twin in `tests/naive.py`."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+# Sums may be reordered and multiply-adds fused (that is what lets them use SIMD); NaN and infinity keep their meaning,
+# because divergence is a result.
+_FAST = {"reassoc", "contract", "nsz"}
+
+
+@numba.njit(cache=True, fastmath=_FAST)
+def diagonal_advance(eigenvalues, c, j, p, total, lr, momentum, noise, tau):
+    """Spectral-diagonal recurrence (THEORY sec. 2, regime 4), `lr.size` steps in place; returns s = Σ c_k."""
+    for t in range(lr.size):
+        alpha, beta, gamma = lr[t], momentum[t], noise[t]
+        s = total
+        total = 0.0
+        for k in range(eigenvalues.size):
+            x = alpha * eigenvalues[k]
+            ck, jk = c[k], j[k]
+            pk = x * x * (ck + gamma * (s - tau * ck)) + beta * (beta * p[k] - 2.0 * x * jk)
+            jk = beta * jk - x * ck
+            ck = ck + 2.0 * jk + pk  # c − 2xc + 2βj + p'
+            jk += pk
+            c[k], j[k], p[k] = ck, jk, pk
+            total += ck
+    return total
+
+
+@numba.njit(cache=True)
+def mean_advance(eigenvalues, m, w, lr, momentum):
+    """Heavy ball without noise on the mean residual m and its velocity w, mode by mode, `lr.size` steps in place."""
+    for t in range(lr.size):
+        for k in range(eigenvalues.size):
+            w[k] = momentum[t] * w[k] - lr[t] * eigenvalues[k] * m[k]
+            m[k] += w[k]
+
+
+@numba.njit(cache=True, parallel=True)
+def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
+    """Linearised SGD in function space, one replicate per row of r and v (R, N); batches (R, T, b) int32."""
+    n = kernel.shape[0]
+    for replicate in numba.prange(r.shape[0]):
+        residual, velocity = r[replicate], v[replicate]
+        weights = np.empty(batches.shape[2])
+        for t in range(lr.size):
+            beta, b = momentum[t], sizes[t]
+            batch = batches[replicate, t]
+            scale = lr[t] * n / b
+            for i in range(b):
+                weights[i] = scale * residual[batch[i]]
+            for k in range(n):
+                velocity[k] *= beta
+            for i in range(b):
+                weight, row = weights[i], kernel[batch[i]]
+                for k in range(n):
+                    velocity[k] -= weight * row[k]
+            for k in range(n):
+                residual[k] += velocity[k]
+
+
+@numba.njit(cache=True, parallel=True)
+def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, gamma, with_momentum):
+    """One step of the noise part of the averaged regime, in the eigenbasis (THEORY sec. 2, regime 3).
+
+    c, p symmetric and j (n, n) in place: second moments of noise residual and velocity; m (n,) the mean residual before
+    the step; source = Uᵀ diag(E r²) U, of which only k ≤ i is read. Each pair (i, k) is computed once and written
+    twice, so c and p stay symmetric to the last bit: an antisymmetric rounding error would grow exponentially.
+    """
+    n = eigenvalues.size
+    for chunk in numba.prange((n + 63) // 64):
+        low = chunk * 64
+        high = min(low + 64, n)
+        for left in range(0, high, 64):
+            for i in range(low, high):
+                x_i = alpha * eigenvalues[i]
+                for k in range(left, min(left + 64, i + 1)):
+                    x_k = alpha * eigenvalues[k]
+                    c_ik = c[i, k]
+                    noise = gamma * (n_samples * source[i, k] - c_ik - m[i] * m[k])
+                    p_new = x_i * x_k * (c_ik + noise)
+                    j_ik, j_ki = -x_k * c_ik, -x_i * c_ik
+                    if with_momentum:
+                        old_ik, old_ki = j[i, k], j[k, i]
+                        p_new += beta * (beta * p[i, k] - x_i * old_ik - x_k * old_ki)
+                        j_ik += beta * old_ik
+                        j_ki += beta * old_ki
+                        p[i, k] = p_new
+                        p[k, i] = p_new
+                        j[i, k] = j_ik + p_new
+                        j[k, i] = j_ki + p_new
+                    c_new = c_ik + j_ik + j_ki + p_new
+                    c[i, k] = c_new
+                    c[k, i] = c_new

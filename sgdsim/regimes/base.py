@@ -1,0 +1,71 @@
+"""What every regime offers to `simulate`: `check`, `init`, `advance` (many steps), `observe`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sgdsim.checks import InputError
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.sampling import RESHUFFLE
+from sgdsim.sgd import SGD
+
+OBSERVABLES = ("loss", "test_loss", "moments")
+
+
+class Regime(ABC):
+    """One way to follow SGD. A regime is frozen and holds its own parameters only; what changes is the state.
+
+    `advance` takes many steps at once: the driver owns recording, progress and divergence, the regime owns the loop.
+    How a run is cut into calls of `advance` never changes its numbers.
+    """
+
+    stochastic: ClassVar[bool]
+    """Whether replicates differ; a deterministic regime has one."""
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The name by which users read and type it, such as "sampled" or "diagonal:tau=1"."""
+
+    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+        """InputError, with the reason, if this regime cannot follow `sgd` on `problem`."""
+        if not self.stochastic and sgd.sampling == RESHUFFLE:
+            raise InputError(
+                f"sampling: the {self.name} regime has no closed form for reshuffled epochs (batches of one epoch depend on "
+                "each other); use the sampled or network regime, or without-replacement"
+            )
+
+    @abstractmethod
+    def init(
+        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
+    ) -> Any:
+        """The state before the first step. `test`: whether test losses will be observed."""
+
+    @abstractmethod
+    def advance(self, state: Any, start: int, stop: int) -> None:
+        """Take the steps start..stop-1 in place."""
+
+    @abstractmethod
+    def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, n); R replicates (1 if deterministic)."""
+
+
+def parse(text: str) -> Regime:
+    """The regime called `text`: network, sampled, averaged, diagonal (τ = 1) or diagonal:tau=VALUE."""
+    from sgdsim import regimes
+
+    head, _, tail = text.partition(":")
+    plain = {"network": regimes.RealNetwork, "sampled": regimes.SampledLinearized, "averaged": regimes.BatchAveraged}
+    if head in plain and not tail:
+        return plain[head]()
+    if head == "diagonal":
+        key, equals, value = (tail or "tau=1").partition("=")
+        try:
+            if key == "tau" and equals:
+                return regimes.SpectralDiagonal(float(value))
+        except ValueError:
+            pass
+    raise InputError(f"regime: expected network, sampled, averaged or diagonal:tau=NUMBER; got {text!r}")

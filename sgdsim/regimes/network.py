@@ -1,0 +1,130 @@
+"""Real network regime: mini-batch SGD on the network itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch.func import functional_call, grad, stack_module_state, vmap
+
+from sgdsim import sampling
+from sgdsim.checks import InputError, choice
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes.base import Regime
+from sgdsim.regimes.sampled import batch_blocks
+from sgdsim.sgd import SGD
+
+DTYPES = {"float64": torch.float64, "float32": torch.float32}
+# Hidden values held at once while the full loss is evaluated, in inputs per replicate group.
+_EVALUATED = 4096
+
+
+@dataclass
+class _State:
+    problem: NetworkProblem
+    sgd: SGD
+    keys: np.ndarray
+    parameters: dict[str, torch.Tensor]  # each (R, ...)
+    velocities: dict[str, torch.Tensor]
+    buffers: dict[str, torch.Tensor]
+    gradient: Any  # (parameters, buffers, x, y) -> gradients, over replicates
+    outputs: Any  # (parameters, buffers, x) -> (R, m)
+    data: tuple[torch.Tensor, ...]  # x, y, and x_test, y_test where there are some
+
+
+@dataclass(frozen=True)
+class RealNetwork(Regime):
+    """The network itself, trained on `½·mean((f − y)²)` of each batch at the torch learning rate that equals α.
+
+    All replicates start from the problem's network and differ in their batches only; they are trained together in one
+    batched computation.
+
+    Parameters
+    ----------
+    dtype : "float64" (default) or "float32".
+    """
+
+    dtype: str = "float64"
+    stochastic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        choice("dtype", self.dtype, DTYPES)
+
+    @property
+    def name(self) -> str:
+        return "network"
+
+    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+        super().check(problem, sgd)
+        if not isinstance(problem, NetworkProblem):
+            raise InputError(
+                "regime: the network regime needs a NetworkProblem (a network and data), got a quadratic problem without a network"
+            )
+
+    def init(self, problem: NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> _State:
+        dtype = DTYPES[self.dtype]
+        network = problem.network
+        parameters, buffers = stack_module_state([network] * replicates)
+        frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
+
+        def place(tensor):
+            return (
+                tensor.detach().to(device=problem.device, dtype=dtype if tensor.is_floating_point() else None).clone()
+            )
+
+        parameters = {name: place(p) for name, p in parameters.items()}
+        buffers = {name: place(b) for name, b in buffers.items()} | {name: parameters.pop(name) for name in frozen}
+
+        def single(params, fixed, x):
+            return functional_call(network, {**params, **fixed}, (x,)).reshape(x.shape[0])
+
+        def objective(params, fixed, x, y):
+            return 0.5 * ((single(params, fixed, x) - y) ** 2).mean()
+
+        arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
+        return _State(
+            problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
+            {name: torch.zeros_like(p) for name, p in parameters.items()}, buffers,
+            vmap(grad(objective)), vmap(single, (0, 0, None)),
+            tuple(torch.as_tensor(a, dtype=dtype, device=problem.device) for a in arrays),
+        )  # fmt: skip
+
+    def advance(self, state: _State, start: int, stop: int) -> None:
+        x, y = state.data[:2]
+        for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+            indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
+            for t in range(values.lr.size):
+                batch = indices[:, t, : values.batch_size[t]]
+                gradients = state.gradient(state.parameters, state.buffers, x[batch], y[batch])
+                lr = state.problem.quadratic.torch_lr(values.lr[t])
+                beta = values.momentum[t]
+                for name, parameter in state.parameters.items():
+                    velocity = state.velocities[name]
+                    if beta == 0.0:
+                        velocity = gradients[name].mul_(-lr)
+                        state.velocities[name] = velocity
+                    else:
+                        velocity.mul_(beta).sub_(gradients[name], alpha=lr)
+                    parameter.add_(velocity)
+
+    def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        residual = self._residuals(state, *state.data[:2])
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
+            out = {"loss": (residual**2).mean(1) / 2}
+            if "test_loss" in what:
+                out["test_loss"] = (self._residuals(state, *state.data[2:]) ** 2).mean(1) / 2
+            if "moments" in what:
+                out["moments"] = (residual @ state.problem.quadratic.eigenvectors) ** 2
+        return out
+
+    def _residuals(self, state: _State, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
+        """f − y on all of `x`, (R, m) float64, in chunks."""
+        chunk = max(1, _EVALUATED // state.keys.shape[0])
+        with torch.no_grad():
+            parts = [
+                state.outputs(state.parameters, state.buffers, x[i : i + chunk]) - y[i : i + chunk]
+                for i in range(0, x.shape[0], chunk)
+            ]
+        return torch.cat(parts, dim=1).to(torch.float64).cpu().numpy()

@@ -1,0 +1,133 @@
+"""Results as rows: what `sgdsim compare` prints, as JSON-able numbers and as a table."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sgdsim.checks import InputError
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.simulation import OUTCOMES
+from sgdsim.sgd import SGD
+from sgdsim.sweeps import Grid
+from sgdsim.theory import stability
+
+# Beyond this size the exact stability test takes longer (two N × N products per iteration) than a table is worth.
+EXACT_STABILITY_UP_TO = 2000
+
+
+def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) -> dict[str, bool | None]:
+    """Whether the loss converges, by level: full batch, spectral-diagonal for each τ, exact average; None: not known."""
+
+    def ask(question, *arguments):
+        try:
+            return question(problem, sgd, *arguments)
+        except InputError:  # a schedule, reshuffled epochs, or γτ where nothing is proved
+            return None
+
+    out = {"full_batch": ask(stability.full_batch_is_stable)}
+    out |= {f"diagonal:tau={tau:g}": ask(stability.diagonal_is_stable, tau) for tau in taus}
+    out["averaged"] = ask(stability.averaged_is_stable) if problem.n <= EXACT_STABILITY_UP_TO else None
+    return out
+
+
+def rows(
+    result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, grid: Grid, taus: list[float]
+) -> list[dict[str, Any]]:
+    """One dict per cell: hyperparameters, predicted stability, and under "regimes" each regime's final numbers."""
+    quadratic = problem.quadratic
+    names = [str(name) for name in result["regime"].values]
+    reference = names[0]
+    out = []
+    for index, sgd in grid.cells():
+        stable = predicted_stability(quadratic, sgd, taus)
+        known = [stable[key] for key in ("averaged", *(k for k in stable if k.startswith("diagonal")), "full_batch")]
+        row: dict[str, Any] = {
+            **sgd.spec(),
+            "torch_lr": quadratic.torch_lr(sgd.lr) if isinstance(sgd.lr, (int, float)) else None,
+            "predicted_stable": next((value for value in known if value is not None), None),
+            "stable": stable,
+            "regimes": {name: _final(result, index, position) for position, name in enumerate(names)},
+        }
+        base = row["regimes"][reference]["final_loss"]
+        for numbers in row["regimes"].values():
+            final = numbers["final_loss"]
+            numbers[f"ratio_to_{reference}"] = final / base if final is not None and base else None
+        out.append(row)
+    return out
+
+
+def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:
+    """Final numbers of one regime in one cell. A mean with a diverged replicate in it is infinite: None."""
+    outcome = result["outcome"].values[(*index, position)]
+    run = outcome != OUTCOMES.index("not_run")
+    numbers: dict[str, Any] = {
+        "replicates": int(run.sum()),
+        "diverged": int((outcome == OUTCOMES.index("diverged")).sum()),
+        "done": bool(result["done"].values[(*index, position)]),
+        "seconds": float(result["seconds"].values[(*index, position)]),
+    }
+    for name, label in (("loss", "final_loss"), ("test_loss", "final_test_loss")):
+        if name in result:
+            final = result[name].values[(*index, position)][run][:, -1]
+            mean = final.mean() if final.size else math.nan
+            error = (
+                final.std(ddof=1) / math.sqrt(final.size) if final.size > 1 and np.isfinite(final).all() else math.nan
+            )
+            numbers[label] = _finite(mean)
+            numbers[f"{label}_stderr"] = _finite(error)
+            numbers[f"{label}_median"] = _finite(np.quantile(final, 0.5, method="inverted_cdf")) if final.size else None
+    return numbers
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """The rows as aligned text: hyperparameters, predicted stability, and a column per regime."""
+    if not rows:
+        return "(no cells)"
+    regimes = list(rows[0]["regimes"])
+    many_samplings = len({row["sampling"] for row in rows}) > 1
+    header = ["lr", "momentum", "batch", *(["sampling"] if many_samplings else []), "stable", *regimes]
+    lines = [header]
+    for row in rows:
+        cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
+        if many_samplings:
+            cells.append(row["sampling"])
+        cells.append(_stability(row["stable"]))
+        lines.append([*cells, *(_outcome(row["regimes"][name], regimes[0], name) for name in regimes)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    body = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([body[0], "-" * max(map(len, body)), *body[1:]])
+
+
+def _short(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _stability(stable: dict[str, bool | None]) -> str:
+    """ "yes" or "no" where all known levels agree, else each level's own word."""
+    words = {None: "?", True: "yes", False: "no"}
+    known = {value for value in stable.values() if value is not None}
+    if len(known) <= 1:
+        return words[next(iter(known), None)]
+    return ", ".join(f"{name.replace('full_batch', 'full batch')} {words[value]}" for name, value in stable.items())
+
+
+def _outcome(numbers: dict[str, Any], reference: str, name: str) -> str:
+    if not numbers["done"]:
+        return "not finished"
+    if numbers["diverged"]:
+        median = numbers["final_loss_median"]
+        rest = f", median {median:.3g}" if median is not None and numbers["replicates"] > 1 else ""
+        return f"diverged {numbers['diverged']}/{numbers['replicates']}{rest}"
+    text = f"{numbers['final_loss']:.4g}"
+    if numbers["final_loss_stderr"] is not None:
+        text += f" ± {numbers['final_loss_stderr']:.1g}"
+    ratio = numbers[f"ratio_to_{reference}"]
+    return text if name == reference or ratio is None else f"{text} (×{ratio:.3g})"

@@ -1,0 +1,173 @@
+"""The result: one plain `xarray.Dataset` under one schema, kept as netCDF-4.
+
+Dims (each with a coordinate): the grid axes (`lr`, `momentum`, `batch_size`, `sampling`; or `cell` for zipped values, with
+the hyperparameters as coordinates along it), `regime`, `replicate`, `step`, `mode`.
+
+Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8 with
+`flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
+replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode).
+
+A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from there
+on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON, the
+problem's description and fingerprint, seed and device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sgdsim.checks import InputError
+from sgdsim.simulation import OUTCOMES
+
+SCHEMA = 1
+_UNITS = {
+    "loss": "training loss ‖r‖²/(2N)",
+    "test_loss": "mean of e²/2 over the test points",
+    "moments": "second moments c_k of the residual in the eigenbasis",
+}
+
+
+def allocate(
+    axes: dict[str, np.ndarray],
+    along: dict[str, tuple[str, np.ndarray]],
+    regimes: list[str],
+    replicates: int,
+    steps: np.ndarray,
+    observe: tuple[str, ...],
+    eigenvalues: np.ndarray,
+    coefficients: np.ndarray,
+) -> xr.Dataset:
+    """An empty result: every loss NaN, every outcome "not_run".
+
+    `axes` are the grid's dims with their coordinates; `along` further coordinates as (dim, values).
+    """
+    shape = {**{name: len(values) for name, values in axes.items()}, "regime": len(regimes)}
+    per_replicate = {**shape, "replicate": replicates}
+    variables: dict[str, Any] = {}
+    for name in observe:
+        full = {**per_replicate, "step": steps.size}
+        if name == "moments":
+            full["mode"] = eigenvalues.size
+        variables[name] = (tuple(full), np.full(tuple(full.values()), np.nan), {"long_name": _UNITS[name]})
+    flags = {"flag_values": np.arange(len(OUTCOMES), dtype=np.int8), "flag_meanings": " ".join(OUTCOMES)}
+    dims = tuple(per_replicate)
+    variables["outcome"] = (dims, np.zeros(tuple(per_replicate.values()), np.int8), flags)
+    variables["diverged_at"] = (dims, np.full(tuple(per_replicate.values()), -1, np.int64))
+    variables["done"] = (tuple(shape), np.zeros(tuple(shape.values()), bool))
+    variables["seconds"] = (tuple(shape), np.zeros(tuple(shape.values())), {"units": "s"})
+    variables["eigenvalues"] = ("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"})
+    variables["coefficients"] = ("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"})
+    coords = {
+        **axes, **along, "regime": np.array(regimes, dtype=object), "replicate": np.arange(replicates), "step": steps,
+        "mode": np.arange(1, eigenvalues.size + 1),
+    }  # fmt: skip
+    return xr.Dataset(variables, coords)
+
+
+def provenance(
+    call: dict[str, Any], description: dict[str, Any], fingerprint: str, seed: int, device: str
+) -> dict[str, Any]:
+    """The attributes that say how to make the result again."""
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch", "numba", "xarray")}
+    return {
+        "schema": SCHEMA,
+        "sgdsim_version": importlib.metadata.version("sgdsim"),
+        "versions": json.dumps({"python": platform.python_version(), **versions}),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "call": json.dumps(call),
+        "problem": json.dumps(description),
+        "problem_sha256": fingerprint,
+        "seed": str(seed),  # as text: seeds may exceed 64 bits
+        "device": device,
+        "interrupted": 0,
+    }
+
+
+def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
+    """Write `result` as netCDF-4, all or nothing: a reader never sees half a file.
+
+    Raises
+    ------
+    InputError : the folder does not exist or cannot be written, or the disk is full.
+    """
+    path = Path(path)
+    with replacing(path) as temporary:
+        encoding = {
+            name: {"zlib": True, "complevel": 4}
+            for name, v in result.variables.items()
+            if v.dtype.kind in "fi" and v.ndim
+        }
+        result.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
+    return path
+
+
+def load(path: str | os.PathLike) -> xr.Dataset:
+    """Read a result saved by `save`, whole, into memory.
+
+    Raises
+    ------
+    InputError : no such file, not a netCDF-4 file, or not a result of sgdsim.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise InputError(f"{path}: expected a result file, found none")
+    try:
+        result = xr.load_dataset(path, engine="h5netcdf")
+    except (OSError, ValueError, KeyError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: expected a netCDF-4 file written by sgdsim, got one that cannot be read ({reason})"
+        ) from error
+    if "schema" not in result.attrs or "loss" not in result:
+        raise InputError(f"{path}: expected a result written by sgdsim, got a netCDF file without its schema")
+    if int(result.attrs["schema"]) > SCHEMA:
+        raise InputError(f"{path}: expected schema {SCHEMA} or older, got {result.attrs['schema']}; update sgdsim")
+    return result
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, moved onto it when the block succeeds and removed when it does not."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file to write, got a folder")
+    try:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
+        os.close(handle)
+    except OSError as error:
+        raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {path.parent}") from error
+    temporary = Path(name)
+    try:
+        yield temporary
+        mask = os.umask(0)
+        os.umask(mask)
+        temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; a result is an ordinary file
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike) -> None:
+    """InputError now, before the work, if `save` could not write there later."""
+    path = Path(path)
+    if path.is_dir():
+        raise InputError(f"{path}: expected a file to write, got a folder")
+    try:
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {path.parent}") from error

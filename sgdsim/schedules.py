@@ -1,0 +1,186 @@
+"""Schedules: values of a hyperparameter as a function of the step index t = 0, 1, ….
+
+A schedule is a small frozen object; called with an integer array of steps it returns the float64 values. Its `spec` is the
+text that `parse` reads back, the form in which it stands on the command line and in result files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import ClassVar, Protocol, runtime_checkable
+
+import numpy as np
+
+from sgdsim.checks import InputError, choice, integer, number
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """What `SGD` needs of a schedule; any object of this form will do."""
+
+    @property
+    def spec(self) -> str: ...
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray: ...
+
+
+@dataclass(frozen=True)
+class _Spec:
+    name: ClassVar[str]
+
+    @property
+    def spec(self) -> str:
+        return self.name + ":" + ",".join(f"{f.name}={getattr(self, f.name):.17g}" for f in fields(self))
+
+
+@dataclass(frozen=True)
+class Power(_Spec):
+    """`start · (1 + t/offset)^(−exponent)`."""
+
+    name: ClassVar[str] = "power"
+    start: float
+    exponent: float
+    offset: float = 1.0
+
+    def __post_init__(self) -> None:
+        number("power: start", self.start, minimum=0.0)
+        number("power: exponent", self.exponent)
+        if number("power: offset", self.offset) <= 0:
+            raise InputError(f"power: offset: expected a number > 0, got {self.offset}")
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return self.start * (1.0 + np.asarray(steps) / self.offset) ** -self.exponent
+
+
+@dataclass(frozen=True)
+class WarmupCosine(_Spec):
+    """Linear from `peak/warmup` at t = 0 to `peak` at t = warmup − 1, then half a cosine down to `final` at t = total."""
+
+    name: ClassVar[str] = "warmup-cosine"
+    peak: float
+    warmup: int
+    total: int
+    final: float = 0.0
+
+    def __post_init__(self) -> None:
+        number("warmup-cosine: peak", self.peak, minimum=0.0)
+        number("warmup-cosine: final", self.final, minimum=0.0)
+        integer("warmup-cosine: warmup", self.warmup)
+        integer("warmup-cosine: total", self.total, minimum=int(self.warmup) + 1)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        steps = np.asarray(steps, dtype=np.float64)
+        rising = self.peak * (steps + 1) / max(self.warmup, 1)
+        phase = np.clip((steps - self.warmup) / (self.total - self.warmup), 0.0, 1.0)
+        falling = self.final + (self.peak - self.final) * 0.5 * (1 + np.cos(np.pi * phase))
+        return np.where(steps < self.warmup, rising, falling)
+
+
+@dataclass(frozen=True)
+class Steps(_Spec):
+    """`start · factor^⌊t/every⌋`, at most `maximum`: a ramp of batch sizes, or (factor < 1) step decay of a rate."""
+
+    name: ClassVar[str] = "steps"
+    start: float
+    factor: float
+    every: int
+    maximum: float = 1e15
+
+    def __post_init__(self) -> None:
+        for field in ("start", "factor", "maximum"):
+            if number(f"steps: {field}", getattr(self, field)) <= 0:
+                raise InputError(f"steps: {field}: expected a number > 0, got {getattr(self, field)}")
+        integer("steps: every", self.every, minimum=1)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.minimum(self.start * self.factor ** (np.asarray(steps) // self.every).astype(float), self.maximum)
+
+
+def _check_jacobi(a: float, b: float) -> None:
+    number("jacobi: a", a, minimum=-1.0, open_ends=True)
+    number("jacobi: b", b, minimum=-1.0, open_ends=True)
+
+
+@dataclass(frozen=True)
+class JacobiLR(_Spec):
+    """Learning rate of the Jacobi-polynomial method: without noise the residual after t steps is
+    `P_t^{(a,b)}(1 − αλ) / P_t^{(a,b)}(1)` with α = `lr` (Velikanov & Yarotsky, arXiv:2202.00992; THEORY sec. 6)."""
+
+    name: ClassVar[str] = "jacobi"
+    lr: float
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        number("jacobi: lr", self.lr, minimum=0.0)
+        _check_jacobi(self.a, self.b)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        n, a, b = np.asarray(steps, dtype=np.float64), self.a, self.b
+        later = np.maximum(n, 1.0)  # the general term is 0/0 at n = 0 when a + b = −1
+        general = (2 * later + a + b + 1) * (2 * later + a + b + 2) / (2 * (later + a + 1) * (later + a + b + 1))
+        return self.lr * np.where(n == 0, (a + b + 2) / (2 * (a + 1)), general)
+
+
+@dataclass(frozen=True)
+class JacobiMomentum(_Spec):
+    """Momentum of the Jacobi-polynomial method (see `JacobiLR`); 0 at t = 0, towards 1 as t grows."""
+
+    name: ClassVar[str] = "jacobi"
+    a: float
+    b: float
+
+    def __post_init__(self) -> None:
+        _check_jacobi(self.a, self.b)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        n, a, b = np.asarray(steps, dtype=np.float64), self.a, self.b
+        later = np.maximum(n, 1.0)
+        value = later * (later + b) * (2 * later + a + b + 2)
+        value /= (later + a + 1) * (later + a + b + 1) * (2 * later + a + b)
+        return np.where(n == 0, 0.0, value)
+
+
+_LR: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiLR)}
+_MOMENTUM: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiMomentum)}
+_BATCH: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, Steps)}
+_KINDS = {"lr": _LR, "momentum": _MOMENTUM, "batch_size": _BATCH}
+_WHOLE = {"warmup", "total", "every"}
+
+
+def parse(parameter: str, text: str) -> float | int | Schedule:
+    """Read a number or a schedule such as `power:start=1,exponent=0.5` for `parameter` (lr, momentum, batch_size).
+
+    Raises
+    ------
+    InputError : not a number, an unknown schedule, or arguments that it does not have.
+    """
+    kinds = _KINDS[parameter]
+    head, colon, tail = text.partition(":")
+    if not colon:
+        try:
+            return int(text) if parameter == "batch_size" else float(text)
+        except ValueError:
+            kind = "an integer" if parameter == "batch_size" else "a number"
+            raise InputError(
+                f"{parameter}: expected {kind} or a schedule NAME:key=value,… with NAME one of {', '.join(kinds)}; got {text!r}"
+            ) from None
+    schedule = kinds[choice(f"{parameter}: schedule", head, kinds)]
+    known = {f.name: f for f in fields(schedule)}
+    given: dict[str, float | int] = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, value = item.partition("=")
+        try:
+            given[key] = int(value) if key in _WHOLE else float(value)
+        except ValueError:
+            equals = ""
+        if not equals or key not in known:
+            raise InputError(f"{parameter}: {head}: expected {', '.join(f'{k}=NUMBER' for k in known)}; got {item!r}")
+    try:
+        return schedule(**given)
+    except TypeError:
+        raise InputError(
+            f"{parameter}: {head}: expected {', '.join(f'{k}=NUMBER' for k in known)}; got {tail!r}"
+        ) from None

@@ -1,0 +1,174 @@
+"""One cell: follow one algorithm on one problem in one regime."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sgdsim.checks import InputError, integer
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes.base import OBSERVABLES, Regime
+from sgdsim.sgd import SGD
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+# A loss beyond this multiple of the initial loss counts as diverged. Below it transient growth is allowed for; above it
+# float64 would still hold the number, but squares of it soon would not.
+DIVERGED_ABOVE = 1e10
+OUTCOMES = ("not_run", "completed", "diverged", "interrupted")
+_RECORDED = 120  # log-spaced steps by default
+_CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
+
+
+@dataclass
+class Trace:
+    """What one cell gives: `values[name]` (R, T[, n]), `outcome` and `diverged_at` (R,), `seconds`, `interrupted`."""
+
+    values: dict[str, np.ndarray]
+    outcome: np.ndarray
+    diverged_at: np.ndarray
+    seconds: float
+    interrupted: bool
+
+
+def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.ndarray:
+    """The steps to record, ascending int64, always with 0 and `n_steps`.
+
+    `record`: None: about 120 log-spaced; an integer k: every k steps; a sequence: just these (and 0 and the last).
+    """
+    n_steps = integer("n_steps", n_steps, minimum=1)
+    if record is None:
+        inner = np.geomspace(1, n_steps, _RECORDED).round()
+    elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
+        inner = np.arange(0, n_steps, integer("record", record, minimum=1))
+    else:
+        inner = np.asarray([integer("record", step, maximum=n_steps) for step in record])
+    return np.unique(np.concatenate([[0], inner, [n_steps]]).astype(np.int64))
+
+
+def check_observe(problem: QuadraticProblem | NetworkProblem, observe: Sequence[str]) -> tuple[str, ...]:
+    """The observables with "loss" first; InputError for unknown ones and for a test loss without test data."""
+    observe = (observe,) if isinstance(observe, str) else tuple(observe)
+    for name in observe:
+        if name not in OBSERVABLES:
+            raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {name!r}")
+    if "test_loss" in observe and not has_test(problem):
+        raise InputError("observe: test_loss needs a problem with test points, got one without")
+    return tuple(dict.fromkeys(("loss", *observe)))
+
+
+def has_test(problem: QuadraticProblem | NetworkProblem) -> bool:
+    """Whether the problem has test points."""
+    if isinstance(problem, NetworkProblem):
+        return problem.data.x_test is not None
+    return problem.test is not None
+
+
+def follow(
+    problem: QuadraticProblem | NetworkProblem,
+    sgd: SGD,
+    regime: Regime,
+    steps: np.ndarray,
+    observe: tuple[str, ...],
+    replicates: int,
+    seed: int,
+    tick: Callable[[int], None] | None = None,
+) -> Trace:
+    """Run one cell and record it at `steps`; the loop under `simulate` and `sweep`.
+
+    Ctrl-C ends it early: what was recorded stays, the rest is NaN, and `interrupted` is set.
+    """
+    replicates = replicates if regime.stochastic else 1
+    began = time.perf_counter()
+    values: dict[str, np.ndarray] = {}
+    diverged_at = np.full(replicates, -1, np.int64)
+    outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
+    now, chunk = 0, 64
+    interrupted = False
+    try:
+        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+        for column, step in enumerate(steps):
+            while now < step and (diverged_at < 0).any():
+                stop = min(int(step), now + chunk)
+                since = time.perf_counter()
+                regime.advance(state, now, stop)
+                spent = time.perf_counter() - since
+                if tick:
+                    tick(stop - now)
+                if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
+                    chunk *= 2
+                elif spent > _CHUNK_SECONDS * 2:
+                    chunk = max(1, chunk // 2)
+                now = stop
+            if (diverged_at >= 0).all():
+                break
+            seen = regime.observe(state, observe)
+            for name in observe:
+                if name not in values:
+                    values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
+                values[name][:, column] = seen[name]
+            loss = seen["loss"]
+            bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
+            diverged_at[bad] = step
+    except KeyboardInterrupt:
+        interrupted = True
+        outcome[:] = OUTCOMES.index("interrupted")
+    for replicate in np.flatnonzero(diverged_at >= 0):
+        outcome[replicate] = OUTCOMES.index("diverged")
+        for name in values:
+            values[name][replicate, steps >= diverged_at[replicate]] = np.inf
+    return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted)
+
+
+def simulate(
+    problem: QuadraticProblem | NetworkProblem,
+    sgd: SGD,
+    regime: Regime,
+    n_steps: int,
+    *,
+    record: int | Sequence[int] | None = None,
+    observe: Sequence[str] = ("loss",),
+    replicates: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Follow `sgd` on `problem` in one regime for `n_steps` steps.
+
+    Parameters
+    ----------
+    problem : `QuadraticProblem`, or `NetworkProblem` (any regime; the network regime needs one).
+    record : steps to record: None for about 120 log-spaced ones, an integer k for every k steps, or the steps.
+    observe : from "loss", "test_loss" (needs test points), "moments" (c_k, of size n at every recorded step).
+    replicates : independent batch sequences of a stochastic regime; deterministic regimes have one.
+    seed : decides all batches, together with the replicate's index.
+    progress : show a progress bar, if standard error is a terminal.
+
+    Returns
+    -------
+    xarray.Dataset in the schema of `sgdsim.results`, dims (regime, replicate, step), the hyperparameters as scalar
+    coordinates. Divergence does not raise (loss `inf`, outcome "diverged"). Ctrl-C returns what was recorded so far, with a
+    warning and the attribute `interrupted = 1`.
+
+    Raises
+    ------
+    InputError : arguments out of range, or a regime that cannot follow this algorithm on this problem.
+    """
+    from sgdsim.sweeps import Grid, sweep
+
+    grid = Grid.zip(lr=[sgd.lr], momentum=[sgd.momentum], batch_size=[sgd.batch_size], sampling=[sgd.sampling])
+    result = sweep(
+        problem, grid, [regime], n_steps,
+        record=record, observe=observe, replicates=replicates, seed=seed, progress=progress,
+    )  # fmt: skip
+    return result.isel(cell=0).drop_vars("cell")
+
+
+def warn_interrupted() -> None:
+    """Say, where the caller sees it, that a result is partial."""
+    warnings.warn("interrupted: the result holds what was done until then", RuntimeWarning, stacklevel=3)

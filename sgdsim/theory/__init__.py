@@ -1,0 +1,1 @@
+"""Generating-function theory beside the simulations."""
