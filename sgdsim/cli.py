@@ -254,9 +254,17 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     if has_test(problem):
         observe = ("test_loss", *observe)
     result = sweep(
-        problem, grid, regimes, args.n_steps,
-        record=args.record_every, observe=observe, replicates=args.replicates, seed=args.seed, progress=True, path=args.out,
-    )  # fmt: skip
+        problem,
+        grid,
+        regimes,
+        args.n_steps,
+        record=args.record_every,
+        observe=observe,
+        replicates=args.replicates,
+        seed=args.seed,
+        progress=True,
+        path=args.out,
+    )
     interrupted = bool(result.attrs["interrupted"])
     taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
     rows = report.rows(result, problem, grid, taus)

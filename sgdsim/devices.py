@@ -8,7 +8,10 @@ DEVICES = ("auto", "cpu", "cuda")
 
 
 def resolve(device: str) -> str:
-    """ "cpu" or "cuda" for "auto" (CUDA where there is one), "cpu" or "cuda"; InputError for a CUDA that is not there."""
+    """The device "cpu" or "cuda" that `device` stands for ("auto": CUDA where there is one).
+
+    Raises InputError for any other word, and for "cuda" where torch sees none.
+    """
     import torch
 
     choice("device", device, DEVICES)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import torch
@@ -70,7 +71,7 @@ class MLP(nn.Module):
             return self
         generator = torch.Generator().manual_seed(self.seed)
         sizes = [integer("n_inputs", n_inputs, minimum=1), *[self.width] * self.depth, 1]
-        for layer, (fan_in, fan_out) in enumerate(zip(sizes[:-1], sizes[1:], strict=True)):
+        for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             weight = torch.randn(fan_out, fan_in, generator=generator, dtype=torch.float64)
             self.weights.append(nn.Parameter(weight))
             if layer < self.depth and self.bias_std > 0:
@@ -82,7 +83,7 @@ class MLP(nn.Module):
         return self.weight_std / self.weights[layer].shape[1] ** 0.5
 
     def layers(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Inputs of every layer, and every layer's outputs before the activation (the last is the network's, (n, 1))."""
+        """Inputs of every layer, and its outputs before the activation (the last is the network's, (n, 1))."""
         self.build(x.shape[-1])
         activation = ACTIVATIONS[self.activation]
         inputs, outputs = [x], []

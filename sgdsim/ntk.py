@@ -43,7 +43,7 @@ def check_module(module: nn.Module) -> None:
         if part.training and (random or isinstance(part, nn.modules.batchnorm._BatchNorm)):
             kind = type(part).__name__
             raise InputError(
-                f"network: {name or kind}: {kind} in training mode mixes randomness or the batch into f(x); call .eval() first"
+                f"network: {name or kind}: {kind} in training mode makes f(x) random or depend on the batch; call .eval()"
             )
 
 
@@ -107,7 +107,7 @@ def _jacobian_ntk(module: nn.Module, x1: torch.Tensor, x2: torch.Tensor) -> torc
     module = _float64_copy(module, x1.device)
     with torch.no_grad():
         outputs(module, x1[:1])
-    fixed = {k: v for k, v in [*module.named_parameters(), *module.named_buffers()]}
+    fixed = dict([*module.named_parameters(), *module.named_buffers()])
     params = {k: fixed.pop(k) for k, v in module.named_parameters() if v.requires_grad}
 
     def single(parameters, x):

@@ -32,6 +32,7 @@ from matplotlib.patches import Patch
 
 from sgdsim.checks import InputError, array, choice
 from sgdsim.results import replacing
+from sgdsim.sampling import WITHOUT_REPLACEMENT
 
 MAX_CELLS = 24  # panels of one `comparison`
 SMALLEST = 1e-16  # relative to the start: what lies below is rounding to the eye, and is not drawn
@@ -358,20 +359,21 @@ def _columns(panels: int, sizes: Sequence[int]) -> int:
 def _cell_title(cell: xr.Dataset, grid: Sequence[str], width: int) -> str:
     """ "α = 0.1, β = 0.9, b = 10", wrapped at `width` characters; a schedule that sets two of them is written once."""
     symbols: dict[str, list[str]] = {}
-    for name in dict.fromkeys([*_SYMBOLS, *grid]):
+    shown = [name for name in grid if name != "sampling" or cell[name].item() != WITHOUT_REPLACEMENT]
+    for name in dict.fromkeys([*_SYMBOLS, *shown]):
         if name in cell.coords and cell[name].ndim == 0 and name != "cell":
             value = cell[name].item()
             with contextlib.suppress(ValueError):  # an axis that also holds schedules has its numbers as text
                 value = float(value)
             schedule, _, arguments = str(value).partition(":")
             if isinstance(value, float):
-                text = f"{value:g}" if value.is_integer() else f"{value:.4g}"
+                text = (f"{value:g}" if value.is_integer() else f"{value:.4g}").replace("-", "−")
             else:
                 text = f"{schedule}({arguments})".replace(",", ", ") if arguments else schedule
             symbols.setdefault(text if arguments else f"{text}#{name}", []).append(_SYMBOLS.get(name, name))
     # no-break spaces keep "α = 0.1" together
     parts = [f"{', '.join(names)}\xa0=\xa0{text.partition('#')[0]}" for text, names in symbols.items()]
-    return textwrap.fill(", ".join(parts).replace("-", "−"), width)
+    return textwrap.fill(", ".join(parts), width)
 
 
 def _problem_title(result: xr.Dataset) -> str:

@@ -11,6 +11,9 @@ Conventions
 * γ: strength of the sampling noise (`sgdsim.sgd.noise_factor`); τ: closure parameter of the spectral-diagonal regime;
   ν, κ: exponents of `λ_k ~ k^{−ν}` and `Σ_{l≥k} c_l ~ k^{−κ}`; `ζ = κ/ν`.
 * float64, except inside the real network, where the dtype is a parameter.
+
+[VKY] in the docstrings: M. Velikanov, D. Kuznedelev, D. Yarotsky, *A view of mini-batch SGD via generating functions:
+conditions of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, arXiv:2206.11124.
 """
 
 from __future__ import annotations
@@ -34,7 +37,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, eq=False)
 class TestPoints:
-    """What follows a linear model on m test points: `e_t = e_0 + T (a_t − a_0)` (THEORY sec. 7).
+    """What follows a linear model on m test points: `e_t = e_0 + T (a_t − a_0)`.
 
     Parameters
     ----------
@@ -132,7 +135,7 @@ class QuadraticProblem:
         residual = array("residual", residual, ndim=1)
         if np.shape(kernel) != (residual.size, residual.size) and np.ndim(kernel) == 2:
             raise InputError(
-                f"kernel: expected shape ({residual.size}, {residual.size}) to match the residual, got {np.shape(kernel)}"
+                f"kernel: expected shape {(residual.size,) * 2} to match the residual, got {np.shape(kernel)}"
             )
         spectrum = Spectrum.from_kernel(kernel)
         test = None
@@ -219,7 +222,7 @@ class NetworkProblem:
     """
 
     def __init__(self, network: nn.Module, data: Dataset, *, device: str = "auto") -> None:
-        from sgdsim import devices, ntk, networks
+        from sgdsim import devices, networks, ntk
 
         ntk.check_module(network)
         self.device = devices.resolve(device)

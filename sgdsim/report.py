@@ -10,8 +10,8 @@ import xarray as xr
 
 from sgdsim.checks import InputError
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.simulation import OUTCOMES
 from sgdsim.sgd import SGD
+from sgdsim.simulation import OUTCOMES
 from sgdsim.sweeps import Grid
 from sgdsim.theory import stability
 
@@ -20,7 +20,7 @@ EXACT_STABILITY_UP_TO = 2000
 
 
 def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) -> dict[str, bool | None]:
-    """Whether the loss converges, by level: full batch, spectral-diagonal for each τ, exact average; None: not known."""
+    """Whether the loss converges: full batch, spectral-diagonal for each τ, exact average; None: not known."""
 
     def ask(question, *arguments):
         try:

@@ -1,15 +1,15 @@
 """The result: one plain `xarray.Dataset` under one schema, kept as netCDF-4.
 
-Dims (each with a coordinate): the grid axes (`lr`, `momentum`, `batch_size`, `sampling`; or `cell` for zipped values, with
-the hyperparameters as coordinates along it), `regime`, `replicate`, `step`, `mode`.
+Dims (each with a coordinate): the grid axes (`lr`, `momentum`, `batch_size`, `sampling`; or `cell` for zipped values,
+with the hyperparameters as coordinates along it), `regime`, `replicate`, `step`, `mode`.
 
-Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8 with
-`flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
+Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8
+with `flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
 replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode).
 
-A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from there
-on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON, the
-problem's description and fingerprint, seed and device.
+A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
+there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
+the problem's description and fingerprint, seed and device.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Schedules: values of a hyperparameter as a function of the step index t = 0, 1, ….
 
-A schedule is a small frozen object; called with an integer array of steps it returns the float64 values. Its `spec` is the
-text that `parse` reads back, the form in which it stands on the command line and in result files.
+A schedule is a small frozen object; called with an integer array of steps it returns the float64 values. Its `spec` is
+the text that `parse` reads back, the form in which it stands on the command line and in result files.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ class Power(_Spec):
 
 @dataclass(frozen=True)
 class WarmupCosine(_Spec):
-    """Linear from `peak/warmup` at t = 0 to `peak` at t = warmup − 1, then half a cosine down to `final` at t = total."""
+    """Linear from `peak/warmup` at t = 0 to `peak` at warmup − 1, then half a cosine down to `final` at `total`."""
 
     name: ClassVar[str] = "warmup-cosine"
     peak: float
@@ -106,7 +106,7 @@ def _check_jacobi(a: float, b: float) -> None:
 @dataclass(frozen=True)
 class JacobiLR(_Spec):
     """Learning rate of the Jacobi-polynomial method: without noise the residual after t steps is
-    `P_t^{(a,b)}(1 − αλ) / P_t^{(a,b)}(1)` with α = `lr` (Velikanov & Yarotsky, arXiv:2202.00992; THEORY sec. 6)."""
+    `P_t^{(a,b)}(1 − αλ) / P_t^{(a,b)}(1)` with α = `lr` (Velikanov & Yarotsky, arXiv:2202.00992)."""
 
     name: ClassVar[str] = "jacobi"
     lr: float
@@ -165,7 +165,7 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
         except ValueError:
             kind = "an integer" if parameter == "batch_size" else "a number"
             raise InputError(
-                f"{parameter}: expected {kind} or a schedule NAME:key=value,… with NAME one of {', '.join(kinds)}; got {text!r}"
+                f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(kinds)}); got {text!r}"
             ) from None
     schedule = kinds[choice(f"{parameter}: schedule", head, kinds)]
     known = {f.name: f for f in fields(schedule)}

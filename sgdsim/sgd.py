@@ -27,7 +27,7 @@ def noise_factor(
 ) -> np.ndarray:
     """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), `1/b` with replacement.
 
-    `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G (THEORY sec. 2).
+    `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G.
     """
     b = np.asarray(batch_size, dtype=np.float64)
     if sampling == _sampling.WITH_REPLACEMENT:
@@ -86,7 +86,7 @@ class SGD:
         return np.floor(_evaluate(self.batch_size, start, stop)).astype(np.int64)
 
     def values(self, n_samples: int, start: int, stop: int) -> StepValues:
-        """Hyperparameters of steps start..stop-1 on a problem with `n_samples` points; InputError where out of range."""
+        """Hyperparameters of steps start..stop-1 for `n_samples` training points; InputError where out of range."""
         lr, momentum = _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop)
         batch = self.batch_sizes(start, stop)
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")

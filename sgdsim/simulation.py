@@ -152,8 +152,8 @@ def simulate(
     Returns
     -------
     xarray.Dataset in the schema of `sgdsim.results`, dims (regime, replicate, step), the hyperparameters as scalar
-    coordinates. Divergence does not raise (loss `inf`, outcome "diverged"). Ctrl-C returns what was recorded so far, with a
-    warning and the attribute `interrupted = 1`.
+    coordinates. Divergence does not raise (loss `inf`, outcome "diverged"). Ctrl-C returns what was recorded so far,
+    with a warning and the attribute `interrupted = 1`.
 
     Raises
     ------

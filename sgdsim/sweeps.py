@@ -32,7 +32,7 @@ class Grid:
 
     @classmethod
     def product(cls, **axes: Any) -> Grid:
-        """All combinations of the values of `lr`, `momentum`, `batch_size`, `sampling` (numbers, schedules or sequences)."""
+        """All combinations of the values of `lr`, `momentum`, `batch_size` and `sampling` (each one or several)."""
         axes = _axes(axes)
         for name, values in axes.items():
             if len(set(values)) < len(values):
@@ -142,9 +142,14 @@ def sweep(
     axes, along = grid.coordinates()
     result = results.allocate(axes, along, names, held, steps, observe, quadratic.eigenvalues, quadratic.coefficients)
     call = {
-        "cells": [sgd.spec() for _, sgd in cells], "zip": grid.zipped, "regimes": names, "n_steps": int(steps[-1]),
-        "record": "log" if record is None else np.asarray(record).tolist(), "observe": observe, "replicates": replicates,
-    }  # fmt: skip
+        "cells": [sgd.spec() for _, sgd in cells],
+        "zip": grid.zipped,
+        "regimes": names,
+        "n_steps": int(steps[-1]),
+        "record": "log" if record is None else np.asarray(record).tolist(),
+        "observe": observe,
+        "replicates": replicates,
+    }
     result.attrs = results.provenance(
         call, problem.description, quadratic.fingerprint, seed, getattr(problem, "device", "cpu")
     )

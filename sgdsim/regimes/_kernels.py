@@ -12,7 +12,7 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 @numba.njit(cache=True, fastmath=_FAST)
 def diagonal_advance(eigenvalues, c, j, p, total, lr, momentum, noise, tau):
-    """Spectral-diagonal recurrence (THEORY sec. 2, regime 4), `lr.size` steps in place; returns s = Σ c_k."""
+    """Spectral-diagonal recurrence, `lr.size` steps in place; returns s = Σ c_k."""
     for t in range(lr.size):
         alpha, beta, gamma = lr[t], momentum[t], noise[t]
         s = total
@@ -63,7 +63,7 @@ def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
 
 @numba.njit(cache=True, parallel=True)
 def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, gamma, with_momentum):
-    """One step of the noise part of the averaged regime, in the eigenbasis (THEORY sec. 2, regime 3).
+    """One step of the noise part of the averaged regime, in the eigenbasis.
 
     c, p symmetric and j (n, n) in place: second moments of noise residual and velocity; m (n,) the mean residual before
     the step; source = Uᵀ diag(E r²) U, of which only k ≤ i is read. Each pair (i, k) is computed once and written

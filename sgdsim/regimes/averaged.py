@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
 
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels
@@ -29,7 +28,7 @@ class _State:
 
 @dataclass(frozen=True)
 class BatchAveraged(Regime):
-    """`E L_t` without approximation, at two matrix products of size N a step (THEORY sec. 2, regime 3).
+    """`E L_t` without approximation, at two matrix products of size N a step.
 
     The mean obeys plain heavy ball; only the noise `E[aaᵀ] − E[a]E[a]ᵀ` needs a matrix. It is kept in the eigenbasis,
     where products with K̂ are elementwise, and symmetric by construction: the recursion as usually written amplifies
@@ -61,8 +60,8 @@ class BatchAveraged(Regime):
         for t in range(stop - start):
             if values.noise[t] > 0 or state.c.any():
                 squares = (u @ state.mean) ** 2 + np.einsum("ik,ik->i", u @ state.c, u)  # E r_i²
-                # Fortran order: what BLAS calls the upper triangle is the lower one of the C-ordered transpose.
-                source = dsyrk(1.0, (u * np.sqrt(np.maximum(squares, 0.0))[:, None]).T, lower=0).T
+                scaled = u * np.sqrt(np.maximum(squares, 0.0))[:, None]
+                source = scaled.T @ scaled  # NumPy sees the one array and computes half of it
                 _kernels.averaged_advance(
                     lam, state.c, state.j, state.p, state.mean, source, state.problem.n,
                     values.lr[t], values.momentum[t], values.noise[t], state.with_momentum,

@@ -34,8 +34,8 @@ class Regime(ABC):
         """InputError, with the reason, if this regime cannot follow `sgd` on `problem`."""
         if not self.stochastic and sgd.sampling == RESHUFFLE:
             raise InputError(
-                f"sampling: the {self.name} regime has no closed form for reshuffled epochs (batches of one epoch depend on "
-                "each other); use the sampled or network regime, or without-replacement"
+                f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
+                "depend on each other); use the sampled or network regime, or without-replacement"
             )
 
     @abstractmethod

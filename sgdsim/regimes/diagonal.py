@@ -29,7 +29,7 @@ class _State:
 
 @dataclass(frozen=True)
 class SpectralDiagonal(Regime):
-    """O(N) per step; `γ[N K̂ diag(C) K̂ − K̂CK̂]_kk → γ λ_k² (s − τ c_k)` ([VKY] eq. 12; THEORY sec. 2, regime 4).
+    """O(N) per step; `γ[N K̂ diag(C) K̂ − K̂CK̂]_kk → γ λ_k² (s − τ c_k)` ([VKY] eq. 12).
 
     Parameters
     ----------

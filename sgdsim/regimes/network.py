@@ -17,8 +17,8 @@ from sgdsim.regimes.sampled import batch_blocks
 from sgdsim.sgd import SGD
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-# Hidden values held at once while the full loss is evaluated, in inputs per replicate group.
-_EVALUATED = 4096
+# Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache.
+_EVALUATED = 512
 
 
 @dataclass
@@ -60,7 +60,7 @@ class RealNetwork(Regime):
         super().check(problem, sgd)
         if not isinstance(problem, NetworkProblem):
             raise InputError(
-                "regime: the network regime needs a NetworkProblem (a network and data), got a quadratic problem without a network"
+                "regime: network needs a NetworkProblem (a network and data), got a problem without a network"
             )
 
     def init(self, problem: NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> _State:

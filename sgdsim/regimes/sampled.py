@@ -44,7 +44,7 @@ def batch_blocks(sgd: SGD, n_samples: int, keys: np.ndarray, start: int, stop: i
 
 @dataclass(frozen=True)
 class SampledLinearized(Regime):
-    """`v ← βv − α(N/b) K̂[:,B] r_B`, `r ← r + v`: O(Nb) per step and replicate (THEORY sec. 2, regime 2).
+    """`v ← βv − α(N/b) K̂[:,B] r_B`, `r ← r + v`: O(Nb) per step and replicate.
 
     The batches are those of `RealNetwork` for the same seed; the numbers do not depend on the number of threads.
     """

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def noise_propagator_at_one(eigenvalues: np.ndarray, lr: float, momentum: float, noise: float, tau: float) -> float:
-    """`Ũ(1) = γ Σ x_k(1+β) / (x_k β(1+g) + x_k(g−1) + 2 − 2β²)`, `x = αλ`, `g = γτ` ([VKY] sec. 4; THEORY sec. 3).
+    """`Ũ(1) = γ Σ x_k(1+β) / (x_k β(1+g) + x_k(g−1) + 2 − 2β²)`, `x = αλ`, `g = γτ` ([VKY] sec. 4).
 
     Total effect of one unit of noise on the loss; below 1 the loss converges, given that every denominator is positive
     (`sgdsim.theory.stability` checks that).

@@ -1,9 +1,8 @@
-"""Is a run stable? Three levels: full batch, spectral-diagonal, and exact at finite N (THEORY sec. 3)."""
+"""Is a run stable? Three levels: full batch, spectral-diagonal, and exact at finite N."""
 
 from __future__ import annotations
 
 import numpy as np
-from scipy.linalg.blas import dsyrk
 
 from sgdsim.checks import InputError
 from sgdsim.problem import QuadraticProblem
@@ -15,7 +14,7 @@ from sgdsim.theory.generating import noise_propagator_at_one
 def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
     if not sgd.is_constant or sgd.sampling == RESHUFFLE:
         raise InputError(
-            "stability: expected constant lr, momentum and batch_size with independent batches, got a schedule or reshuffling"
+            "stability: expected constant hyperparameters and independent batches, got a schedule or reshuffling"
         )
     values = sgd.values(problem.n, 0, 1)
     return float(values.lr[0]), float(values.momentum[0]), float(values.noise[0])
@@ -51,10 +50,10 @@ def averaged_radius(
     """Spectral radius ρ(M) of the renewal operator of the exact averaged regime; mean-square stable iff ρ < 1.
 
     The variances `D_i = E r_i²` of the batch-averaged regime obey a renewal equation with total kernel
-    `M_ij = γα²N Σ_kl U_ik U_jk U_il U_jl λ_k λ_l R_kl` (THEORY sec. 3c; compare Mulayoff & Michaeli, arXiv:2306.07850). M
-    is not formed: a power iteration costs two products of N × N matrices. `R_kl = T/(1 + γ x_k x_l T)` with
-    `T = (1−β²) / ((1−β²)² − (1+β²) a_k a_l + β(a_k² + a_l²))`, `a = 1 + β − x`: the sum over time of the product of the
-    two modes' impulse responses, without and with the noise's own −γ K̂CK̂ part.
+    `M_ij = γα²N Σ_kl U_ik U_jk U_il U_jl λ_k λ_l R_kl` (compare Mulayoff & Michaeli, arXiv:2306.07850). M is not
+    formed: a power iteration costs two products of N × N matrices. `R_kl = T/(1 + γ x_k x_l T)` with
+    `T = (1−β²) / ((1−β²)² − (1+β²) a_k a_l + β(a_k² + a_l²))`, `a = 1 + β − x`: the sum over time of the product of
+    the two modes' impulse responses, with the noise's own −γ K̂CK̂ part taken into account.
 
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
@@ -74,11 +73,8 @@ def averaged_radius(
     v, radius = np.full(problem.n, problem.n**-0.5), 0.0
     for _ in range(max_iterations):
         scaled = u * np.sqrt(v)[:, None]
-        inner = np.tril(dsyrk(1.0, scaled.T, lower=0).T)
-        inner *= weight
-        # diag(U X Uᵀ) from the lower triangle of the symmetric X: off-diagonal pairs count twice.
-        inner[np.diag_indices_from(inner)] *= 0.5
-        image = np.maximum(2 * np.einsum("ik,ik->i", u @ inner, u), 0.0)
+        inner = (scaled.T @ scaled) * weight
+        image = np.maximum(np.einsum("ik,ik->i", u @ inner, u), 0.0)
         previous, radius = radius, float(np.linalg.norm(image))
         v = image / radius
         if abs(radius - previous) <= tolerance * radius:
