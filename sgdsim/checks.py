@@ -42,7 +42,10 @@ def number(
 ) -> float:
     """`value` as a finite float within [minimum, maximum], or strictly between them with `open_ends`."""
     real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    ok = real and math.isfinite(value)
+    try:
+        ok = real and math.isfinite(value)
+    except OverflowError:  # an int beyond the floats
+        ok = False
     if ok:
         ok = minimum < value < maximum if open_ends else minimum <= value <= maximum
     if not ok:
@@ -65,7 +68,10 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
     """`value` as a finite, contiguous float64 array of `ndim` dimensions (and of `shape`, None = any length)."""
     try:
-        result = np.ascontiguousarray(value, dtype=np.float64)
+        given = np.asarray(value)
+        if given.dtype.kind not in "biufO":  # complex numbers, text and dates would be converted in silence
+            raise TypeError(given.dtype)
+        result = np.ascontiguousarray(given, dtype=np.float64)
     except (TypeError, ValueError) as error:
         raise InputError(f"{name}: expected an array of real numbers, got {_shown(value)}") from error
     if result.ndim != ndim:

@@ -7,6 +7,7 @@ With `--json` standard output carries one JSON document and nothing else.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -21,11 +22,22 @@ DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_pro
 POWER_LAW = "power_law"
 
 
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the default of each option that has one and does not say it in its own words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if action.default is None or action.default is False or "default" in text:
+            return text
+        default = action.default if isinstance(action.default, list) else [action.default]
+        return f"{text} (default: {' '.join(map(str, default))})".replace("%", "%%").lstrip()
+
+
 class _Parser(argparse.ArgumentParser):
     """argparse with one-line errors, no abbreviations, and values such as -1e-3 not taken for options."""
 
     def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", argparse.ArgumentDefaultsHelpFormatter)
+        options.setdefault("formatter_class", _Formatter)
         super().__init__(**options, allow_abbrev=False)
         self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)")
 
@@ -52,6 +64,9 @@ def _schedule(parameter: str):
         from sgdsim.schedules import parse
 
         try:
+            if parameter == "batch_size" and ":" not in text:
+                with contextlib.suppress(argparse.ArgumentTypeError):
+                    return _whole(text)
             return parse(parameter, text)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
@@ -61,10 +76,11 @@ def _schedule(parameter: str):
 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
-    group.add_argument(
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
         "--dataset", default="digits", choices=[*DATASETS, POWER_LAW], help="data, or a synthetic spectrum"
     )
-    group.add_argument(
+    source.add_argument(
         "--kernel", metavar="FILE", help="your own kernel: .npz, .npy or torch file, instead of --dataset"
     )
     group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
@@ -74,7 +90,12 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--n-test", type=_whole, help="test points (default: as many as N, at most 1000)")
     group.add_argument("--width", type=_whole, default=500, help="hidden units of the network")
     group.add_argument("--depth", type=_whole, default=1, help="hidden layers")
-    group.add_argument("--activation", default="relu", choices=["relu", "gelu", "silu", "tanh", "erf", "linear"])
+    group.add_argument(
+        "--activation",
+        default="relu",
+        choices=["relu", "gelu", "silu", "tanh", "erf", "linear"],
+        help="of the hidden units",
+    )
     group.add_argument("--nu", type=float, help="power_law: eigenvalues k^-nu")
     group.add_argument("--kappa", type=float, help="power_law: tail sums of c_k fall as k^-kappa")
     group.add_argument("--lambda-min", type=float, help="power_law: smallest eigenvalue of the infinite spectrum")
@@ -104,11 +125,13 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         choices=["without-replacement", "with-replacement", "reshuffle"],
         help="how batches are drawn",
     )
-    group.add_argument("--n-steps", type=_whole, default=1000)
+    group.add_argument("--n-steps", type=_whole, default=1000, help="steps of SGD")
     group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
     group.add_argument("--seed", type=_whole, default=0, help="decides data split, network and batches")
     group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the real network")
-    group.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"])
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="FILE", help="write the result (netCDF)")
@@ -183,11 +206,11 @@ def _problem(args: argparse.Namespace):
     from sgdsim.problem import NetworkProblem, QuadraticProblem
 
     for name in ("nu", "kappa", "lambda_min"):
-        if getattr(args, name) is not None and (args.dataset != POWER_LAW or args.kernel):
+        if getattr(args, name) is not None and (args.dataset != POWER_LAW or args.kernel is not None):
             raise InputError(f"--{name.replace('_', '-')}: expected only with --dataset power_law")
-    if not args.kernel and (args.residual or args.targets):
+    if args.kernel is None and not (args.residual is None and args.targets is None):
         raise InputError("--residual, --targets: expected only with --kernel")
-    if args.kernel:
+    if args.kernel is not None:
         from sgdsim.kernel_files import load_kernel
 
         return load_kernel(args.kernel, residual=args.residual, targets=args.targets)
@@ -209,10 +232,11 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: st
     if names is None:
         names = ["network"] if isinstance(problem, NetworkProblem) else []
         names += ["sampled", "averaged", "diagonal"]
-    out = []
+    closures = [regimes.SpectralDiagonal(tau) for tau in taus]
+    out: list[Any] = []
     for name in names:
         if name == "diagonal":
-            out += [regimes.SpectralDiagonal(tau) for tau in taus]
+            out += closures
         else:
             regime = regimes.parse(name)
             out.append(regimes.RealNetwork(dtype) if isinstance(regime, regimes.RealNetwork) else regime)
@@ -242,13 +266,18 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     from sgdsim.simulation import has_test
     from sgdsim.sweeps import sweep
 
-    if args.plot:
+    began = time.perf_counter()
+    cells = list(grid.cells())  # refuse bad values before any data are read
+    if args.plot is not None:
         from sgdsim import plot
 
         plot.check_path(args.plot)
         results.check_writable(args.plot)
-    began = time.perf_counter()
-    list(grid.cells())  # refuse bad values before any data are read
+        if len(cells) > plot.MAX_CELLS:
+            raise InputError(f"--plot: expected at most {plot.MAX_CELLS} cells to draw, got {len(cells)}; use --out")
+    if args.out is not None:
+        results.check_writable(args.out)
+    _check_distinct(args)
     problem = _problem(args)
     regimes = choose(problem)
     if has_test(problem):
@@ -268,8 +297,13 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     interrupted = bool(result.attrs["interrupted"])
     taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
     rows = report.rows(result, problem, grid, taus)
-    if args.plot:
-        plot.save(plot.comparison(result), args.plot)
+    if args.plot is not None:
+        try:
+            plot.save(plot.comparison(result), args.plot)
+        except InputError:
+            if not interrupted:
+                raise
+            args.plot = None  # stopped before there was anything to draw
     facts = {
         "problem": json.loads(result.attrs["problem"]),
         "lambda_max": problem.quadratic.spectrum.scale,
@@ -289,6 +323,16 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         print(report.table(rows))
         print(_footnote(rows, facts))
     return 130 if interrupted else 0
+
+
+def _check_distinct(args: argparse.Namespace) -> None:
+    """InputError if one file would be written twice, or over an input."""
+    files = [(name, getattr(args, name)) for name in ("kernel", "residual", "targets", "out", "plot")]
+    given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
+    for i, (name, path) in enumerate(given):
+        for other, same in given[:i]:
+            if path == same and name in ("--out", "--plot"):
+                raise InputError(f"{name}: expected another file than that of {other}, got {os.path.basename(path)!r}")
 
 
 def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
@@ -337,7 +381,11 @@ def _data(args: argparse.Namespace) -> int:
             else ("dataset", "path", "status", "message")
         )
         lines = [
-            [("yes" if v else "no") if isinstance(v := file[c], bool) else str(v) for c in columns] for file in files
+            [
+                ("yes" if v else "no") if isinstance(v := file[c], bool) else "-" if v is None else str(v)
+                for c in columns
+            ]
+            for file in files
         ]
         widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
         for line in [columns, *lines]:
@@ -349,7 +397,10 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     parser = build_parser()
     try:
-        args = parser.parse_args(argv)
+        args, unknown = parser.parse_known_args(argv)
+        if unknown:
+            command = " ".join(filter(None, ("sgdsim", args.command, getattr(args, "action", None))))
+            _Parser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
         if args.version:
             import importlib.metadata
 
@@ -362,16 +413,33 @@ def main(argv: list[str] | None = None) -> int:
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"sgdsim: {message}", file=sys.stderr)
         try:
-            return args.run(args)
+            code = args.run(args)
+            sys.stdout.flush()  # here, where a failure can still be told
+            return code
         except InputError as error:
-            print(f"sgdsim {args.command}: error: {' '.join(str(error).split())}", file=sys.stderr)
-            return 2
+            return _fail(args, str(error))
         except KeyboardInterrupt:
-            print(f"sgdsim {args.command}: interrupted before anything was done", file=sys.stderr)
+            print(f"sgdsim {args.command}: interrupted", file=sys.stderr)
             return 130
-        except BrokenPipeError:  # the reader of a pipe went away
+        except MemoryError as error:
+            return _fail(args, f"expected a problem that fits into memory, got: {error or 'no memory left'}")
+        except RuntimeError as error:  # torch's forms of the same
+            if not re.search("can't allocate|out of memory|invalid for input of size", str(error)):
+                raise
+            return _fail(args, f"expected a problem that fits into memory, got: {str(error).splitlines()[0]}")
+        except OSError as error:
+            if error.filename is not None:
+                return _fail(args, f"{error.filename}: {error.strerror}")
+            # Standard output: its reader went away, or its disk is full.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                print(f"sgdsim {args.command}: error: output: {error.strerror or error}", file=sys.stderr)
             return 1
+
+
+def _fail(args: argparse.Namespace, message: str) -> int:
+    print(f"sgdsim {args.command}: error: {' '.join(message.split())}", file=sys.stderr)
+    return 2
 
 
 def entry() -> NoReturn:

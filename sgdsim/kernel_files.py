@@ -13,8 +13,6 @@ import numpy as np
 from sgdsim.checks import InputError
 from sgdsim.problem import QuadraticProblem
 
-_OPTIONAL = ("cross_kernel", "test_residual", "test_targets")
-
 
 def load_kernel(
     path: str | os.PathLike, *, residual: str | os.PathLike | None = None, targets: str | os.PathLike | None = None
@@ -39,12 +37,17 @@ def load_kernel(
     if residual is not None or targets is not None:
         arrays = {k: v for k, v in arrays.items() if k not in ("residual", "targets")}
         key, file = ("residual", residual) if residual is not None else ("targets", targets)
+        if Path(file).suffix != ".npy":
+            raise InputError(f"{file}: expected a .npy file for the {key}, got {Path(file).suffix or 'no ending'}")
         arrays[key] = _read(Path(file))["kernel"]
     if "kernel" not in arrays or not arrays.keys() & {"residual", "targets"}:
         raise InputError(
             f"{path}: expected arrays 'kernel' and 'residual' (or 'targets'; for .npy, --residual or --targets FILE), "
             f"got {', '.join(sorted(arrays)) or 'none'}"
         )
+    for prefix in ("", "test_"):
+        if {f"{prefix}residual", f"{prefix}targets"} <= arrays.keys():
+            raise InputError(f"{path}: expected either {prefix}residual or {prefix}targets, got both")
     extra = {}
     if "cross_kernel" in arrays:
         extra["cross_kernel"] = arrays["cross_kernel"]
@@ -70,20 +73,33 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a kernel file, found none")
     try:
         if path.suffix == ".npz":
+            with zipfile.ZipFile(path):  # NumPy itself would take a .npy file of that name
+                pass
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         if path.suffix == ".npy":
-            return {"kernel": np.load(path, allow_pickle=False)}
+            with open(path, "rb") as stream:
+                return {"kernel": np.lib.format.read_array(stream, allow_pickle=False)}
         if path.suffix in (".pt", ".pth"):
-            import torch
-
-            stored = torch.load(path, map_location="cpu", weights_only=True)
-            if not isinstance(stored, dict):
-                raise InputError(f"{path}: expected a dict of tensors, got {type(stored).__name__}")
-            return {str(k): v.detach().double().numpy() for k, v in stored.items() if isinstance(v, torch.Tensor)}
-    except InputError:
+            return _read_torch(path)
+    except (InputError, MemoryError):
         raise
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, pickle.UnpicklingError) as error:
+    except Exception as error:  # a damaged file makes NumPy, zlib and torch raise almost anything
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise InputError(f"{path}: expected a readable {path.suffix} file of plain arrays, got: {reason}") from error
     raise InputError(f"{path}: expected a .npz, .npy, .pt or .pth file, got {path.suffix or 'no ending'}")
+
+
+def _read_torch(path: Path) -> dict[str, Any]:
+    import torch
+
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise InputError(
+            f"{path}: expected a torch file of tensors only, got one with other objects, or a damaged one"
+        ) from error
+    if not isinstance(stored, dict):
+        raise InputError(f"{path}: expected a dict of tensors, got {type(stored).__name__}")
+    tensors = {str(name): value.detach() for name, value in stored.items() if isinstance(value, torch.Tensor)}
+    return {name: (value if value.is_complex() else value.double()).numpy() for name, value in tensors.items()}

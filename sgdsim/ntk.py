@@ -43,7 +43,7 @@ def check_module(module: nn.Module) -> None:
         if part.training and (random or isinstance(part, nn.modules.batchnorm._BatchNorm)):
             kind = type(part).__name__
             raise InputError(
-                f"network: {name or kind}: {kind} in training mode makes f(x) random or depend on the batch; call .eval()"
+                f"network: {name or kind}: {kind} in training mode makes f(x) random or batch-dependent; call .eval()"
             )
 
 
@@ -126,9 +126,10 @@ def _jacobian_ntk(module: nn.Module, x1: torch.Tensor, x2: torch.Tensor) -> torc
         # On the diagonal of a symmetric kernel the tile is at hand; above it, the transpose is.
         for j in range(i if x2 is x1 else 0, x2.shape[0], chunk):
             right = left if x2 is x1 and i == j else tile(x2[j : j + chunk])
-            theta[i : i + chunk, j : j + chunk] = left @ right.T
-            if x2 is x1:
-                theta[j : j + chunk, i : i + chunk] = theta[i : i + chunk, j : j + chunk].T
+            block = left @ right.T
+            theta[i : i + chunk, j : j + chunk] = block
+            if x2 is x1 and i != j:
+                theta[j : j + chunk, i : i + chunk] = block.T
     return theta
 
 

@@ -43,11 +43,12 @@ def rows(
     reference = names[0]
     out = []
     for index, sgd in grid.cells():
-        stable = predicted_stability(quadratic, sgd, taus)
+        with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
+            stable = predicted_stability(quadratic, sgd, taus)
         known = [stable[key] for key in ("averaged", *(k for k in stable if k.startswith("diagonal")), "full_batch")]
         row: dict[str, Any] = {
             **sgd.spec(),
-            "torch_lr": quadratic.torch_lr(sgd.lr) if isinstance(sgd.lr, (int, float)) else None,
+            "torch_lr": _finite(quadratic.torch_lr(sgd.lr)) if isinstance(sgd.lr, (int, float)) else None,
             "predicted_stable": next((value for value in known if value is not None), None),
             "stable": stable,
             "regimes": {name: _final(result, index, position) for position, name in enumerate(names)},
@@ -55,7 +56,7 @@ def rows(
         base = row["regimes"][reference]["final_loss"]
         for numbers in row["regimes"].values():
             final = numbers["final_loss"]
-            numbers[f"ratio_to_{reference}"] = final / base if final is not None and base else None
+            numbers[f"ratio_to_{reference}"] = _finite(final / base) if final is not None and base else None
         out.append(row)
     return out
 

@@ -109,7 +109,8 @@ def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
             for name, v in result.variables.items()
             if v.dtype.kind in "fi" and v.ndim
         }
-        result.to_netcdf(temporary, engine="h5netcdf", format="NETCDF4", encoding=encoding)
+        # In memory first: HDF5 prints pages and may crash where the disk is full, a plain write raises one error.
+        temporary.write_bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
     return path
 
 
@@ -140,21 +141,13 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, moved onto it when the block succeeds and removed when it does not."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file to write, got a folder")
-    try:
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=path.suffix, dir=path.parent)
-        os.close(handle)
-    except OSError as error:
-        raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {path.parent}") from error
-    temporary = Path(name)
+    temporary = _temporary(path)
     try:
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; a result is an ordinary file
-        os.replace(temporary, path)
+        os.replace(temporary, os.path.realpath(path))
     except OSError as error:
         raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
@@ -163,11 +156,20 @@ def replacing(path: Path) -> Iterator[Path]:
 
 def check_writable(path: str | os.PathLike) -> None:
     """InputError now, before the work, if `save` could not write there later."""
-    path = Path(path)
-    if path.is_dir():
-        raise InputError(f"{path}: expected a file to write, got a folder")
+    _temporary(path).unlink()
+
+
+def _temporary(path: str | os.PathLike) -> Path:
+    """A new empty file in the folder of `path` (of what it links to); InputError if `path` cannot be replaced by it."""
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not os.path.isfile(target):
+        kind = "a folder" if os.path.isdir(target) else "a device or pipe"
+        raise InputError(f"{path}: expected a file to write, got {kind}")
     try:
-        with tempfile.TemporaryFile(dir=path.parent):
-            pass
+        handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
     except OSError as error:
-        raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {path.parent}") from error
+        raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {target.parent}") from error
+    except ValueError as error:  # a null byte
+        raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
+    os.close(handle)
+    return Path(name)

@@ -50,7 +50,8 @@ class Power(_Spec):
             raise InputError(f"power: offset: expected a number > 0, got {self.offset}")
 
     def __call__(self, steps: np.ndarray) -> np.ndarray:
-        return self.start * (1.0 + np.asarray(steps) / self.offset) ** -self.exponent
+        with np.errstate(over="ignore"):
+            return self.start * (1.0 + np.asarray(steps) / self.offset) ** -self.exponent
 
 
 @dataclass(frozen=True)

@@ -42,7 +42,7 @@ class SGD:
     Parameters
     ----------
     lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number or a schedule.
-    momentum : β with |β| < 1; a number or a schedule. Negative values are allowed.
+    momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement" or "reshuffle" (epochs; no closed form, so only the
         sampled and network regimes follow it).
@@ -90,7 +90,8 @@ class SGD:
         lr, momentum = _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop)
         batch = self.batch_sizes(start, stop)
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
-        _check_range("momentum", momentum, np.abs(momentum) < 1, start, "in (-1, 1)")
+        # A schedule may pass 1 for some steps (the second step of Chebyshev's method has momentum 1).
+        _check_range("momentum", momentum, np.isfinite(momentum), start, "finite")
         largest = np.inf if self.sampling == _sampling.WITH_REPLACEMENT else n_samples
         _check_range(
             "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"

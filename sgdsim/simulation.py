@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 # float64 would still hold the number, but squares of it soon would not.
 DIVERGED_ABOVE = 1e10
 OUTCOMES = ("not_run", "completed", "diverged", "interrupted")
+MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
 _RECORDED = 120  # log-spaced steps by default
 _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
 
@@ -42,12 +43,14 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
 
     `record`: None: about 120 log-spaced; an integer k: every k steps; a sequence: just these (and 0 and the last).
     """
-    n_steps = integer("n_steps", n_steps, minimum=1)
+    n_steps = integer("n_steps", n_steps, minimum=1, maximum=MAX_STEPS)
     if record is None:
         inner = np.geomspace(1, n_steps, _RECORDED).round()
     elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
         inner = np.arange(0, n_steps, integer("record", record, minimum=1))
     else:
+        if not np.iterable(record):
+            raise InputError(f"record: expected None, an integer or a list of steps, got {record!r}")
         inner = np.asarray([integer("record", step, maximum=n_steps) for step in record])
     return np.unique(np.concatenate([[0], inner, [n_steps]]).astype(np.int64))
 
@@ -92,30 +95,31 @@ def follow(
     now, chunk = 0, 64
     interrupted = False
     try:
-        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
-        for column, step in enumerate(steps):
-            while now < step and (diverged_at < 0).any():
-                stop = min(int(step), now + chunk)
-                since = time.perf_counter()
-                regime.advance(state, now, stop)
-                spent = time.perf_counter() - since
-                if tick:
-                    tick(stop - now)
-                if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
-                    chunk *= 2
-                elif spent > _CHUNK_SECONDS * 2:
-                    chunk = max(1, chunk // 2)
-                now = stop
-            if (diverged_at >= 0).all():
-                break
-            seen = regime.observe(state, observe)
-            for name in observe:
-                if name not in values:
-                    values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
-                values[name][:, column] = seen[name]
-            loss = seen["loss"]
-            bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
-            diverged_at[bad] = step
+        with np.errstate(over="ignore", invalid="ignore"):  # divergence is a result
+            state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+            for column, step in enumerate(steps):
+                while now < step and (diverged_at < 0).any():
+                    stop = min(int(step), now + chunk)
+                    since = time.perf_counter()
+                    regime.advance(state, now, stop)
+                    spent = time.perf_counter() - since
+                    if tick:
+                        tick(stop - now)
+                    if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
+                        chunk *= 2
+                    elif spent > _CHUNK_SECONDS * 2:
+                        chunk = max(1, chunk // 2)
+                    now = stop
+                if (diverged_at >= 0).all():
+                    break
+                seen = regime.observe(state, observe)
+                for name in observe:
+                    if name not in values:
+                        values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
+                    values[name][:, column] = seen[name]
+                loss = seen["loss"]
+                bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
+                diverged_at[bad] = step
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")

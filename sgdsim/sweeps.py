@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import itertools
 import os
 from collections.abc import Iterator, Sequence
@@ -145,6 +147,7 @@ def sweep(
         "cells": [sgd.spec() for _, sgd in cells],
         "zip": grid.zipped,
         "regimes": names,
+        "regime_parameters": [dataclasses.asdict(regime) for regime in regimes],
         "n_steps": int(steps[-1]),
         "record": "log" if record is None else np.asarray(record).tolist(),
         "observe": observe,
@@ -160,21 +163,24 @@ def sweep(
         disable=None if progress else True,
     ) as bar:
         jobs = itertools.product(enumerate(cells), enumerate(regimes))
-        for finished, ((number, (index, sgd)), (position, regime)) in enumerate(jobs, start=1):
-            bar.set_description(f"cell {number + 1} of {len(cells)}, {regime.name}", refresh=False)
-            trace = follow(problem, sgd, regime, steps, observe, held, seed, bar.update)
-            where = (*index, position)
-            rows = slice(0, trace.outcome.size)
-            for name, values in trace.values.items():
-                result[name].values[(*where, rows)] = values
-            result["outcome"].values[(*where, rows)] = trace.outcome
-            result["diverged_at"].values[(*where, rows)] = trace.diverged_at
-            result["done"].values[where] = not trace.interrupted
-            result["seconds"].values[where] = trace.seconds
-            if trace.interrupted:
-                result.attrs["interrupted"] = 1
-                break
-            bar.update(finished * int(steps[-1]) - bar.n)  # a diverged cell ends early
+        result.attrs["interrupted"] = 1  # until the last job is done
+        with contextlib.suppress(KeyboardInterrupt):  # also between two cells
+            for finished, ((number, (index, sgd)), (position, regime)) in enumerate(jobs, start=1):
+                bar.set_description(f"cell {number + 1} of {len(cells)}, {regime.name}", refresh=False)
+                trace = follow(problem, sgd, regime, steps, observe, held, seed, bar.update)
+                where = (*index, position)
+                rows = slice(0, trace.outcome.size)
+                for name, values in trace.values.items():
+                    result[name].values[(*where, rows)] = values
+                result["outcome"].values[(*where, rows)] = trace.outcome
+                result["diverged_at"].values[(*where, rows)] = trace.diverged_at
+                result["seconds"].values[where] = trace.seconds
+                if trace.interrupted:
+                    break
+                result["done"].values[where] = True
+                bar.update(finished * int(steps[-1]) - bar.n)  # a diverged cell ends early
+            else:
+                result.attrs["interrupted"] = 0
     if path is not None:
         results.save(result, path)
     if result.attrs["interrupted"]:

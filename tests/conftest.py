@@ -1,0 +1,37 @@
+"""Shared fixtures: small problems, and the folder of real data where there is one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.linalg import hadamard
+
+import sgdsim as ss
+
+
+@pytest.fixture
+def tiny() -> ss.QuadraticProblem:
+    """Five points with a random positive kernel, a residual and two test points."""
+    rng = np.random.default_rng(7)
+    features = rng.standard_normal((7, 9))
+    joint = features @ features.T
+    return ss.QuadraticProblem.from_kernel(
+        joint[:5, :5], rng.standard_normal(5), cross_kernel=joint[5:, :5], test_residual=rng.standard_normal(2)
+    )
+
+
+@pytest.fixture
+def hadamard_problem() -> ss.QuadraticProblem:
+    """Eigenvectors with u_ki² = 1/N, where the spectral-diagonal regime with τ = 1 is exact."""
+    n = 16
+    eigenvalues = np.arange(1, n + 1) ** -1.5
+    coefficients = np.random.default_rng(3).standard_normal(n)
+    return ss.QuadraticProblem(ss.Spectrum(eigenvalues, hadamard(n) / np.sqrt(n)), coefficients)
+
+
+@pytest.fixture(scope="session")
+def digits_network() -> ss.NetworkProblem:
+    """A narrow network on 60 digits with 30 test points."""
+    return ss.NetworkProblem(
+        ss.networks.MLP(width=40, seed=1), ss.datasets.load("digits", 60, 0, n_test=30), device="cpu"
+    )

@@ -1,0 +1,162 @@
+"""Slow literal twins of the compiled loops and of the averaged recursion, written straight from the formulas."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+
+
+def philox(counter: list[int], key: list[int]) -> list[int]:
+    """Philox4x32-10 in Python integers (Salmon et al. 2011, fig. 3)."""
+    (c0, c1, c2, c3), (k0, k1) = counter, key
+    for _ in range(10):
+        high0, low0 = divmod(0xD2511F53 * c0, 2**32)
+        high1, low1 = divmod(0xCD9E8D57 * c2, 2**32)
+        c0, c1, c2, c3 = high1 ^ c1 ^ k0, low1, high0 ^ c3 ^ k1, low0
+        k0, k1 = (k0 + 0x9E3779B9) % 2**32, (k1 + 0xBB67AE85) % 2**32
+    return [c0, c1, c2, c3]
+
+
+class Words:
+    """Unbiased integers from the Philox stream (stream, position), by rejection on the whole product."""
+
+    def __init__(self, key, stream, position):
+        self.key, self.stream, self.position = [int(k) for k in key], stream, position
+        self.block, self.words = 0, []
+
+    def below(self, bound):
+        while True:
+            if not self.words:
+                counter = [self.block, self.position % 2**32, self.position // 2**32, self.stream]
+                self.words = philox(counter, self.key)
+                self.block += 1
+            high, low = divmod(self.words.pop(0) * bound, 2**32)
+            if low >= 2**32 % bound:
+                return high
+
+
+def batch(n_samples, size, step, key, with_replacement=False):
+    """The mini-batch of one step."""
+    words = Words(key, 0, step)
+    if with_replacement:
+        return [words.below(n_samples) for _ in range(size)]
+    order = list(range(n_samples))
+    for i in range(size):
+        j = i + words.below(n_samples - i)
+        order[i], order[j] = order[j], order[i]
+    return order[:size]
+
+
+def reshuffled(n_samples, sizes, key):
+    """The batches of all steps: every epoch a new permutation, cut up; what does not fill the next batch is left."""
+    batches, epoch, rest = [], -1, []
+    for size in sizes:
+        if len(rest) < size:
+            epoch += 1
+            words = Words(key, 1, epoch)
+            rest = list(range(n_samples))
+            for i in range(n_samples):
+                j = i + words.below(n_samples - i)
+                rest[i], rest[j] = rest[j], rest[i]
+        batches.append(rest[:size])
+        rest = rest[size:]
+    return batches
+
+
+def sampled(kernel, residual, lr, momentum, batches):
+    """Linearised SGD, one batch sequence; residuals after every step, (T + 1, N)."""
+    n = len(residual)
+    r, v = residual.copy(), np.zeros(n)
+    out = [r.copy()]
+    for alpha, beta, chosen in zip(lr, momentum, batches, strict=True):
+        v = beta * v - alpha * (n / len(chosen)) * kernel[:, chosen] @ r[chosen]
+        r = r + v
+        out.append(r.copy())
+    return np.array(out)
+
+
+def enumerated(kernel, residual, lr, momentum, sizes, with_replacement=False):
+    """E r rᵀ and E r after every step, over *all* batch sequences: (T + 1, N, N), (T + 1, N)."""
+    n = len(residual)
+    options = [
+        list(itertools.product(range(n), repeat=b) if with_replacement else itertools.combinations(range(n), b))
+        for b in sizes
+    ]
+    second, first, count = 0.0, 0.0, 0
+    for batches in itertools.product(*options):
+        path = sampled(kernel, residual, lr, momentum, [list(chosen) for chosen in batches])
+        second = second + np.einsum("ti,tj->tij", path, path)
+        first = first + path
+        count += 1
+    return second / count, first / count
+
+
+def averaged(kernel, residual, lr, momentum, noise, symmetrise):
+    """The averaged recursion in the data basis, with or without symmetrising; loss at every step.
+
+    Without symmetrising it is numerically unstable: C K + (C K)ᵀ carries no antisymmetric part, so nothing damps that
+    of the rounding errors, and K C K feeds it. With it, it is a slow truth.
+    """
+    n = len(residual)
+    c, j, p = np.outer(residual, residual), np.zeros((n, n)), np.zeros((n, n))
+    losses = [np.trace(c) / (2 * n)]
+    for alpha, beta, gamma in zip(lr, momentum, noise, strict=True):
+        q = kernel @ (gamma * n * np.diag(np.diag(c)) + (1 - gamma) * c) @ kernel
+        cross = kernel @ j if beta else 0 * j
+        p = beta**2 * p - alpha * beta * (cross + cross.T) + alpha**2 * q
+        drift = beta * j - alpha * c @ kernel  # E r v'ᵀ
+        c, j = c + drift + drift.T + p, drift + p
+        if symmetrise:
+            c, p = (c + c.T) / 2, (p + p.T) / 2
+        losses.append(np.trace(c) / (2 * n))
+    return np.array(losses)
+
+
+def diagonal(eigenvalues, coefficients, lr, momentum, noise, tau):
+    """The spectral-diagonal recurrence, mode by mode; c_k after every step, (T + 1, n)."""
+    c = coefficients**2
+    j, p = np.zeros_like(c), np.zeros_like(c)
+    out = [c]
+    for alpha, beta, gamma in zip(lr, momentum, noise, strict=True):
+        x, s = alpha * eigenvalues, c.sum()
+        p = x**2 * c - 2 * beta * x * j + beta**2 * p + gamma * x**2 * (s - tau * c)
+        c, j = c - 2 * x * c + 2 * beta * j + p, beta * j - x * c + p
+        out.append(c)
+    return np.array(out)
+
+
+def volterra(eigenvalues, coefficients, lr, momentum, gamma, tau, n_steps):
+    """Loss sums s_t of the spectral-diagonal regime by its renewal equation, s_t = V_t + Σ U_{t−τ} s_τ."""
+    v_sum, u_sum = np.zeros(n_steps + 1), np.zeros(n_steps)
+    for value, a in zip(lr * eigenvalues, coefficients, strict=True):
+        step = np.array([[1 - value, momentum], [-value, momentum]])
+
+        def advance(m, step=step, value=value):
+            return step @ m @ step.T - gamma * tau * value**2 * m[0, 0]
+
+        m = np.array([[a**2, 0.0], [0.0, 0.0]])
+        kick = gamma * value**2 * np.ones((2, 2))
+        for t in range(n_steps + 1):
+            v_sum[t] += m[0, 0]
+            m = advance(m)
+        for t in range(n_steps):
+            u_sum[t] += kick[0, 0]
+            kick = advance(kick)
+    s = np.zeros(n_steps + 1)
+    for t in range(n_steps + 1):
+        s[t] = v_sum[t] + sum(u_sum[t - 1 - i] * s[i] for i in range(t))
+    return s
+
+
+def jacobian_ntk(module, x):
+    """The NTK from one gradient per sample, by plain autograd."""
+    import torch
+
+    rows = []
+    for sample in torch.as_tensor(x):
+        module.zero_grad()
+        module(sample[None]).sum().backward()
+        rows.append(torch.cat([p.grad.ravel() for p in module.parameters() if p.requires_grad and p.grad is not None]))
+    jacobian = torch.stack(rows)
+    return (jacobian @ jacobian.T).numpy()

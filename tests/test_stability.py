@@ -1,0 +1,107 @@
+"""Stability predictions against what the dynamics do."""
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim.checks import InputError
+from sgdsim.theory import generating, stability
+
+
+def growth(problem, sgd, regime, n_steps):
+    """Loss at the last step over the loss at half time."""
+    run = ss.simulate(problem, sgd, regime, n_steps, record=[n_steps // 2])
+    loss = run["loss"].values[0, 0]
+    return float(loss[-1]) / float(loss[1]) if np.isfinite(loss[1]) else np.inf
+
+
+def bisect(question, low, high, steps=40):
+    for _ in range(steps):
+        middle = (low + high) / 2
+        low, high = (middle, high) if question(middle) else (low, middle)
+    return low
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "momentum", "tau"), [(1, 0.0, 1), (3, 0.6, 1), (2, -0.4, 1), (1, 0.3, -1), (2, 0.0, 0)]
+)
+def test_diagonal_threshold_is_where_the_recurrence_turns(batch_size, momentum, tau):
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+    critical = bisect(
+        lambda lr: stability.diagonal_is_stable(problem, ss.SGD(lr, momentum, batch_size), tau),
+        1e-3,
+        2 * (1 + momentum),
+    )
+    below, above = (
+        growth(problem, ss.SGD(factor * critical, momentum, batch_size), ss.SpectralDiagonal(tau), 4_000)
+        for factor in (0.995, 1.005)
+    )
+    assert below < 1 < above
+
+
+def averaged_operator_radius(problem, sgd):
+    """Radius of the averaged step on all (C, J, P), C and P symmetric, as an explicit matrix."""
+    n, kernel, values = problem.n, problem.kernel, sgd.values(problem.n, 0, 1)
+    a, b, g = values.lr[0], values.momentum[0], values.noise[0]
+
+    def step(c, j, p):
+        c, p = (c + c.T) / 2, (p + p.T) / 2
+        q = g * n * kernel @ np.diag(np.diag(c)) @ kernel + (1 - g) * kernel @ c @ kernel
+        p = b * b * p - a * b * (kernel @ j + j.T @ kernel) + a * a * q
+        drift = b * j - a * c @ kernel
+        return c + drift + drift.T + p, drift + p, p
+
+    columns = [np.concatenate([m.ravel() for m in step(*unit.reshape(3, n, n))]) for unit in np.eye(3 * n * n)]
+    return np.abs(np.linalg.eigvals(np.array(columns).T)).max()
+
+
+@pytest.mark.parametrize("momentum", [-0.4, 0.0, 0.5, 0.9])
+@pytest.mark.parametrize("batch_size", [1, 2, 3])
+def test_exact_threshold_is_where_the_averaged_operator_has_radius_one(momentum, batch_size):
+    problem = ss.QuadraticProblem.power_law(6, 1.5, 1.0, seed=1)
+    critical = bisect(
+        lambda lr: stability.averaged_radius(problem, ss.SGD(lr, momentum, batch_size), tolerance=1e-12) < 1,
+        0.0 + 1e-6,
+        2 * (1 + momentum),
+    )
+    assert averaged_operator_radius(problem, ss.SGD(critical, momentum, batch_size)) == pytest.approx(1, abs=1e-8)
+
+
+def test_full_batch_and_limits():
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    for lr, expected in ((2.9, True), (3.1, False)):
+        sgd = ss.SGD(lr, 0.5, 20)
+        assert stability.full_batch_is_stable(problem, sgd) is expected
+        assert stability.diagonal_is_stable(problem, sgd) is expected
+        assert stability.averaged_is_stable(problem, sgd) is expected
+
+
+def test_published_threshold():
+    """ν = 1.5, N = 10⁴, b = 1, τ = 1: stable up to 0.77, where the full-batch criterion says 2."""
+    problem = ss.QuadraticProblem.power_law(10_000, 1.5, 1.0)
+    critical = bisect(lambda lr: stability.diagonal_is_stable(problem, ss.SGD(lr, 0.0, 1)), 0.01, 2.0)
+    assert critical == pytest.approx(0.77, abs=0.005)
+    assert stability.full_batch_is_stable(problem, ss.SGD(1.99, 0.0, 1))
+
+
+def test_noise_propagator_sums_its_terms():
+    """Ũ(1) is the sum over time of a unit of noise's effect on the loss."""
+    eigenvalues = np.array([1.0, 0.3, 0.05])
+    lr, momentum, noise, tau = 0.4, 0.5, 0.3, 1.0
+    total = 0.0
+    for x in lr * eigenvalues:
+        step = np.array([[1 - x, momentum], [-x, momentum]])
+        m = noise * x**2 * np.ones((2, 2))
+        for _ in range(20_000):
+            total += m[0, 0]
+            m = step @ m @ step.T - noise * tau * x**2 * m[0, 0]
+    assert generating.noise_propagator_at_one(eigenvalues, lr, momentum, noise, tau) == pytest.approx(total, rel=1e-10)
+
+
+def test_questions_without_an_answer_are_refused(tiny):
+    with pytest.raises(InputError, match="schedule or reshuffling"):
+        stability.diagonal_is_stable(tiny, ss.SGD.jacobi(1.0, 0.5, 0.5))
+    with pytest.raises(InputError, match="schedule or reshuffling"):
+        stability.averaged_radius(tiny, ss.SGD(0.5, sampling="reshuffle"))
+    with pytest.raises(InputError, match="γτ from -1 to 1"):
+        stability.diagonal_is_stable(tiny, ss.SGD(0.5), tau=2.0)
