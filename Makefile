@@ -1,0 +1,38 @@
+# `make demo` and `make test` need nothing but make and Python 3.11 or newer; they set up .venv by themselves.
+PYTHON ?= python3
+VENV   := .venv
+BIN    := $(VENV)/bin
+READY  := $(VENV)/.ready
+
+.PHONY: demo test lint format lock clean
+
+demo: $(READY)
+	@mkdir -p demo
+	$(BIN)/sgdsim compare --out demo/digits.nc --plot demo/digits.png
+
+test: lint
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(READY)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+# The stamp is made last, so that an interrupted set-up is begun again.
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "sgdsim needs Python 3.11 or newer, got " + sys.version.split()[0] + "; try: make PYTHON=python3.12 $(MAKECMDGOALS)")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
+	@touch $(READY)
+
+# Write down the versions in .venv as the tested set, after the suite passed with them.
+lock: $(READY)
+	@{ echo "# The tested set, for: pip install -c constraints.txt …   Written by make lock."; \
+	   $(BIN)/python -m pip freeze --exclude-editable | sed 's/+cpu//' | grep -v ' @ ' | LC_ALL=C sort -f; } > constraints.tmp
+	@mv constraints.tmp constraints.txt
+
+clean:
+	rm -rf $(VENV) demo build dist *.egg-info
