@@ -1,6 +1,7 @@
 """The command line: each subcommand unpacks its arguments and calls public functions.
 
-Exit codes: 0 done, 1 a check found something (`data verify`), 2 bad input (one line on standard error), 130 Ctrl-C.
+Exit codes: 0 done, 1 a check found something (`data verify`) or standard output failed, 2 bad input or an output file
+that could not be written (one line on standard error), 130 Ctrl-C (what was done is printed and saved).
 With `--json` standard output carries one JSON document and nothing else.
 """
 
@@ -292,18 +293,21 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         replicates=args.replicates,
         seed=args.seed,
         progress=True,
-        path=args.out,
     )
     interrupted = bool(result.attrs["interrupted"])
     taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
     rows = report.rows(result, problem, grid, taus)
+    failure = None  # told after the numbers: they may be the work of hours
+    if args.out is not None:
+        try:
+            results.save(result, args.out)
+        except InputError as error:
+            args.out, failure = None, error
     if args.plot is not None:
         try:
             plot.save(plot.comparison(result), args.plot)
-        except InputError:
-            if not interrupted:
-                raise
-            args.plot = None  # stopped before there was anything to draw
+        except InputError as error:
+            args.plot, failure = None, failure or error
     facts = {
         "problem": json.loads(result.attrs["problem"]),
         "lambda_max": problem.quadratic.spectrum.scale,
@@ -322,6 +326,8 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         print(_headline(args, problem, result))
         print(report.table(rows))
         print(_footnote(rows, facts))
+    if failure is not None:
+        raise failure
     return 130 if interrupted else 0
 
 
@@ -390,56 +396,71 @@ def _data(args: argparse.Namespace) -> int:
         widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
         for line in [columns, *lines]:
             print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
-    return 1 if args.action == "verify" and any(file["status"] == "corrupt" for file in files) else 0
+    if args.action == "list":
+        return 0
+    needed = args.name is not None  # asked for by name, a data set has to be there
+    bad = (f["status"] == "corrupt" or (needed and f["required"] and f["status"] == "missing") for f in files)
+    return 1 if any(bad) else 0
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    parser = build_parser()
-    try:
-        args, unknown = parser.parse_known_args(argv)
-        if unknown:
-            command = " ".join(filter(None, ("sgdsim", args.command, getattr(args, "action", None))))
-            _Parser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
-        if args.version:
-            import importlib.metadata
+    program = "sgdsim"
 
-            print(f"sgdsim {importlib.metadata.version('sgdsim')}")
-            return 0
-        if args.command is None:
-            parser.error("expected a command: compare, simulate, plot or data")
-    except SystemExit as stop:
-        return int(stop.code or 0)
+    def tell(message: str) -> None:
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+
     with warnings.catch_warnings():
         warnings.showwarning = lambda message, *_: print(f"sgdsim: {message}", file=sys.stderr)
         try:
-            code = args.run(args)
+            try:
+                args = _parse(argv)
+                program = f"sgdsim {args.command}"
+                code = args.run(args)
+            except SystemExit as stop:  # argparse: help was printed, or an error
+                code = int(stop.code or 0)
             sys.stdout.flush()  # here, where a failure can still be told
             return code
         except InputError as error:
-            return _fail(args, str(error))
+            tell(f"error: {error}")
+            return 2
         except KeyboardInterrupt:
-            print(f"sgdsim {args.command}: interrupted", file=sys.stderr)
+            tell("interrupted")
             return 130
         except MemoryError as error:
-            return _fail(args, f"expected a problem that fits into memory, got: {error or 'no memory left'}")
+            tell(f"error: expected a problem that fits into memory, got: {error or 'no memory left'}")
+            return 2
         except RuntimeError as error:  # torch's forms of the same
             if not re.search("can't allocate|out of memory|invalid for input of size", str(error)):
                 raise
-            return _fail(args, f"expected a problem that fits into memory, got: {str(error).splitlines()[0]}")
+            tell(f"error: expected a problem that fits into memory, got: {str(error).splitlines()[0]}")
+            return 2
         except OSError as error:
             if error.filename is not None:
-                return _fail(args, f"{error.filename}: {error.strerror}")
+                tell(f"error: {error.filename}: {error.strerror}")
+                return 2
             # Standard output: its reader went away, or its disk is full.
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             if not isinstance(error, BrokenPipeError):
-                print(f"sgdsim {args.command}: error: output: {error.strerror or error}", file=sys.stderr)
+                tell(f"error: output: {error.strerror or error}")
             return 1
 
 
-def _fail(args: argparse.Namespace, message: str) -> int:
-    print(f"sgdsim {args.command}: error: {' '.join(message.split())}", file=sys.stderr)
-    return 2
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; SystemExit after help, the version, or an error."""
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = " ".join(filter(None, ("sgdsim", args.command, getattr(args, "action", None))))
+        _Parser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.version:
+        import importlib.metadata
+
+        print(f"sgdsim {importlib.metadata.version('sgdsim')}")
+        raise SystemExit(0)
+    if args.command is None:
+        parser.error("expected a command: compare, simulate, plot or data")
+    return args
 
 
 def entry() -> NoReturn:

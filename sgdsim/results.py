@@ -126,15 +126,16 @@ def load(path: str | os.PathLike) -> xr.Dataset:
         raise InputError(f"{path}: expected a result file, found none")
     try:
         result = xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged file makes HDF5 and xarray raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: expected a netCDF-4 file written by sgdsim, got one that cannot be read ({reason})"
         ) from error
     if "schema" not in result.attrs or "loss" not in result:
         raise InputError(f"{path}: expected a result written by sgdsim, got a netCDF file without its schema")
-    if int(result.attrs["schema"]) > SCHEMA:
-        raise InputError(f"{path}: expected schema {SCHEMA} or older, got {result.attrs['schema']}; update sgdsim")
+    schema = result.attrs["schema"]
+    if not isinstance(schema, (int, np.integer)) or schema > SCHEMA:
+        raise InputError(f"{path}: expected schema {SCHEMA} or older, got {schema}; update sgdsim")
     return result
 
 

@@ -73,6 +73,7 @@ def has_test(problem: QuadraticProblem | NetworkProblem) -> bool:
     return problem.test is not None
 
 
+@np.errstate(over="ignore", invalid="ignore")  # divergence is a result
 def follow(
     problem: QuadraticProblem | NetworkProblem,
     sgd: SGD,
@@ -95,31 +96,30 @@ def follow(
     now, chunk = 0, 64
     interrupted = False
     try:
-        with np.errstate(over="ignore", invalid="ignore"):  # divergence is a result
-            state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
-            for column, step in enumerate(steps):
-                while now < step and (diverged_at < 0).any():
-                    stop = min(int(step), now + chunk)
-                    since = time.perf_counter()
-                    regime.advance(state, now, stop)
-                    spent = time.perf_counter() - since
-                    if tick:
-                        tick(stop - now)
-                    if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
-                        chunk *= 2
-                    elif spent > _CHUNK_SECONDS * 2:
-                        chunk = max(1, chunk // 2)
-                    now = stop
-                if (diverged_at >= 0).all():
-                    break
-                seen = regime.observe(state, observe)
-                for name in observe:
-                    if name not in values:
-                        values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
-                    values[name][:, column] = seen[name]
-                loss = seen["loss"]
-                bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
-                diverged_at[bad] = step
+        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+        for column, step in enumerate(steps):
+            while now < step and (diverged_at < 0).any():
+                stop = min(int(step), now + chunk)
+                since = time.perf_counter()
+                regime.advance(state, now, stop)
+                spent = time.perf_counter() - since
+                if tick:
+                    tick(stop - now)
+                if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
+                    chunk *= 2
+                elif spent > _CHUNK_SECONDS * 2:
+                    chunk = max(1, chunk // 2)
+                now = stop
+            if (diverged_at >= 0).all():
+                break
+            seen = regime.observe(state, observe)
+            for name in observe:
+                if name not in values:
+                    values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
+                values[name][:, column] = seen[name]
+            loss = seen["loss"]
+            bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
+            diverged_at[bad] = step
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")

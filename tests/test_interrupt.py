@@ -1,0 +1,225 @@
+"""Ctrl-C and full disks: what was done is kept, older files are never damaged, nothing temporary stays."""
+
+import errno
+import fcntl
+import json
+import os
+import pty
+import resource
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import xarray as xr
+
+import sgdsim as ss
+from sgdsim import cli, datasets, sweeps
+from sgdsim.checks import InputError
+
+SGDSIM = Path(sys.executable).with_name("sgdsim")
+POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3", "--n", "30", "--replicates", "2"]
+OLD = b"an older file"
+NOT_RUN, COMPLETED, DIVERGED, INTERRUPTED = range(4)
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def problem() -> ss.QuadraticProblem:
+    return ss.QuadraticProblem.power_law(30, 1.5, 3.0)
+
+
+def stop_at(monkeypatch, owner: type, method: str, call_number: int) -> None:
+    """Ctrl-C in the given call (from 1) of `owner.method`, before it does anything."""
+    original, calls = getattr(owner, method), []
+
+    def replacement(*args, **kwargs):
+        calls.append(1)
+        if len(calls) == call_number:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(owner, method, replacement)
+
+
+def until_seen(terminal: int, words: str, seconds: float) -> str:
+    """What a terminal shows until `words` appear."""
+    text, deadline = "", time.monotonic() + seconds
+    while words not in text:
+        ready, _, _ = select.select([terminal], [], [], max(0.0, deadline - time.monotonic()))
+        if not ready:
+            raise AssertionError(f"no {words!r} within {seconds} s in: {text}")
+        text += os.read(terminal, 4096).decode(errors="replace")
+    return text
+
+
+def test_ctrl_c_in_a_terminal(here):
+    """Cells of lr 50 diverge at once; the first of lr 0.5 would take years: stop when the progress bar names it."""
+    (here / "r.nc").write_bytes(OLD)
+    words = ["compare", *POWER, "--lr", "50", "0.5", "--momentum", "0", "0.5", "--n-steps", "1e14", "--json"]
+    terminal, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
+    process = subprocess.Popen(
+        [SGDSIM, *words, "--out", "r.nc", "--plot", "r.png"], cwd=here, stdout=subprocess.PIPE, stderr=theirs, text=True
+    )
+    os.close(theirs)
+    try:
+        until_seen(terminal, "cell 3 of 4, sampled", 120)
+        assert (here / "r.nc").read_bytes() == OLD
+        process.send_signal(signal.SIGINT)
+        # The rest of the terminal: read on, or the program would wait for us.
+        text = until_seen(terminal, "interrupted: the result holds what was done until then", 60)
+        out, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+        os.close(terminal)
+    assert process.returncode == 130
+    assert "Traceback" not in text
+    assert sorted(path.name for path in here.iterdir()) == ["r.nc", "r.png"]
+
+    result = ss.load("r.nc")
+    assert result.attrs["interrupted"] == 1
+    assert result.regime.values.tolist() == ["sampled", "averaged", "diagonal:tau=1"]
+    done, outcome = result.done.values[:, :, 0, 0], result.outcome.values[:, :, 0, 0]  # (lr, momentum, regime[, …])
+    assert done[0].all()
+    assert not done[1].any()
+    assert (outcome[0, :, 0] == DIVERGED).all()
+    assert (outcome[0, :, 1:, 0] == DIVERGED).all()
+    assert (outcome[1, 0, 0] == INTERRUPTED).all()
+    assert (outcome[1, 0, 1:] == NOT_RUN).all()
+    assert (outcome[1, 1] == NOT_RUN).all()
+    loss = result.loss.values[:, :, 0, 0]
+    assert not np.isnan(loss[0, :, :, 0]).any()
+    assert np.isfinite(loss[1, 0, 0, :, 0]).all()  # it had begun
+    assert np.isnan(loss[1, 0, 0, :, -1]).all()
+    assert np.isnan(loss[1, 0, 1:]).all()
+    assert np.isnan(loss[1, 1]).all()
+
+    told = json.loads(out)
+    assert told["interrupted"] is True
+    assert [[numbers["done"] for numbers in row["regimes"].values()] for row in told["rows"]] == [
+        [True] * 3, [True] * 3, [False] * 3, [False] * 3,
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("regime", [ss.SampledLinearized, ss.BatchAveraged, ss.SpectralDiagonal])
+def test_an_interrupted_sweep_keeps_what_was_done(problem, here, monkeypatch, regime):
+    grid = ss.Grid.product(lr=[0.1, 0.2, 0.3], batch_size=[3])
+    whole = ss.sweep(problem, grid, [regime()], 200, record=50, replicates=2)
+    # Each cell takes 50 + 50 + 50 + 50 steps in one call each: the sixth call is the second of the second cell.
+    stop_at(monkeypatch, regime, "advance", 6)
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        partial = ss.sweep(problem, grid, [regime()], 200, record=50, replicates=2, path="r.nc")
+    monkeypatch.undo()
+    for result in (partial, ss.load(here / "r.nc")):
+        assert result.attrs["interrupted"] == 1
+        assert result.done.values.ravel().tolist() == [True, False, False]
+        first = result.isel(lr=0).drop_vars("seconds").drop_attrs()
+        assert first.equals(whole.isel(lr=0).drop_vars("seconds").drop_attrs())
+        ran = slice(0, 2 if regime.stochastic else 1)
+        loss, expected = result.loss.values[1, 0, 0, ran], whole.loss.values[1, 0, 0, ran]
+        assert np.array_equal(loss[:, :2], expected[:, :2])
+        assert np.isnan(loss[:, 2:]).all()
+        assert np.isnan(result.loss.values[2]).all()
+        outcomes = result.outcome.values[:, 0, 0, ran]
+        assert outcomes.tolist() == [[k] * outcomes.shape[1] for k in (COMPLETED, INTERRUPTED, NOT_RUN)]
+    assert [path.name for path in here.iterdir()] == ["r.nc"]
+
+
+def test_interrupted_between_two_cells(problem, here, monkeypatch):
+    stop_at(monkeypatch, sweeps.tqdm, "set_description", 2)
+    with pytest.warns(RuntimeWarning, match="interrupted"):
+        ss.sweep(problem, ss.Grid.product(lr=[0.1, 0.2]), ss.SpectralDiagonal(), 20, path="r.nc")
+    result = ss.load("r.nc")
+    assert result.attrs["interrupted"] == 1
+    assert result.done.values.ravel().tolist() == [True, False]
+    assert result.outcome.values.ravel().tolist() == [COMPLETED, NOT_RUN]
+    assert np.isfinite(result.loss.values[0]).all()
+    assert np.isnan(result.loss.values[1]).all()
+
+
+def test_not_interrupted(problem, here):
+    result = ss.sweep(problem, ss.Grid.product(lr=[0.1, 0.2]), ss.SpectralDiagonal(), 20, path="r.nc")
+    assert result.attrs["interrupted"] == ss.load("r.nc").attrs["interrupted"] == 0
+    assert result.done.values.all()
+
+
+@pytest.mark.parametrize("call", [1, 2])
+def test_interrupted_with_a_picture_and_a_table(here, monkeypatch, capsys, call):
+    """Also at the first call, when nothing but step 0 is known."""
+    stop_at(monkeypatch, ss.SpectralDiagonal, "advance", call)
+    assert cli.main(["simulate", *POWER, "--n-steps", "20", "--out", "r.nc", "--plot", "r.png"]) == 130
+    out, err = capsys.readouterr()
+    assert err == "sgdsim: interrupted: the result holds what was done until then\n"
+    assert "not finished" in out
+    assert "Interrupted: the rest was not run." in out
+    assert ss.load("r.nc").outcome.values.ravel().tolist() == [INTERRUPTED]
+    assert "wrote r.png" in out
+    assert (here / "r.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_interrupted_before_the_first_step(here, monkeypatch, capsys):
+    (here / "r.nc").write_bytes(OLD)
+    stop_at(monkeypatch, datasets, "load", 1)
+    assert cli.main(["compare", "--n", "30", "--out", "r.nc", "--json"]) == 130
+    assert capsys.readouterr() == ("", "sgdsim compare: interrupted\n")
+    assert (here / "r.nc").read_bytes() == OLD
+    assert [path.name for path in here.iterdir()] == ["r.nc"]
+
+
+def test_interrupted_while_saving(problem, here, monkeypatch):
+    (here / "r.nc").write_bytes(OLD)
+    result = ss.simulate(problem, ss.SGD(0.5), ss.SpectralDiagonal(), 20)
+    stop_at(monkeypatch, os, "replace", 1)
+    with pytest.raises(KeyboardInterrupt):
+        ss.save(result, "r.nc")
+    assert (here / "r.nc").read_bytes() == OLD
+    assert [path.name for path in here.iterdir()] == ["r.nc"]
+
+
+# A disk without room.
+
+
+def test_a_save_that_fails_leaves_the_older_file(problem, here, monkeypatch):
+    result = ss.simulate(problem, ss.SGD(0.5), ss.SpectralDiagonal(), 20)
+    before = ss.save(result, "r.nc").read_bytes()
+
+    def no_room(*args, **kwargs):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(xr.Dataset, "to_netcdf", no_room)
+    with pytest.raises(InputError, match=r"r\.nc: could not be written: No space left on device"):
+        ss.save(result, "r.nc")
+    assert (here / "r.nc").read_bytes() == before
+    assert [path.name for path in here.iterdir()] == ["r.nc"]
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_no_room_for_the_file(here, option):
+    """The limit on file sizes stands for a full disk. The numbers are printed all the same."""
+    name = {"--out": "r.nc", "--plot": "r.png"}[option]
+    (here / name).write_bytes(OLD)
+    done = subprocess.run(
+        [SGDSIM, "simulate", *POWER, "--n-steps", "200", "--record-every", "1", option, name, "--json"],
+        cwd=here, capture_output=True, text=True, timeout=120,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"sgdsim simulate: error: {name}: could not be written: File too large\n"
+    told = json.loads(done.stdout)
+    assert told["rows"][0]["regimes"]["diagonal:tau=1"]["done"] is True
+    assert told[option.removeprefix("--")] is None
+    assert (here / name).read_bytes() == OLD
+    assert [path.name for path in here.iterdir()] == [name]

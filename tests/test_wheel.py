@@ -1,0 +1,96 @@
+"""The wheel: built, looked into, installed into an empty environment, and run from there as a new user would."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+# What pip says when it reaches no package index. Any other failure of it is one of the test.
+UNREACHABLE = re.compile(
+    r"NewConnectionError|NameResolutionError|ConnectTimeoutError|ProxyError|Network is unreachable"
+)
+
+
+def clean_environment() -> dict[str, str]:
+    """The environment without what would let this checkout or its settings shine through."""
+    hidden = ("PYTHON", "VIRTUAL_ENV", "SGDSIM", "MPLBACKEND", "NUMBA_", "COVERAGE")
+    return {name: value for name, value in os.environ.items() if not name.startswith(hidden)}
+
+
+def call(*words: str | Path, cwd: Path, timeout: float = 900) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(word) for word in words], cwd=cwd, env=clean_environment(), capture_output=True, text=True, timeout=timeout
+    )
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    folder = tmp_path_factory.mktemp("wheel")
+    done = call(sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", folder, ROOT, cwd=folder)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (path,) = folder.iterdir()
+    return path
+
+
+def test_contents(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        assert archive.testzip() is None
+        names = archive.namelist()
+        info = next(name.partition("/")[0] for name in names if ".dist-info/" in name)
+        scripts = archive.read(f"{info}/entry_points.txt").decode()
+        manifest = archive.read("sgdsim/MANIFEST.toml")
+        metadata = archive.read(f"{info}/METADATA").decode()
+    assert "sgdsim = sgdsim.cli:entry" in scripts
+    assert manifest == (ROOT / "data" / "MANIFEST.toml").read_bytes()
+    assert f"{info}/licenses/LICENSE" in names
+    assert re.search(r"^License-Expression: MIT$", metadata, re.M)
+    own = {str(path.relative_to(ROOT)) for path in (ROOT / "sgdsim").rglob("*.py")}
+    assert {name for name in names if not name.startswith(info)} == own | {"sgdsim/MANIFEST.toml"}
+
+
+@pytest.fixture
+def empty(tmp_path) -> Iterator[Path]:
+    """An environment with nothing but pip; removed afterwards, for it grows above a gigabyte."""
+    folder = tmp_path / "venv"
+    done = call(sys.executable, "-m", "venv", folder, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    yield folder
+    shutil.rmtree(folder)
+
+
+def test_run_from_an_empty_environment(wheel, empty, tmp_path):
+    folder = tmp_path / "work"
+    folder.mkdir()
+    python = empty / "bin" / "python"
+    install = ["-m", "pip", "install", "--no-input", "--disable-pip-version-check", "-c", ROOT / "constraints.txt"]
+    done = call(python, *install, wheel, cwd=folder)
+    if done.returncode and UNREACHABLE.search(done.stdout + done.stderr):
+        pytest.skip("the package index cannot be reached")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    done = call(python, "-m", "pip", "check", cwd=folder)
+    assert done.returncode == 0, done.stdout
+
+    where = call(python, "-c", "import sgdsim; print(sgdsim.__file__)", cwd=folder).stdout
+    assert Path(where.strip()).is_relative_to(empty)
+    command = "compare --n 40 --width 20 --n-steps 20 --replicates 2 --out r.nc --plot r.png"
+    done = call(empty / "bin" / "sgdsim", *command.split(), cwd=folder)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    lines = done.stdout.splitlines()
+    assert lines[0].startswith("digits, N = 40, width 20: 20 steps")
+    assert lines[1].split() == ["lr", "momentum", "batch", "stable", "network", "sampled", "averaged", "diagonal:tau=1"]
+    assert [line.split()[:4] for line in lines[3:5]] == [["1", "0", "10", "yes"], ["1", "0.5", "10", "yes"]]
+    assert lines[-2:] == ["wrote r.nc", "wrote r.png"]
+    assert sorted(path.name for path in folder.iterdir()) == ["r.nc", "r.png"]
+    assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
+    read = "import sgdsim; r = sgdsim.load('r.nc'); print(r.done.values.all(), dict(r.sizes)['regime'])"
+    assert call(python, "-c", read, cwd=folder).stdout == "True 4\n"
+    # The data sets that the manifest lists are known here too.
+    assert "mnist/train-images-idx3-ubyte.gz" in call(empty / "bin" / "sgdsim", "data", "list", cwd=folder).stdout
