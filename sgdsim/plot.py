@@ -192,7 +192,8 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
         if handles and used < len(axes):
             axes[used].legend(*handles, loc="center")
         elif handles:
-            ncols = min(len(handles[0]), max(2, int(columns * width / 1.5)))
+            lines = math.ceil(len(handles[0]) / max(2, int(columns * width / 1.5)))
+            ncols = math.ceil(len(handles[0]) / lines)
             figure.legend(*handles, loc="outside lower center", ncols=ncols)
         name = _problem_title(result)
         if name:

@@ -88,20 +88,27 @@ def _finite(value: float) -> float | None:
     return float(value) if math.isfinite(value) else None
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as aligned text: hyperparameters, predicted stability, and a column per regime."""
+def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
+    """The rows as aligned text: hyperparameters, predicted stability, and a column per regime.
+
+    `label`: "final_loss", or "final_test_loss" where the rows have it (then without stability).
+    """
     if not rows:
         return "(no cells)"
     regimes = list(rows[0]["regimes"])
     many_samplings = len({row["sampling"] for row in rows}) > 1
-    header = ["lr", "momentum", "batch", *(["sampling"] if many_samplings else []), "stable", *regimes]
+    with_stability = label == "final_loss"
+    header = ["lr", "momentum", "batch", *(["sampling"] if many_samplings else []), *regimes]
+    if with_stability:
+        header.insert(-len(regimes), "stable")
     lines = [header]
     for row in rows:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
         if many_samplings:
             cells.append(row["sampling"])
-        cells.append(_stability(row["stable"]))
-        lines.append([*cells, *(_outcome(row["regimes"][name], regimes[0], name) for name in regimes)])
+        if with_stability:
+            cells.append(_stability(row["stable"]))
+        lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     body = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
     return "\n".join([body[0], "-" * max(map(len, body)), *body[1:]])
@@ -120,15 +127,18 @@ def _stability(stable: dict[str, bool | None]) -> str:
     return ", ".join(f"{name.replace('full_batch', 'full batch')} {words[value]}" for name, value in stable.items())
 
 
-def _outcome(numbers: dict[str, Any], reference: str, name: str) -> str:
+def _outcome(numbers: dict[str, Any], label: str, reference: str, name: str) -> str:
+    """Final loss of one regime in one cell, with its ratio to the reference regime's."""
     if not numbers["done"]:
         return "not finished"
     if numbers["diverged"]:
-        median = numbers["final_loss_median"]
+        median = numbers[f"{label}_median"]
         rest = f", median {median:.3g}" if median is not None and numbers["replicates"] > 1 else ""
         return f"diverged {numbers['diverged']}/{numbers['replicates']}{rest}"
-    text = f"{numbers['final_loss']:.4g}"
-    if numbers["final_loss_stderr"] is not None:
-        text += f" ± {numbers['final_loss_stderr']:.1g}"
-    ratio = numbers[f"ratio_to_{reference}"]
-    return text if name == reference or ratio is None else f"{text} (×{ratio:.3g})"
+    if numbers[label] is None:
+        return "infinite"
+    text = f"{numbers[label]:.4g}"
+    if numbers[f"{label}_stderr"] is not None:
+        text += f" ± {numbers[f'{label}_stderr']:.1g}"
+    ratio = numbers.get(f"ratio_to_{reference}") if label == "final_loss" and name != reference else None
+    return text if ratio is None else f"{text} (×{ratio:.3g})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -11,6 +12,8 @@ from sgdsim import sampling as _sampling
 from sgdsim import schedules
 from sgdsim.checks import InputError, choice, integer, number
 from sgdsim.schedules import Schedule
+
+_CHECKED_STEPS = 10_000_000  # steps of a schedule that are all looked at before a run
 
 
 class StepValues(NamedTuple):
@@ -102,9 +105,13 @@ class SGD:
         """Refuse a batch that the data cannot fill, or a schedule that leaves its range, before any step is taken."""
         if n_steps == 0:
             return
-        probes = np.unique(np.geomspace(1, n_steps, 200).astype(np.int64)) - 1
-        for probe in [0] if self.is_constant else probes:
-            self.values(n_samples, int(probe), int(probe) + 1)
+        if self.is_constant:
+            self.values(n_samples, 0, 1)
+            return
+        block = 100_000
+        later = (2**i for i in range(_CHECKED_STEPS.bit_length(), n_steps.bit_length()))
+        for start in itertools.chain(range(0, min(n_steps, _CHECKED_STEPS), block), later):
+            self.values(n_samples, start, min(start + block, n_steps))
 
 
 def _evaluate(value: float | int | Schedule, start: int, stop: int) -> np.ndarray:

@@ -16,7 +16,8 @@ import torch
 import sgdsim as ss
 from sgdsim import cli
 
-SMALL = ["--n", "30", "--width", "10", "--n-steps", "5", "--replicates", "2"]
+SMALL = ["--n-steps", "5", "--replicates", "2"]
+SIZES = {"--kernel": [], "power_law": ["--n", "30"], "digits": ["--n", "30", "--width", "10"]}
 SGDSIM = Path(sys.executable).with_name("sgdsim")
 OLD = b"an older result"
 
@@ -173,6 +174,10 @@ BAD = [
     ("compare --n 1500 --n-test 500", ["n_test", "297", "500"]),
     ("compare --n-test -1", ["n_test", "-1"]),
     ("compare --width 0", ["width", "0"]),
+    ("compare --dataset power_law --nu 1.5 --kappa 3 --width 10", ["--width", "data sets"]),
+    ("compare --dataset power_law --nu 1.5 --kappa 3 --n-test 10", ["--n-test", "data sets"]),
+    ("compare --kernel {i}/good.npz --n 10", ["--n:", "power_law or data sets"]),
+    ("compare --data-dir . --dataset power_law --nu 1.5 --kappa 3", ["--data-dir"]),
     ("compare --depth -1", ["depth", "-1"]),
     ("compare --width 1e13", ["memory"]),
     ("compare --replicates 1e12", ["memory"]),
@@ -300,7 +305,8 @@ def argv(line: str, inputs: Path) -> list[str]:
     """The words of a line (one trailing blank: an empty last word), small sizes after the command."""
     words = [word.format(i=inputs) for word in line.split(" ")] if line else []
     if words[:1] in (["compare"], ["simulate"]):
-        words[1:1] = SMALL if "--kernel" not in words else SMALL[4:]
+        kind = next((kind for kind in ("--kernel", "power_law") if kind in words), "digits")
+        words[1:1] = [*SMALL, *SIZES[kind]]
         if "--out" not in words:
             words += ["--out", "old.nc"]
     return words

@@ -110,11 +110,14 @@ def test_version(run):
 def test_compare_prints_a_row_per_cell(run):
     lines = run("compare", *SMALL, "--lr", "0.5", "1", "--batch-size", "5", "10", "20").splitlines()
     assert lines[0].startswith("digits, N = 40, width 20: 20 steps")
-    assert lines[1].split() == ["lr", "momentum", "batch", "stable", *REGIMES]
-    assert set(lines[2]) == {"-"}
-    cells = [tuple(line.split()[:3]) for line in lines[3:-1]]
-    assert cells == [(a, m, b) for a in ("0.5", "1") for m in ("0", "0.5") for b in ("5", "10", "20")]
-    assert lines[-1].startswith("final training loss")
+    expected = [(a, m, b) for a in ("0.5", "1") for m in ("0", "0.5") for b in ("5", "10", "20")]
+    for heading, columns in (("final training loss", ["stable", *REGIMES]), ("final test loss", REGIMES)):
+        at = lines.index(heading)
+        assert lines[at + 1].split() == ["lr", "momentum", "batch", *columns]
+        assert set(lines[at + 2]) == {"-"}
+        assert [tuple(line.split()[:3]) for line in lines[at + 3 : at + 15]] == expected
+        assert lines[at + 15] == ""
+    assert lines[-1].startswith("mean ± standard error")
 
 
 def test_compare_json(run, rows):
@@ -153,10 +156,12 @@ def test_json_stays_valid_when_cells_diverge(run, lr):
 
 def test_diverged_cells_in_the_table(run):
     lines = run("compare", *SMALL, "--lr", "5", "1", "--momentum", "0").splitlines()
-    assert "no " in lines[3]
-    assert " ".join(lines[3].split()).endswith("diverged 2/2 diverged 1/1 diverged 1/1")
-    assert "yes" in lines[4]
-    assert "diverged" not in lines[4]
+    for heading in ("final training loss", "final test loss"):
+        at = lines.index(heading) + 3
+        assert " ".join(lines[at].split()).endswith("diverged 2/2 diverged 1/1 diverged 1/1")
+        assert "diverged" not in lines[at + 1]
+    assert "yes" in lines[4 + 1]
+    assert "no " in lines[3 + 1]
 
 
 def test_zip_pairs(rows):

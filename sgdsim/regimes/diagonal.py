@@ -44,7 +44,7 @@ class SpectralDiagonal(Regime):
 
     @property
     def name(self) -> str:
-        return f"diagonal:tau={self.tau:g}"
+        return f"diagonal:tau={str(self.tau).removesuffix('.0')}"
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool

@@ -1,0 +1,90 @@
+"""The command line: each subcommand unpacks its arguments and calls public functions.
+
+Exit codes: 0 done, 1 a check found something (`data verify`) or standard output failed, 2 bad input or an output file
+that could not be written (one line on standard error), 130 Ctrl-C (what was done is printed and saved).
+With `--json` standard output carries one JSON document and nothing else.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+import warnings
+from typing import NoReturn
+
+from sgdsim.checks import InputError
+from sgdsim.cli import commands
+from sgdsim.cli.arguments import Parser, build_parser
+
+_COMMANDS = {"compare": commands.compare, "simulate": commands.simulate, "plot": commands.plot, "data": commands.data}
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; returns the exit code."""
+    program = "sgdsim"
+
+    def tell(message: str) -> None:
+        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_: print(f"sgdsim: {message}", file=sys.stderr)
+        try:
+            try:
+                args = _parse(argv)
+                program = f"sgdsim {args.command}"
+                code = _COMMANDS[args.command](args)
+            except SystemExit as stop:  # argparse: help was printed, or an error
+                code = int(stop.code or 0)
+            sys.stdout.flush()  # here, where a failure can still be told
+            return code
+        except InputError as error:
+            tell(f"error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            tell("interrupted")
+            return 130
+        except MemoryError as error:
+            tell(f"error: expected a problem that fits into memory, got: {error or 'no memory left'}")
+            return 2
+        except RuntimeError as error:  # torch's forms of the same
+            if not re.search("can't allocate|out of memory|invalid for input of size", str(error)):
+                raise
+            tell(f"error: expected a problem that fits into memory, got: {str(error).splitlines()[0]}")
+            return 2
+        except OSError as error:
+            if error.filename is not None:
+                tell(f"error: {error.filename}: {error.strerror}")
+                return 2
+            # Standard output: its reader went away, or its disk is full.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            if not isinstance(error, BrokenPipeError):
+                tell(f"error: output: {error.strerror or error}")
+            return 1
+
+
+def _parse(argv: list[str] | None) -> argparse.Namespace:
+    """The arguments; SystemExit after help, the version, or an error."""
+    parser = build_parser()
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        command = " ".join(filter(None, ("sgdsim", args.command, getattr(args, "action", None))))
+        Parser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
+    if args.version:
+        import importlib.metadata
+
+        print(f"sgdsim {importlib.metadata.version('sgdsim')}")
+        raise SystemExit(0)
+    if args.command is None:
+        parser.error("expected a command: compare, simulate, plot or data")
+    return args
+
+
+def entry() -> NoReturn:
+    """The console script."""
+    sys.exit(main())
+
+
+if __name__ == "__main__":
+    entry()

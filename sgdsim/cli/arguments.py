@@ -1,0 +1,186 @@
+"""The parsers of the command line."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import re
+from typing import Any, NoReturn
+
+from sgdsim.checks import InputError
+
+DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
+POWER_LAW = "power_law"
+DEFAULTS = {"n": 500, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
+
+
+class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
+    """Help with the default of each option that has one and does not say it in its own words."""
+
+    def _get_help_string(self, action: argparse.Action) -> str | None:
+        text = action.help or ""
+        if action.default is None or action.default is False or "default" in text:
+            return text
+        default = action.default if isinstance(action.default, list) else [action.default]
+        return f"{text} (default: {' '.join(map(str, default))})".replace("%", "%%").lstrip()
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors, no abbreviations, and values such as -1e-3 not taken for options."""
+
+    def __init__(self, **options: Any) -> None:
+        options.setdefault("formatter_class", _Formatter)
+        super().__init__(**options, allow_abbrev=False)
+        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)")
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
+
+
+def _whole(text: str) -> int:
+    """An integer, also in the forms 1e6 and 1_000."""
+    try:
+        return int(text)
+    except ValueError:
+        try:
+            value = float(text)
+        except ValueError:
+            value = 0.5
+        if not value.is_integer():
+            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
+        return int(value)
+
+
+def _schedule(parameter: str):
+    def read(text: str):
+        from sgdsim.schedules import parse
+
+        try:
+            if parameter == "batch_size" and ":" not in text:
+                with contextlib.suppress(argparse.ArgumentTypeError):
+                    return _whole(text)
+            return parse(parameter, text)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def _add_problem(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("problem")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument(
+        "--dataset", default="digits", choices=[*DATASETS, POWER_LAW], help="data, or a synthetic spectrum"
+    )
+    source.add_argument(
+        "--kernel", metavar="FILE", help="your own kernel: .npz, .npy or torch file, instead of --dataset"
+    )
+    group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
+    group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+    # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
+    group.add_argument("--n", type=_whole, help="training points N (default: 500)")
+    group.add_argument("--n-test", type=_whole, help="test points (default: as many as N, at most 1000)")
+    group.add_argument("--width", type=_whole, help="hidden units of the network (default: 500)")
+    group.add_argument("--depth", type=_whole, help="hidden layers (default: 1)")
+    activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
+    group.add_argument("--activation", choices=activations, help="of the hidden units (default: relu)")
+    group.add_argument("--nu", type=float, help="power_law: eigenvalues k^-nu")
+    group.add_argument("--kappa", type=float, help="power_law: tail sums of c_k fall as k^-kappa")
+    group.add_argument("--lambda-min", type=float, help="power_law: smallest eigenvalue of the infinite spectrum")
+
+
+def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
+    group = parser.add_argument_group("algorithm")
+    count: dict[str, Any] = {"nargs": "+"} if many else {}
+
+    def default(*values):
+        return list(values) if many else values[0]
+
+    group.add_argument(
+        "--lr",
+        type=_schedule("lr"),
+        default=default(1.0),
+        **count,
+        help="learning rate in units of 1/lambda_max, or a schedule such as power:start=1,exponent=0.5",
+    )
+    group.add_argument(
+        "--momentum", type=_schedule("momentum"), default=default(0.0, 0.5), **count, help="heavy ball, or a schedule"
+    )
+    group.add_argument("--batch-size", type=_schedule("batch_size"), default=default(10), **count, help="or a schedule")
+    group.add_argument(
+        "--sampling",
+        default="without-replacement",
+        choices=["without-replacement", "with-replacement", "reshuffle"],
+        help="how batches are drawn",
+    )
+    group.add_argument("--n-steps", type=_whole, default=1000, help="steps of SGD")
+    group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
+    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network and batches")
+    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the real network")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+    group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
+    out = parser.add_argument_group("output")
+    out.add_argument("--out", metavar="FILE", help="write the result (netCDF)")
+    out.add_argument("--plot", metavar="FILE", help="draw the losses (.png, .pdf or .svg)")
+    out.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+    parser = Parser(prog="sgdsim", description="Theory and simulation of mini-batch SGD on quadratic models.")
+    parser.add_argument("--version", action="store_true", help="print the version")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
+
+    compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
+    _add_problem(compare)
+    _add_run(compare, many=True)
+    compare.add_argument(
+        "--regimes",
+        nargs="+",
+        metavar="REGIME",
+        help="of network, sampled, averaged, diagonal (default: all that the problem has)",
+    )
+    compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
+    compare.add_argument(
+        "--zip", action="store_true", help="pair the lists (equal lengths, or 1) instead of combining them"
+    )
+
+    simulate = commands.add_parser("simulate", help="one regime, one set of values")
+    _add_problem(simulate)
+    _add_run(simulate, many=False)
+    simulate.add_argument(
+        "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
+    )
+    simulate.add_argument(
+        "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
+    )
+
+    plot = commands.add_parser("plot", help="draw a saved result")
+    plot.add_argument("what", choices=["loss", "spectrum"])
+    plot.add_argument("file", metavar="FILE", help="a result written with --out")
+    plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
+    plot.add_argument("--observable", default="loss", help="loss or test_loss")
+
+    data = commands.add_parser("data", help="list, fetch or verify the data sets")
+    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
+    for action, text in (
+        ("list", "what there is, and what is here"),
+        ("fetch", "download"),
+        ("verify", "check sizes and hashes"),
+    ):
+        sub = actions.add_parser(action, help=text)
+        sub.add_argument(
+            "name",
+            nargs="?" if action != "fetch" else None,
+            choices=DATASETS[1:],
+            metavar="NAME",
+            help=", ".join(DATASETS[1:]),
+        )
+        sub.add_argument("--data-dir", metavar="DIR", help="folder (default: $SGDSIM_DATA, else data/)")
+        sub.add_argument("--json", action="store_true", help="print one JSON document")
+        if action == "fetch":
+            sub.add_argument("--mirror", metavar="URL", help="take the files from below this address instead")
+    return parser

@@ -1,0 +1,226 @@
+"""The commands: each unpacks its arguments, calls public functions and prints; returns the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import time
+from typing import Any
+
+from sgdsim.checks import InputError
+from sgdsim.cli.arguments import DEFAULTS, POWER_LAW
+
+
+def _problem(args: argparse.Namespace):
+    """The problem that the arguments describe; InputError for arguments that would be ignored."""
+    from sgdsim.problem import NetworkProblem, QuadraticProblem
+
+    kind = "--kernel" if args.kernel is not None else "power_law" if args.dataset == POWER_LAW else "data sets"
+    takes = {
+        "--kernel": ("residual", "targets"),
+        "power_law": ("n", "nu", "kappa", "lambda_min"),
+        "data sets": ("n", "n_test", "width", "depth", "activation", "data_dir"),
+    }
+    for name in dict.fromkeys(name for names in takes.values() for name in names):
+        if name in takes[kind]:
+            if getattr(args, name) is None:
+                setattr(args, name, DEFAULTS.get(name))
+        elif getattr(args, name) is not None:
+            where = " or ".join(other for other, names in takes.items() if name in names)
+            raise InputError(f"--{name.replace('_', '-')}: expected only with {where}, got a problem of another kind")
+    if kind == "--kernel":
+        from sgdsim.kernel_files import load_kernel
+
+        return load_kernel(args.kernel, residual=args.residual, targets=args.targets)
+    if kind == "power_law":
+        if args.nu is None or args.kappa is None:
+            raise InputError("--dataset power_law: expected --nu and --kappa; for example --nu 1.5 --kappa 3")
+        return QuadraticProblem.power_law(args.n, args.nu, args.kappa, args.lambda_min, args.seed)
+    from sgdsim import datasets, networks
+
+    network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
+    data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
+    return NetworkProblem(network, data, device=args.device)
+
+
+def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: str) -> list[Any]:
+    from sgdsim import regimes
+    from sgdsim.problem import NetworkProblem
+
+    if names is None:
+        names = ["network"] if isinstance(problem, NetworkProblem) else []
+        names += ["sampled", "averaged", "diagonal"]
+    closures = [regimes.SpectralDiagonal(tau) for tau in taus]
+    out: list[Any] = []
+    for name in names:
+        if name == "diagonal":
+            out += closures
+        else:
+            regime = regimes.parse(name)
+            out.append(regimes.RealNetwork(dtype) if isinstance(regime, regimes.RealNetwork) else regime)
+    return out
+
+
+def compare(args: argparse.Namespace) -> int:
+    from sgdsim.sweeps import Grid
+
+    combine = Grid.zip if args.zip else Grid.product
+    grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, sampling=[args.sampling])
+    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args.dtype), ())
+
+
+def simulate(args: argparse.Namespace) -> int:
+    from sgdsim.sweeps import Grid
+
+    grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], sampling=[args.sampling])
+    observe = ("moments",) if args.moments else ()
+    return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args.dtype), observe)
+
+
+def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...]) -> int:
+    """Simulate every cell of `grid`, then print, save and draw."""
+    from sgdsim import report, results
+    from sgdsim.regimes import SpectralDiagonal
+    from sgdsim.simulation import has_test
+    from sgdsim.sweeps import sweep
+
+    began = time.perf_counter()
+    cells = list(grid.cells())  # refuse bad values before any data are read
+    if args.plot is not None:
+        from sgdsim import plot
+
+        plot.check_path(args.plot)
+        results.check_writable(args.plot)
+        if len(cells) > plot.MAX_CELLS:
+            raise InputError(f"--plot: expected at most {plot.MAX_CELLS} cells to draw, got {len(cells)}; use --out")
+    if args.out is not None:
+        results.check_writable(args.out)
+    _check_distinct(args)
+    problem = _problem(args)
+    regimes = choose(problem)
+    if has_test(problem):
+        observe = ("test_loss", *observe)
+    result = sweep(
+        problem,
+        grid,
+        regimes,
+        args.n_steps,
+        record=args.record_every,
+        observe=observe,
+        replicates=args.replicates,
+        seed=args.seed,
+        progress=True,
+    )
+    interrupted = bool(result.attrs["interrupted"])
+    failure = None  # told after the numbers: they may be the work of hours
+    if args.out is not None:
+        try:
+            results.save(result, args.out)
+        except InputError as error:
+            args.out, failure = None, error
+    if args.plot is not None:
+        try:
+            plot.save(plot.comparison(result), args.plot)
+        except InputError as error:
+            args.plot, failure = None, failure or error
+    taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
+    rows = report.rows(result, problem, grid, taus)
+    facts = {
+        "problem": json.loads(result.attrs["problem"]),
+        "lambda_max": problem.quadratic.spectrum.scale,
+        "n": problem.n,
+        "n_steps": int(result["step"].values[-1]),
+        "seed": args.seed,
+        "device": result.attrs["device"],
+        "interrupted": interrupted,
+        "seconds": round(time.perf_counter() - began, 3),
+        "out": args.out,
+        "plot": args.plot,
+    }
+    if args.json:
+        print(json.dumps({"rows": rows, **facts}, allow_nan=False))
+    else:
+        print(_headline(args, problem, result))
+        print("final training loss")
+        print(report.table(rows))
+        if has_test(problem):
+            print("\nfinal test loss")
+            print(report.table(rows, "final_test_loss"))
+        print()
+        print(_footnote(rows, facts))
+    if failure is not None:
+        raise failure
+    return 130 if interrupted else 0
+
+
+def _check_distinct(args: argparse.Namespace) -> None:
+    """InputError if one file would be written twice, or over an input."""
+    files = [(name, getattr(args, name)) for name in ("kernel", "residual", "targets", "out", "plot")]
+    given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
+    for i, (name, path) in enumerate(given):
+        for other, same in given[:i]:
+            if path == same and name in ("--out", "--plot"):
+                raise InputError(f"{name}: expected another file than that of {other}, got {os.path.basename(path)!r}")
+
+
+def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
+    title = json.loads(result.attrs["problem"]).get("title", "")
+    initial = problem.quadratic.initial_loss
+    return f"{title}: {args.n_steps} steps, initial loss {initial:.4g}, {args.replicates} replicates, seed {args.seed}"
+
+
+def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+    reference = next(iter(rows[0]["regimes"]))
+    notes = ["mean ± standard error over replicates"]
+    if len(rows[0]["regimes"]) > 1:
+        notes[0] += f"; × is the ratio to {reference}"
+    notes[0] += f". lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s."
+    if facts["interrupted"]:
+        notes.append("Interrupted: the rest was not run.")
+    notes += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    return "\n".join(notes)
+
+
+def plot(args: argparse.Namespace) -> int:
+    from sgdsim import plot, results
+
+    plot.check_path(args.out)
+    results.check_writable(args.out)
+    result = results.load(args.file)
+    plot.save(plot.spectrum(result) if args.what == "spectrum" else plot.comparison(result, args.observable), args.out)
+    print(f"wrote {args.out}")
+    return 0
+
+
+def data(args: argparse.Namespace) -> int:
+    from sgdsim import fetching
+
+    if args.action == "fetch":
+        paths = [str(p) for p in fetching.fetch(args.name, args.data_dir, mirror=args.mirror, progress=True)]
+        print(json.dumps({"files": paths}) if args.json else "\n".join(paths))
+        return 0
+    files = (fetching.status if args.action == "list" else fetching.verify)(args.name, args.data_dir)
+    if args.json:
+        print(json.dumps({"files": files}))
+    else:
+        columns = (
+            ("dataset", "path", "present", "size", "licence")
+            if args.action == "list"
+            else ("dataset", "path", "status", "message")
+        )
+        lines = [
+            [
+                ("yes" if v else "no") if isinstance(v := file[c], bool) else "-" if v is None else str(v)
+                for c in columns
+            ]
+            for file in files
+        ]
+        widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
+        for line in [columns, *lines]:
+            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+    if args.action == "list":
+        return 0
+    needed = args.name is not None  # asked for by name, a data set has to be there
+    bad = (f["status"] == "corrupt" or (needed and f["required"] and f["status"] == "missing") for f in files)
+    return 1 if any(bad) else 0
