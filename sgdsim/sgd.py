@@ -114,6 +114,11 @@ class SGD:
             self.values(n_samples, start, min(start + block, n_steps))
 
 
+def has_momentum(sgd: SGD) -> bool:
+    """Whether the momentum is ever different from 0, so that velocities have to be kept."""
+    return isinstance(sgd.momentum, Schedule) or sgd.momentum != 0
+
+
 def _evaluate(value: float | int | Schedule, start: int, stop: int) -> np.ndarray:
     if isinstance(value, Schedule):
         return np.asarray(value(np.arange(start, stop)), dtype=np.float64)

@@ -10,7 +10,7 @@ import numpy as np
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.base import Regime
-from sgdsim.sgd import SGD
+from sgdsim.sgd import SGD, has_momentum
 
 
 @dataclass
@@ -46,7 +46,7 @@ class BatchAveraged(Regime):
     ) -> _State:
         problem = problem.quadratic
         n = problem.n
-        with_momentum = not isinstance(sgd.momentum, (int, float)) or sgd.momentum != 0
+        with_momentum = has_momentum(sgd)
         extra = (n, n) if with_momentum else (0, 0)
         transfer = problem.test.transfer if test else None
         return _State(

@@ -14,11 +14,15 @@ from sgdsim.checks import InputError, choice
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import Regime
 from sgdsim.regimes.sampled import batch_blocks
-from sgdsim.sgd import SGD
+from sgdsim.sgd import SGD, has_momentum
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache.
 _EVALUATED = 512
+
+# Bytes of one parameter, over the replicates trained together on a CPU. glibc hands blocks beyond 32 MB back to the
+# system at once, and fetching fresh pages for every step's gradients then costs more than the step.
+_TOGETHER = 24_000_000
 
 
 @dataclass
@@ -27,11 +31,12 @@ class _State:
     sgd: SGD
     keys: np.ndarray
     parameters: dict[str, torch.Tensor]  # each (R, ...)
-    velocities: dict[str, torch.Tensor]
+    velocities: dict[str, torch.Tensor]  # none without momentum
     buffers: dict[str, torch.Tensor]
     gradient: Any  # (parameters, buffers, x, y) -> gradients, over replicates
     outputs: Any  # (parameters, buffers, x) -> (R, m)
     data: tuple[torch.Tensor, ...]  # x, y, and x_test, y_test where there are some
+    groups: list[slice]  # replicates that are trained together
 
 
 @dataclass(frozen=True)
@@ -83,31 +88,35 @@ class RealNetwork(Regime):
         def objective(params, fixed, x, y):
             return 0.5 * ((single(params, fixed, x) - y) ** 2).mean()
 
+        largest = max(p[0].numel() * p.element_size() for p in parameters.values())
+        together = replicates if problem.device != "cpu" else max(1, _TOGETHER // largest)
         arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
         return _State(
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
-            {name: torch.zeros_like(p) for name, p in parameters.items()}, buffers,
+            {name: torch.zeros_like(p) for name, p in parameters.items()} if has_momentum(sgd) else {}, buffers,
             vmap(grad(objective)), vmap(single, (0, 0, None)),
             tuple(torch.as_tensor(a, dtype=dtype, device=problem.device) for a in arrays),
+            [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)],
         )  # fmt: skip
 
     def advance(self, state: _State, start: int, stop: int) -> None:
         x, y = state.data[:2]
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
-            for t in range(values.lr.size):
-                batch = indices[:, t, : values.batch_size[t]]
-                gradients = state.gradient(state.parameters, state.buffers, x[batch], y[batch])
-                lr = state.problem.quadratic.torch_lr(values.lr[t])
-                beta = values.momentum[t]
-                for name, parameter in state.parameters.items():
-                    velocity = state.velocities[name]
-                    if beta == 0.0:
-                        velocity = gradients[name].mul_(-lr)
-                        state.velocities[name] = velocity
-                    else:
-                        velocity.mul_(beta).sub_(gradients[name], alpha=lr)
-                    parameter.add_(velocity)
+            for group in state.groups:
+                parameters, velocities, buffers = (
+                    {name: held[group] for name, held in kept.items()}
+                    for kept in (state.parameters, state.velocities, state.buffers)
+                )
+                for t in range(values.lr.size):
+                    batch = indices[group, t, : values.batch_size[t]]
+                    gradients = state.gradient(parameters, buffers, x[batch], y[batch])
+                    lr = state.problem.quadratic.torch_lr(values.lr[t])
+                    for name, parameter in parameters.items():
+                        if velocities:
+                            parameter.add_(velocities[name].mul_(values.momentum[t]).sub_(gradients[name], alpha=lr))
+                        else:
+                            parameter.sub_(gradients[name], alpha=lr)
 
     def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         residual = self._residuals(state, *state.data[:2])
