@@ -90,9 +90,13 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     return out
 
 
+def _plain(value: Any) -> float | int | str:
+    return value.spec if isinstance(value, Schedule) else value
+
+
 def _labels(values: tuple[Any, ...]) -> np.ndarray:
     if any(isinstance(v, (str, Schedule)) for v in values):
-        return np.array([v.spec if isinstance(v, Schedule) else str(v) for v in values], dtype=object)
+        return np.array([str(_plain(v)) for v in values], dtype=object)
     return np.array(values)
 
 
@@ -144,7 +148,7 @@ def sweep(
     axes, along = grid.coordinates()
     result = results.allocate(axes, along, names, held, steps, observe, quadratic.eigenvalues, quadratic.coefficients)
     call = {
-        "cells": [sgd.spec() for _, sgd in cells],
+        "grid": {name: [_plain(value) for value in values] for name, values in grid.axes.items()},
         "zip": grid.zipped,
         "regimes": names,
         "regime_parameters": [dataclasses.asdict(regime) for regime in regimes],

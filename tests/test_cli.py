@@ -367,10 +367,8 @@ def rebuilt(result):
     def value(name, stored):
         return schedules.parse(name, stored) if isinstance(stored, str) and name != "sampling" else stored
 
-    axes = {name: [value(name, cell[name]) for cell in call["cells"]] for name in call["cells"][0]}
-    grid = (
-        ss.Grid.zip(**axes) if call["zip"] else ss.Grid.product(**{k: list(dict.fromkeys(v)) for k, v in axes.items()})
-    )
+    axes = {name: [value(name, entry) for entry in values] for name, values in call["grid"].items()}
+    grid = (ss.Grid.zip if call["zip"] else ss.Grid.product)(**axes)
     classes = {
         "network": ss.RealNetwork, "sampled": ss.SampledLinearized, "averaged": ss.BatchAveraged,
         "diagonal": ss.SpectralDiagonal,

@@ -172,7 +172,7 @@ def test_attributes_say_how_to_make_the_result_again(power):
     problem = ss.QuadraticProblem.power_law(facts["n"], facts["nu"], facts["kappa"], facts["lambda_min"], facts["seed"])
     again = ss.sweep(
         problem,
-        ss.Grid.zip(**{name: [cell[name] for cell in call["cells"]] for name in call["cells"][0]}),
+        (ss.Grid.zip if call["zip"] else ss.Grid.product)(**call["grid"]),
         [ss.regimes.parse(name) for name in call["regimes"]],
         call["n_steps"],
         seed=int(run.attrs["seed"]),
