@@ -20,6 +20,25 @@ ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
+class NTKLinear(nn.Module):
+    """`h = (σ_w/√n_inputs) W x + σ_b b` with standard normal W, (n_outputs, n_inputs), and b, (n_outputs,); float64.
+
+    No `bias` parameter where `bias_std` is 0.
+    """
+
+    def __init__(self, n_inputs: int, n_outputs: int, weight_std: float, bias_std: float, generator: torch.Generator):
+        super().__init__()
+        self.weight_scale = weight_std / n_inputs**0.5
+        self.bias_std = bias_std
+        self.weight = nn.Parameter(torch.randn(n_outputs, n_inputs, generator=generator, dtype=torch.float64))
+        bias = torch.randn(n_outputs, generator=generator, dtype=torch.float64) if bias_std > 0 else None
+        self.bias = None if bias is None else nn.Parameter(bias)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = nn.functional.linear(x, self.weight) * self.weight_scale
+        return h if self.bias is None else h + self.bias_std * self.bias
+
+
 class MLP(nn.Module):
     """Fully connected network with one output, in NTK parametrisation (Jacot, Gabriel & Hongler, arXiv:1806.07572).
 
@@ -58,46 +77,30 @@ class MLP(nn.Module):
             raise InputError(f"weight_std: expected a number > 0, got {weight_std}")
         self.bias_std = number("bias_std", bias_std, minimum=0.0)
         self.seed = integer("seed", seed, maximum=2**63 - 1)
-        self.weights = nn.ParameterList()
-        self.biases = nn.ParameterList()
+        self.layers = nn.ModuleList()
         if n_inputs is not None:
             self.build(n_inputs)
 
     def build(self, n_inputs: int) -> MLP:
         """Create the parameters (float64) for inputs of dimension `n_inputs`; does nothing if that is done already."""
-        if len(self.weights):
-            if self.weights[0].shape[1] != n_inputs:
-                raise InputError(f"inputs: expected {self.weights[0].shape[1]} columns, got {n_inputs}")
+        if len(self.layers):
+            have = self.layers[0].weight.shape[1]
+            if have != n_inputs:
+                raise InputError(f"inputs: expected {have} columns, got {n_inputs}")
             return self
         generator = torch.Generator().manual_seed(self.seed)
         sizes = [integer("n_inputs", n_inputs, minimum=1), *[self.width] * self.depth, 1]
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
-            weight = torch.randn(fan_out, fan_in, generator=generator, dtype=torch.float64)
-            self.weights.append(nn.Parameter(weight))
-            if layer < self.depth and self.bias_std > 0:
-                self.biases.append(nn.Parameter(torch.randn(fan_out, generator=generator, dtype=torch.float64)))
+            bias_std = self.bias_std if layer < self.depth else 0.0
+            self.layers.append(NTKLinear(fan_in, fan_out, self.weight_std, bias_std, generator))
         return self
 
-    def weight_scale(self, layer: int) -> float:
-        """The factor σ_w/√fan_in in front of layer `layer`'s weights."""
-        return self.weight_std / self.weights[layer].shape[1] ** 0.5
-
-    def layers(self, x: torch.Tensor) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-        """Inputs of every layer, and its outputs before the activation (the last is the network's, (n, 1))."""
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
         self.build(x.shape[-1])
         activation = ACTIVATIONS[self.activation]
-        inputs, outputs = [x], []
-        for layer, weight in enumerate(self.weights):
-            h = self.weight_scale(layer) * (inputs[-1] @ weight.T)
-            if layer < len(self.biases):
-                h = h + self.bias_std * self.biases[layer]
-            outputs.append(h)
-            if layer < self.depth:
-                inputs.append(activation(h))
-        return inputs, outputs
-
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return self.layers(x)[1][-1].squeeze(-1)
+        for layer in self.layers[:-1]:
+            x = activation(layer(x))
+        return self.layers[-1](x).squeeze(-1)
 
     def describe(self) -> dict[str, str | int | float]:
         """What is needed to make this network again, as JSON-able values."""

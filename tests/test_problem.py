@@ -22,21 +22,6 @@ def test_mlp_kernel_equals_the_jacobians(depth, activation):
     np.testing.assert_allclose(ntk.empirical_ntk(network, other, x), both[:5, 5:], rtol=1e-11, atol=1e-11)
 
 
-def test_any_module_by_tiles_of_its_jacobian(monkeypatch):
-    torch.manual_seed(1)
-    network = torch.nn.Sequential(
-        torch.nn.Unflatten(1, (1, 4, 4)), torch.nn.Conv2d(1, 3, 2), torch.nn.GELU(), torch.nn.Flatten(),
-        torch.nn.LayerNorm(27), torch.nn.Linear(27, 1),
-    ).double()  # fmt: skip
-    network[1].bias.requires_grad_(False)
-    x = np.random.default_rng(0).standard_normal((11, 16))
-    expected = naive.jacobian_ntk(network, x)
-    for tile in (1, 300, 10**6):  # rows per tile: 1, a few (the last tile is short), all
-        monkeypatch.setattr(ntk, "_TILE", tile)
-        np.testing.assert_allclose(ntk.empirical_ntk(network, x), expected, rtol=1e-11, atol=1e-12)
-        np.testing.assert_allclose(ntk.empirical_ntk(network, x[:3], x[2:]), expected[:3, 2:], rtol=1e-11, atol=1e-12)
-
-
 def test_two_layer_relu_kernel_approaches_its_infinite_width_limit():
     """With the square root in the second term; without it the kernel is off by tens of per cent."""
     x = np.random.default_rng(0).standard_normal((8, 5))
@@ -93,8 +78,8 @@ def test_the_problem_keeps_its_own_network(digits_network):
     network = MLP(10, seed=0, n_inputs=64)
     problem = ss.NetworkProblem(network, digits_network.data, device="cpu")
     with torch.no_grad():
-        network.weights[0].zero_()
-    assert problem.network.weights[0].abs().sum() > 0
+        network.layers[0].weight.zero_()
+    assert problem.network.layers[0].weight.abs().sum() > 0
     before = problem.quadratic.coefficients.copy()
     ss.simulate(problem, ss.SGD(0.5, 0.0, 5), ss.RealNetwork(), 5)
     again = ss.NetworkProblem(problem.network, problem.data, device="cpu").quadratic.coefficients
@@ -104,7 +89,7 @@ def test_the_problem_keeps_its_own_network(digits_network):
 def test_network_seed_decides_the_parameters():
     a, b, c = (MLP(10, 2, seed=seed, n_inputs=4) for seed in (1, 1, 2))
     assert all((p == q).all() for p, q in zip(a.parameters(), b.parameters(), strict=True))
-    assert (a.weights[0] != c.weights[0]).any()
+    assert (a.layers[0].weight != c.layers[0].weight).any()
     assert all(p.dtype == torch.float64 for p in a.parameters())
 
 
@@ -206,3 +191,27 @@ def test_rounding_below_zero_is_clipped():
 def test_bad_eigenvalues_are_refused(values):
     with pytest.raises(InputError, match="eigenvalues"):
         ss.Spectrum(np.array(values))
+
+
+def test_the_decomposition_is_checked(monkeypatch):
+    x = np.random.default_rng(0).standard_normal((50, 20))
+    quality = ss.Spectrum.from_kernel(x @ x.T).quality
+    assert quality.residual < 1e-13
+    assert quality.orthogonality < 1e-13
+    assert quality.trace < 1e-13
+    assert 0 < quality.negative <= 30  # rank 20: the other thirty are zero up to rounding
+    assert -1e-14 < quality.most_negative < 0
+
+    from sgdsim import spectrum
+
+    right = spectrum._eigh(x @ x.T, "cpu")
+    wrong = {
+        "zeros": (np.zeros(50), np.zeros((50, 50))),
+        "one eigenvalue": (right[0] + np.eye(50)[49] * 1e-3, right[1]),
+        "one vector": (right[0], np.where(np.arange(50) == 3, 0.0, right[1])),
+        "nan": (right[0] * np.nan, right[1]),
+    }
+    for values in wrong.values():
+        monkeypatch.setattr(spectrum, "_eigh", lambda *_, values=values: values)
+        with pytest.raises(InputError, match="expected an eigendecomposition with residual"):
+            ss.Spectrum.from_kernel(x @ x.T)

@@ -1,0 +1,172 @@
+"""Matrix-free spectra against dense ones."""
+
+import numpy as np
+import pytest
+import scipy.sparse
+import torch
+from torch import nn
+
+import sgdsim as ss
+from sgdsim import lanczos, ntk
+from sgdsim.checks import InputError
+from sgdsim.curvature import Curvature
+
+
+@pytest.fixture(scope="module")
+def matrix():
+    rng = np.random.default_rng(0)
+    q = np.linalg.qr(rng.standard_normal((300, 300)))[0]
+    return (q * np.arange(1, 301) ** -1.2) @ q.T
+
+
+def test_tridiagonal_is_the_projection(matrix):
+    start = np.random.default_rng(1).standard_normal(300)
+    diagonal, off, basis = lanczos.tridiagonal(matrix, start, 120)
+    np.testing.assert_allclose(basis.T @ basis, np.eye(120), atol=1e-13)  # full reorthogonalisation
+    projected = np.diag(diagonal) + np.diag(off, 1) + np.diag(off, -1)
+    np.testing.assert_allclose(basis.T @ matrix @ basis, projected, atol=1e-13)
+    np.testing.assert_allclose(basis[:, 0], start / np.linalg.norm(start))
+
+
+def test_a_complete_krylov_space_ends_early():
+    matrix = np.diag([3.0, 1.0, 1.0, 1.0, 0.0])
+    diagonal, off, _ = lanczos.tridiagonal(matrix, np.ones(5), 5)
+    assert diagonal.size == 3
+    assert off.size == 2
+    measure = lanczos.spectral_measure(matrix, np.ones(5), 5)
+    np.testing.assert_allclose(measure.nodes, [0, 1, 3], atol=1e-12)
+    np.testing.assert_allclose(measure.weights, [1, 3, 1], atol=1e-12)
+    density = lanczos.spectral_density(np.eye(4), n_steps=3, n_probes=2, sigma=0.1)
+    assert density.weights.sum() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("m", [1, 4, 12])
+def test_m_steps_from_the_residual_give_the_full_batch_loss_up_to_m_minus_one(digits_network, m):
+    problem = digits_network.quadratic
+    measure = lanczos.spectral_measure(problem.kernel, problem.residual, m)
+    loss = ss.simulate(problem, ss.SGD(1.4, 0.0, problem.n), ss.SpectralDiagonal(), m + 4, record=1)["loss"].values[
+        0, 0
+    ]
+    t = np.arange(m + 5)
+    predicted = (measure.weights * (1 - 1.4 * measure.nodes) ** (2 * t[:, None])).sum(1) / (2 * problem.n)
+    np.testing.assert_allclose(predicted[:m], loss[:m], rtol=1e-12)
+    if m < 10:
+        assert abs(predicted[m + 3] / loss[m + 3] - 1) > 1e-9  # and no further: the test can fail
+
+
+def test_the_measure_needs_no_matrix(digits_network):
+    """From NTK-vector products, in the kernel's units."""
+    problem, data = digits_network.quadratic, digits_network.data
+    operator = ntk.ntk_operator(digits_network.network, data.x, chunk=25)
+    measure = lanczos.spectral_measure(operator, problem.residual, 10)
+    dense = lanczos.spectral_measure(problem.kernel, problem.residual, 10)
+    np.testing.assert_allclose(measure.nodes / problem.spectrum.scale, dense.nodes, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(measure.weights, dense.weights, rtol=1e-7)
+
+
+def test_density_counts_eigenvalues(matrix):
+    density = lanczos.spectral_density(matrix, n_steps=60, n_probes=40, sigma=0.02, seed=3)
+    values = np.linalg.eigvalsh(matrix)
+    grid = density.grid
+    exact = np.exp(-0.5 * ((grid[:, None] - values) / 0.02) ** 2).mean(1) / (0.02 * np.sqrt(2 * np.pi))
+    assert np.trapezoid(density.density, grid) == pytest.approx(1, abs=1e-3)
+    assert np.trapezoid(np.abs(density.density - exact), grid) < 0.05
+    # moments are unbiased: the trace within four standard errors of the probes
+    traces = (density.weights * density.nodes).sum(1) * 40 * 300
+    assert abs(traces.mean() - np.trace(matrix)) < 4 * traces.std(ddof=1) / np.sqrt(40)
+    # per decade: the fraction above each of a few levels
+    log_grid = np.logspace(-5, 1, 2000)
+    log_density = density.log_evaluate(log_grid, sigma=0.02)
+    above = np.array(
+        [np.trapezoid(log_density[log_grid > level], np.log10(log_grid[log_grid > level])) for level in (0.01, 0.1)]
+    )
+    np.testing.assert_allclose(above, [(values > level).mean() for level in (0.01, 0.1)], atol=0.03)
+
+
+def test_density_is_seeded(matrix):
+    a, b, c = (lanczos.spectral_density(matrix, n_steps=10, n_probes=2, seed=s).density for s in (0, 0, 1))
+    np.testing.assert_array_equal(a, b)
+    assert (a != c).any()
+
+
+@pytest.mark.parametrize("k", [1, 20, 120, 300])
+@pytest.mark.parametrize("form", [np.asarray, scipy.sparse.csr_array, scipy.sparse.linalg.aslinearoperator])
+def test_top_eigenpairs(matrix, k, form):
+    top = lanczos.top_eigenpairs(form(matrix), k)
+    np.testing.assert_allclose(top.eigenvalues, np.arange(1, k + 1) ** -1.2, rtol=1e-9)
+    np.testing.assert_allclose(matrix @ top.eigenvectors, top.eigenvectors * top.eigenvalues, atol=1e-10)
+    np.testing.assert_allclose(
+        top.residuals,
+        np.linalg.norm(matrix @ top.eigenvectors - top.eigenvectors * top.eigenvalues, axis=0),
+        atol=1e-14,
+    )
+    assert top.residuals.max() < 1e-10
+
+
+def test_nystrom_finds_the_top_of_a_smooth_kernel():
+    x = np.random.default_rng(0).standard_normal((1500, 3))
+
+    def kernel(a, b):
+        return np.exp(-((a[:, None] - b[None]) ** 2).sum(-1) / 8)
+
+    dense = np.linalg.eigvalsh(kernel(x, x))[::-1]
+    errors = []
+    for landmarks in (60, 600):
+        found = lanczos.nystrom(kernel, x, 15, landmarks=landmarks, seed=1)
+        errors.append(np.abs(found.eigenvalues / dense[:15] - 1).max())
+        true = np.linalg.norm(kernel(x, x) @ found.eigenvectors - found.eigenvectors * found.eigenvalues, axis=0)
+        assert np.linalg.norm(found.residuals) == pytest.approx(np.linalg.norm(true), rel=0.3, abs=1e-6 * dense[0])
+        assert (found.eigenvalues <= dense[:15] * (1 + 1e-9)).all()  # the approximation is from below
+    assert errors[1] < 1e-4
+    assert errors[1] < errors[0] / 10
+
+
+@pytest.fixture(scope="module")
+def small_network():
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.LayerNorm(6), nn.Linear(6, 1)).double()
+    module[0].bias.requires_grad_(False)
+    rng = np.random.default_rng(0)
+    return module, rng.standard_normal((13, 4)), rng.standard_normal(13)
+
+
+def test_curvature_against_autograd(small_network):
+    module, x, y = small_network
+    curvature = Curvature(module, x, y, chunk=5)
+    trained = [p for p in module.parameters() if p.requires_grad]
+    assert curvature.size == sum(p.numel() for p in trained)
+
+    loss = 0.5 * ((module(torch.as_tensor(x))[:, 0] - torch.as_tensor(y)) ** 2).mean()
+    gradient = torch.cat([g.ravel() for g in torch.autograd.grad(loss, trained, create_graph=True)])
+    rows = [torch.cat([h.ravel() for h in torch.autograd.grad(g, trained, retain_graph=True)]) for g in gradient]
+    expected = torch.stack(rows).numpy()
+    np.testing.assert_allclose(curvature.gradient(), gradient.detach().numpy(), atol=1e-13)
+    np.testing.assert_allclose(curvature.hessian() @ np.eye(curvature.size), expected, atol=1e-12)
+
+
+def test_gauss_newton_has_the_kernels_spectrum(small_network):
+    module, x, y = small_network
+    ggn = Curvature(module, x, y, chunk=4).ggn() @ np.eye(Curvature(module, x, y).size)
+    np.testing.assert_allclose(ggn, ggn.T, atol=1e-13)
+    theta = np.linalg.eigvalsh(ntk.empirical_ntk(module, x))[::-1] / 13
+    np.testing.assert_allclose(np.linalg.eigvalsh(ggn)[::-1][:13], theta, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: lanczos.top_eigenpairs(np.eye(3), 4), "k: expected an integer from 1 to 3"),
+        (lambda: lanczos.top_eigenpairs(np.ones((3, 2)), 1), "square"),
+        (lambda: lanczos.top_eigenpairs("matrix", 1), "LinearOperator"),
+        (lambda: lanczos.top_eigenpairs(np.triu(np.ones((40, 40))), 2), "residuals below|Lanczos found"),
+        (lambda: lanczos.tridiagonal(np.eye(3), np.zeros(3), 2), "not zero"),
+        (lambda: lanczos.tridiagonal(np.full((3, 3), np.nan), np.ones(3), 2), "finite products"),
+        (lambda: lanczos.spectral_density(np.eye(3), n_probes=0), "n_probes"),
+        (lambda: lanczos.spectral_density(np.eye(3), sigma=-1.0), "sigma"),
+        (lambda: lanczos.nystrom(lambda a, b: a @ b.T, np.ones((8, 2)), 3, landmarks=5), "landmarks"),
+    ],
+)
+def test_bad_requests_are_refused(call, message):
+    with pytest.raises(InputError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)
