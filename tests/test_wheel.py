@@ -85,8 +85,9 @@ def test_run_from_an_empty_environment(wheel, empty, tmp_path):
     assert done.stderr == ""
     lines = done.stdout.splitlines()
     assert lines[0].startswith("digits, N = 40, width 20: 20 steps")
-    assert lines[1].split() == ["lr", "momentum", "batch", "stable", "network", "sampled", "averaged", "diagonal:tau=1"]
-    assert [line.split()[:4] for line in lines[3:5]] == [["1", "0", "10", "yes"], ["1", "0.5", "10", "yes"]]
+    assert lines[1] == "final training loss"
+    assert lines[2].split() == ["lr", "momentum", "batch", "stable", "network", "sampled", "averaged", "diagonal:tau=1"]
+    assert [line.split()[:4] for line in lines[4:6]] == [["1", "0", "10", "yes"], ["1", "0.5", "10", "yes"]]
     assert lines[-2:] == ["wrote r.nc", "wrote r.png"]
     assert sorted(path.name for path in folder.iterdir()) == ["r.nc", "r.png"]
     assert (folder / "r.png").read_bytes().startswith(b"\x89PNG")
