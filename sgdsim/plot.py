@@ -344,7 +344,7 @@ def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | N
         grey = Line2D([], [], color="0.35", linewidth=1.2)
         handles["mean, 10–90% of replicates"] = (Patch(facecolor="0.35", alpha=0.22), grey)
     if any(curve.diverged for curve in curves):
-        handles["a run diverges"] = Line2D([], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none")
+        handles["diverges: leaves the picture here"] = Line2D([], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none")
     return (list(handles.values()), list(handles)) if handles else None
 
 

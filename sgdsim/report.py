@@ -141,4 +141,5 @@ def _outcome(numbers: dict[str, Any], label: str, reference: str, name: str) -> 
     if numbers[f"{label}_stderr"] is not None:
         text += f" ± {numbers[f'{label}_stderr']:.1g}"
     ratio = numbers.get(f"ratio_to_{reference}") if label == "final_loss" and name != reference else None
-    return text if ratio is None else f"{text} (×{ratio:.3g})"
+    # A ratio of numbers that are both close to nothing says nothing.
+    return text if ratio is None or not 1e-3 < ratio < 1e3 else f"{text} (×{ratio:.3g})"

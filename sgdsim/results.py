@@ -64,7 +64,8 @@ def allocate(
     flags = {"flag_values": np.arange(len(OUTCOMES), dtype=np.int8), "flag_meanings": " ".join(OUTCOMES)}
     dims = tuple(per_replicate)
     variables["outcome"] = (dims, np.zeros(tuple(per_replicate.values()), np.int8), flags)
-    variables["diverged_at"] = (dims, np.full(tuple(per_replicate.values()), -1, np.int64))
+    note = {"long_name": "first recorded step at which divergence was seen; -1: never, or not run"}
+    variables["diverged_at"] = (dims, np.full(tuple(per_replicate.values()), -1, np.int64), note)
     variables["done"] = (tuple(shape), np.zeros(tuple(shape.values()), bool))
     variables["seconds"] = (tuple(shape), np.zeros(tuple(shape.values())), {"units": "s"})
     variables["eigenvalues"] = ("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"})

@@ -31,7 +31,8 @@ class _Spec:
 
     @property
     def spec(self) -> str:
-        return self.name + ":" + ",".join(f"{f.name}={getattr(self, f.name):.17g}" for f in fields(self))
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        return self.name + ":" + ",".join(f"{name}={str(value).removesuffix('.0')}" for name, value in given)
 
 
 @dataclass(frozen=True)

@@ -122,7 +122,7 @@ def test_explosions_and_tiny_values_leave_the_limits_usable(tmp_path):
     seen = crosses(ax)
     assert len(seen) == 2
     assert all(1 <= x <= 1000 and low < y < high for x, y in seen)
-    assert "a run diverges" in legend_labels(figure)
+    assert "diverges: leaves the picture here" in legend_labels(figure)
     plot.save(figure, tmp_path / "a.png")
 
 

@@ -67,6 +67,21 @@ def test_exact_threshold_is_where_the_averaged_operator_has_radius_one(momentum,
     assert averaged_operator_radius(problem, ss.SGD(critical, momentum, batch_size)) == pytest.approx(1, abs=1e-8)
 
 
+@pytest.mark.parametrize("momentum", [0.0, 0.6, -0.3])
+def test_modes_that_do_not_move_do_not_matter(momentum):
+    """A kernel of rank 8 on 12 points: its null space (eigenvalues of rounding size) makes no noise."""
+    features = np.random.default_rng(0).standard_normal((12, 8))
+    problem = ss.QuadraticProblem.from_kernel(features @ features.T, features[:, 0])
+    critical = bisect(
+        lambda lr: stability.averaged_is_stable(problem, ss.SGD(lr, momentum, 3)), 1e-6, 2 * (1 + momentum)
+    )
+    below, above = (
+        growth(problem, ss.SGD(factor * critical, momentum, 3), ss.BatchAveraged(), 3_000) for factor in (0.98, 1.02)
+    )
+    assert below < 1 < above
+    assert stability.averaged_radius(problem, ss.SGD(1e-3, momentum, 3)) < 0.1
+
+
 def test_full_batch_and_limits():
     problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
     for lr, expected in ((2.9, True), (3.1, False)):

@@ -172,10 +172,12 @@ def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
 
 def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     reference = next(iter(rows[0]["regimes"]))
-    notes = ["mean ± standard error over replicates"]
+    several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
+    notes = ["mean ± standard error over replicates"] if several else []
     if len(rows[0]["regimes"]) > 1:
-        notes[0] += f"; × is the ratio to {reference}"
-    notes[0] += f". lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s."
+        notes.append(f"× is the ratio to {reference}")
+    notes = ["; ".join(notes) + ". " if notes else ""]
+    notes[0] += f"lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s."
     if facts["interrupted"]:
         notes.append("Interrupted: the rest was not run.")
     notes += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]

@@ -65,9 +65,10 @@ def averaged_radius(
     x, u = lr * problem.eigenvalues, problem.eigenvectors
     moving = x > 0  # a mode with λ = 0 neither moves nor makes noise
     x, u = x[moving], u[:, moving]
-    a = 1 + beta - x
     products = np.outer(x, x)
-    pair = (1 - beta**2) ** 2 - (1 + beta**2) * np.outer(a, a) + beta * np.add.outer(a**2, a**2)
+    # The denominator of T, expanded in x: the constant terms cancel, and rounding must not bring them back for x → 0.
+    pair = (1 + beta) * (1 - beta) ** 2 * np.add.outer(x, x)
+    pair += beta * np.add.outer(x**2, x**2) - (1 + beta**2) * products
     # γN·x_k x_l·R_kl
     weight = noise * problem.n * products * (1 - beta**2) / (pair + noise * products * (1 - beta**2))
     v, radius = np.full(problem.n, problem.n**-0.5), 0.0
