@@ -17,9 +17,24 @@ _HOMES = {
     "Dataset": "datasets", "InputError": "checks", "Spectrum": "spectrum", "SGD": "sgd",
     "NetworkProblem": "problem", "QuadraticProblem": "problem", "TestPoints": "problem",
     "BatchAveraged": "regimes", "RealNetwork": "regimes", "SampledLinearized": "regimes", "SpectralDiagonal": "regimes",
-    "simulate": "simulation", "sweep": "sweeps", "Grid": "sweeps", "load": "results", "save": "results",
+    "fit_power_law": "fits", "simulate": "simulation", "sweep": "sweeps", "Grid": "sweeps",
+    "load": "results", "save": "results",
 }  # fmt: skip
-_MODULES = ("datasets", "networks", "ntk", "plot", "problem", "regimes", "results", "sampling", "schedules", "theory")
+_MODULES = (
+    "curvature",
+    "datasets",
+    "fits",
+    "lanczos",
+    "networks",
+    "ntk",
+    "plot",
+    "problem",
+    "regimes",
+    "results",
+    "sampling",
+    "schedules",
+    "theory",
+)
 
 __all__ = sorted([*_HOMES, *_MODULES])
 

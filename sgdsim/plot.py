@@ -19,7 +19,7 @@ import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
@@ -33,6 +33,9 @@ from matplotlib.patches import Patch
 from sgdsim.checks import InputError, array, choice
 from sgdsim.results import replacing
 from sgdsim.sampling import WITHOUT_REPLACEMENT
+
+if TYPE_CHECKING:
+    from sgdsim.fits import PowerLawFit
 
 MAX_CELLS = 24  # panels of one `comparison`
 SMALLEST = 1e-16  # relative to the start: what lies below is rounding to the eye, and is not drawn
@@ -113,12 +116,15 @@ def loss_curves(
     return ax
 
 
-def spectrum(result_or_eigenvalues: Any, coefficients: Any = None, *, ax: Axes | None = None) -> Axes:
+def spectrum(
+    result_or_eigenvalues: Any, coefficients: Any = None, *, ax: Axes | None = None, fit: PowerLawFit | None = None
+) -> Axes:
     """Eigenvalues λ_k and tail sums Σ_{l≥k} c_l, both relative to k = 1, against k on log-log axes.
 
     Takes a result or a problem (anything with `eigenvalues` and `coefficients`), or descending eigenvalues (n,) and, if
     wanted, the signed coefficients a_k (n,), c_k = a_k². Values below 1e-16 of the first are not drawn; of more than
-    2000 modes a log-spaced choice is. Raises InputError where there is no spectrum or the shapes differ.
+    2000 modes a log-spaced choice is. A `fit` (of `sgdsim.fits.fit_power_law`) is drawn over its windows. Raises
+    InputError where there is no spectrum or the shapes differ.
     """
     source = result_or_eigenvalues
     if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
@@ -146,9 +152,24 @@ def spectrum(result_or_eigenvalues: Any, coefficients: Any = None, *, ax: Axes |
         for relative, label, look in drawn:
             visible = np.where(relative >= SMALLEST, relative, np.nan)[index - 1]
             ax.plot(index, visible, marker="o" if len(values) == 1 else None, label=label, **look)
+        if fit is not None:
+            _draw_fit(ax, fit, len(values), values[0], tails[0] if len(drawn) > 1 else None)
         ax.set(xlabel="mode index k", ylabel="relative to k = 1", title="spectrum")
         ax.legend(loc="best")
     return ax
+
+
+def _draw_fit(ax: Axes, fit: PowerLawFit, n: int, first: float, total: float | None) -> None:
+    """The fitted laws over their windows, the tail sums' without what lies beyond mode n."""
+    laws = [(fit.window, fit.Lambda.value / first, 0.0, fit.nu, "ν", "black")]
+    if fit.kappa is not None and fit.tail_window is not None and total:
+        beyond = n**-fit.kappa.value
+        laws.append((fit.tail_window, fit.A.value / total, beyond, fit.kappa, "κ", _PALETTE[3]))
+    for window, amplitude, beyond, exponent, symbol, color in laws:
+        k = np.geomspace(*window, 50)
+        label = f"{symbol} = {exponent.value:.2f} ({exponent.low:.2f} … {exponent.high:.2f})"
+        look = {"color": color, "linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt"}
+        ax.plot(k, amplitude * (k**-exponent.value - beyond), label=label, **look)
 
 
 def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
@@ -344,7 +365,9 @@ def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | N
         grey = Line2D([], [], color="0.35", linewidth=1.2)
         handles["mean, 10–90% of replicates"] = (Patch(facecolor="0.35", alpha=0.22), grey)
     if any(curve.diverged for curve in curves):
-        handles["diverges: leaves the picture here"] = Line2D([], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none")
+        handles["diverges: leaves the picture here"] = Line2D(
+            [], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none"
+        )
     return (list(handles.values()), list(handles)) if handles else None
 
 

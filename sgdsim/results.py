@@ -29,9 +29,12 @@ import numpy as np
 import xarray as xr
 
 from sgdsim.checks import InputError
+from sgdsim.problem import QuadraticProblem, TestPoints
 from sgdsim.simulation import OUTCOMES
+from sgdsim.spectrum import Spectrum
 
 SCHEMA = 1
+_COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
 _UNITS = {
     "loss": "training loss ‖r‖²/(2N)",
     "test_loss": "mean of e²/2 over the test points",
@@ -108,7 +111,7 @@ def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
         encoding = {
             name: {"zlib": True, "complevel": 4}
             for name, v in result.variables.items()
-            if v.dtype.kind in "fi" and v.ndim
+            if v.dtype.kind in "fi" and v.ndim and v.size < _COMPRESSED
         }
         # In memory first: HDF5 prints pages and may crash where the disk is full, a plain write raises one error.
         temporary.write_bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
@@ -122,22 +125,61 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     ------
     InputError : no such file, not a netCDF-4 file, or not a result of sgdsim.
     """
-    path = Path(path)
+    return _read(Path(path), "loss", "result")
+
+
+def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
+    """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients, eigenvectors and test points where it
+    has them), so that `load_problem` gives it back to the last bit. Raises InputError as `save` does."""
+    variables: dict[str, Any] = {
+        "eigenvalues": ("mode", problem.eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}),
+        "coefficients": ("mode", problem.coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
+    }
+    if problem.spectrum.eigenvectors is not None:
+        variables["eigenvectors"] = (("sample", "mode"), problem.spectrum.eigenvectors)
+    if problem.test is not None:
+        variables["test_residual"] = ("test_sample", problem.test.residual)
+        variables["transfer"] = (("test_sample", "mode"), problem.test.transfer)
+    attributes = provenance({}, problem.description, problem.fingerprint, seed, device)
+    attributes["scale"] = problem.spectrum.scale
+    if problem.basis_seed is not None:
+        attributes["basis_seed"] = str(problem.basis_seed)
+    return save(xr.Dataset(variables, {"mode": np.arange(1, problem.n + 1)}, attributes), path)
+
+
+def load_problem(path: str | os.PathLike) -> QuadraticProblem:
+    """The problem that `save_problem` wrote; InputError for any other file."""
+    stored = _read(Path(path), "coefficients", "spectrum")
+    if "scale" not in stored.attrs:
+        raise InputError(
+            f"{path}: expected a spectrum written by sgdsim spectrum --out, got a result of another command"
+        )
+    vectors = stored["eigenvectors"].values if "eigenvectors" in stored else None
+    test = TestPoints(stored["test_residual"].values, stored["transfer"].values) if "transfer" in stored else None
+    basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
+    spectrum = Spectrum(stored["eigenvalues"].values, vectors, float(stored.attrs["scale"]))
+    return QuadraticProblem(
+        spectrum, stored["coefficients"].values, test, json.loads(stored.attrs["problem"]), basis_seed
+    )
+
+
+def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
+    """The whole file; InputError unless it is one of sgdsim's that holds `variable`."""
     if not path.is_file():
-        raise InputError(f"{path}: expected a result file, found none")
+        raise InputError(f"{path}: expected a {kind} file, found none")
     try:
-        result = xr.load_dataset(path, engine="h5netcdf")
+        stored = xr.load_dataset(path, engine="h5netcdf")
     except Exception as error:  # a damaged file makes HDF5 and xarray raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(
             f"{path}: expected a netCDF-4 file written by sgdsim, got one that cannot be read ({reason})"
         ) from error
-    if "schema" not in result.attrs or "loss" not in result:
-        raise InputError(f"{path}: expected a result written by sgdsim, got a netCDF file without its schema")
-    schema = result.attrs["schema"]
+    if "schema" not in stored.attrs or variable not in stored:
+        raise InputError(f"{path}: expected a {kind} written by sgdsim, got a netCDF file without its schema")
+    schema = stored.attrs["schema"]
     if not isinstance(schema, (int, np.integer)) or schema > SCHEMA:
         raise InputError(f"{path}: expected schema {SCHEMA} or older, got {schema}; update sgdsim")
-    return result
+    return stored
 
 
 @contextlib.contextmanager

@@ -15,10 +15,16 @@ import warnings
 from typing import NoReturn
 
 from sgdsim.checks import InputError
-from sgdsim.cli import commands
+from sgdsim.cli import commands, spectrum
 from sgdsim.cli.arguments import Parser, build_parser
 
-_COMMANDS = {"compare": commands.compare, "simulate": commands.simulate, "plot": commands.plot, "data": commands.data}
+_COMMANDS = {
+    "compare": commands.compare,
+    "simulate": commands.simulate,
+    "plot": commands.plot,
+    "data": commands.data,
+    "spectrum": spectrum.spectrum,
+}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -77,7 +83,7 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         print(f"sgdsim {importlib.metadata.version('sgdsim')}")
         raise SystemExit(0)
     if args.command is None:
-        parser.error("expected a command: compare, simulate, plot or data")
+        parser.error("expected a command: compare, simulate, spectrum, plot or data")
     return args
 
 

@@ -75,6 +75,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     source.add_argument(
         "--kernel", metavar="FILE", help="your own kernel: .npz, .npy or torch file, instead of --dataset"
     )
+    source.add_argument("--spectrum", metavar="FILE", help="a spectrum written by sgdsim spectrum --out")
     group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
     group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")
     group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
@@ -85,6 +86,11 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--depth", type=_whole, help="hidden layers (default: 1)")
     activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
     group.add_argument("--activation", choices=activations, help="of the hidden units (default: relu)")
+    group.add_argument(
+        "--model",
+        metavar="MODULE:FACTORY",
+        help="your own torch model instead of the MLP: a function that returns it; its inputs come as (n, d)",
+    )
     group.add_argument("--nu", type=float, help="power_law: eigenvalues k^-nu")
     group.add_argument("--kappa", type=float, help="power_law: tail sums of c_k fall as k^-kappa")
     group.add_argument("--lambda-min", type=float, help="power_law: smallest eigenvalue of the infinite spectrum")
@@ -122,9 +128,13 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
     )
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
+    _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
+
+
+def _add_output(parser: argparse.ArgumentParser, out_help: str, plot_help: str) -> None:
     out = parser.add_argument_group("output")
-    out.add_argument("--out", metavar="FILE", help="write the result (netCDF)")
-    out.add_argument("--plot", metavar="FILE", help="draw the losses (.png, .pdf or .svg)")
+    out.add_argument("--out", metavar="FILE", help=out_help)
+    out.add_argument("--plot", metavar="FILE", help=plot_help)
     out.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
 
 
@@ -157,6 +167,16 @@ def build_parser() -> argparse.ArgumentParser:
     simulate.add_argument(
         "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
     )
+
+    spectrum = commands.add_parser("spectrum", help="eigenvalues, error coefficients and power laws of a kernel")
+    _add_problem(spectrum)
+    how = spectrum.add_argument_group("spectrum")
+    how.add_argument("--analytic", action="store_true", help="the kernel of the infinitely wide network")
+    how.add_argument("--top", type=_whole, metavar="K", help="only the K largest eigenpairs, with certified residuals")
+    how.add_argument("--density", action="store_true", help="also the density by stochastic Lanczos quadrature")
+    how.add_argument("--seed", type=_whole, default=0, help="decides data split, network and probes")
+    how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one")
+    _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
 
     plot = commands.add_parser("plot", help="draw a saved result")
     plot.add_argument("what", choices=["loss", "spectrum"])

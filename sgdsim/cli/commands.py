@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import json
 import os
+import sys
 import time
 from typing import Any
 
@@ -16,12 +18,17 @@ def _problem(args: argparse.Namespace):
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     from sgdsim.problem import NetworkProblem, QuadraticProblem
 
-    kind = "--kernel" if args.kernel is not None else "power_law" if args.dataset == POWER_LAW else "data sets"
+    kind = "power_law" if args.dataset == POWER_LAW else "data sets"
+    kind = "--kernel" if args.kernel is not None else "--spectrum" if args.spectrum is not None else kind
     takes = {
         "--kernel": ("residual", "targets"),
+        "--spectrum": (),
         "power_law": ("n", "nu", "kappa", "lambda_min"),
-        "data sets": ("n", "n_test", "width", "depth", "activation", "data_dir"),
+        "data sets": ("n", "n_test", "width", "depth", "activation", "model", "data_dir"),
     }
+    if args.model is not None:
+        takes["data sets"] = tuple(set(takes["data sets"]) - {"width", "depth", "activation"})
+        takes["data sets without --model"] = ("width", "depth", "activation")
     for name in dict.fromkeys(name for names in takes.values() for name in names):
         if name in takes[kind]:
             if getattr(args, name) is None:
@@ -33,15 +40,36 @@ def _problem(args: argparse.Namespace):
         from sgdsim.kernel_files import load_kernel
 
         return load_kernel(args.kernel, residual=args.residual, targets=args.targets)
+    if kind == "--spectrum":
+        from sgdsim.results import load_problem
+
+        return load_problem(args.spectrum)
     if kind == "power_law":
         if args.nu is None or args.kappa is None:
             raise InputError("--dataset power_law: expected --nu and --kappa; for example --nu 1.5 --kappa 3")
         return QuadraticProblem.power_law(args.n, args.nu, args.kappa, args.lambda_min, args.seed)
     from sgdsim import datasets, networks
 
-    network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
+    if args.model is not None:
+        network = _model(args.model)
+    else:
+        network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
     data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
     return NetworkProblem(network, data, device=args.device)
+
+
+def _model(text: str) -> Any:
+    """The module that the function named MODULE:FACTORY returns, looked up from the current folder as well."""
+    home, _, factory = text.partition(":")
+    if not home or not factory:
+        raise InputError(f"--model: expected MODULE:FACTORY, got {text!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(home), factory)()
+    except Exception as error:  # it is the user's code: anything can happen in it
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"--model: expected {text!r} to import and return a torch module, got {reason}") from error
 
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: str) -> list[Any]:
@@ -156,7 +184,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
 
 def _check_distinct(args: argparse.Namespace) -> None:
     """InputError if one file would be written twice, or over an input."""
-    files = [(name, getattr(args, name)) for name in ("kernel", "residual", "targets", "out", "plot")]
+    files = [(name, getattr(args, name)) for name in ("kernel", "spectrum", "residual", "targets", "out", "plot")]
     given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
     for i, (name, path) in enumerate(given):
         for other, same in given[:i]:

@@ -1,0 +1,142 @@
+"""`sgdsim spectrum`: the eigenspectrum of a kernel, its error coefficients, and the power laws through them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import sys
+import time
+from typing import Any
+
+import numpy as np
+
+from sgdsim.checks import InputError, integer
+from sgdsim.cli.commands import _check_distinct, _problem
+
+# A kernel matrix up to this size (bytes) is formed for --top; beyond, eigenpairs come from products alone.
+_FORMED = 2_000_000_000
+
+
+def spectrum(args: argparse.Namespace) -> int:
+    from sgdsim import fits, lanczos, results
+    from sgdsim.problem import NetworkProblem
+
+    if args.plot is not None:
+        from sgdsim import plot
+
+        plot.check_path(args.plot)
+        results.check_writable(args.plot)
+    if args.out is not None:
+        results.check_writable(args.out)
+    _check_distinct(args)
+    if args.top is not None and (args.density or args.out is not None):
+        raise InputError("--top: expected without --density and --out, which need the whole spectrum")
+    began = time.perf_counter()
+    problem = _problem(args)
+    if (args.analytic or args.top is not None) and not isinstance(problem, NetworkProblem):
+        raise InputError("--analytic, --top: expected with a data set, got a problem that is a spectrum already")
+    facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
+    if args.top is not None:
+        eigenvalues, c, scale, facts["eigenpair_residuals"] = _top(problem, args.top, args.analytic, args.seed)
+        facts["residual"] = max(facts["eigenpair_residuals"])
+    else:
+        quadratic = _analytic(problem) if args.analytic else problem.quadratic
+        eigenvalues, c, scale = quadratic.eigenvalues, quadratic.coefficients**2, quadratic.spectrum.scale
+        facts["problem"] = quadratic.description
+        quality = quadratic.spectrum.quality
+        facts["residual"] = None if quality is None else quality.residual
+        facts["quality"] = None if quality is None else vars(quality)
+    fit = fits.fit_power_law(quadratic) if args.top is None and problem.n >= fits.FEWEST_MODES else None
+    facts |= {
+        "lambda_max": scale,
+        "torch_lr": problem.n / scale,
+        "eigenvalues": eigenvalues.tolist(),
+        "c": c.tolist(),
+        "fit": None if fit is None else fit.as_dict(),
+    }
+    if args.density:
+        density = lanczos.spectral_density(quadratic.kernel, seed=args.seed)
+        grid = np.geomspace(max(eigenvalues[eigenvalues > 0].min(), 1e-12), 1.0, 200)
+        facts["density"] = {"eigenvalue": grid.tolist(), "per_decade": density.log_evaluate(grid).tolist()}
+    if args.out is not None:
+        results.save_problem(quadratic, args.out, seed=args.seed, device=getattr(problem, "device", "cpu"))
+    if args.plot is not None:
+        plot.save(plot.spectrum(eigenvalues, np.sqrt(c), fit=fit), args.plot)
+    # kilobytes on Linux, bytes on macOS
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    facts |= {"seconds": round(time.perf_counter() - began, 3), "peak_memory": peak, "out": args.out, "plot": args.plot}
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
+    return 0
+
+
+def _analytic(problem: Any) -> Any:
+    """The linearised problem of the infinitely wide network: its outputs start at 0, so the residual is −y."""
+    from sgdsim import ntk
+    from sgdsim.networks import MLP
+    from sgdsim.problem import QuadraticProblem
+
+    network, data = problem.network, problem.data
+    if not isinstance(network, MLP):
+        raise InputError("--analytic: expected the built-in MLP, got --model")
+    names = ("depth", "activation", "weight_std", "bias_std")
+    options = {name: getattr(network, name) for name in names}
+    title = f"{data.name}, N = {problem.n}, infinitely wide"
+    test = {}
+    if data.x_test is not None:
+        test = {"cross_kernel": ntk.analytic_ntk(data.x_test, data.x, **options), "test_residual": -data.y_test}
+    return QuadraticProblem.from_kernel(
+        ntk.analytic_ntk(data.x, **options),
+        -data.y,
+        description={"kind": "analytic", "title": title, "network": options, "data": data.info},
+        **test,
+    )
+
+
+def _top(problem: Any, k: int, analytic: bool, seed: int) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
+    """The k largest λ_k, their c_k, λ_max(Θ), and ‖Θu − λu‖/λ_max of each."""
+    from sgdsim import lanczos, ntk
+
+    k = integer("--top", k, minimum=1, maximum=problem.n)
+    if analytic:
+        quadratic = _analytic(problem)
+        residual = [quadratic.spectrum.quality.residual] * k
+        return quadratic.eigenvalues[:k], quadratic.coefficients[:k] ** 2, quadratic.spectrum.scale, residual
+    network, x = problem.network, problem.data.x
+    if 8 * problem.n**2 <= _FORMED:
+        operator = ntk.empirical_ntk(network, x, device=problem.device)
+    else:
+        operator = ntk.ntk_operator(network, x, device=problem.device)
+    top = lanczos.top_eigenpairs(operator, k, seed=seed)
+    scale = float(top.eigenvalues[0])
+    c = (top.eigenvectors.T @ (problem.initial_outputs[0] - problem.data.y)) ** 2
+    return top.eigenvalues / scale, c, scale, (top.residuals / scale).tolist()
+
+
+def _text(facts: dict[str, Any]) -> str:
+    lines = [f"{facts['problem'].get('title', '')}: λ_max(Θ) = {facts['lambda_max']:.6g}"]
+    lines.append(f"lr 1 is {facts['torch_lr']:.4g} in torch.optim.SGD")
+    values, c = np.array(facts["eigenvalues"]), np.array(facts["c"])
+    shown = np.unique(np.geomspace(1, values.size, 8).round().astype(int))
+    lines.append("k        " + "  ".join(f"{k:>9d}" for k in shown))
+    lines.append("λ_k      " + "  ".join(f"{values[k - 1]:9.3g}" for k in shown))
+    lines.append("Σ_{l≥k} c" + "  ".join(f"{c[k - 1 :].sum():9.3g}" for k in shown))
+    if facts["residual"] is not None:
+        lines.append(f"decomposition: largest residual {facts['residual']:.1e} of λ_max")
+    fit = facts["fit"]
+    if fit is not None:
+        for name, label in (("nu", "ν"), ("kappa", "κ"), ("zeta", "ζ = κ/ν")):
+            if fit[name] is not None:
+                low, high = (fit[name][end] for end in ("low", "high"))
+                interval = (
+                    f"{100 * fit['confidence']:.0f}% interval {low:.3g} … {high:.3g}" if None not in (low, high) else ""
+                )
+                lines.append(f"{label} = {fit[name]['value']:.3f}  ({interval})")
+        lines.append(
+            f"fitted to λ_k for k = {fit['window'][0]} … {fit['window'][1]}"
+            + (f", to c_k for k = {fit['tail_window'][0]} … {fit['tail_window'][1]}" if fit["tail_window"] else "")
+        )
+        lines += [f"warning: {sentence}" for sentence in fit["warnings"]]
+    lines.append(f"{facts['seconds']:.1f} s, peak memory {facts['peak_memory'] / 1e9:.2f} GB")
+    lines += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    return "\n".join(lines)
