@@ -113,7 +113,8 @@ def test_own_model(run, tmp_path):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--top", "61"], "--top"), (["--top", "0"], "k"), (["--top", "3", "--density"], "--top"), (["--plot", "s.txt"], "path"),
+        (["--top", "61"], "--top"), (["--top", "0"], "--top"), (["--top", "3", "--density"], "--top"),
+        (["--plot", "s.txt"], "path"),
         (["--dataset", "power_law", "--nu", "1", "--kappa", "1", "--analytic"], "--analytic"),
         (["--spectrum", "none.nc"], "found none"), (["--out", "none/s.nc"], "folder"),
     ],
