@@ -69,21 +69,21 @@ def empirical_ntk(
     work = _Work(prepared(module, left, kind), left)
     wanted = work.chosen(output)
     size = integer("chunk", chunk, minimum=1) if chunk is not None else work.chunk(budget)
-    theta = torch.zeros(left.shape[0], right.shape[0], len(wanted), len(wanted), dtype=kind, device=left.device)
+    full = output == "full"
+    shape = (left.shape[0], right.shape[0], *([len(wanted)] * 2 if full else []))
+    theta = torch.empty(shape, dtype=kind, device=left.device)
     for i in range(0, left.shape[0], size):
         first = work.factors(left[i : i + size], wanted)
         for j in range(i if right is left else 0, right.shape[0], size):
             second = first if right is left and i == j else work.factors(right[j : j + size], wanted)
-            block = work.block(first, second, len(wanted), output == "trace", budget)
+            block = work.block(first, second, len(wanted), full, budget)
+            if right is left:
+                mirrored = block.permute(1, 0, 3, 2) if full else block.T
+                if i == j:  # a product of a matrix with its transpose need not be symmetric to the last bit
+                    block = (block + mirrored) * 0.5
+                else:
+                    theta[j : j + size, i : i + size] = mirrored
             theta[i : i + size, j : j + size] = block
-            if right is left and i != j:
-                theta[j : j + size, i : i + size] = block.permute(1, 0, 3, 2)
-    if output == "trace":
-        theta = theta.diagonal(dim1=2, dim2=3).sum(-1)
-    elif output != "full":
-        theta = theta[:, :, 0, 0]
-    if right is left:  # a product of a matrix with its transpose need not be symmetric to the last bit
-        theta = (theta + (theta.transpose(0, 1).transpose(2, 3) if output == "full" else theta.T)) * 0.5
     if not torch.isfinite(theta).all():
         raise InputError("network: its tangent kernel has NaN or infinite entries; check the parameters and the inputs")
     return theta.double().cpu().numpy()
@@ -168,8 +168,9 @@ class _Work:
         return [output]
 
     def chunk(self, budget: int) -> int:
-        """Inputs per tile so that two tiles fit in `budget` bytes."""
-        return max(1, math.floor(budget / (2 * max(self.input_bytes, 1))))
+        """Inputs per tile so that two tiles' factors, and a few matrices between them, fit in `budget` bytes each."""
+        pairs = math.isqrt(budget // (4 * next(iter(self.trainable.values())).element_size()))
+        return max(1, min(pairs, budget // (2 * max(round(self.input_bytes), 1))))
 
     def _calls(self, x: torch.Tensor, wanted: list[int]) -> tuple[dict[nn.Module, list], torch.Tensor]:
         """Per structured layer, its calls; per call, one `layers.Call` for every output wanted."""
@@ -245,20 +246,20 @@ class _Work:
             [(torch.zeros_like(p) if g is None else g).ravel() for g, p in zip(parts, chosen, strict=True)]
         )
 
-    def block(self, first: _Tile, second: _Tile, count: int, trace: bool, budget: int) -> torch.Tensor:
-        """The kernel between two tiles, (n1, n2, C, C); for a trace only the diagonal of C × C is filled."""
+    def block(self, first: _Tile, second: _Tile, count: int, full: bool, budget: int) -> torch.Tensor:
+        """The kernel between two tiles: (n1, n2, C, C) for all pairs of outputs, else (n1, n2) summed over them."""
         some = next(iter(self.trainable.values()))
-        out = torch.zeros(first.n, second.n, count, count, dtype=some.dtype, device=some.device)
-        for c, e in itertools.product(range(count), repeat=2):
-            if trace and c != e:
-                continue
+        shape = (first.n, second.n, *([count] * 2 if full else []))
+        out = torch.zeros(shape, dtype=some.dtype, device=some.device)
+        for c, e in itertools.product(range(count), repeat=2) if full else ((c, c) for c in range(count)):
+            part = out[:, :, c, e] if full else out
             for layer, parameter in self.structured.values():
                 one = [made[c] for made in first.calls.get(layer, [])]
                 two = one if first is second and c == e else [made[e] for made in second.calls.get(layer, [])]
                 if one and two:
-                    out[:, :, c, e] += _contract(one, two, parameter, budget)
+                    part += _contract(one, two, parameter, budget)
             if self.rest:
-                out[:, :, c, e] += first.rest[c] @ second.rest[e].T
+                part += first.rest[c] @ second.rest[e].T
         return out
 
 
