@@ -18,7 +18,7 @@ from sgdsim.ntk import layers
 from sgdsim.ntk.modules import DTYPES, check_module, inputs, outputs, plain_attention, prepared
 
 # Working memory beyond the result, in bytes, unless the caller says otherwise.
-BUDGET = 500_000_000
+BUDGET = 1_000_000_000
 # The probe compares a layer's structured gradients with autograd's on a few inputs; what differs by more than this
 # (relative, by dtype) goes the general way.
 _PROBES = (2, 3)
@@ -73,9 +73,9 @@ def empirical_ntk(
     shape = (left.shape[0], right.shape[0], *([len(wanted)] * 2 if full else []))
     theta = torch.empty(shape, dtype=kind, device=left.device)
     for i in range(0, left.shape[0], size):
-        first = work.factors(left[i : i + size], wanted)
+        first = work.factors(left[i : i + size], wanted, budget)
         for j in range(i if right is left else 0, right.shape[0], size):
-            second = first if right is left and i == j else work.factors(right[j : j + size], wanted)
+            second = first if right is left and i == j else work.factors(right[j : j + size], wanted, budget)
             block = work.block(first, second, len(wanted), full, budget)
             if right is left:
                 mirrored = block.permute(1, 0, 3, 2) if full else block.T
@@ -100,11 +100,11 @@ def contraction_plan(module: nn.Module, x: np.ndarray, *, dtype: str = "float64"
 
 @dataclass
 class _Tile:
-    """The factors of n inputs: the structured layers' calls, and for each output the Jacobian of the rest, (n, p)."""
+    """The factors of n inputs: for each output one per structured parameter, and the Jacobian of the rest."""
 
     n: int
-    calls: dict[nn.Module, list[list[layers.Call]]]  # layer → its calls → one per output
-    rest: list[torch.Tensor]
+    factors: list[list[layers.Factor]]  # output → structured parameter, in the order of `_Work.structured`
+    rest: list[torch.Tensor]  # output → (n, p)
 
 
 class _Work:
@@ -127,14 +127,17 @@ class _Work:
         }
         # Two sizes: a dimension that is not that of the inputs cannot equal both.
         for count in _PROBES:
-            self._probe(x[torch.arange(count, device=x.device) % x.shape[0]])
+            calls = self._probe(x[torch.arange(count, device=x.device) % x.shape[0]])
         self.rest = {name: p.detach() for name, p in self.trainable.items() if name not in self.structured}
-        rest = sum(p.numel() for p in self.rest.values())
-        widest = max((self.trainable[name].numel() for name in self.structured), default=0)
-        self.input_bytes = next(iter(self.trainable.values())).element_size() * (4 * self.held + widest + 3 * rest)
+        # Numbers per input: of a tile's factors, and while they are made (inputs, patches, gradients of every layer).
+        factors = self._reduced(calls, 0, count)
+        kept = sum(f.numbers() if isinstance(f, layers.LinearForm) else f.numel() for f in factors)
+        self.kept = kept / count + sum(p.numel() for p in self.rest.values())
+        made = sum(t.numel() for part in calls.values() for call in part for t in _tensors(call[0]))
+        self.raw = 3 * made / count + 3 * self.kept
 
-    def _probe(self, x: torch.Tensor) -> None:
-        """Keep by structure only what agrees with autograd, input by input; measure what an input needs in memory."""
+    def _probe(self, x: torch.Tensor) -> dict[nn.Module, list]:
+        """Keep by structure only what agrees with autograd, input by input; returns the calls seen."""
         calls, f = self._calls(x, [0])
         self.n_outputs = f.shape[1]
         trained = list(self.trainable.values())
@@ -147,7 +150,7 @@ class _Work:
             made = [call[0] for call in calls.get(layer, [])]
             if not made or None in made or not self._agrees(made, short, [row[name] for row in expected], f.dtype):
                 del self.structured[name]
-        self.held = sum(t.numel() for made in calls.values() for call in made for t in _tensors(call[0])) / x.shape[0]
+        return calls
 
     @staticmethod
     def _agrees(made: list[layers.Call], parameter: str, expected: list[torch.Tensor], dtype: torch.dtype) -> bool:
@@ -169,8 +172,12 @@ class _Work:
 
     def chunk(self, budget: int) -> int:
         """Inputs per tile so that two tiles' factors, and a few matrices between them, fit in `budget` bytes each."""
-        pairs = math.isqrt(budget // (4 * next(iter(self.trainable.values())).element_size()))
-        return max(1, min(pairs, budget // (2 * max(round(self.input_bytes), 1))))
+        pairs = math.isqrt(budget // (8 * self._itemsize))
+        return max(1, min(pairs, int(budget / (2 * max(self.kept, 1) * self.n_outputs * self._itemsize))))
+
+    @property
+    def _itemsize(self) -> int:
+        return next(iter(self.trainable.values())).element_size()
 
     def _calls(self, x: torch.Tensor, wanted: list[int]) -> tuple[dict[nn.Module, list], torch.Tensor]:
         """Per structured layer, its calls; per call, one `layers.Call` for every output wanted."""
@@ -214,10 +221,34 @@ class _Work:
             calls[layer].append(made)
         return calls, f.detach()
 
-    def factors(self, x: torch.Tensor, wanted: list[int]) -> _Tile:
-        """What a tile needs of its inputs."""
+    def factors(self, x: torch.Tensor, wanted: list[int], budget: int) -> _Tile:
+        """What a tile keeps of its inputs, made from as many inputs at once as `budget` bytes allow."""
+        step = max(1, int(budget / (self.raw * len(wanted) * self._itemsize)))
+        parts = [self._factors(x[low : low + step], wanted) for low in range(0, x.shape[0], step)]
+        joined = [
+            [layers.join(list(column)) for column in zip(*rows, strict=True)]
+            for rows in zip(*(f for f, _ in parts), strict=True)
+        ]
+        rest = [torch.cat(rows) for rows in zip(*(r for _, r in parts), strict=True)]
+        return _Tile(x.shape[0], joined, rest)
+
+    def _factors(self, x: torch.Tensor, wanted: list[int]) -> tuple[list[list[layers.Factor]], list[torch.Tensor]]:
         calls = self._calls(x, wanted)[0] if self.structured else {}
-        return _Tile(x.shape[0], calls, self._jacobian(x, wanted) if self.rest else [])
+        factors = [self._reduced(calls, c, x.shape[0]) for c in range(len(wanted))]
+        return factors, self._jacobian(x, wanted) if self.rest else []
+
+    def _reduced(self, calls: dict[nn.Module, list], c: int, n: int) -> list[layers.Factor]:
+        """The factor of each structured parameter: calls that share a weight add up in its gradient."""
+        out: list[layers.Factor] = []
+        for name, (layer, parameter) in self.structured.items():
+            made = [call[c] for call in calls[layer]]
+            if not made:  # a layer that is called for some inputs only
+                out.append(self.trainable[name].new_zeros(n, self.trainable[name].numel()))
+                continue
+            form = made[0].forms.get(parameter)
+            single = len(made) == 1 and form is not None and form.by_gram
+            out.append(form if single else sum(call.gradient(parameter) for call in made))
+        return out
 
     def _jacobian(self, x: torch.Tensor, wanted: list[int]) -> list[torch.Tensor]:
         """∂f_c/∂w of the parameters without structure, for each output c wanted, (n, p)."""
@@ -253,22 +284,11 @@ class _Work:
         out = torch.zeros(shape, dtype=some.dtype, device=some.device)
         for c, e in itertools.product(range(count), repeat=2) if full else ((c, c) for c in range(count)):
             part = out[:, :, c, e] if full else out
-            for layer, parameter in self.structured.values():
-                one = [made[c] for made in first.calls.get(layer, [])]
-                two = one if first is second and c == e else [made[e] for made in second.calls.get(layer, [])]
-                if one and two:
-                    part += _contract(one, two, parameter, budget)
+            for one, two in zip(first.factors[c], second.factors[e], strict=True):
+                part += layers.share(one, two, budget // 4)
             if self.rest:
                 part += first.rest[c] @ second.rest[e].T
         return out
-
-
-def _contract(one: list[layers.Call], two: list[layers.Call], parameter: str, budget: int) -> torch.Tensor:
-    if all(parameter in call.forms for call in [*one, *two]):
-        left = [call.forms[parameter] for call in one]
-        return layers.share(left, left if two is one else [call.forms[parameter] for call in two], budget // 4)
-    left = sum(call.gradient(parameter) for call in one)
-    return left @ (left if two is one else sum(call.gradient(parameter) for call in two)).T
 
 
 def _tensors(call: layers.Call | None) -> list[torch.Tensor]:

@@ -29,7 +29,17 @@ class LinearForm:
     d: torch.Tensor
     tokens: torch.Tensor | None = None
     vocabulary: int = 0
-    transposed: bool = False  # the weight is stored (q, o) rather than (o, q)
+
+    @property
+    def by_gram(self) -> bool:
+        """Whether two Gram matrices cost less than the gradients and their product."""
+        positions, width = self.d.shape[2:]
+        fan_in = self.vocabulary or self.a.shape[3]
+        return positions**2 * ((0 if self.tokens is not None else fan_in) + width) <= width * fan_in
+
+    def numbers(self) -> int:
+        """How many numbers it holds."""
+        return sum(t.numel() for t in (self.a, self.d, self.tokens) if t is not None)
 
     def gradient(self) -> torch.Tensor:
         """∂f/∂W of every sample, (n, groups·o·q) in the order of the stored weight."""
@@ -41,18 +51,28 @@ class LinearForm:
         return (self.d.transpose(-1, -2) @ self.a).flatten(1)
 
 
-def share(left: list[LinearForm], right: list[LinearForm], chunk_bytes: int) -> torch.Tensor:
-    """⟨∂f/∂W, ∂f'/∂W⟩ for all pairs of samples, (n1, n2); each argument lists the calls of one layer."""
-    one = left[0]
-    positions, width = one.d.shape[2], one.d.shape[3]
-    fan_in = one.vocabulary or one.a.shape[3]
-    by_gram = positions**2 * ((0 if one.tokens is not None else fan_in) + width) <= width * fan_in
-    if len(left) > 1 or not by_gram:
-        # Calls that share the weight add up in the gradient, before it is squared.
-        total = sum(form.gradient() for form in left[1:]) + one.gradient() if len(left) > 1 else one.gradient()
-        other = total if right is left else sum(form.gradient() for form in right)
-        return total @ other.T
-    return _gram_share(one, right[0], chunk_bytes)
+# What a tile keeps of one parameter: a linear form, or the gradient of every sample, (n, size of the parameter).
+Factor = LinearForm | torch.Tensor
+
+
+def share(left: Factor, right: Factor, chunk_bytes: int) -> torch.Tensor:
+    """⟨∂f/∂W, ∂f'/∂W⟩ for all pairs of samples, (n1, n2)."""
+    if isinstance(left, LinearForm):
+        return _gram_share(left, right, chunk_bytes)
+    return left @ right.T
+
+
+def join(parts: list[Factor]) -> Factor:
+    """The factors of several groups of samples as one."""
+    if len(parts) == 1 or not isinstance(parts[0], LinearForm):
+        return parts[0] if len(parts) == 1 else torch.cat(parts)
+    one = parts[0]
+    return LinearForm(
+        None if one.a is None else torch.cat([part.a for part in parts]),
+        torch.cat([part.d for part in parts]),
+        None if one.tokens is None else torch.cat([part.tokens for part in parts]),
+        one.vocabulary,
+    )
 
 
 def _gram_share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.Tensor:
