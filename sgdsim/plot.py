@@ -15,15 +15,12 @@ import json
 import math
 import os
 import textwrap
-import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import matplotlib
 import numpy as np
-import seaborn
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -31,6 +28,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sgdsim.checks import InputError, array, choice
+from sgdsim.plot_style import PALETTE, regime_style, style
 from sgdsim.results import replacing
 from sgdsim.sampling import WITHOUT_REPLACEMENT
 
@@ -42,45 +40,8 @@ SMALLEST = 1e-16  # relative to the start: what lies below is rounding to the ey
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
 BAND = (0.1, 0.9)
 
-_PALETTE = seaborn.color_palette("colorblind").as_hex()
-_STYLES = {  # thick and solid below, thin and broken above: curves that coincide stay visible, in grey too
-    "network": {"color": _PALETTE[0], "linestyle": "-", "linewidth": 2.2},
-    "sampled": {"color": _PALETTE[1], "linestyle": "-", "linewidth": 1.1},
-    "averaged": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2},
-    "diagonal:tau=1": {"color": _PALETTE[2], "linestyle": (0, (6, 1.5, 1.2, 1.5)), "linewidth": 1.5},
-    "diagonal:tau=-1": {"color": _PALETTE[4], "linestyle": (0, (1.2, 1.2)), "linewidth": 1.7},
-}
-_OTHER_COLORS = [_PALETTE[i] for i in (3, 5, 7, 9)]
-_OTHER_LINES = [(0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1, 1, 1))]
 _OBSERVABLES = {"loss": "train loss", "test_loss": "test loss"}
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
-
-
-@contextlib.contextmanager
-def style() -> Iterator[None]:
-    """The one look of all figures, for the length of a `with` block; the global settings are left as they were."""
-    settings = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
-    settings |= {"font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8}
-    settings |= {"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7.5, "figure.titlesize": 9}
-    settings |= {"axes.linewidth": 0.7, "axes.grid": True, "axes.grid.which": "major", "axes.titlepad": 4}
-    settings |= {"grid.color": "0.9", "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False}
-    settings |= {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "sgdsim", "savefig.dpi": 200}
-    with matplotlib.rc_context(settings):
-        yield
-
-
-def regime_style(name: str) -> dict[str, Any]:
-    """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
-
-    Colours are from seaborn's colour-blind safe palette. An unknown name gets a style that depends on the name alone.
-    """
-    base, _, rest = name.partition(":")
-    label = f"{base}, {rest.replace('tau=', 'τ = ').replace('-', '−')}" if rest else base
-    known = _STYLES.get(name)
-    if known is None:
-        code = zlib.crc32(name.encode())
-        known = {"color": _OTHER_COLORS[code % 4], "linestyle": _OTHER_LINES[code // 4 % 4], "linewidth": 1.4}
-    return {**known, "label": label}
 
 
 def loss_curves(
@@ -139,7 +100,7 @@ def spectrum(
     if coefficients is not None:
         squares = array("coefficients", coefficients, ndim=1, shape=values.shape) ** 2
         tails = np.cumsum(squares[::-1])[::-1]
-        look = {"color": _PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
+        look = {"color": PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
         if tails[0] > 0:
             drawn.append((tails / tails[0], r"$\sum_{l\geq k}\, c_l\,/\,\sum_l\, c_l$", look))
     index = np.arange(1, len(values) + 1)
@@ -164,7 +125,7 @@ def _draw_fit(ax: Axes, fit: PowerLawFit, n: int, first: float, total: float | N
     laws = [(fit.window, fit.Lambda.value / first, 0.0, fit.nu, "ν", "black")]
     if fit.kappa is not None and fit.tail_window is not None and total:
         beyond = n**-fit.kappa.value
-        laws.append((fit.tail_window, fit.A.value / total, beyond, fit.kappa, "κ", _PALETTE[3]))
+        laws.append((fit.tail_window, fit.A.value / total, beyond, fit.kappa, "κ", PALETTE[3]))
     for window, amplitude, beyond, exponent, symbol, color in laws:
         k = np.geomspace(*window, 50)
         label = f"{symbol} = {exponent.value:.2f} ({exponent.low:.2f} … {exponent.high:.2f})"

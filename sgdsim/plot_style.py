@@ -1,0 +1,49 @@
+"""The look that all pictures share."""
+
+from __future__ import annotations
+
+import contextlib
+import zlib
+from collections.abc import Iterator
+from typing import Any
+
+import matplotlib
+import seaborn
+
+PALETTE = seaborn.color_palette("colorblind").as_hex()
+_STYLES = {  # thick and solid below, thin and broken above: curves that coincide stay visible, in grey too
+    "network": {"color": PALETTE[0], "linestyle": "-", "linewidth": 2.2},
+    "sampled": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.1},
+    "averaged": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2},
+    "diagonal:tau=1": {"color": PALETTE[2], "linestyle": (0, (6, 1.5, 1.2, 1.5)), "linewidth": 1.5},
+    "diagonal:tau=-1": {"color": PALETTE[4], "linestyle": (0, (1.2, 1.2)), "linewidth": 1.7},
+}
+_OTHER_COLORS = [PALETTE[i] for i in (3, 5, 7, 9)]
+_OTHER_LINES = [(0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1, 1, 1))]
+
+
+@contextlib.contextmanager
+def style() -> Iterator[None]:
+    """The one look of all figures, for the length of a `with` block; the global settings are left as they were."""
+    settings = {**seaborn.axes_style("ticks"), **seaborn.plotting_context("paper")}
+    settings |= {"font.sans-serif": ["DejaVu Sans"], "font.size": 8, "axes.labelsize": 8, "axes.titlesize": 8}
+    settings |= {"xtick.labelsize": 7, "ytick.labelsize": 7, "legend.fontsize": 7.5, "figure.titlesize": 9}
+    settings |= {"axes.linewidth": 0.7, "axes.grid": True, "axes.grid.which": "major", "axes.titlepad": 4}
+    settings |= {"grid.color": "0.9", "grid.linewidth": 0.5, "axes.axisbelow": True, "legend.frameon": False}
+    settings |= {"pdf.fonttype": 42, "svg.fonttype": "none", "svg.hashsalt": "sgdsim", "savefig.dpi": 200}
+    with matplotlib.rc_context(settings):
+        yield
+
+
+def regime_style(name: str) -> dict[str, Any]:
+    """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
+
+    Colours are from seaborn's colour-blind safe palette. An unknown name gets a style that depends on the name alone.
+    """
+    base, _, rest = name.partition(":")
+    label = f"{base}, {rest.replace('tau=', 'τ = ').replace('-', '−')}" if rest else base
+    known = _STYLES.get(name)
+    if known is None:
+        code = zlib.crc32(name.encode())
+        known = {"color": _OTHER_COLORS[code % 4], "linestyle": _OTHER_LINES[code // 4 % 4], "linewidth": 1.4}
+    return {**known, "label": label}
