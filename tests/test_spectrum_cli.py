@@ -52,6 +52,9 @@ def test_top_agrees_with_all(run):
     np.testing.assert_allclose(top["eigenvalues"], every["eigenvalues"][:7], rtol=1e-9)
     np.testing.assert_allclose(top["c"], every["c"][:7], rtol=1e-6)
     assert max(top["eigenpair_residuals"]) < 1e-9
+    assert top["c_total"] == pytest.approx(sum(every["c"]), rel=1e-9)
+    tails = [line.split()[-1] for line in run("spectrum", *SIZES, "--top", "7").splitlines() if line.startswith("Σ")]
+    assert float(tails[0]) == pytest.approx(sum(every["c"][6:]), rel=0.01)
 
 
 def test_analytic_is_what_a_wide_network_has(run):

@@ -39,10 +39,13 @@ def spectrum(args: argparse.Namespace) -> int:
     facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
     if args.top is not None:
         eigenvalues, c, scale, facts["eigenpair_residuals"] = _top(problem, args.top, args.analytic, args.seed)
+        start = 0.0 if args.analytic else problem.initial_outputs[0]
+        total = float(np.sum((start - problem.data.y) ** 2))
         facts["residual"] = max(facts["eigenpair_residuals"])
     else:
         quadratic = _analytic(problem) if args.analytic else problem.quadratic
         eigenvalues, c, scale = quadratic.eigenvalues, quadratic.coefficients**2, quadratic.spectrum.scale
+        total = float(c.sum())
         facts["problem"] = quadratic.description
         quality = quadratic.spectrum.quality
         facts["residual"] = None if quality is None else quality.residual
@@ -53,6 +56,7 @@ def spectrum(args: argparse.Namespace) -> int:
         "torch_lr": problem.n / scale,
         "eigenvalues": eigenvalues.tolist(),
         "c": c.tolist(),
+        "c_total": total,
         "fit": None if fit is None else fit.as_dict(),
     }
     if args.density:
@@ -120,7 +124,10 @@ def _text(facts: dict[str, Any]) -> str:
     shown = np.unique(np.geomspace(1, values.size, 8).round().astype(int))
     lines.append("k        " + "  ".join(f"{k:>9d}" for k in shown))
     lines.append("λ_k      " + "  ".join(f"{values[k - 1]:9.3g}" for k in shown))
-    lines.append("Σ_{l≥k} c" + "  ".join(f"{c[k - 1 :].sum():9.3g}" for k in shown))
+    # With --top the sum over all modes is that of the residual, not of the modes at hand.
+    tails = facts["c_total"] - np.concatenate([[0.0], np.cumsum(c)[:-1]])
+    tails = tails if facts["c_total"] > c.sum() * (1 + 1e-9) else np.cumsum(c[::-1])[::-1]
+    lines.append("Σ_{l≥k} c" + "  ".join(f"{tails[k - 1]:9.3g}" for k in shown))
     if facts["residual"] is not None:
         lines.append(f"decomposition: largest residual {facts['residual']:.1e} of λ_max")
     fit = facts["fit"]
