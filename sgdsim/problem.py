@@ -212,8 +212,8 @@ class NetworkProblem:
     ----------
     network : any `torch.nn.Module` with one output per input. It is copied; what happens to the original later does
         not matter.
-    data : training (and test) inputs and targets. Inputs are reshaped to `data.info["input_shape"]` only by the
-        network itself; the module gets (n, d).
+    data : training (and test) inputs and targets. The network gets inputs as (n, d); one that wants images reshapes
+        them itself (`torch.nn.Unflatten`).
     device : where kernel and training run: "cpu", "cuda" or "auto".
 
     Raises

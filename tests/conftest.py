@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import atexit
+import os
+import shutil
+import tempfile
+
 import numpy as np
 import pytest
 from scipy.linalg import hadamard
 
 import sgdsim as ss
+
+
+def pytest_configure() -> None:
+    """Give the session, and the programs it starts, a font cache of their own, built before any output is looked at:
+    one left behind by an environment that is gone makes matplotlib print warnings."""
+    os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="sgdsim-fonts-")
+    atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
+    import matplotlib.font_manager  # noqa: F401
 
 
 @pytest.fixture

@@ -120,8 +120,7 @@ def _linear(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
 def _convolution(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
     if isinstance(layer, nn.Conv1d):  # as a two-dimensional one of height 1
         x, d = x[:, :, None], d[:, :, None]
-        size, padding = ((1, v) for v in (layer.kernel_size[0], 0)), (0, layer.padding[0])
-        size = (1, layer.kernel_size[0])
+        size, padding = (1, layer.kernel_size[0]), (0, layer.padding[0])
         stride, dilation = (1, layer.stride[0]), (1, layer.dilation[0])
     else:
         size, padding, stride, dilation = layer.kernel_size, layer.padding, layer.stride, layer.dilation
