@@ -1,0 +1,220 @@
+"""Losses at any time: the contour against the recurrence, closed forms and known asymptotics."""
+
+import naive
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim.regimes import _kernels
+from sgdsim.theory import contour, generating
+
+
+def problem(n, nu, kappa):
+    return ss.QuadraticProblem.power_law(n, nu, kappa)
+
+
+def stepped(p, lr, momentum, noise, tau, steps, dtype=np.float64):
+    """log(s_t) by stepping, rescaled in between because the loss may pass the range of floats."""
+    c = (p.coefficients**2).astype(dtype)
+    j, v = np.zeros_like(c), np.zeros_like(c)
+    x, beta, gamma = (p.eigenvalues * lr).astype(dtype), dtype(momentum), dtype(noise)
+    scale, now, out = dtype(0), 0, []
+    for step in steps:
+        while now < step:
+            count = int(min(100, step - now))
+            if dtype is np.float64:
+                s = _kernels.diagonal_advance(
+                    p.eigenvalues,
+                    np.ones(p.n),
+                    c,
+                    j,
+                    v,
+                    c.sum(),
+                    *(np.full(count, h) for h in (lr, momentum, noise)),
+                    tau,
+                )
+            else:
+                for _ in range(count):
+                    v = x**2 * c - 2 * beta * x * j + beta**2 * v + gamma * x**2 * (c.sum() - tau * c)
+                    c, j = c - 2 * x * c + 2 * beta * j + v, beta * j - x * c + v
+                s = c.sum()
+            now += count
+            scale += np.log(s)
+            c, j, v = c / s, j / s, v / s
+        out.append(float(scale + np.log(c.sum())))
+    return np.array(out)
+
+
+def draw(rng):
+    """A random problem and algorithm: all closures, both signs of momentum, convergent, near the edge and divergent."""
+    p = problem(int(rng.integers(1, 250)), rng.uniform(0.6, 3), rng.uniform(0.1, 6))
+    beta = rng.choice([0.0, rng.uniform(-0.9, 0.9), rng.uniform(0.9, 0.99) * rng.choice([-1, 1])])
+    gamma = rng.choice([0.0, 1.0, 10 ** rng.uniform(-4, 0)])
+    tau = rng.choice([1.0, -1.0, 0.0, rng.uniform(-1, 1)])
+    if rng.random() < 0.6:
+        lr = 2 * (1 - abs(beta)) * 10 ** rng.uniform(-3, 0)
+    else:
+        lr = 2 * (1 + beta) * rng.uniform(0.01, 1.1)
+    return p, lr, beta, gamma, tau
+
+
+def test_agrees_with_the_recurrence_everywhere():
+    """Over 600 random settings, t to 1e5: 1e-8 for |β| ≤ 0.9, 1e-6 beyond; and the estimates hold what they promise."""
+    rng = np.random.default_rng(1)
+    by_contour = deep = diverged = 0
+    for _ in range(600):
+        p, lr, beta, gamma, tau = draw(rng)
+        step = int(10 ** rng.uniform(0, 5))
+        found = contour.loss_at(p, step, lr=lr, momentum=beta, noise=gamma, tau=tau)
+        expected = stepped(p, lr, beta, gamma, tau, [step])[0] - np.log(2 * p.n)
+        error = abs(np.expm1(found.log_loss - expected))
+        allowed = (1e-8 if abs(beta) <= 0.9 else 1e-6) + 1e-13 * abs(expected)  # digits of the logarithm itself
+        assert error <= allowed, (p.n, lr, beta, gamma, tau, step, error)
+        assert error <= 20 * found.error + 1e-13 * abs(expected) + 1e-11, (
+            lr,
+            beta,
+            gamma,
+            tau,
+            step,
+            error,
+            found.error,
+        )
+        by_contour += contour.USED[int(found.method)] == "contour"
+        deep += expected - np.log(p.initial_loss) < np.log(1e-12)
+        diverged += expected > np.log(1e20 * p.initial_loss)
+    assert by_contour > 150
+    assert deep > 40
+    assert diverged > 50
+
+
+@pytest.mark.parametrize(
+    ("lr", "momentum", "noise", "tau"),
+    [(0.5, 0.0, 0.1, 1), (0.05, 0.95, 0.1, 1), (0.002, 0.99, 1.0, -1), (0.3, -0.9, 0.5, 0), (3.2, 0.9, 0.003, 1)],
+)
+def test_agrees_with_extended_precision(lr, momentum, noise, tau):
+    """Both ways of the theory, and the compiled regime, against eighty-bit floats."""
+    p = problem(40, 1.2, 2.0)
+    steps = [1, 7, 39, 40, 150, 1000, 4000]
+    expected = stepped(p, lr, momentum, noise, tau, steps, np.longdouble) - np.log(2 * p.n)
+    for method in ("auto", "recurrence"):
+        found = contour.loss_at(p, steps, lr=lr, momentum=momentum, noise=noise, tau=tau, method=method)
+        error = np.abs(np.expm1(found.log_loss - expected))
+        assert error.max() <= (1e-8 if abs(momentum) <= 0.9 else 1e-6)
+        assert (error <= 20 * found.error + 1e-13).all()
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.95, -0.6, 0.25])
+def test_noiseless_closed_form(momentum):
+    """Full batch: every mode by its two roots, overdamped, oscillating and critically damped, unstable ones too."""
+    lam = np.array([1.0, (1 - np.sqrt(abs(momentum))) ** 2 or 0.5, 0.3, 1e-2, 1e-5, 1e-12])
+    lam = np.sort(lam)[::-1] / lam.max()
+    for lr in (1.0, 2.0, 2 * (1 + momentum) * 1.05, (1 - np.sqrt(abs(momentum))) ** 2 or 0.1):
+        for a in np.eye(lam.size):
+            p = ss.QuadraticProblem(ss.Spectrum(lam), a + 1e-300)
+            steps = [0, 1, 2, 3, 10, 101, *([1000] if lr < 2 * (1 + momentum) else [])]
+            found = contour.loss_at(p, steps, lr=lr, momentum=momentum, noise=0.0, method="contour")
+            r, v, expected = np.longdouble(1), np.longdouble(0), []
+            x = np.longdouble(lr) * np.longdouble(lam[np.argmax(a)])
+            for t in range(1001):
+                if t in steps:
+                    expected.append(float(r**2) / (2 * p.n))
+                v = momentum * v - x * r
+                r = r + v
+            # relative to the envelope: an oscillating mode passes through zero
+            envelope = np.maximum.accumulate(np.array(expected)[::-1])[::-1]
+            assert (np.abs(found.loss - expected) <= 1e-9 * np.array(expected) + 1e-10 * envelope).all()
+
+
+def test_long_times_cost_nothing_and_follow_the_law():
+    """t = 1e14 in a spectrum of 1e5 modes is the power law of the noise-dominated phase, with its constant."""
+    p = problem(100_000, 3.0, 9.0)  # cut off after N^ν = 1e15 steps
+    lr, momentum, noise = 0.3, -0.1, 0.5
+    steps = np.array([1e8, 1e10, 1e12])
+    found = contour.loss_at(p, steps, lr=lr, momentum=momentum, noise=noise)
+    u = generating.noise_propagator_at_one(p.eigenvalues, lr, momentum, noise, 1.0)
+    v = generating.signal_at_one(p.eigenvalues, p.coefficients**2, lr, momentum, noise, 1.0)
+    a, nu = lr / (1 - momentum), 3.0
+    from scipy.special import gamma
+
+    law = v * noise * a**2 / nu * gamma(2 - 1 / nu) * (2 * a * steps) ** (1 / nu - 2) / (1 - u) ** 2 / (2 * p.n)
+    assert abs(found.loss / law - 1).max() < 2e-3
+    assert found.error.max() < 1e-7
+
+
+def test_a_mode_that_never_moves():
+    lam, a = np.array([1.0, 0.1, 0.0]), np.array([1.0, 1.0, 0.5])
+    p = ss.QuadraticProblem(ss.Spectrum(lam), a)
+    steps = [10, 100, 1000]
+    expected = [naive.diagonal(lam, a, [0.4] * t, [0.3] * t, [0.2] * t, 1.0)[-1].sum() / 6 for t in steps]
+    for method in ("auto", "contour"):
+        found = contour.loss_at(p, steps, lr=0.4, momentum=0.3, noise=0.2, method=method)
+        np.testing.assert_allclose(found.loss[1:], expected[1:], rtol=1e-9)
+    assert contour.rate(p, lr=0.4, momentum=0.3, noise=0.2) == 0.0
+
+
+def test_generating_functions_sum_the_loss():
+    """`s̃(z) = Σ s_t z^t`, and Ũ, Ṽ at 1 equal their own formulas and the general ones."""
+    p = problem(30, 1.3, 1.0)
+    c, z = p.coefficients**2, np.array([0.3, 0.9, 0.5 + 0.4j])
+    args = {"lr": 0.7, "momentum": 0.4, "noise": 0.1, "tau": -0.5}
+    s = 2 * p.n * contour.loss_at(p, np.arange(400), method="recurrence", **args).loss
+    found = generating.loss_transform(p.eigenvalues, c, z, **args)
+    np.testing.assert_allclose(found, [np.polynomial.polynomial.polyval(value, s) for value in z], rtol=1e-12)
+    u = generating.noise_propagator(p.eigenvalues, 1.0, **args)
+    np.testing.assert_allclose(generating.noise_propagator_at_one(p.eigenvalues, *args.values()), u, rtol=1e-12)
+    v = generating.signal_generator(p.eigenvalues, c, 1.0, **args)
+    np.testing.assert_allclose(generating.signal_at_one(p.eigenvalues, c, *args.values()), v, rtol=1e-12)
+
+
+def test_cells_broadcast():
+    p = problem(50, 1.5, 1.0)
+    lr, momentum = np.array([[0.1], [0.4], [0.9]]), np.array([0.0, 0.5])
+    found = contour.loss_at(p, [3, 300, 30_000], lr=lr, momentum=momentum, batch_size=5)
+    assert found.loss.shape == found.error.shape == found.method.shape == (3, 2, 3)
+    for i, j in np.ndindex(3, 2):
+        one = contour.loss_at(p, 300, lr=lr[i, 0], momentum=momentum[j], batch_size=5)
+        assert one.loss.shape == ()
+        np.testing.assert_allclose(found.loss[i, j, 1], one.loss, rtol=1e-9)
+    unsorted = contour.loss_at(p, [300, 3, 0], lr=0.1, momentum=0.5, batch_size=5)
+    np.testing.assert_allclose(unsorted.loss[:2], found.loss[0, 1, 1::-1], rtol=1e-9)
+    np.testing.assert_allclose(unsorted.loss[2], p.initial_loss, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("lr", "momentum", "noise"), [(0.9, 0.3, 1.0), (0.1, 0.3, 0.01), (2.2, 0.0, 0.0), (0.3, -0.4, 0.9)]
+)
+def test_rate_is_the_slope_of_the_logarithm(lr, momentum, noise):
+    p = problem(20, 1.2, 1.0)
+    found = contour.rate(p, lr=lr, momentum=momentum, noise=noise)
+    late = 4000 if found > -1e-3 else 40_000
+    log_s = stepped(p, lr, momentum, noise, 1.0, [late, 2 * late])
+    assert found == pytest.approx((log_s[1] - log_s[0]) / late, rel=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"lr": 0}, "lr"),
+        ({"lr": [0.1, -1]}, "lr"),
+        ({"lr": np.nan}, "lr"),
+        ({"momentum": 1.0}, "momentum"),
+        ({"momentum": [[0.0, -1.0]]}, "momentum"),
+        ({"noise": 1.5}, "noise"),
+        ({"noise": None}, "batch_size"),
+        ({"batch_size": 3}, "batch_size"),
+        ({"noise": None, "batch_size": 11}, "batch_size"),
+        ({"noise": None, "batch_size": [1.5]}, "batch_size"),
+        ({"steps": -1}, "steps"),
+        ({"steps": 1.5}, "steps"),
+        ({"steps": 1e16}, "steps"),
+        ({"steps": []}, "steps"),
+        ({"method": "magic"}, "method"),
+        ({"tau": np.inf}, "tau"),
+    ],
+)
+def test_bad_input_is_named(change, named):
+    args = {"steps": 10, "lr": 0.1, "noise": 0.1, **change}
+    with pytest.raises(ss.InputError, match=named):
+        contour.loss_at(problem(10, 1.5, 1.0), args.pop("steps"), **args)
+    with pytest.raises(ss.InputError, match="schedule"):
+        contour.loss_curve(problem(10, 1.5, 1.0), ss.SGD.jacobi(0.1, 0.5, 0.5), 10)
