@@ -84,7 +84,7 @@ def test_agrees_with_the_recurrence_everywhere():
         diverged += expected > np.log(1e20 * p.initial_loss)
     assert by_contour > 150
     assert deep > 40
-    assert diverged > 50
+    assert diverged > 40
 
 
 @pytest.mark.parametrize(

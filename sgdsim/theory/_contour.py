@@ -98,6 +98,26 @@ def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
     return high
 
 
+@numba.njit(**_OPTIONS, parallel=True)
+def all_critical(eigenvalues, weights, beta, gamma, g):
+    """The learning rate at which Ũ(1) = 1, or 2(1+β), of every cell; eigenvalues > 0."""
+    out = np.empty(beta.size)
+    for i in numba.prange(beta.size):
+        top = 2.0 * (1.0 + beta[i])
+        if gamma[i] == 0.0 or _gap(eigenvalues, weights, eigenvalues.size, top, beta[i], gamma[i], g[i], 0.0) > 0.0:
+            out[i] = top
+            continue
+        low, high = 0.0, top
+        while high - low > 4e-16 * high:
+            middle = 0.5 * (low + high)
+            if _gap(eigenvalues, weights, eigenvalues.size, middle, beta[i], gamma[i], g[i], 0.0) > 0.0:
+                low = middle
+            else:
+                high = middle
+        out[i] = low
+    return out
+
+
 @numba.njit(**_OPTIONS, fastmath=_FAST)
 def _complex_sums(eigenvalues, weights, c, a, b):
     """Σ wλ²/S, Σ wλ²S'/S², Σ c/S, Σ cλ/S, Σ cS'/S², Σ cλS'/S² for `S = Σ_i a_i λ^i`, `S' = Σ_i b_i λ^i`."""

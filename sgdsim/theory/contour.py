@@ -1,9 +1,10 @@
 """The loss of the spectral-diagonal regime at any time, without stepping there.
 
-`s_t` is a Cauchy integral of `s̃(z) = Ṽ/(1 − zŨ)`. With `z = e^{−σ}` the singularities lie on the real σ-axis left of σ₁,
-the root of `zŨ(z) = 1` (or the slowest mode's own rate), and, with momentum, in a cluster at `Re σ = log|β|`. A hyperbola
-around them (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341) with 16 nodes gives `s_t` to about twelve digits at a
-cost that does not depend on t. Where the cluster has not died out yet, or few digits are left, the recurrence is used.
+`s_t` is a Cauchy integral of `s̃(z) = Ṽ/(1 − zŨ)`. With `z = e^{−σ}` the singularities lie on the real σ-axis left of
+σ₁, the root of `zŨ(z) = 1` (or the slowest mode's own rate), and, with momentum, in a cluster at `Re σ = log|β|`. A
+hyperbola around them (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341) with 16 nodes gives `s_t` to about twelve
+digits at a cost that does not depend on t. Where the cluster has not died out yet, or few digits are left, it steps
+there by the recurrence.
 """
 
 from __future__ import annotations
@@ -96,7 +97,7 @@ def loss_at(
 def loss_curve(
     problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | int, *, tau: float = 1.0, method: str = "auto"
 ) -> LossValues:
-    """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs, which have no generating function."""
+    """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs: they have no generating function."""
     if not sgd.is_constant or sgd.sampling == RESHUFFLE:
         raise InputError(
             "contour: expected constant hyperparameters and independent batches, got a schedule or reshuffle"

@@ -1,14 +1,20 @@
-"""Is a run stable? Three levels: full batch, spectral-diagonal, and exact at finite N."""
+"""Is a run stable, and up to which learning rate? Three levels: full batch, spectral-diagonal, exact at finite N."""
 
 from __future__ import annotations
 
-import numpy as np
+import math
 
-from sgdsim.checks import InputError
+import numpy as np
+import scipy.optimize
+
+from sgdsim.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.sampling import RESHUFFLE
 from sgdsim.sgd import SGD
+from sgdsim.theory import _contour, _renewal
 from sgdsim.theory.generating import noise_propagator_at_one
+
+LEVELS = ("full-batch", "spectral-diagonal", "exact")
 
 
 def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
@@ -29,58 +35,166 @@ def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
 def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> bool:
     """Whether the loss of the spectral-diagonal regime converges: `Ũ(1) < 1` ([VKY] thm. 1), with `S > 0` on (0, 1).
 
-    `S > 0` holds for `x < 2(1+β)` if `0 ≤ γτ ≤ 1`, and iff `x((1−g) − β(1+g)) < 2(1−β²)` if `−1 ≤ g = γτ < 0`.
+    `S > 0` holds for `x < 2(1+β)` if `0 ≤ γτ ≤ 1`, and iff `x((1−g) − β(1+g)) < 2(1−β²)` if `g = γτ < 0`.
 
     Raises
     ------
-    InputError : γτ outside [−1, 1], where neither is proved; schedules or reshuffled epochs.
+    InputError : γτ > 1, where nothing is proved; schedules or reshuffled epochs.
     """
     lr, momentum, noise = _constants(problem, sgd)
     g = noise * tau
-    if abs(g) > 1:
-        raise InputError(f"stability: expected γτ from -1 to 1, where the criterion is proved; got {g:g}")
+    if g > 1:
+        raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {g:g}")
     if not full_batch_is_stable(problem, sgd) or lr * ((1 - g) - momentum * (1 + g)) >= 2 * (1 - momentum**2):
         return False
-    return noise_propagator_at_one(problem.eigenvalues, lr, momentum, noise, tau) < 1
+    counts = problem.multiplicity
+    return bool(noise_propagator_at_one(problem.eigenvalues, lr, momentum, noise, tau, counts) < 1)
 
 
-def averaged_radius(
-    problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1e-4, max_iterations: int = 200
+def max_lr(
+    problem: QuadraticProblem, sgd: SGD, level: str = "spectral-diagonal", *, tau: float = 1.0, tolerance: float = 1e-7
 ) -> float:
+    """The learning rate (in units of 1/λ_max) below which the loss converges; `sgd.lr` itself is not looked at.
+
+    Parameters
+    ----------
+    level : "full-batch", `2(1+β)`: what the mean obeys. "spectral-diagonal", `Ũ(1) = 1` ([VKY] thm. 1) with closure τ.
+        "exact": mean-square stability of the batch-averaged regime at this N and in this eigenbasis (`averaged_radius`
+        equal to 1); needs eigenvectors and products of N × N matrices.
+    tau : closure of the spectral-diagonal level. For γτ > 1 the criterion is necessary only.
+    tolerance : relative, of the exact level.
+
+    Raises
+    ------
+    InputError : schedules or reshuffled epochs, an unknown level, no eigenvectors for the exact level.
+    """
+    choice("level", level, LEVELS)
+    _, momentum, noise = _constants(problem, sgd)
+    if level == "full-batch":
+        return 2 * (1 + momentum)
+    if level == "spectral-diagonal":
+        return float(diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=number("tau", tau)))
+    return _exact_max_lr(problem, momentum, noise, tolerance)
+
+
+def diagonal_max_lr(
+    problem: QuadraticProblem,
+    *,
+    momentum: np.ndarray | float,
+    noise: np.ndarray | float,
+    tau: np.ndarray | float = 1.0,
+) -> np.ndarray:
+    """`max_lr` of the spectral-diagonal level for all cells of the broadcast β, γ and τ; in their shape.
+
+    Ũ(1) grows with α and every denominator falls, so there is one threshold; it is `2(1+β)` at most.
+    """
+    beta, gamma, tau = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (momentum, noise, tau)))
+    if not (np.abs(beta) < 1).all() or not ((gamma >= 0) & (gamma <= 1)).all():
+        raise InputError("stability: expected |momentum| < 1 and noise from 0 to 1")
+    moving = problem.eigenvalues > 0
+    lam = problem.eigenvalues[moving]
+    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moving]
+    cells = (np.ascontiguousarray(v.ravel()) for v in (beta, gamma, gamma * tau))
+    return _contour.all_critical(lam, counts, *cells).reshape(beta.shape)[()]
+
+
+def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
+    """λ_crit, the root of `Σ_k λ_k/(λ_crit + τλ_k) = 1` ([VKY] sec. 4): as β → 1 stable iff `α_eff < 2/(γλ_crit)`.
+
+    0 where noise alone cannot destabilise (Σ_k 1/τ ≤ 1, as for a single mode with τ = 1).
+    """
+    moving = problem.eigenvalues > 0
+    lam = problem.eigenvalues[moving]
+    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moving]
+    tau = number("tau", tau)
+
+    def excess(value: float) -> float:
+        return float(np.sum(counts * lam / (value + tau * lam))) - 1
+
+    if tau > 0 and np.sum(counts) / tau <= 1:
+        return 0.0
+    low = max(-tau, 0.0) * (1 + 1e-15) + 1e-300  # the pole of the first mode for τ < 0
+    high = float(np.sum(counts * lam)) + abs(tau)
+    return float(scipy.optimize.brentq(excess, low, high, xtol=1e-300, rtol=1e-14))
+
+
+class _Renewal:
+    """The renewal operator M of the exact averaged regime, `D ↦ Σ M D` summed over time; never formed."""
+
+    def __init__(self, problem: QuadraticProblem, momentum: float, noise: float) -> None:
+        moving = problem.eigenvalues > 0  # a mode with λ = 0 neither moves nor makes noise
+        self.lam, self.u = problem.eigenvalues[moving], np.ascontiguousarray(problem.eigenvectors[:, moving])
+        self.n, self.beta, self.gamma = problem.n, momentum, noise
+        self.v = np.full(problem.n, problem.n**-0.5)
+
+    def radius(self, lr: float, tolerance: float, max_iterations: int = 300) -> float:
+        """ρ(M) by power iteration from where the last one ended; M is symmetric with entries ≥ 0."""
+        x = lr * self.lam
+        for _ in range(max_iterations):
+            inner = self._inner()
+            _renewal.weigh(inner, x, self.beta, self.gamma, self.n)
+            image = np.einsum("ik,ik->i", self.u @ inner, self.u)
+            radius = float(self.v @ image)
+            # Rayleigh's quotient errs by the square of the residual.
+            residual = float(np.linalg.norm(image - radius * self.v)) / abs(radius)
+            image = np.maximum(image, 0.0)
+            self.v = image / np.linalg.norm(image)
+            if residual**2 <= tolerance:
+                break
+        return radius
+
+    def _inner(self) -> np.ndarray:
+        """`Uᵀ diag(v) U`."""
+        scaled = self.u * np.sqrt(self.v)[:, None]
+        return scaled.T @ scaled
+
+    def root(self, low: float, high: float) -> float:
+        """Where `vᵀMv = 1` for the present v: with U's part fixed, α enters the pair weights only."""
+        inner = self._inner()
+
+        def excess(log_lr: float) -> float:
+            return math.log(_renewal.weighted_square(inner, math.exp(log_lr) * self.lam, self.beta, self.gamma, self.n))
+
+        if excess(math.log(high)) <= 0:
+            return high
+        while excess(math.log(low)) > 0:
+            low *= 0.1
+        return math.exp(scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-12))
+
+
+def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1e-8) -> float:
     """Spectral radius ρ(M) of the renewal operator of the exact averaged regime; mean-square stable iff ρ < 1.
 
     The variances `D_i = E r_i²` of the batch-averaged regime obey a renewal equation with total kernel
     `M_ij = γα²N Σ_kl U_ik U_jk U_il U_jl λ_k λ_l R_kl` (compare Mulayoff & Michaeli, arXiv:2306.07850). M is not
-    formed: a power iteration costs two products of N × N matrices. `R_kl = T/(1 + γ x_k x_l T)` with
-    `T = (1−β²) / ((1−β²)² − (1+β²) a_k a_l + β(a_k² + a_l²))`, `a = 1 + β − x`: the sum over time of the product of
-    the two modes' impulse responses, with the noise's own −γ K̂CK̂ part taken into account.
+    formed: a power iteration costs two products of N × N matrices. R_kl is the sum over time of the product of the two
+    modes' impulse responses, with the noise's own −γ K̂CK̂ part taken into account.
 
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
-    lr, beta, noise = _constants(problem, sgd)
+    lr, momentum, noise = _constants(problem, sgd)
     if not full_batch_is_stable(problem, sgd):
-        return float("inf")
+        return math.inf
     if noise == 0:
         return 0.0
-    x, u = lr * problem.eigenvalues, problem.eigenvectors
-    moving = x > 0  # a mode with λ = 0 neither moves nor makes noise
-    x, u = x[moving], u[:, moving]
-    products = np.outer(x, x)
-    # The denominator of T, expanded in x: the constant terms cancel, and rounding must not bring them back for x → 0.
-    pair = (1 + beta) * (1 - beta) ** 2 * np.add.outer(x, x)
-    pair += beta * np.add.outer(x**2, x**2) - (1 + beta**2) * products
-    # γN·x_k x_l·R_kl
-    weight = noise * problem.n * products * (1 - beta**2) / (pair + noise * products * (1 - beta**2))
-    v, radius = np.full(problem.n, problem.n**-0.5), 0.0
-    for _ in range(max_iterations):
-        scaled = u * np.sqrt(v)[:, None]
-        inner = (scaled.T @ scaled) * weight
-        image = np.maximum(np.einsum("ik,ik->i", u @ inner, u), 0.0)
-        previous, radius = radius, float(np.linalg.norm(image))
-        v = image / radius
-        if abs(radius - previous) <= tolerance * radius:
+    return _Renewal(problem, momentum, noise).radius(lr, tolerance)
+
+
+def _exact_max_lr(problem: QuadraticProblem, momentum: float, noise: float, tolerance: float) -> float:
+    top = 2 * (1 + momentum) * (1 - 1e-12)
+    if noise == 0:
+        return 2 * (1 + momentum)
+    work = _Renewal(problem, momentum, noise)
+    lr = min(float(diagonal_max_lr(problem, momentum=momentum, noise=noise)), 0.9 * top)
+    for _ in range(100):
+        # A few steps towards the eigenvector at this α, then the α at which its quotient is 1: errors are squared.
+        work.radius(lr, 1e-6, max_iterations=4)
+        before, lr = lr, work.root(lr * 0.1, top)
+        if abs(lr - before) <= 0.1 * tolerance * lr:
             break
-    return radius
+    if abs(math.log(work.radius(lr, 1e-14))) > 10 * tolerance and lr < top:
+        lr = work.root(lr * 0.1, top)
+    return lr if lr < top else 2 * (1 + momentum)
 
 
 def averaged_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:

@@ -1,0 +1,210 @@
+"""The best learning rate and momentum for a batch size: for a horizon, or for the constant of the asymptotic law.
+
+On the true spectrum, with the loss at the horizon from the contour evaluator: no power law has to hold.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import scipy.optimize
+
+from sgdsim.checks import InputError, integer, number
+from sgdsim.problem import QuadraticProblem
+from sgdsim.sampling import WITHOUT_REPLACEMENT
+from sgdsim.sgd import noise_factor
+from sgdsim.spectrum import Spectrum
+from sgdsim.theory import contour, power_law, stability
+
+_MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
+_FRACTIONS = np.linspace(0.02, 0.99, 25)  # of the largest stable learning rate
+
+
+@dataclass(frozen=True)
+class Optimum:
+    """The best (α, β) found and how much it is worth.
+
+    Parameters
+    ----------
+    lr, momentum : the optimum; `max_lr` is the largest stable learning rate at that momentum.
+    loss : `L` at the horizon there; with no horizon the constant of the asymptotic law `L ≈ loss · t^{−exponent}`.
+    plain_lr, plain_loss : the best without momentum.
+    gain : 1 − loss/plain_loss, what momentum of the best sign and size brings.
+    horizon : steps, or None.
+    exponent : of the law, where there is no horizon.
+    """
+
+    lr: float
+    momentum: float
+    max_lr: float
+    loss: float
+    plain_lr: float
+    plain_loss: float
+    horizon: float | None
+    exponent: float | None = None
+
+    @property
+    def gain(self) -> float:
+        """Relative gain over the best run without momentum."""
+        return 1 - self.loss / self.plain_loss
+
+    @property
+    def negative_momentum(self) -> bool:
+        """Whether the optimum has momentum below zero."""
+        return self.momentum < 0
+
+
+def best(
+    problem: QuadraticProblem,
+    *,
+    batch_size: int | None = None,
+    noise: float | None = None,
+    horizon: float | None = None,
+    tau: float = 1.0,
+    sampling: str = WITHOUT_REPLACEMENT,
+    law: power_law.PowerLaw | None = None,
+) -> Optimum:
+    """The (α, β) with the least loss after `horizon` steps (spectral-diagonal theory), or with the least asymptotic
+    constant if `horizon` is None (the law is then `law`, or `PowerLaw.of(problem)`).
+
+    A grid over the whole stable region of a thinned spectrum finds the basin, Nelder–Mead on the full one the minimum.
+
+    Raises
+    ------
+    InputError : both or neither of batch_size and noise, horizon < 1, or no phase with a law (horizon None).
+    """
+    if (batch_size is None) == (noise is None):
+        raise InputError("batch_size, noise: expected exactly one of them")
+    if noise is None:
+        size = integer("batch_size", batch_size, minimum=1)
+        if sampling == WITHOUT_REPLACEMENT and size > problem.n:
+            raise InputError(f"batch_size: expected an integer from 1 to {problem.n} (training points), got {size}")
+        noise = float(noise_factor(problem.n, size, sampling))
+    gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau)
+    law = power_law.PowerLaw.of(problem) if horizon is None and law is None else law
+    sketch = _sketch(problem)
+    value, _ = _objective(sketch, gamma, tau, horizon, law)
+    top = stability.diagonal_max_lr(sketch, momentum=_MOMENTA, noise=gamma, tau=tau)
+    table = value(_FRACTIONS * top[:, None], _MOMENTA[:, None] + 0 * _FRACTIONS)
+    i, k = np.unravel_index(np.nanargmin(table), table.shape)
+    point, size = np.array([_spread(_FRACTIONS[k]), math.log(1 - _MOMENTA[i])]), 0.3
+    for spectrum, tolerance in ((sketch, 1e-4), (problem, 1e-6)):
+        value, exponent = _objective(spectrum, gamma, tau, horizon, law)
+        point, log_loss = _descend(spectrum, value, gamma, tau, point, size, tolerance)
+        size = 0.02
+    beta = 1 - math.exp(point[1])
+    limit, plain_limit = stability.diagonal_max_lr(problem, momentum=np.array([beta, 0.0]), noise=gamma, tau=tau)
+    plain_lr, plain = best_lr(value, 0.0, float(plain_limit))
+    lr = _squash(point[0]) * limit
+    if plain < log_loss:
+        lr, beta, limit, log_loss = plain_lr, 0.0, plain_limit, plain
+    return Optimum(float(lr), beta, float(limit), math.exp(log_loss), plain_lr, math.exp(plain), horizon, exponent)
+
+
+def _descend(
+    problem: QuadraticProblem, value, gamma: float, tau: float, start: np.ndarray, size: float, tolerance: float
+) -> tuple[np.ndarray, float]:
+    """Nelder–Mead from `start` = (logit of α over its threshold, log(1 − β)); the point found, and its value."""
+
+    def at(point: np.ndarray) -> float:
+        beta = 1 - math.exp(min(point[1], 1.0))
+        if not -1 < beta < 1:
+            return math.inf
+        limit = stability.diagonal_max_lr(problem, momentum=beta, noise=gamma, tau=tau)
+        return float(value(_squash(point[0]) * limit, beta))
+
+    found = scipy.optimize.minimize(
+        at, start, method="Nelder-Mead",
+        options={
+            "initial_simplex": start + size * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.5]]),
+            "xatol": tolerance, "fatol": tolerance**2, "maxfev": 200,
+        },
+    )  # fmt: skip
+    return found.x, float(found.fun)
+
+
+def _sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> QuadraticProblem:
+    """The problem with runs of neighbouring eigenvalues beyond the first `exact` merged: to find the basin quickly."""
+    if problem.eigenvalues.size <= 4 * exact:
+        return problem
+    edges = np.unique(np.geomspace(exact, problem.eigenvalues.size, int(math.log(problem.n / exact) / math.log(ratio))))
+    starts = np.unique(np.concatenate([np.arange(exact), edges[:-1].astype(int)]))
+    counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+    merged = np.add.reduceat(counts, starts)
+    sizes = np.diff(np.append(starts, counts.size))
+    eigenvalues = np.add.reduceat(problem.eigenvalues, starts) / sizes
+    c = np.add.reduceat(problem.coefficients**2, starts)
+    return QuadraticProblem(Spectrum(eigenvalues, multiplicity=merged), np.sqrt(c), description=problem.description)
+
+
+def best_lr(value: Callable[[np.ndarray, float], np.ndarray], beta: float, limit: float) -> tuple[float, float]:
+    """The learning rate below `limit` with the least `value(lr, beta)`, and that value."""
+    grid = limit * _FRACTIONS
+    k = int(np.nanargmin(value(grid, beta)))
+    ends = (grid[k - 1] if k else grid[0] * 1e-3, grid[k + 1] if k + 1 < grid.size else limit * (1 - 1e-9))
+    found = scipy.optimize.minimize_scalar(
+        lambda lr: float(value(lr, beta)), bounds=ends, method="bounded", options={"xatol": 1e-9 * limit}
+    )
+    return float(found.x), float(found.fun)
+
+
+def best_momentum(
+    problem: QuadraticProblem, lr: float, *, noise: float, horizon: float, tau: float = 1.0
+) -> tuple[float, float]:
+    """The momentum with the least loss at the horizon at a given learning rate, and that loss ([VKY] fig. 5)."""
+    value, _ = _objective(problem, noise, tau, horizon, None)
+    grid = np.linspace(-0.98, 0.98, 99)
+    with np.errstate(invalid="ignore"):
+        k = int(np.nanargmin(value(np.full(grid.size, lr), grid)))
+    found = scipy.optimize.minimize_scalar(
+        lambda beta: float(value(lr, beta)), bounds=(grid[max(k - 1, 0)], grid[min(k + 1, 98)]), method="bounded",
+        options={"xatol": 1e-9},
+    )  # fmt: skip
+    return float(found.x), math.exp(float(found.fun))
+
+
+def _objective(problem: QuadraticProblem, gamma: float, tau: float, horizon: float | None, law):
+    """log of what is minimised, as a function of (α, β), and the exponent of the law where there is no horizon."""
+    if horizon is not None:
+        horizon = number("horizon", horizon, minimum=1.0)
+
+        def at_horizon(lr, beta):
+            return contour.loss_at(problem, int(horizon), lr=lr, momentum=beta, noise=gamma, tau=tau).log_loss
+
+        return at_horizon, None
+    law = power_law.PowerLaw.of(problem) if law is None else law
+    phase = power_law.phase(law.nu, law.zeta) if gamma > 0 else power_law.SIGNAL
+    if phase not in (power_law.SIGNAL, power_law.NOISE):
+        raise InputError(f"horizon: expected a number of steps, as ν = {law.nu:g} has no asymptotic law ({phase})")
+    noisy = phase == power_law.NOISE
+
+    def constant(lr, beta):
+        with np.errstate(invalid="ignore", divide="ignore"):
+            pair = power_law.constants(problem, law, lr=lr, momentum=beta, noise=gamma, tau=tau)
+            return np.log(pair[noisy])
+
+    return constant, (2 - 1 / law.nu if noisy else law.zeta)
+
+
+def _squash(u: float) -> float:
+    return 1 / (1 + math.exp(-u))
+
+
+def _spread(fraction: float) -> float:
+    return math.log(fraction / (1 - fraction))
+
+
+def negative_momentum_helps(problem: QuadraticProblem, nu: float) -> bool:
+    """The condition `Σλ_k Σc_k > ((ν−1)/ν) Σλ_k² Σ(c_k/λ_k)` for β* < 0 in the noise-dominated phase.
+
+    Leading order for small αλ (`sgdsim.theory.derive`; [VKY] eq. 91 in weight-space coefficients c_k/λ_k). `best` needs
+    no such limit.
+    """
+    lam, c = problem.eigenvalues, problem.coefficients**2
+    moving = lam > 0
+    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity
+    left = np.sum(counts * lam) * np.sum(c)
+    return bool(left > (nu - 1) / nu * np.sum(counts * lam**2) * np.sum(c[moving] / lam[moving]))

@@ -1,0 +1,226 @@
+"""Power-law spectra: which phase, how fast the loss falls, with which constant, and from when to when ([VKY] sec. 4–5).
+
+`λ_k ~ Λk^{−ν}`, `Σ_{l≥k} c_l ~ Ak^{−κ}`, `ζ = κ/ν`, `α_eff = α/(1−β)`. The constants come from expanding Ũ and Ṽ near
+z = 1 (`sgdsim.theory.derive`); Ũ(1) and Ṽ(1) are those of the spectrum at hand.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim import fits
+from sgdsim.checks import InputError, number
+from sgdsim.problem import QuadraticProblem
+from sgdsim.sgd import SGD
+from sgdsim.theory import contour, generating, stability
+
+SIGNAL, NOISE = "signal-dominated", "noise-dominated"
+EVENTUAL, IMMEDIATE = "eventual divergence", "immediate divergence"
+PHASES = (SIGNAL, NOISE, EVENTUAL, IMMEDIATE)
+
+
+@dataclass(frozen=True)
+class PowerLaw:
+    """`λ_k ≈ Λk^{−ν}` and `Σ_{l≥k} c_l ≈ Ak^{−κ}`, all > 0."""
+
+    nu: float
+    kappa: float
+    Lambda: float = 1.0
+    A: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("nu", "kappa", "Lambda", "A"):
+            if number(name, getattr(self, name)) <= 0:
+                raise InputError(f"{name}: expected a number > 0, got {getattr(self, name)}")
+
+    @property
+    def zeta(self) -> float:
+        """ζ = κ/ν, the exponent of full-batch decay."""
+        return self.kappa / self.nu
+
+    @classmethod
+    def of(cls, problem: QuadraticProblem) -> PowerLaw:
+        """The law a synthetic problem was made with, else the one fitted (`sgdsim.fit_power_law`).
+
+        Raises InputError for a spectrum that is too short or has no tail to fit.
+        """
+        made = problem.description
+        if made.get("kind") == "power_law" and not made.get("lambda_min"):
+            nu, kappa = float(made["nu"]), float(made["kappa"])
+            return cls(nu, kappa, 1.0, 1.0 / (kappa * np.sum(np.arange(1, problem.n + 1.0) ** (-kappa - 1))))
+        fit = fits.fit_power_law(problem)
+        if fit.kappa is None or fit.A is None or not (fit.nu.value > 0 and fit.kappa.value > 0):
+            raise InputError("spectrum: expected eigenvalues and c_k that fall with k, to fit a power law; got others")
+        return cls(fit.nu.value, fit.kappa.value, fit.Lambda.value, fit.A.value)
+
+
+def phase(nu: float | np.ndarray, zeta: float | np.ndarray) -> str | np.ndarray:
+    """The phase of mini-batch SGD on an infinite power-law spectrum ([VKY] fig. 2), one of `PHASES`.
+
+    ν ≤ 1/2 diverges at once, 1/2 < ν ≤ 1 eventually (Σλ_k = ∞ whatever the learning rate); beyond that the initial
+    error decides the late loss if `ζ < 2 − 1/ν`, else the sampling noise does.
+    """
+    nu, zeta = np.asarray(nu, dtype=np.float64), np.asarray(zeta, dtype=np.float64)
+    if not ((nu > 0).all() and (zeta > 0).all()):
+        raise InputError("phase: expected nu > 0 and zeta > 0")
+    late = np.where(zeta < 2 - 1 / nu, SIGNAL, NOISE)
+    found = np.where(nu <= 0.5, IMMEDIATE, np.where(nu <= 1, EVENTUAL, late))
+    return str(found) if found.ndim == 0 else found
+
+
+def exponent(nu: float | np.ndarray, zeta: float | np.ndarray) -> np.ndarray | float:
+    """ξ of `L ∝ t^{−ξ}` at constant learning rate: `min(ζ, 2 − 1/ν)`; NaN in the divergent phases."""
+    nu, zeta = np.asarray(nu, dtype=np.float64), np.asarray(zeta, dtype=np.float64)
+    return np.where(nu > 1, np.minimum(zeta, 2 - 1 / nu), np.nan)[()]
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """What theory says about one run: `L_t ≈ constant · t^{−exponent}` for t in `window`.
+
+    Parameters
+    ----------
+    phase : one of `PHASES` (without noise always signal-dominated), of the infinite spectrum.
+    stable : whether the loss of this finite spectrum converges (spectral-diagonal level).
+    exponent, constant : of the law in `phase`, of the loss `L = s/(2N)`; None where nothing converges.
+    signal, noise : (exponent, constant) of either contribution; None where it has no law of its own.
+    crossover : t at which the two contributions are equal; None where one is larger from the first step to the cutoff.
+    cutoff : t beyond which the finite spectrum falls exponentially, `1/|σ₁|`; infinite if a mode never moves.
+    rate : σ₁ of `L ~ e^{σ₁t}`, t → ∞ (positive: growth).
+    window : (first, last) t at which the law is within `within` of the exact curve, or None.
+    within : relative deviation allowed in the window.
+    steps, loss : the exact curve, (T,) each; `law` beside it.
+    """
+
+    phase: str
+    stable: bool
+    exponent: float | None
+    constant: float | None
+    signal: tuple[float, float] | None
+    noise: tuple[float, float] | None
+    crossover: float | None
+    cutoff: float | None
+    rate: float
+    window: tuple[float, float] | None
+    within: float
+    steps: np.ndarray
+    loss: np.ndarray
+
+    @property
+    def law(self) -> np.ndarray:
+        """`constant · t^{−exponent}` at `steps`, (T,); NaN where there is no law."""
+        if self.exponent is None or self.constant is None:
+            return np.full(self.steps.shape, np.nan)
+        return self.constant * self.steps**-self.exponent
+
+
+def constants(
+    problem: QuadraticProblem,
+    law: PowerLaw,
+    *,
+    lr: np.ndarray | float,
+    momentum: np.ndarray | float = 0.0,
+    noise: np.ndarray | float,
+    tau: np.ndarray | float = 1.0,
+) -> tuple[np.ndarray, np.ndarray]:
+    """The constants of both contributions to `L_t = s_t/(2N)`, broadcast over α, β, γ, τ:
+
+    signal `A Γ(ζ+1)(2α_effΛ)^{−ζ}/(1−Ũ(1))` of t^{−ζ};
+    noise `Ṽ(1)γα_eff²Λ^{1/ν}ν^{−1}Γ(2−1/ν)(2α_eff)^{1/ν−2}/(1−Ũ(1))²` of t^{1/ν−2}.
+    Only meaningful below the stability threshold, Ũ(1) < 1, and the second for ν > 1/2.
+    """
+    lam, c = problem.eigenvalues, problem.coefficients**2
+    u = generating.noise_propagator_at_one(lam, lr, momentum, noise, tau, problem.multiplicity)
+    v = generating.signal_at_one(lam, c, lr, momentum, noise, tau)
+    a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
+    signal = law.A * math.gamma(zeta + 1) * (2 * a * law.Lambda) ** -zeta / (1 - u)
+    loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * math.gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
+    return signal / (2 * problem.n), loud / (2 * problem.n)
+
+
+def predict(
+    problem: QuadraticProblem,
+    sgd: SGD,
+    law: PowerLaw | None = None,
+    *,
+    tau: float = 1.0,
+    horizon: float = 1e12,
+    within: float = 0.1,
+) -> Prediction:
+    """Phase, exponent, constant and time window of the decay, with the exact curve beside it.
+
+    Parameters
+    ----------
+    law : the power law of the spectrum; None: `PowerLaw.of(problem)`.
+    horizon : last step of the exact curve (it stops sooner, after the exponential cut-off).
+    within : relative deviation from the exact curve that the window allows.
+
+    Raises
+    ------
+    InputError : schedules or reshuffled epochs, or a spectrum without a power law.
+    """
+    law = PowerLaw.of(problem) if law is None else law
+    lr, beta, gamma = stability._constants(problem, sgd)
+    hyper = {"lr": lr, "momentum": beta, "noise": gamma, "tau": tau}
+    at_threshold = stability.max_lr(problem, sgd, tau=tau)
+    stable = lr < at_threshold
+    rate = float(contour.rate(problem, **hyper))
+    name = phase(law.nu, law.zeta) if gamma > 0 else SIGNAL
+    end = min(number("horizon", horizon, minimum=10), max(40 / abs(rate), 100.0) if rate else horizon)
+    steps = np.unique(np.geomspace(1, end, 241).round())
+    loss = contour.loss_at(problem, steps, **hyper).loss
+    signal = noise = crossover = best = None
+    # Where the infinite spectrum diverges a finite one may be stable; there is no law then, only the exact curve.
+    if stable and name in (SIGNAL, NOISE):
+        first, second = constants(problem, law, **hyper)
+        signal = (law.zeta, float(first))
+        # Below ζ = 1 the sum Ṽ(1) belongs to the cut-off: noise only repeats the signal's law.
+        if gamma > 0 and law.zeta > 1:
+            noise = (2 - 1 / law.nu, float(second))
+            crossover = _crossing(signal, noise, 1 / abs(rate) if rate else math.inf)
+        best = {SIGNAL: signal, NOISE: noise}.get(name)
+    window = None
+    if best is not None:
+        with np.errstate(divide="ignore", over="ignore"):
+            close = np.abs(best[1] * steps ** -best[0] / loss - 1) <= within
+        window = _longest(steps, close)
+    return Prediction(
+        name, bool(stable), *(best or (None, None)), signal, noise, crossover,
+        1 / abs(rate) if stable and rate else None if not stable else math.inf, rate, window, within, steps, loss,
+    )  # fmt: skip
+
+
+def _crossing(signal: tuple[float, float], noise: tuple[float, float], last: float) -> float | None:
+    """Where two power laws meet, if that is between 1 and `last`."""
+    if signal[0] == noise[0]:
+        return None
+    log_t = math.log(signal[1] / noise[1]) / (signal[0] - noise[0])
+    return math.exp(log_t) if 0 < log_t < math.log(last) else None
+
+
+def _longest(steps: np.ndarray, good: np.ndarray) -> tuple[float, float] | None:
+    """The longest run (in log t) of steps that are good."""
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(int), [0]])))
+    runs = [(steps[low], steps[high - 1]) for low, high in zip(edges[::2], edges[1::2], strict=True)]
+    runs = [(float(low), float(high)) for low, high in runs if high > low]
+    return max(runs, key=lambda run: run[1] / run[0], default=None)
+
+
+def budget(problem: QuadraticProblem, law: PowerLaw, noise: float) -> tuple[float, float, float]:
+    """Budget independence in the signal-dominated phase: best α_eff at small batch, and its law in `t/γ`.
+
+    For small α, `Ũ(1) ≈ γα_effΣλ_k/2`; minimising `α_eff^{−ζ}/(1−Ũ(1))` gives `α_eff = 2ζ/((1+ζ)γΣλ)`, proportional to
+    b while γ ≈ 1/b, and then `L = constant · (t/γ)^{−ζ}`: t and b enter through the budget t·b only.
+
+    Returns (α_eff, constant, ζ). Raises InputError outside the signal-dominated phase or for γ = 0.
+    """
+    if phase(law.nu, law.zeta) != SIGNAL or not noise > 0:
+        raise InputError("budget: expected the signal-dominated phase and noise > 0")
+    counts = 1.0 if problem.multiplicity is None else problem.multiplicity
+    total, zeta = float(np.sum(counts * problem.eigenvalues)), law.zeta
+    scaled = 2 * zeta / ((1 + zeta) * total)  # γ α_eff
+    constant = law.A * math.gamma(zeta + 1) * (2 * scaled * law.Lambda) ** -zeta * (1 + zeta) / (2 * problem.n)
+    return scaled / noise, constant, zeta
