@@ -296,6 +296,8 @@ def _inputs(problem: Any, coefficients: Any) -> tuple[Spectrum, np.ndarray | Non
         spectrum = problem
     else:
         raise InputError(f"problem: expected a problem or a Spectrum, got {type(problem).__name__}")
+    if spectrum.multiplicity is not None:
+        raise InputError("spectrum: expected every eigenvalue by itself, got modes with a multiplicity")
     if coefficients is not None:
         coefficients = array("coefficients", coefficients, ndim=1, shape=(spectrum.n,))
         if not coefficients.any():

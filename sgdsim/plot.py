@@ -31,6 +31,7 @@ from sgdsim.checks import InputError, array, choice
 from sgdsim.plot_style import PALETTE, regime_style, style
 from sgdsim.results import replacing
 from sgdsim.sampling import WITHOUT_REPLACEMENT
+from sgdsim.spectrum import Spectrum
 
 if TYPE_CHECKING:
     from sgdsim.fits import PowerLawFit
@@ -92,7 +93,12 @@ def spectrum(
         raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
     if hasattr(source, "eigenvalues"):
         coefficients = getattr(source, "coefficients", None) if coefficients is None else coefficients
+        counts = getattr(source, "multiplicity", None)
         source = source.eigenvalues
+        if counts is not None:  # modes of a matrix-free problem: drawn at their ranks
+            a = np.zeros(len(counts)) if coefficients is None else np.asarray(coefficients)
+            source, c = Spectrum(np.asarray(source), multiplicity=np.asarray(counts)).by_rank(a**2)
+            coefficients = None if coefficients is None else np.sqrt(c)
     values = array("eigenvalues", source, ndim=1)
     if values[0] <= 0:
         raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")

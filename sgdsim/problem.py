@@ -28,40 +28,13 @@ import numpy as np
 
 from sgdsim.checks import InputError, array, integer, number
 from sgdsim.spectrum import Spectrum
+from sgdsim.transfer import TestPoints
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sgdsim.datasets import Dataset
-
-
-@dataclass(frozen=True, eq=False)
-class TestPoints:
-    """What follows a linear model on m test points: `e_t = e_0 + T (a_t − a_0)`.
-
-    Parameters
-    ----------
-    residual : (m,) test residuals e_0 = f(x) − y(x) at the start.
-    transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding.
-    """
-
-    __test__ = False  # not a test case, whatever pytest makes of the name
-
-    residual: np.ndarray
-    transfer: np.ndarray
-
-    @classmethod
-    def from_cross_kernel(cls, spectrum: Spectrum, cross_kernel: np.ndarray, residual: np.ndarray) -> TestPoints:
-        """From Θ(test, train), (m, n), in the kernel's units, and the test residuals (m,)."""
-        if spectrum.eigenvectors is None:
-            raise InputError("cross_kernel: expected a spectrum with eigenvectors, got eigenvalues only")
-        residual = array("test residual", residual, ndim=1)
-        cross = array("cross_kernel", cross_kernel, ndim=2, shape=(residual.size, spectrum.n))
-        projected = cross @ spectrum.eigenvectors / spectrum.scale
-        # K̂(x, ·)·u_k vanishes with λ_k; below this level both are rounding, and the mode does not move.
-        floor = spectrum.n * np.finfo(float).eps
-        kept = spectrum.eigenvalues > floor
-        return cls(residual, np.where(kept, projected / np.where(kept, spectrum.eigenvalues, 1.0), 0.0))
+    from sgdsim.lanczos import SpectralMeasure
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,7 +44,8 @@ class QuadraticProblem:
     Parameters
     ----------
     spectrum : the kernel's spectrum.
-    coefficients : (n,) signed `a_k = ⟨u_k, r_0⟩`.
+    coefficients : (modes,) signed `a_k = ⟨u_k, r_0⟩`; where the spectrum has a multiplicity, `a_k² = c_k` is the sum
+        over the mode's eigenvalues. One mode for each of n eigenvalues otherwise.
     test : how test residuals follow the training ones, or None.
     description : JSON-able facts that say how the problem was made.
     basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
@@ -84,8 +58,10 @@ class QuadraticProblem:
     basis_seed: int | None = None
 
     def __post_init__(self) -> None:
-        coefficients = array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n,))
+        coefficients = array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
         object.__setattr__(self, "coefficients", coefficients)
+        if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
+            raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
 
     @classmethod
     def power_law(cls, n: int, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
@@ -143,12 +119,48 @@ class QuadraticProblem:
             if cross_kernel is None or test_residual is None:
                 raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
             test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
-        description = description or {
-            "kind": "kernel",
-            "title": f"kernel of {residual.size} points",
-            "n": residual.size,
-        }
-        return cls(spectrum, spectrum.eigenvectors.T @ residual, test, description)
+        facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
+        return cls(spectrum, spectrum.eigenvectors.T @ residual, test, description or facts)
+
+    @classmethod
+    def from_operator(
+        cls,
+        operator: Any,
+        residual: np.ndarray,
+        *,
+        n_lanczos: int = 80,
+        n_probes: int = 10,
+        n_top: int = 20,
+        seed: int = 0,
+        description: dict[str, Any] | None = None,
+    ) -> QuadraticProblem:
+        """From products with a kernel Θ that is too large to form (`sgdsim.ntk.ntk_operator`): for the diagonal regime
+        and its theory. The other regimes refuse it.
+
+        The spectrum is `Spectrum.from_operator`'s. The error coefficients come from `n_lanczos` steps started at the
+        initial residual (n,), without statistical error: the full-batch loss is exact for t ≤ n_lanczos − 1. Raises
+        InputError as `Spectrum.from_operator` does, and for sizes that differ.
+        """
+        from sgdsim import lanczos
+
+        residual = array("residual", residual, ndim=1)
+        have, want = np.shape(operator), (residual.size, residual.size)
+        if have != want:
+            raise InputError(f"operator: expected shape {want} to match the residual, got {have}")
+        spectrum = Spectrum.from_operator(operator, n_lanczos=n_lanczos, n_probes=n_probes, n_top=n_top, seed=seed)
+        return cls.from_measures(spectrum, lanczos.spectral_measure(operator, residual, n_lanczos), description)
+
+    @classmethod
+    def from_measures(
+        cls, spectrum: Spectrum, measure: SpectralMeasure, description: dict[str, Any] | None = None
+    ) -> QuadraticProblem:
+        """From a spectrum and the spectral measure of the initial residual, `Σ_k c_k δ(λ − λ_k)` in the kernel's units.
+
+        Eigenvectors of `spectrum` are dropped. Raises InputError for nodes outside [0, λ_max] by more than rounding.
+        """
+        joined, c = spectrum.joined(measure)
+        facts = {"kind": "matrix-free", "title": f"matrix-free kernel of {joined.n} points", "n": joined.n}
+        return cls(joined, np.sqrt(c), description=description or facts)
 
     @property
     def quadratic(self) -> QuadraticProblem:
@@ -162,14 +174,24 @@ class QuadraticProblem:
 
     @property
     def eigenvalues(self) -> np.ndarray:
-        """λ_k, (n,), descending from 1."""
+        """λ_k, (modes,), descending from 1."""
         return self.spectrum.eigenvalues
+
+    @property
+    def multiplicity(self) -> np.ndarray | None:
+        """(modes,) for how many of the N eigenvalues each mode stands, None: for one; see `Spectrum`."""
+        return self.spectrum.multiplicity
 
     @cached_property
     def eigenvectors(self) -> np.ndarray:
         """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own."""
         if self.spectrum.eigenvectors is not None:
             return self.spectrum.eigenvectors
+        if self.multiplicity is not None:
+            raise InputError(
+                "problem: expected eigenvectors, got a spectrum known by Lanczos quadrature alone; use the diagonal "
+                "regime, or build the problem from its kernel matrix"
+            )
         if self.basis_seed is None:
             raise InputError("problem: expected eigenvectors (or a basis_seed to draw some), got eigenvalues only")
         gaussian = np.random.default_rng(self.basis_seed).standard_normal((self.n, self.n))
@@ -199,9 +221,10 @@ class QuadraticProblem:
 
     @cached_property
     def fingerprint(self) -> str:
-        """SHA-256 of the eigenvalues and coefficients: tells whether two results belong to the same problem."""
+        """SHA-256 of the modes: tells whether two results belong to the same problem."""
         digest = hashlib.sha256(self.eigenvalues.tobytes())
         digest.update((self.coefficients**2).tobytes())
+        digest.update(b"" if self.multiplicity is None else self.multiplicity.tobytes())
         return digest.hexdigest()
 
 

@@ -5,7 +5,8 @@ with the hyperparameters as coordinates along it), `regime`, `replicate`, `step`
 
 Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8
 with `flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
-replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode).
+replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode), and their
+`multiplicity` where it is matrix-free.
 
 A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
 there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
@@ -40,6 +41,7 @@ _UNITS = {
     "test_loss": "mean of e²/2 over the test points",
     "moments": "second moments c_k of the residual in the eigenbasis",
 }
+_COUNTS = {"long_name": "number of eigenvalues that a mode stands for"}
 
 
 def allocate(
@@ -51,6 +53,7 @@ def allocate(
     observe: tuple[str, ...],
     eigenvalues: np.ndarray,
     coefficients: np.ndarray,
+    multiplicity: np.ndarray | None = None,
 ) -> xr.Dataset:
     """An empty result: every loss NaN, every outcome "not_run".
 
@@ -73,6 +76,8 @@ def allocate(
     variables["seconds"] = (tuple(shape), np.zeros(tuple(shape.values())), {"units": "s"})
     variables["eigenvalues"] = ("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"})
     variables["coefficients"] = ("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"})
+    if multiplicity is not None:
+        variables["multiplicity"] = ("mode", multiplicity, _COUNTS)
     coords = {
         **axes, **along, "regime": np.array(regimes, dtype=object), "replicate": np.arange(replicates), "step": steps,
         "mode": np.arange(1, eigenvalues.size + 1),
@@ -129,12 +134,14 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 
 
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
-    """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients, eigenvectors and test points where it
-    has them), so that `load_problem` gives it back to the last bit. Raises InputError as `save` does."""
+    """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients; eigenvectors, test points and
+    multiplicity where it has them), so that `load_problem` gives it back to the last bit. InputError as `save`."""
     variables: dict[str, Any] = {
         "eigenvalues": ("mode", problem.eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}),
         "coefficients": ("mode", problem.coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
     }
+    if problem.multiplicity is not None:
+        variables["multiplicity"] = ("mode", problem.multiplicity, _COUNTS)
     if problem.spectrum.eigenvectors is not None:
         variables["eigenvectors"] = (("sample", "mode"), problem.spectrum.eigenvectors)
     if problem.test is not None:
@@ -144,7 +151,7 @@ def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: in
     attributes["scale"] = problem.spectrum.scale
     if problem.basis_seed is not None:
         attributes["basis_seed"] = str(problem.basis_seed)
-    return save(xr.Dataset(variables, {"mode": np.arange(1, problem.n + 1)}, attributes), path)
+    return save(xr.Dataset(variables, {"mode": np.arange(1, problem.spectrum.n_modes + 1)}, attributes), path)
 
 
 def load_problem(path: str | os.PathLike) -> QuadraticProblem:
@@ -157,7 +164,8 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     vectors = stored["eigenvectors"].values if "eigenvectors" in stored else None
     test = TestPoints(stored["test_residual"].values, stored["transfer"].values) if "transfer" in stored else None
     basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
-    spectrum = Spectrum(stored["eigenvalues"].values, vectors, float(stored.attrs["scale"]))
+    counts = stored["multiplicity"].values if "multiplicity" in stored else None
+    spectrum = Spectrum(stored["eigenvalues"].values, vectors, float(stored.attrs["scale"]), multiplicity=counts)
     return QuadraticProblem(
         spectrum, stored["coefficients"].values, test, json.loads(stored.attrs["problem"]), basis_seed
     )

@@ -29,7 +29,7 @@ _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
 
 @dataclass
 class Trace:
-    """What one cell gives: `values[name]` (R, T[, n]), `outcome` and `diverged_at` (R,), `seconds`, `interrupted`."""
+    """What one cell gives: `values[name]` (R, T[, modes]), `outcome`, `diverged_at` (R,), `seconds`, `interrupted`."""
 
     values: dict[str, np.ndarray]
     outcome: np.ndarray
@@ -148,7 +148,7 @@ def simulate(
     ----------
     problem : `QuadraticProblem`, or `NetworkProblem` (any regime; the network regime needs one).
     record : steps to record: None for about 120 log-spaced ones, an integer k for every k steps, or the steps.
-    observe : from "loss", "test_loss" (needs test points), "moments" (c_k, of size n at every recorded step).
+    observe : from "loss", "test_loss" (needs test points), "moments" (c_k of every mode at every recorded step).
     replicates : independent batch sequences of a stochastic regime; deterministic regimes have one.
     seed : decides all batches, together with the replicate's index.
     progress : show a progress bar, if standard error is a terminal.

@@ -146,7 +146,10 @@ def sweep(
     quadratic = problem.quadratic
     held = replicates if any(regime.stochastic for regime in regimes) else 1
     axes, along = grid.coordinates()
-    result = results.allocate(axes, along, names, held, steps, observe, quadratic.eigenvalues, quadratic.coefficients)
+    result = results.allocate(
+        axes, along, names, held, steps, observe,
+        quadratic.eigenvalues, quadratic.coefficients, quadratic.multiplicity,
+    )  # fmt: skip
     call = {
         "grid": {name: [_plain(value) for value in values] for name, values in grid.axes.items()},
         "zip": grid.zipped,

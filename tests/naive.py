@@ -113,14 +113,14 @@ def averaged(kernel, residual, lr, momentum, noise, symmetrise):
     return np.array(losses)
 
 
-def diagonal(eigenvalues, coefficients, lr, momentum, noise, tau):
+def diagonal(eigenvalues, coefficients, lr, momentum, noise, tau, multiplicity=1.0):
     """The spectral-diagonal recurrence, mode by mode; c_k after every step, (T + 1, n)."""
     c = coefficients**2
     j, p = np.zeros_like(c), np.zeros_like(c)
     out = [c]
     for alpha, beta, gamma in zip(lr, momentum, noise, strict=True):
         x, s = alpha * eigenvalues, c.sum()
-        p = x**2 * c - 2 * beta * x * j + beta**2 * p + gamma * x**2 * (s - tau * c)
+        p = x**2 * c - 2 * beta * x * j + beta**2 * p + gamma * x**2 * (multiplicity * s - tau * c)
         c, j = c - 2 * x * c + 2 * beta * j + p, beta * j - x * c + p
         out.append(c)
     return np.array(out)

@@ -41,7 +41,12 @@ def test_numbers(run, problem, tmp_path):
     assert np.trapezoid(found["density"]["per_decade"], decades) == pytest.approx(1, abs=0.1)
     assert found["peak_memory"] > 1e7
     assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
+    kinds = ss.ntk.contraction_plan(problem.network, problem.data.x)
+    assert found["contraction"] == kinds
+    assert "jacobian" not in kinds.values()
     text = run("spectrum", *SIZES)
+    assert f"tangent kernel: {len(kinds)} parameters by layer structure, 0 by Jacobian" in text
+    assert "tangent kernel" not in run("spectrum", *SIZES, "--analytic")
     assert "95% interval" in text
     assert f"λ_max(Θ) = {quadratic.spectrum.scale:.6g}" in text
 
@@ -93,12 +98,19 @@ def test_own_model(run, tmp_path):
         "    torch.manual_seed(0)\n"
         "    return torch.nn.Sequential(torch.nn.Unflatten(1, (1, 8, 8)), torch.nn.Conv2d(1, 4, 3), torch.nn.Tanh(),\n"
         "                               torch.nn.Flatten(), torch.nn.Linear(144, 1))\n"
+        "def tied():\n"
+        "    first, act = torch.nn.Linear(64, 64), torch.nn.Tanh()\n"
+        "    second = torch.nn.Linear(64, 64)\n"
+        "    second.weight = first.weight\n"
+        "    return torch.nn.Sequential(first, act, second, act, torch.nn.Linear(64, 1))\n"
         "def number():\n"
         "    return 3\n"
     )
     sizes = ["--n", "40", "--n-test", "10"]
     found = json.loads(run("spectrum", *sizes, "--model", "my_model_for_tests:make", "--json"))
     assert len(found["eigenvalues"]) == 40
+    text = run("spectrum", *sizes, "--model", "my_model_for_tests:tied")
+    assert "4 parameters by layer structure, 1 by Jacobian" in text
     rows = json.loads(
         run("compare", *sizes, "--model", "my_model_for_tests:make", "--n-steps", "10", "--replicates", "2", "--json")
     )["rows"]

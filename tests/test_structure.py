@@ -17,7 +17,7 @@ ALLOWED = {
     "seaborn": {"plot_style.py"},
     "xarray": {"results.py", "sweeps.py", "plot.py", "report.py", "simulation.py"},
 }
-THEORY = {"checks", "problem", "sgd", "spectrum", "sampling", "theory"}
+THEORY = {"checks", "problem", "sgd", "spectrum", "sampling", "fits", "theory"}
 BELOW = {"plot", "cli", "report", "sweeps", "results"}
 
 

@@ -77,8 +77,9 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: st
     from sgdsim.problem import NetworkProblem
 
     if names is None:
-        names = ["network"] if isinstance(problem, NetworkProblem) else []
-        names += ["sampled", "averaged", "diagonal"]
+        network = isinstance(problem, NetworkProblem)
+        with_basis = network or problem.multiplicity is None
+        names = [*(["network"] if network else []), *(["sampled", "averaged"] if with_basis else []), "diagonal"]
     closures = [regimes.SpectralDiagonal(tau) for tau in taus]
     out: list[Any] = []
     for name in names:

@@ -13,13 +13,14 @@ import numpy as np
 
 from sgdsim.checks import InputError, integer
 from sgdsim.cli.commands import _check_distinct, _problem
+from sgdsim.spectrum import Spectrum
 
 # A kernel matrix up to this size (bytes) is formed for --top; beyond, eigenpairs come from products alone.
 _FORMED = 2_000_000_000
 
 
 def spectrum(args: argparse.Namespace) -> int:
-    from sgdsim import fits, lanczos, results
+    from sgdsim import fits, ntk, results
     from sgdsim.problem import NetworkProblem
 
     if args.plot is not None:
@@ -32,25 +33,35 @@ def spectrum(args: argparse.Namespace) -> int:
     _check_distinct(args)
     if args.top is not None and (args.density or args.out is not None):
         raise InputError("--top: expected without --density and --out, which need the whole spectrum")
+    if args.lanczos is not None and (args.top is not None or args.analytic):
+        raise InputError("--lanczos: expected without --top and --analytic, got both")
     began = time.perf_counter()
     problem = _problem(args)
-    if (args.analytic or args.top is not None) and not isinstance(problem, NetworkProblem):
-        raise InputError("--analytic, --top: expected with a data set, got a problem that is a spectrum already")
     facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
+    if isinstance(problem, NetworkProblem):
+        if not args.analytic and args.lanczos is None:
+            facts["contraction"] = ntk.contraction_plan(problem.network, problem.data.x[:1])
+    elif args.analytic or args.top is not None or args.lanczos is not None:
+        raise InputError(
+            "--analytic, --top, --lanczos: expected with a data set, got a problem that is a spectrum already"
+        )
     if args.top is not None:
         eigenvalues, c, scale, facts["eigenpair_residuals"] = _top(problem, args.top, args.analytic, args.seed)
         start = 0.0 if args.analytic else problem.initial_outputs[0]
         total = float(np.sum((start - problem.data.y) ** 2))
         facts["residual"] = max(facts["eigenpair_residuals"])
     else:
-        quadratic = _analytic(problem) if args.analytic else problem.quadratic
+        quadratic = _quadratic(problem, args)
         eigenvalues, c, scale = quadratic.eigenvalues, quadratic.coefficients**2, quadratic.spectrum.scale
         total = float(c.sum())
         facts["problem"] = quadratic.description
         quality = quadratic.spectrum.quality
         facts["residual"] = None if quality is None else quality.residual
         facts["quality"] = None if quality is None else vars(quality)
-    fit = fits.fit_power_law(quadratic) if args.top is None and problem.n >= fits.FEWEST_MODES else None
+        if quadratic.multiplicity is not None:
+            facts["multiplicity"] = quadratic.multiplicity.tolist()
+    whole = args.top is None and quadratic.multiplicity is None
+    fit = fits.fit_power_law(quadratic) if whole and problem.n >= fits.FEWEST_MODES else None
     facts |= {
         "lambda_max": scale,
         "torch_lr": problem.n / scale,
@@ -60,18 +71,36 @@ def spectrum(args: argparse.Namespace) -> int:
         "fit": None if fit is None else fit.as_dict(),
     }
     if args.density:
-        density = lanczos.spectral_density(quadratic.kernel, seed=args.seed)
         grid = np.geomspace(max(eigenvalues[eigenvalues > 0].min(), 1e-12), 1.0, 200)
-        facts["density"] = {"eigenvalue": grid.tolist(), "per_decade": density.log_evaluate(grid).tolist()}
+        per_decade = quadratic.spectrum.density().log_evaluate(grid)
+        facts["density"] = {"eigenvalue": grid.tolist(), "per_decade": per_decade.tolist()}
     if args.out is not None:
         results.save_problem(quadratic, args.out, seed=args.seed, device=getattr(problem, "device", "cpu"))
     if args.plot is not None:
-        plot.save(plot.spectrum(eigenvalues, np.sqrt(c), fit=fit), args.plot)
+        drawn = (eigenvalues, np.sqrt(c)) if args.top is not None else (quadratic,)
+        plot.save(plot.spectrum(*drawn, fit=fit), args.plot)
     # kilobytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     facts |= {"seconds": round(time.perf_counter() - began, 3), "peak_memory": peak, "out": args.out, "plot": args.plot}
     print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
     return 0
+
+
+def _quadratic(problem: Any, args: argparse.Namespace) -> Any:
+    """The quadratic problem that the arguments ask for: of the network, infinitely wide, or by products alone."""
+    if args.analytic:
+        return _analytic(problem)
+    if args.lanczos is None:
+        return problem.quadratic
+    from sgdsim import ntk
+    from sgdsim.problem import QuadraticProblem
+
+    operator = ntk.ntk_operator(problem.network, problem.data.x, device=problem.device)
+    residual = problem.initial_outputs[0] - problem.data.y
+    counts = {"n_lanczos": integer("--lanczos", args.lanczos, minimum=1), "seed": args.seed}
+    return QuadraticProblem.from_operator(
+        operator, residual, **counts, description={**problem.description, "kind": "matrix-free", **counts}
+    )
 
 
 def _analytic(problem: Any) -> Any:
@@ -117,10 +146,28 @@ def _top(problem: Any, k: int, analytic: bool, seed: int) -> tuple[np.ndarray, n
     return top.eigenvalues / scale, c, scale, (top.residuals / scale).tolist()
 
 
+def _matrix_free(facts: dict[str, Any]) -> str:
+    """What is exact and what is estimated in a spectrum by Lanczos quadrature."""
+    quality = facts["quality"]  # not known of a spectrum from a file
+    top = "" if quality is None else f" (largest residual {quality['residual']:.1e} of λ_max)"
+    error = None if quality is None else quality["trace"]
+    return f"matrix-free: the first λ_k one by one{top}, the others by stochastic Lanczos quadrature" + (
+        "" if error is None else f"; standard error of Σ λ_k {100 * error:.2g}%"
+    )
+
+
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['problem'].get('title', '')}: λ_max(Θ) = {facts['lambda_max']:.6g}"]
     lines.append(f"lr 1 is {facts['torch_lr']:.4g} in torch.optim.SGD")
     values, c = np.array(facts["eigenvalues"]), np.array(facts["c"])
+    if "multiplicity" in facts:
+        values, c = Spectrum(values, multiplicity=facts["multiplicity"]).by_rank(c)
+        lines.append(_matrix_free(facts))
+    if "contraction" in facts:
+        kinds = list(facts["contraction"].values())
+        by_jacobian = kinds.count("jacobian")
+        structured = len(kinds) - by_jacobian
+        lines.append(f"tangent kernel: {structured} parameters by layer structure, {by_jacobian} by Jacobian")
     shown = np.unique(np.geomspace(1, values.size, 8).round().astype(int))
     lines.append("k        " + "  ".join(f"{k:>9d}" for k in shown))
     lines.append("λ_k      " + "  ".join(f"{values[k - 1]:9.3g}" for k in shown))
@@ -128,7 +175,7 @@ def _text(facts: dict[str, Any]) -> str:
     tails = facts["c_total"] - np.concatenate([[0.0], np.cumsum(c)[:-1]])
     tails = tails if facts["c_total"] > c.sum() * (1 + 1e-9) else np.cumsum(c[::-1])[::-1]
     lines.append("Σ_{l≥k} c" + "  ".join(f"{tails[k - 1]:9.3g}" for k in shown))
-    if facts["residual"] is not None:
+    if facts["residual"] is not None and "multiplicity" not in facts:
         lines.append(f"decomposition: largest residual {facts['residual']:.1e} of λ_max")
     fit = facts["fit"]
     if fit is not None:

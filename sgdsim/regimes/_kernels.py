@@ -11,8 +11,8 @@ _FAST = {"reassoc", "contract", "nsz"}
 
 
 @numba.njit(cache=True, fastmath=_FAST)
-def diagonal_advance(eigenvalues, c, j, p, total, lr, momentum, noise, tau):
-    """Spectral-diagonal recurrence, `lr.size` steps in place; returns s = Σ c_k."""
+def diagonal_advance(eigenvalues, multiplicity, c, j, p, total, lr, momentum, noise, tau):
+    """Spectral-diagonal recurrence, `lr.size` steps in place; returns s = Σ c_k. `multiplicity`: (modes,), None: 1."""
     for t in range(lr.size):
         alpha, beta, gamma = lr[t], momentum[t], noise[t]
         s = total
@@ -20,7 +20,8 @@ def diagonal_advance(eigenvalues, c, j, p, total, lr, momentum, noise, tau):
         for k in range(eigenvalues.size):
             x = alpha * eigenvalues[k]
             ck, jk = c[k], j[k]
-            pk = x * x * (ck + gamma * (s - tau * ck)) + beta * (beta * p[k] - 2.0 * x * jk)
+            source = s if multiplicity is None else multiplicity[k] * s
+            pk = x * x * (ck + gamma * (source - tau * ck)) + beta * (beta * p[k] - 2.0 * x * jk)
             jk = beta * jk - x * ck
             ck = ck + 2.0 * jk + pk  # c − 2xc + 2βj + p'
             jk += pk

@@ -24,6 +24,8 @@ class Regime(ABC):
 
     stochastic: ClassVar[bool]
     """Whether replicates differ; a deterministic regime has one."""
+    needs_basis: ClassVar[bool] = True
+    """Whether it needs eigenvectors, or at least every eigenvalue by itself."""
 
     @property
     @abstractmethod
@@ -36,6 +38,12 @@ class Regime(ABC):
             raise InputError(
                 f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
                 "depend on each other); use the sampled or network regime, or without-replacement"
+            )
+        matrix_free = isinstance(problem, QuadraticProblem) and problem.multiplicity is not None
+        if self.needs_basis and matrix_free:
+            raise InputError(
+                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature "
+                "alone; use the diagonal regime, or build the problem from its kernel matrix"
             )
 
     @abstractmethod
@@ -50,7 +58,7 @@ class Regime(ABC):
 
     @abstractmethod
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, n); R replicates (1 if deterministic)."""
+        """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes); R replicates (1 if deterministic)."""
 
 
 def parse(text: str) -> Regime:

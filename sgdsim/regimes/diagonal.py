@@ -31,6 +31,9 @@ class _State:
 class SpectralDiagonal(Regime):
     """O(N) per step; `γ[N K̂ diag(C) K̂ − K̂CK̂]_kk → γ λ_k² (s − τ c_k)` ([VKY] eq. 12).
 
+    A mode that stands for w eigenvalues of one value holds the sum of their moments, and its noise is
+    `γ λ² (w s − τ c)`: eigenvalues and c may come from two quadratures (`QuadraticProblem.from_operator`).
+
     Parameters
     ----------
     tau : closure parameter τ; +1 is exact for translation-invariant data, −1 for Gaussian features in one pass.
@@ -38,6 +41,7 @@ class SpectralDiagonal(Regime):
 
     tau: float = 1.0
     stochastic: ClassVar[bool] = False
+    needs_basis: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tau", number("tau", self.tau))
@@ -61,8 +65,9 @@ class SpectralDiagonal(Regime):
         values = state.sgd.values(state.problem.n, start, stop)
         lam = state.problem.eigenvalues
         state.total = _kernels.diagonal_advance(
-            lam, state.c, state.j, state.p, state.total, values.lr, values.momentum, values.noise, self.tau
-        )
+            lam, state.problem.multiplicity, state.c, state.j, state.p, state.total,
+            values.lr, values.momentum, values.noise, self.tau,
+        )  # fmt: skip
         if state.mean is not None:
             _kernels.mean_advance(lam, state.mean, state.mean_velocity, values.lr, values.momentum)
 
