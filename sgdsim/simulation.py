@@ -96,9 +96,11 @@ def follow(
     now, chunk = 0, 64
     interrupted = False
     try:
-        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+        known = regime.direct(problem, sgd, steps, observe)
+        if known is None:
+            state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
         for column, step in enumerate(steps):
-            while now < step and (diverged_at < 0).any():
+            while known is None and now < step and (diverged_at < 0).any():
                 stop = min(int(step), now + chunk)
                 since = time.perf_counter()
                 regime.advance(state, now, stop)
@@ -112,7 +114,7 @@ def follow(
                 now = stop
             if (diverged_at >= 0).all():
                 break
-            seen = regime.observe(state, observe)
+            seen = regime.observe(state, observe) if known is None else {k: v[:, column] for k, v in known.items()}
             for name in observe:
                 if name not in values:
                     values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim import simulation
 from sgdsim.regimes import _kernels
 from sgdsim.theory import contour, generating
 
@@ -218,3 +219,41 @@ def test_bad_input_is_named(change, named):
         contour.loss_at(problem(10, 1.5, 1.0), args.pop("steps"), **args)
     with pytest.raises(ss.InputError, match="schedule"):
         contour.loss_curve(problem(10, 1.5, 1.0), ss.SGD.jacobi(0.1, 0.5, 0.5), 10)
+
+
+def test_the_regime_takes_the_cheaper_way():
+    """Long runs go by contour, and equal the recurrence where both can be had."""
+    p = problem(60, 1.5, 1.0)
+    sgd = ss.SGD(0.3, 0.4, 5)
+    runs = [
+        ss.simulate(p, sgd, ss.SpectralDiagonal(tau=-1, method=method), 300_000)["loss"].values.ravel()
+        for method in ("auto", "recurrence", "contour")
+    ]
+    assert runs[0].tobytes() != runs[1].tobytes()  # not the same road
+    for loss in (runs[0], runs[2]):
+        np.testing.assert_allclose(loss, runs[1], rtol=1e-8)
+    short = [
+        ss.simulate(p, sgd, ss.SpectralDiagonal(method=method), 500)["loss"].values for method in ("auto", "recurrence")
+    ]
+    np.testing.assert_array_equal(*short)
+
+
+def test_a_trillion_steps():
+    run = ss.simulate(problem(1000, 1.5, 3.0), ss.SGD(0.1, -0.1, 1), ss.SpectralDiagonal(), 10**12)
+    loss = run["loss"].values.ravel()
+    assert run["step"].values[-1] == 10**12
+    assert loss[-1] == 0.0  # far beyond the exponential cut-off
+    assert (np.diff(loss) <= 0).all()
+    wild = ss.simulate(problem(1000, 1.5, 3.0), ss.SGD(1.5, 0.0, 1), ss.SpectralDiagonal(), 10**12)
+    assert wild["outcome"].values.item() == simulation.OUTCOMES.index("diverged")
+    assert np.isinf(wild["loss"].values.ravel()[-1])
+
+
+def test_contour_refuses_what_it_cannot_follow():
+    p = problem(20, 1.5, 1.0)
+    with pytest.raises(ss.InputError, match="schedule"):
+        ss.simulate(p, ss.SGD.jacobi(0.5, 0.5, 0.5, 20), ss.SpectralDiagonal(method="contour"), 10)
+    with pytest.raises(ss.InputError, match="method"):
+        ss.SpectralDiagonal(method="magic")
+    moments = ss.simulate(p, ss.SGD(0.3, 0.0, 5), ss.SpectralDiagonal(method="contour"), 10, observe=["moments"])
+    np.testing.assert_allclose(moments["moments"].values[0, 0].sum(-1), 40 * moments["loss"].values[0, 0])

@@ -56,6 +56,12 @@ class Regime(ABC):
     def advance(self, state: Any, start: int, stop: int) -> None:
         """Take the steps start..stop-1 in place."""
 
+    def direct(
+        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
+    ) -> dict[str, np.ndarray] | None:
+        """What `observe` would see at all `steps`, (1, T) each, where that is known without stepping; else None."""
+        return None
+
     @abstractmethod
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes); R replicates (1 if deterministic)."""

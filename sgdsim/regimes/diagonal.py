@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
-from sgdsim.checks import number
+from sgdsim.checks import InputError, choice, number
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.base import Regime
 from sgdsim.sgd import SGD
+
+_TRUSTED = 1e-6  # relative error of a loss that needs no warning
 
 
 @dataclass
@@ -37,18 +40,48 @@ class SpectralDiagonal(Regime):
     Parameters
     ----------
     tau : closure parameter τ; +1 is exact for translation-invariant data, −1 for Gaussian features in one pass.
+    method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.theory.contour`, so that
+        10¹² steps cost no more than 10⁵; "auto" does that where it is cheaper: many steps, constant hyperparameters and
+        the training loss alone.
     """
 
     tau: float = 1.0
+    method: str = "auto"
     stochastic: ClassVar[bool] = False
     needs_basis: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tau", number("tau", self.tau))
+        choice("method", self.method, ("auto", "recurrence", "contour"))
 
     @property
     def name(self) -> str:
         return f"diagonal:tau={str(self.tau).removesuffix('.0')}"
+
+    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+        super().check(problem, sgd)
+        if self.method == "contour" and not sgd.is_constant:
+            raise InputError("method: contour needs constant hyperparameters, got a schedule; use recurrence or auto")
+
+    def direct(
+        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
+    ) -> dict[str, np.ndarray] | None:
+        from sgdsim.theory import contour
+
+        if self.method == "recurrence" or not sgd.is_constant or observe != ("loss",):
+            return None
+        if self.method == "auto" and not contour.is_cheaper(steps):
+            return None
+        found = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
+        poor = found.error > _TRUSTED
+        if poor.any():
+            warnings.warn(
+                f"{self.name}: the loss at step {steps[poor][0]} is known to a relative error of "
+                f"{found.error[poor].max():.1g} only; ask for fewer steps, or method recurrence",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        return {"loss": found.loss[None]}
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool

@@ -24,7 +24,7 @@ USED = ("recurrence", "contour", "closed form")
 _NODES, _FEWER = 16, 12  # the second contour only tells how far the first can be trusted
 _GOOD = 1e-9  # relative error that is not worth the recurrence
 _EARLIEST = 40  # below, nodes of the contour would wrap around |Im σ| = π
-_WORK = 5e10  # modes × steps of a recurrence that is still run where the contour is poor (tens of seconds)
+_WORK = 1e10  # modes × steps of a recurrence that is still run where the contour is poor (some seconds)
 _CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
 _LATEST = 1e15  # float64 counts steps exactly up to here
 
@@ -92,6 +92,11 @@ def loss_at(
     with np.errstate(over="ignore", under="ignore"):
         loss = np.exp(log_loss)
     return LossValues(np.asarray(steps), loss, log_loss, error.reshape(shape), used.astype(np.int8).reshape(shape))
+
+
+def is_cheaper(steps: np.ndarray) -> bool:
+    """Whether some of the ascending `steps` are found sooner by contour than by stepping there."""
+    return _cheap(steps) < len(steps)
 
 
 def loss_curve(
@@ -173,7 +178,7 @@ class _Cells:
         if self.total == 0:
             return log_s, error, used
         first = int(np.searchsorted(times, 1.0))  # s_0 is known
-        early = max(first, self._cheap(times)) if method == "auto" else first
+        early = max(first, _cheap(times)) if method == "auto" else first
         if method == "recurrence":
             early = times.size
         counts = np.full(n_cells, early)
@@ -194,15 +199,6 @@ class _Cells:
             error[stepped] = np.broadcast_to(1e-15 * (10 + times), log_s.shape)[stepped]
             used[stepped] = USED.index("recurrence")
         return log_s, error, used
-
-    @staticmethod
-    def _cheap(times: np.ndarray) -> int:
-        """How many of the times are reached sooner by one recurrence than by a contour each."""
-        index = np.arange(1, times.size + 1)
-        best = int(np.argmin(times + _CONTOUR_STEPS * (times.size - index)))
-        without = _CONTOUR_STEPS * times.size
-        cheap = best + 1 if times[best] + _CONTOUR_STEPS * (times.size - 1 - best) < without else 0
-        return max(cheap, int(np.searchsorted(times, _EARLIEST)))
 
     def _contour(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
@@ -233,6 +229,14 @@ class _Cells:
             # Two contours, the rounding of what was summed, and what the momentum cluster still has.
             cluster = np.exp(np.minimum(at * (np.log(np.abs(self.beta[cells])) - shift[cells]), 0.0)) * self.total
             return scaled, (np.abs(scaled - other) + 3e-15 * size + cluster) / scaled
+
+
+def _cheap(times: np.ndarray) -> int:
+    """How many of the ascending times are reached sooner by one recurrence than by a contour each."""
+    later = times.size - np.arange(times.size + 1)
+    reached = np.concatenate([[0.0], times])
+    cheap = int(np.argmin(reached + _CONTOUR_STEPS * later))
+    return max(cheap, int(np.searchsorted(times, _EARLIEST)))
 
 
 def _noise(n: int, batch_size, noise, sampling: str) -> np.ndarray:
