@@ -73,7 +73,7 @@ class SpectralDiagonal(Regime):
         if self.method == "auto" and not contour.is_cheaper(steps):
             return None
         found = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
-        poor = found.error > _TRUSTED
+        poor = (found.error > _TRUSTED) & (found.loss > 0) & np.isfinite(found.loss)
         if poor.any():
             warnings.warn(
                 f"{self.name}: the loss at step {steps[poor][0]} is known to a relative error of "

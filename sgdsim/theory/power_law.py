@@ -10,6 +10,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
+import scipy.optimize
 
 from sgdsim import fits
 from sgdsim.checks import InputError, number
@@ -209,18 +210,29 @@ def _longest(steps: np.ndarray, good: np.ndarray) -> tuple[float, float] | None:
     return max(runs, key=lambda run: run[1] / run[0], default=None)
 
 
-def budget(problem: QuadraticProblem, law: PowerLaw, noise: float) -> tuple[float, float, float]:
-    """Budget independence in the signal-dominated phase: best α_eff at small batch, and its law in `t/γ`.
+def budget(problem: QuadraticProblem, law: PowerLaw, noise: float, *, tau: float = 1.0) -> tuple[float, float, float]:
+    """Budget independence in the signal-dominated phase: the best α_eff, and its law in `t/γ`.
 
-    For small α, `Ũ(1) ≈ γα_effΣλ_k/2`; minimising `α_eff^{−ζ}/(1−Ũ(1))` gives `α_eff = 2ζ/((1+ζ)γΣλ)`, proportional to
-    b while γ ≈ 1/b, and then `L = constant · (t/γ)^{−ζ}`: t and b enter through the budget t·b only.
+    With momentum near 1 (or a small α) `Ũ(1) = Σ yλ_k/(2 + τyλ_k)` depends on `y = γα_eff` alone. Minimising
+    `y^{−ζ}/(1 − Ũ(1))` over y gives one y for all batch sizes: α_eff is proportional to b while γ ≈ 1/b, and
+    `L = constant · (t/γ)^{−ζ}`: t and b enter through the budget t·b only.
 
     Returns (α_eff, constant, ζ). Raises InputError outside the signal-dominated phase or for γ = 0.
     """
     if phase(law.nu, law.zeta) != SIGNAL or not noise > 0:
         raise InputError("budget: expected the signal-dominated phase and noise > 0")
+    lam, zeta = problem.eigenvalues, law.zeta
     counts = 1.0 if problem.multiplicity is None else problem.multiplicity
-    total, zeta = float(np.sum(counts * problem.eigenvalues)), law.zeta
-    scaled = 2 * zeta / ((1 + zeta) * total)  # γ α_eff
-    constant = law.A * math.gamma(zeta + 1) * (2 * scaled * law.Lambda) ** -zeta * (1 + zeta) / (2 * problem.n)
+    crossing = stability.critical_eigenvalue(problem, tau)
+
+    def cost(log_y: float) -> float:
+        x = math.exp(log_y) * lam
+        return -zeta * log_y - math.log1p(-float(np.sum(counts * x / (2 + tau * x))))
+
+    top = math.log(2 / crossing) if crossing > 0 else math.log(1e6)  # Ũ(1) = 1 at y = 2/λ_crit
+    found = scipy.optimize.minimize_scalar(
+        cost, bounds=(top - 20, top - 1e-9), method="bounded", options={"xatol": 1e-10}
+    )
+    scaled = math.exp(float(found.x))
+    constant = law.A * math.gamma(zeta + 1) * (2 * law.Lambda) ** -zeta * math.exp(float(found.fun)) / (2 * problem.n)
     return scaled / noise, constant, zeta
