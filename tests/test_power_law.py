@@ -197,3 +197,23 @@ def test_bad_requests_for_an_optimum(arguments, named):
 def test_no_asymptotic_constant_in_the_divergent_phase():
     with pytest.raises(ss.InputError, match="eventual divergence"):
         optimal.best(ss.QuadraticProblem.power_law(100, 0.8, 1.0), noise=0.1)
+
+
+def test_the_best_jacobi_schedule():
+    """Full batch: better than any constant setting before the cut-off, the loss promised, and the square of the law;
+    batch noise makes it diverge."""
+    problem = ss.QuadraticProblem.power_law(5000, 1.5, 0.75)
+    found = optimal.best_jacobi(problem, horizon=200, noise=0.1)
+    sgd = ss.SGD.jacobi(found.lr, found.a, found.b, batch_size=problem.n)
+    run = ss.simulate(problem, sgd, ss.SpectralDiagonal(), 200)["loss"].values.ravel()
+    assert run[-1] == pytest.approx(found.loss, rel=1e-6)
+    assert found.loss < found.constant_loss
+    for change in ({"a": found.a * 1.2}, {"b": found.b * 1.3}, {"lr": found.lr * 0.95}):
+        other = ss.SGD.jacobi(**{"lr": found.lr, "a": found.a, "b": found.b, **change}, batch_size=problem.n)
+        assert ss.simulate(problem, other, ss.SpectralDiagonal(), 200)["loss"].values.ravel()[-1] > found.loss
+    wide = ss.QuadraticProblem.power_law(50_000, 1.5, 0.75)  # far from its cut-off
+    early, late = (optimal.best_jacobi(wide, horizon=t).loss for t in (16, 64))
+    assert np.log(early / late) / np.log(4) == pytest.approx(2 * 0.75 / 1.5, abs=0.05)
+    noisy = ss.simulate(problem, ss.SGD.jacobi(found.lr, found.a, found.b, batch_size=10), ss.SpectralDiagonal(), 200)
+    assert noisy["loss"].values.ravel()[-1] > 1e3 * problem.initial_loss
+    assert found.noisy_loss > 1e3 * problem.initial_loss

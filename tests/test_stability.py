@@ -120,3 +120,82 @@ def test_questions_without_an_answer_are_refused(tiny):
         stability.averaged_radius(tiny, ss.SGD(0.5, sampling="reshuffle"))
     with pytest.raises(InputError, match="γτ up to 1"):
         stability.diagonal_is_stable(tiny, ss.SGD(0.5), tau=2.0)
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "momentum", "tau"), [(1, 0.0, 1.0), (3, 0.6, 1.0), (2, -0.4, 0.5), (1, 0.3, -1.0), (30, 0.5, 1.0)]
+)
+def test_max_lr_is_where_the_answers_change(batch_size, momentum, tau):
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+    sgd = ss.SGD(1.0, momentum, batch_size)
+    for level, question in (
+        ("full-batch", stability.full_batch_is_stable),
+        ("spectral-diagonal", lambda p, s: stability.diagonal_is_stable(p, s, tau)),
+        ("exact", stability.averaged_is_stable),
+    ):
+        found = stability.max_lr(problem, sgd, level, tau=tau)
+        below, above = (question(problem, ss.SGD(f * found, momentum, batch_size)) for f in (1 - 1e-6, 1 + 1e-6))
+        assert below
+        assert not above
+
+
+@pytest.mark.parametrize("momentum", [-0.4, 0.0, 0.5, 0.9])
+@pytest.mark.parametrize("batch_size", [1, 3])
+def test_exact_max_lr_against_the_whole_averaged_operator(momentum, batch_size):
+    problem = ss.QuadraticProblem.power_law(6, 1.5, 1.0, seed=1)
+    critical = stability.max_lr(problem, ss.SGD(1.0, momentum, batch_size), "exact", tolerance=1e-11)
+    assert averaged_operator_radius(problem, ss.SGD(critical, momentum, batch_size)) == pytest.approx(1, abs=1e-8)
+
+
+def test_exact_threshold_on_real_data_is_where_the_averaged_regime_turns():
+    """Two digits by simulation: bisection on the averaged losses of 60 digits."""
+    data = ss.datasets.load("digits", n=60, seed=0)
+    problem = ss.QuadraticProblem.from_kernel(ss.ntk.analytic_ntk(data.x), -data.y)
+    for momentum in (0.0, 0.8):
+        sgd = ss.SGD(1.0, momentum, 2)
+        found = stability.max_lr(problem, sgd, "exact")
+        simulated = bisect(
+            lambda lr, momentum=momentum: growth(problem, ss.SGD(lr, momentum, 2), ss.BatchAveraged(), 1500) < 1,
+            0.5 * found, 1.5 * found, steps=8,
+        )  # fmt: skip
+        assert simulated == pytest.approx(found, rel=0.01)
+
+
+def test_published_lambda_crit_and_the_limit_of_large_momentum():
+    """2.14772 for λ_k = k^−1.5, N = 1000 ([VKY] sec. 4); thresholds in α_eff tend to 2/(γ λ_crit) as β → 1."""
+    problem = ss.QuadraticProblem.power_law(1000, 1.5, 1.0)
+    found = stability.critical_eigenvalue(problem)
+    assert found == pytest.approx(2.14772, abs=5e-6)
+    for tau in (1.0, 0.0, -1.0):
+        limit = 2 / (0.1 * stability.critical_eigenvalue(problem, tau))
+        for momentum, tolerance in ((0.99, 0.05), (0.99999, 5e-5)):
+            lr = stability.diagonal_max_lr(problem, momentum=momentum, noise=0.1, tau=tau)
+            assert lr / (1 - momentum) == pytest.approx(limit, rel=tolerance)
+    assert stability.critical_eigenvalue(ss.QuadraticProblem.power_law(1, 1.5, 1.0)) == 0.0
+
+
+def test_exact_and_diagonal_can_differ_by_a_factor():
+    """N = 10: the closure promises up to twice the learning rate that is stable."""
+    for batch_size, momentum in ((2, 0.5), (3, 0.9)):
+        problem = ss.QuadraticProblem.power_law(10, 1.5, 1.0, seed=0)
+        sgd = ss.SGD(1.0, momentum, batch_size)
+        assert stability.max_lr(problem, sgd) > 1.5 * stability.max_lr(problem, sgd, "exact")
+
+
+def test_thresholds_broadcast_and_count_multiplicities():
+    problem = ss.QuadraticProblem.power_law(40, 1.5, 1.0)
+    momentum, noise = np.array([[-0.5], [0.0], [0.9]]), np.array([0.0, 0.1, 1.0])
+    found = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise)
+    assert found.shape == (3, 3)
+    np.testing.assert_allclose(found[:, 0], 2 * (1 + momentum[:, 0]))
+    assert (np.diff(found, axis=1) <= 0).all()
+    twice = ss.Spectrum(problem.eigenvalues, multiplicity=np.full(40, 2.0))
+    doubled = ss.QuadraticProblem(ss.Spectrum(np.repeat(problem.eigenvalues, 2)), np.ones(80))
+    merged = ss.QuadraticProblem(twice, np.ones(40))
+    args = {"momentum": 0.3, "noise": 0.1}
+    expected = stability.diagonal_max_lr(doubled, **args)
+    assert stability.diagonal_max_lr(merged, **args) == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(InputError, match="momentum"):
+        stability.diagonal_max_lr(problem, momentum=1.0, noise=0.1)
+    with pytest.raises(InputError, match="level"):
+        stability.max_lr(problem, ss.SGD(1.0), "magic")

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
+from scipy.special import eval_jacobi
 
 from sgdsim.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.sampling import WITHOUT_REPLACEMENT
-from sgdsim.sgd import noise_factor
+from sgdsim.sgd import SGD, noise_factor
 from sgdsim.spectrum import Spectrum
 from sgdsim.theory import contour, power_law, stability
 
@@ -164,6 +165,70 @@ def best_momentum(
         options={"xatol": 1e-9},
     )  # fmt: skip
     return float(found.x), math.exp(float(found.fun))
+
+
+@dataclass(frozen=True)
+class JacobiOptimum:
+    """The best Jacobi-polynomial method for full batches: `SGD.jacobi(lr, a, b)`.
+
+    `loss` after `horizon` steps without noise, `constant_loss` the best with constant hyperparameters; `noisy_loss` is
+    what the same schedule gives at noise γ (spectral-diagonal, closure τ), infinite beyond floating point.
+    """
+
+    lr: float
+    a: float
+    b: float
+    loss: float
+    constant_loss: float
+    noisy_loss: float
+    horizon: int
+
+
+def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, tau: float = 1.0) -> JacobiOptimum:
+    """The Jacobi method with the least full-batch loss at the horizon (Velikanov & Yarotsky, arXiv:2202.00992).
+
+    The residual after t steps is `P_t^{(a,b)}(1 − αλ)/P_t^{(a,b)}(1)`; for `Σ_{l≥k} c_l ~ λ_k^ζ` the best a is near ζ
+    and the loss falls like t^{−2ζ} instead of t^{−ζ}. Batch noise makes these schedules diverge: see `noisy_loss`.
+
+    Raises InputError for a horizon below 1 or noise outside [0, 1].
+    """
+    from sgdsim.regimes import _kernels
+
+    horizon, noise = integer("horizon", horizon, minimum=1), number("noise", noise, minimum=0.0, maximum=1.0)
+
+    def loss(spectrum: QuadraticProblem, lr: float, a: float, b: float) -> float:
+        factor = eval_jacobi(horizon, a, b, 1 - lr * spectrum.eigenvalues) / eval_jacobi(horizon, a, b, 1.0)
+        return float((spectrum.coefficients * factor) @ (spectrum.coefficients * factor)) / (2 * problem.n)
+
+    sketch = _sketch(problem, exact=50, ratio=1.1)
+
+    def cost(point: np.ndarray) -> float:
+        lr, a, b = 2 * _squash(point[0]), math.exp(point[1]) - 0.99, math.exp(point[2]) - 0.99
+        with np.errstate(all="ignore"):
+            value = loss(sketch, lr, a, b)
+        return math.log(value) if 0 < value < math.inf else math.inf
+
+    best_found = min(
+        (
+            scipy.optimize.minimize(
+                cost, [4.0, math.log(a + 0.99), math.log(1.5)], method="Nelder-Mead",
+                options={"xatol": 1e-3, "fatol": 1e-6, "maxfev": 150},
+            )
+            for a in (0.3, 1.5, 4.0)
+        ),
+        key=lambda found: found.fun,
+    )  # fmt: skip
+    lr = 2 * _squash(best_found.x[0])
+    a, b = (math.exp(v) - 0.99 for v in best_found.x[1:])
+    values = SGD.jacobi(lr, a, b).values(problem.n, 0, horizon)
+    c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
+    s = _kernels.diagonal_advance(
+        problem.eigenvalues, problem.multiplicity, c, *zero, c.sum(), values.lr, values.momentum,
+        np.full(horizon, noise), tau,
+    )  # fmt: skip
+    constant = best(problem, noise=0.0, horizon=horizon).loss
+    noisy = s / (2 * problem.n) if np.isfinite(s) else math.inf
+    return JacobiOptimum(lr, a, b, loss(problem, lr, a, b), constant, float(noisy), horizon)
 
 
 def _objective(problem: QuadraticProblem, gamma: float, tau: float, horizon: float | None, law):
