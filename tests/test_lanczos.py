@@ -130,18 +130,114 @@ def small_network():
     return module, rng.standard_normal((13, 4)), rng.standard_normal(13)
 
 
-def test_curvature_against_autograd(small_network):
-    module, x, y = small_network
-    curvature = Curvature(module, x, y, chunk=5)
+def _by_autograd(module, x, y):
+    """Loss, gradient and Hessian of all inputs at once, by plain double backward."""
     trained = [p for p in module.parameters() if p.requires_grad]
-    assert curvature.size == sum(p.numel() for p in trained)
-
     loss = 0.5 * ((module(torch.as_tensor(x))[:, 0] - torch.as_tensor(y)) ** 2).mean()
     gradient = torch.cat([g.ravel() for g in torch.autograd.grad(loss, trained, create_graph=True)])
     rows = [torch.cat([h.ravel() for h in torch.autograd.grad(g, trained, retain_graph=True)]) for g in gradient]
-    expected = torch.stack(rows).numpy()
-    np.testing.assert_allclose(curvature.gradient(), gradient.detach().numpy(), atol=1e-13)
-    np.testing.assert_allclose(curvature.hessian() @ np.eye(curvature.size), expected, atol=1e-12)
+    return loss.item(), gradient.detach().numpy(), torch.stack(rows).numpy()
+
+
+@pytest.mark.parametrize("chunk", [5, 13])
+def test_curvature_against_autograd(small_network, chunk):
+    module, x, y = small_network
+    curvature = Curvature(module, x, y, chunk=chunk)
+    assert curvature.size == sum(p.numel() for p in module.parameters() if p.requires_grad)
+    loss, gradient, hessian = _by_autograd(module, x, y)
+    assert curvature.loss() == pytest.approx(loss, rel=1e-13)
+    np.testing.assert_allclose(curvature.gradient(), gradient, atol=1e-13)
+    np.testing.assert_allclose(curvature.hessian() @ np.eye(curvature.size), hessian, atol=1e-12)
+
+
+@pytest.fixture
+def batch_normed(small_network):
+    _, x, y = small_network
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5), nn.Tanh(), nn.Linear(5, 1)).double()
+    with torch.no_grad():
+        module[1].running_mean.uniform_()
+        module[1].running_var.uniform_(0.5, 2)
+    return module, x, y
+
+
+def test_batch_norm_in_training_mode_makes_one_batch(batch_normed):
+    module, x, y = batch_normed
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    curvature = Curvature(module, x, y, chunk=5)
+    gradient, product = curvature.gradient(), curvature.hessian()
+    direction = np.random.default_rng(0).standard_normal(curvature.size)
+    hessian = product @ np.eye(curvature.size)
+    after = module.state_dict()
+    assert module.training
+    assert all(torch.equal(after[name], value) for name, value in before.items())  # running statistics included
+
+    loss, expected, dense = _by_autograd(module, x, y)
+    assert curvature.loss() == pytest.approx(loss, rel=1e-13)
+    np.testing.assert_allclose(gradient, expected, atol=1e-13)
+    np.testing.assert_allclose(hessian, dense, atol=1e-12)
+    np.testing.assert_allclose(hessian[:, :20], hessian[:20].T, atol=1e-12)
+
+    def moved(amount):
+        vector = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+        torch.nn.utils.vector_to_parameters(vector + amount * torch.as_tensor(direction), module.parameters())
+        return Curvature(module, x, y)
+
+    ahead = moved(1e-5)
+    behind = moved(-2e-5)
+    np.testing.assert_allclose((ahead.loss() - behind.loss()) / 2e-5, gradient @ direction, rtol=1e-6)
+    np.testing.assert_allclose((ahead.gradient() - behind.gradient()) / 2e-5, product @ direction, atol=1e-6)
+    ggn = Curvature(module, x, y).ggn() @ np.eye(curvature.size)
+    np.testing.assert_allclose(ggn, ggn.T, atol=1e-13)
+    assert np.linalg.eigvalsh(ggn).min() > -1e-13
+
+
+def test_batch_norm_in_evaluation_mode_is_by_input(batch_normed):
+    module, x, y = batch_normed
+    together = Curvature(module, x, y).gradient()
+    module.eval()
+    curvature = Curvature(module, x, y, chunk=5)
+    _, gradient, hessian = _by_autograd(module, x, y)
+    np.testing.assert_allclose(curvature.gradient(), gradient, atol=1e-13)
+    np.testing.assert_allclose(curvature.hessian() @ np.eye(curvature.size), hessian, atol=1e-12)
+    assert np.linalg.norm(curvature.gradient() - together) > 0.1 * np.linalg.norm(together)
+
+
+def test_batch_norm_without_running_statistics_goes_by_the_batch_in_either_mode(batch_normed):
+    _, x, y = batch_normed
+    torch.manual_seed(2)
+    module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 1)).double()
+    training = Curvature(module, x, y, chunk=5).gradient()
+    np.testing.assert_allclose(training, _by_autograd(module, x, y)[1], atol=1e-13)
+
+
+def test_a_constant_network_has_no_curvature():
+    class Constant(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x):
+            return x.sum(1)
+
+    curvature = Curvature(Constant(), np.ones((4, 2)), np.ones(4))
+    assert not (curvature.hessian() @ np.ones(3)).any()
+    assert not curvature.gradient().any()
+
+
+def test_what_curvature_refuses(batch_normed):
+    module, x, y = batch_normed
+    for wrong, inputs, message in (
+        (nn.Sequential(module, nn.Dropout(0.1)), x, "Dropout in training mode"),
+        (module, x[:1], "more than 1 value"),
+        (nn.Sequential(module, nn.Linear(1, 2).double()), x, "one output"),
+        ("module", x, "torch.nn.Module"),
+    ):
+        with pytest.raises(InputError, match=message) as caught:
+            Curvature(wrong, inputs, y[: len(inputs)])
+        assert "\n" not in str(caught.value)
+    with pytest.raises(InputError, match="chunk"):
+        Curvature(module, x, y, chunk=0)
 
 
 def test_gauss_newton_has_the_kernels_spectrum(small_network):

@@ -1,0 +1,174 @@
+"""`sgdsim hessian`: the Hessian's spectrum along a run of mini-batch SGD, with and without batch norm."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+from sgdsim.checks import InputError
+from sgdsim.cli.arguments import DATASETS, _add_output, _schedule, _whole
+from sgdsim.cli.commands import _check_distinct, _model
+
+_DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
+_VARIANTS = {"without": "without batch norm", "with": "with batch norm"}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the command's parser to `commands`."""
+    parser = commands.add_parser("hessian", help="density, outliers and gradient of the Hessian along training")
+    group = parser.add_argument_group("problem")
+    group.add_argument("--dataset", default="digits", choices=DATASETS, help="data")
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+    group.add_argument("--n", type=_whole, default=500, help="training points N")
+    # Left open here, so that one beside --model can be refused; see _DEFAULTS.
+    group.add_argument("--batch-norm", choices=["both", *_VARIANTS], help="in the hidden layers (default: both)")
+    group.add_argument("--width", type=_whole, help="hidden units, standard parametrisation (default: 32)")
+    group.add_argument("--depth", type=_whole, help="hidden layers (default: 3)")
+    activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
+    group.add_argument("--activation", choices=activations, help="of the hidden units (default: relu)")
+    group.add_argument("--model", metavar="MODULE:FACTORY", help="your own torch model, with its mode: a function")
+    group = parser.add_argument_group("algorithm")
+    group.add_argument(
+        "--lr",
+        type=_schedule("lr"),
+        help="that of torch.optim.SGD, or a schedule (default: 1/lambda_max of each network's Hessian at the start)",
+    )
+    group.add_argument("--momentum", type=_schedule("momentum"), default=0.0, help="heavy ball, or a schedule")
+    group.add_argument("--batch-size", type=_schedule("batch_size"), default=50, help="or a schedule")
+    group.add_argument(
+        "--sampling",
+        default="without-replacement",
+        choices=["without-replacement", "with-replacement", "reshuffle"],
+        help="how batches are drawn",
+    )
+    group.add_argument("--seed", type=_whole, default=0, help="decides data, network, batches and probes")
+    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the network")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+    group = parser.add_argument_group("spectrum")
+    group.add_argument("--steps", type=_whole, nargs="+", default=[0, 10, 100, 1000], help="after how many updates")
+    group.add_argument("--top", type=_whole, default=20, help="largest eigenvalues, among which outliers are sought")
+    group.add_argument("--gap", type=float, default=2.0, help="outliers are this many times larger than all the rest")
+    group.add_argument("--lanczos-steps", type=_whole, default=80, help="of each probe of the density")
+    group.add_argument("--probes", type=_whole, default=10, help="random vectors for the density")
+    group.add_argument("--chunk", type=_whole, default=1024, help="training points in one pass, without batch norm")
+    _add_output(parser, "write everything (JSON)", "draw the densities (.png, .pdf or .svg)")
+
+
+def hessian(args: argparse.Namespace) -> int:
+    from sgdsim import datasets, hessians, results
+
+    began = time.perf_counter()
+    for name, value in _DEFAULTS.items():
+        if getattr(args, name) is None:
+            setattr(args, name, value)
+        elif args.model is not None:
+            raise InputError(f"--{name.replace('_', '-')}: expected only without --model, got a model of your own")
+    if args.plot is not None:
+        from sgdsim import plot, plot_hessian
+
+        plot.check_path(args.plot)
+        results.check_writable(args.plot)
+        plot_hessian.check_panels(1, set(args.steps))
+    if args.out is not None:
+        results.check_writable(args.out)
+    inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
+    _check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
+    networks = _networks(args)
+    data = datasets.load(args.dataset, args.n, args.seed, n_test=0, data_dir=args.data_dir)
+    runs: dict[str, hessians.HessianSpectra] = {}
+    for name, network in networks.items():
+        runs[name] = hessians.hessian_spectra(
+            network,
+            data,
+            lr=args.lr,
+            momentum=args.momentum,
+            batch_size=args.batch_size,
+            steps=args.steps,
+            sampling=args.sampling,
+            top=args.top,
+            gap=args.gap,
+            lanczos_steps=args.lanczos_steps,
+            n_probes=args.probes,
+            seed=args.seed,
+            device=args.device,
+            dtype=args.dtype,
+            chunk=args.chunk,
+            progress=True,
+        )
+        if runs[name].interrupted:
+            break
+    interrupted = any(run.interrupted for run in runs.values())
+    described = {name: getattr(network, "describe", lambda: None)() for name, network in networks.items()}
+    facts: dict[str, Any] = {
+        "data": data.info,
+        "runs": {name: {"network": described[name], **run.as_dict()} for name, run in runs.items()},
+        "seed": args.seed,
+        "interrupted": interrupted,
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    failure = None  # told after the numbers: they may be the work of hours
+    if args.out is not None:
+        try:
+            with results.replacing(Path(args.out)) as temporary:
+                temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
+        except InputError as error:
+            args.out, failure = None, error
+    if args.plot is not None:
+        try:
+            plot.save(plot_hessian.hessian_spectra(runs), args.plot)
+        except InputError as error:
+            args.plot, failure = None, failure or error
+    facts |= {"out": args.out, "plot": args.plot}
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(args, runs, facts))
+    if failure is not None:
+        raise failure
+    return 130 if interrupted else 0
+
+
+def _networks(args: argparse.Namespace) -> dict[str, Any]:
+    """The networks to train, by the name of their row."""
+    from sgdsim.networks import StandardMLP
+
+    if args.model is not None:
+        return {args.model: _model(args.model)}
+    chosen = list(_VARIANTS) if args.batch_norm == "both" else [args.batch_norm]
+    return {
+        _VARIANTS[which]: StandardMLP(
+            args.width, args.depth, args.activation, batch_norm=which == "with", seed=args.seed
+        )
+        for which in chosen
+    }
+
+
+def _text(args: argparse.Namespace, runs: dict[str, Any], facts: dict[str, Any]) -> str:
+    lines = []
+    for name, run in runs.items():
+        lr = f"{run.lr:.4g}" if isinstance(run.lr, float) else "none" if run.lr is None else run.lr.spec
+        how = " (1/λ_max of the Hessian at the start)" if args.lr is None else ""
+        lines.append(f"{args.dataset}, N = {args.n}, {name}: {run.n_parameters} parameters, torch lr {lr}{how}")
+        leading = f"in {min(10, args.top)} leading"
+        names = ("step", "loss", "|gradient|", "λ_1", "λ_1/λ_2", "λ_min", "trace", "", "outliers", "in them", leading)
+        lines.append("".join(text.rjust(width) for text, width in zip(names, _WIDTHS, strict=True)))
+        for at in run.at:
+            cells = [f"{at.step}", f"{at.loss:.3g}", f"{at.gradient_norm:.3g}", f"{at.eigenvalues[0]:.3g}"]
+            cells += [f"{at.leading_ratio:.2f}", f"{at.smallest:.3g}", f"{at.trace:.3g}"]
+            cells += [f" ± {at.trace_error:.2g}".ljust(_WIDTHS[7]), f"{at.n_outliers}"]
+            cells += [f"{at.gradient_fraction:.1%}", f"{at.captured[min(10, args.top) - 1]:.1%}"]
+            lines.append("".join(text.rjust(width) for text, width in zip(cells, _WIDTHS, strict=True)))
+        if run.diverged_at is not None:
+            lines.append(f"diverged at step {run.diverged_at}")
+        lines.append("")
+    lines.append(f"outliers: eigenvalues above a gap of a factor {args.gap:g}; shares are of |gradient|².")
+    if facts["interrupted"]:
+        lines.append("Interrupted: the rest was not run.")
+    lines.append(f"{facts['seconds']:.1f} s")
+    lines += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    return "\n".join(lines)
+
+
+_WIDTHS = (7, 10, 12, 9, 9, 9, 9, 8, 10, 9, 14)
