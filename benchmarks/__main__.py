@@ -5,7 +5,7 @@ import importlib
 import json
 import platform
 
-NAMES = ("ntk",)
+NAMES = ("ntk", "theory")
 
 
 def main() -> None:

@@ -57,7 +57,8 @@ def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
     low, high = 0.0, 0.0
     f_high = _gap(eigenvalues, weights, occupied, alpha, beta, gamma, g, 0.0)
     if f_high > 0.0:  # it converges: the root is left of 0
-        step = max(tolerance, 1e-18)
+        slow = alpha * eigenvalues[occupied - 1] / (1.0 - beta)  # about half the rate of the slowest mode
+        step = max(tolerance, min(slow, 0.1))
         low = -step
         f_low = _gap(eigenvalues, weights, occupied, alpha, beta, gamma, g, max(low, floor))
         while f_low > 0.0 and low > floor:
@@ -68,7 +69,7 @@ def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
         low = max(low, floor)
     else:
         f_low = f_high
-        step = max(tolerance, 1e-12)
+        step = max(tolerance, 1e-6)
         high = step
         f_high = _gap(eigenvalues, weights, occupied, alpha, beta, gamma, g, high)
         while f_high <= 0.0:
@@ -76,9 +77,10 @@ def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
             step *= 4.0
             high = step
             f_high = _gap(eigenvalues, weights, occupied, alpha, beta, gamma, g, high)
-    side = 0
-    while high - low > tolerance and high - low > 4e-16 * abs(low):
-        if f_low == -np.inf:
+    side, count = 0, 0
+    while high - low > tolerance and high - low > 1e-13 * abs(low):
+        count += 1
+        if f_low == -np.inf or count % 4 == 0:  # a bisection now and then, where the other end does not move
             middle = 0.5 * (low + high)
         else:  # regula falsi, Illinois form
             middle = high - f_high * (high - low) / (f_high - f_low)

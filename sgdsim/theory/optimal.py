@@ -265,8 +265,8 @@ def _spread(fraction: float) -> float:
 def negative_momentum_helps(problem: QuadraticProblem, nu: float) -> bool:
     """The condition `Σλ_k Σc_k > ((ν−1)/ν) Σλ_k² Σ(c_k/λ_k)` for β* < 0 in the noise-dominated phase.
 
-    Leading order for small αλ (`sgdsim.theory.derive`; [VKY] eq. 91 in weight-space coefficients c_k/λ_k). `best` needs
-    no such limit.
+    The sign of the constant's slope in β at the best learning rate without momentum, to leading order for small αλ, and
+    exact at γτ = 1 (`sgdsim.theory.derive` derives it; compare [VKY] eq. 91). `best` needs no such limit.
     """
     lam, c = problem.eigenvalues, problem.coefficients**2
     moving = lam > 0

@@ -1,0 +1,99 @@
+"""The theory: losses at any time, landscapes, stability maps and exact thresholds, against stepping in eager PyTorch.
+
+Stepping a whole landscape takes an hour, so the plain version is timed on some of its cells and scaled up; what it
+computes there is compared with the theory.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+
+import sgdsim as ss
+from sgdsim.theory import contour, stability
+
+
+def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
+    """Median seconds, after one call that loads the compiled code; and the last result."""
+    work()
+    times = []
+    for _ in range(repeats):
+        since = time.perf_counter()
+        found = work()
+        times.append(time.perf_counter() - since)
+    return float(np.median(times)), found
+
+
+def stepped(
+    problem: ss.QuadraticProblem, lr: float, momentum: float, noise: float, n_steps: int
+) -> tuple[float, float]:
+    """Seconds per step and final loss of the spectral-diagonal recurrence as one writes it in PyTorch."""
+    import torch
+
+    x = torch.as_tensor(lr * problem.eigenvalues)
+    c = torch.as_tensor(problem.coefficients**2)
+    j, p = torch.zeros_like(c), torch.zeros_like(c)
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        p = x**2 * c - 2 * momentum * x * j + momentum**2 * p + noise * x**2 * (c.sum() - c)
+        c, j = c - 2 * x * c + 2 * momentum * j + p, momentum * j - x * c + p
+    return (time.perf_counter() - since) / n_steps, float(c.sum()) / (2 * problem.n)
+
+
+def _row(job: str, seconds: float, **more: Any) -> dict[str, Any]:
+    return {"job": job, "seconds": float(f"{seconds:.3g}"), **more}
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """One row per job: seconds, and where there is a plain version its seconds, the ratio and the difference."""
+    small = ss.QuadraticProblem.power_law(1000, 1.5, 1.0)
+    step, plain = stepped(small, 0.3, 0.5, 0.1, 10_000)
+    seconds, found = timed(
+        lambda: contour.loss_at(small, 10_000, lr=0.3, momentum=0.5, noise=0.1, method="contour"), 20
+    )
+    difference = abs(float(found.loss) / plain - 1)
+    yield _row(
+        "loss at t = 10^4, N = 1000", seconds, plain_seconds=round(step * 1e4, 3),
+        ratio=round(step * 1e4 / seconds), difference=float(f"{difference:.1g}"),
+    )  # fmt: skip
+
+    momentum = np.linspace(-0.98, 0.98, 50)
+    lr = np.linspace(0.04, 4, 100)[:, None]
+    seconds, found = timed(lambda: contour.loss_at(small, 10_000, lr=lr, momentum=momentum, noise=0.1))
+    cells = [(10, 25), (40, 40), (3, 10)]
+    checked = [
+        abs(np.log(stepped(small, float(lr[i, 0]), float(momentum[k]), 0.1, 10_000)[1]) - found.log_loss[i, k])
+        for i, k in cells
+        if found.log_loss[i, k] < 100
+    ]
+    yield _row(
+        "landscape 100 x 50, t = 10^4, N = 1000", seconds, plain_seconds=round(step * 5e7),
+        ratio=round(step * 5e7 / seconds), difference=float(f"{max(checked):.1g}"),
+        worst_error_estimate=float(f"{found.error[found.log_loss < 100].max():.1g}"),
+    )  # fmt: skip
+
+    large = ss.QuadraticProblem.power_law(1_000_000, 1.5, 1.0)
+    times = np.unique(np.geomspace(1, 1e12, 60).round())
+    seconds, _ = timed(lambda: contour.loss_at(large, times, lr=0.3, momentum=0.5, noise=0.1), 1)
+    yield _row("60 log-spaced times to 10^12, N = 10^6", seconds)
+
+    middle = ss.QuadraticProblem.power_law(10_000, 1.5, 1.0)
+    momentum, lr = np.linspace(-0.98, 0.98, 100), np.linspace(0.02, 4, 100)[:, None]
+    seconds, _ = timed(lambda: contour.rate(middle, lr=lr, momentum=momentum, noise=0.1), 1)
+    yield _row("map of growth rates 100 x 100, N = 10^4", seconds)
+    seconds, _ = timed(lambda: stability.diagonal_max_lr(middle, momentum=momentum, noise=0.1))
+    yield _row("largest stable lr at 100 momenta, N = 10^4", seconds)
+
+    for n in (1000, 3000):
+        problem = ss.QuadraticProblem.power_law(n, 1.5, 1.0)
+        problem.eigenvectors  # noqa: B018 — made once, before the clock starts
+        stability.max_lr(ss.QuadraticProblem.power_law(10, 1.5, 1.0), ss.SGD(1.0, 0.5, 2), "exact")
+        since = time.perf_counter()
+        critical = stability.max_lr(problem, ss.SGD(1.0, 0.5, 10), "exact")
+        spent = time.perf_counter() - since
+        radius = stability.averaged_radius(problem, ss.SGD(critical, 0.5, 10), tolerance=1e-14) if n == 1000 else None
+        more = {} if radius is None else {"difference": float(f"{abs(radius - 1):.1g}")}
+        yield _row(f"exact threshold, N = {n}", spent, max_lr=round(critical, 6), **more)

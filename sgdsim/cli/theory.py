@@ -1,0 +1,118 @@
+"""`sgdsim theory derive` and `sgdsim theory prove`: where the formulas come from, and what is proved about them."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+METHODS = ("heavy-ball", "nesterov")
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of `sgdsim theory` to the command line's subparsers."""
+    parser = commands.add_parser("theory", help="the formulas, derived by computer algebra; facts, proved by a solver")
+    actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
+    derive = actions.add_parser(
+        "derive", help="from the update rule to generating functions, stability and late-time laws"
+    )
+    derive.add_argument("--method", default=METHODS[0], choices=METHODS, help="kind of momentum")
+    derive.add_argument("--tau", metavar="NUMBER", help="closure parameter, for g = gamma*tau; such as 1, -1 or 1/2")
+    form = derive.add_mutually_exclusive_group()
+    form.add_argument("--latex", action="store_true", help="LaTeX, one formula a line")
+    form.add_argument("--json", action="store_true", help="print one JSON document")
+    prove = actions.add_parser("prove", help="positivity and monotonicity, as queries over the reals (needs z3-solver)")
+    prove.add_argument("--method", choices=METHODS, help="only this kind of momentum")
+    prove.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each query")
+    prove.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def theory(args: argparse.Namespace) -> int:
+    return _derive(args) if args.action == "derive" else _prove(args)
+
+
+def _derive(args: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    from sgdsim.theory.derive import derive
+    from sgdsim.theory.printing import latex, parsable, plain
+
+    derivation = derive(args.method)
+    if args.tau is not None:
+        derivation = derivation.at_tau(args.tau)
+    formulas = derivation.formulas()
+    if not args.json:
+        for f in formulas:
+            if args.latex:
+                print(f"% {f.meaning}\n{f.latex} {f.relation} {latex(f.right)}")
+            else:
+                print(f"{f.meaning}\n    {f.left} {f.relation} {plain(f.right)}")
+        return 0
+    document = {
+        "method": args.method,
+        "tau": args.tau,
+        "symbols": sorted({symbol.name for f in formulas for symbol in f.right.free_symbols}),
+        "functions": {"Gamma": "the gamma function"},
+        "formulas": [
+            {
+                "key": f.key,
+                "meaning": f.meaning,
+                "left": f.left,
+                "relation": f.relation,
+                "right": parsable(f.right),
+                "latex": f"{f.latex} {f.relation} {latex(f.right)}",
+            }
+            for f in formulas
+        ],
+        "seconds": round(time.perf_counter() - began, 3),
+    }
+    print(json.dumps(document, allow_nan=False))
+    return 0
+
+
+def _prove(args: argparse.Namespace) -> int:
+    began = time.perf_counter()
+    from sgdsim.theory import prove
+
+    methods = METHODS if args.method is None else (args.method,)
+    results = prove.prove([claim for method in methods for claim in prove.claims(method)], args.timeout)
+    passed, seconds = sum(r.ok for r in results), time.perf_counter() - began
+    if args.json:
+        rows = [_row(r) for r in results]
+        print(json.dumps({"rows": rows, "ok": passed == len(rows), "seconds": round(seconds, 3)}, allow_nan=False))
+    else:
+        for r in results:
+            print(_text(r))
+        print(f"{passed} of {len(results)} proved, {seconds:.1f} s")
+    return 0 if passed == len(results) else 1
+
+
+def _row(result: Any) -> dict[str, Any]:
+    def told(domain: tuple, answer: Any) -> dict[str, Any]:
+        values = None if answer.values is None else {s.name: str(value) for s, value in answer.values.items()}
+        domain = [str(relation) for relation in domain]
+        return {"verdict": answer.verdict, "seconds": round(answer.seconds, 3), "values": values, "domain": domain}
+
+    claim = result.claim
+    head = {"method": claim.method, "claim": claim.name, "statement": str(claim.statement), "ok": result.ok}
+    return {**head, **told(claim.domain, result.answer), "control": told(claim.control, result.control)}
+
+
+def _text(result: Any) -> str:
+    from sgdsim.theory.printing import plain
+
+    def told(answer: Any) -> str:
+        values = ", ".join(f"{plain(symbol)} = {value}" for symbol, value in (answer.values or {}).items())
+        return f"{answer.verdict}{' at ' if values else ''}{values} ({answer.seconds:.2f} s)"
+
+    claim = result.claim
+    dropped = ", ".join(plain(relation) for relation in claim.domain if relation not in claim.control)
+    added = ", ".join(plain(relation) for relation in claim.control if relation not in claim.domain)
+    control = f"with {added} instead of {dropped}" if added else f"without {dropped}"
+    return "\n".join(
+        (
+            f"{'ok  ' if result.ok else 'FAIL'} {claim.method}: {claim.name}",
+            f"     on {', '.join(plain(relation) for relation in claim.domain)}: {told(result.answer)}",
+            f"     {control}: {told(result.control)}",
+        )
+    )
