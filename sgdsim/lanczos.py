@@ -193,7 +193,7 @@ def top_eigenpairs(operator: Any, k: int, *, tolerance: float = 1e-10, seed: int
     else:
         start = np.random.default_rng(integer("seed", seed)).standard_normal(n)
         try:
-            values, vectors = eigsh(operator, k, which="LA", v0=start, tol=tolerance * 0.1, ncv=min(n, 2 * k + 20))
+            values, vectors = eigsh(operator, k, which="LA", v0=start, tol=tolerance * 0.1, ncv=min(n, k + k // 2 + 20))
         except ArpackNoConvergence as error:
             raise InputError(
                 f"operator: Lanczos found {len(error.eigenvalues)} of {k} eigenpairs; ask for fewer"

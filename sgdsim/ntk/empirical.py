@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import reduce
 
 import numpy as np
 import torch
@@ -15,10 +15,13 @@ from torch.func import functional_call, grad, vmap
 from sgdsim import devices
 from sgdsim.checks import InputError, choice, integer
 from sgdsim.ntk import layers
-from sgdsim.ntk.modules import DTYPES, check_module, inputs, outputs, plain_attention, prepared
+from sgdsim.ntk.calls import recorded
+from sgdsim.ntk.modules import DTYPES, check_module, empty, inputs, outputs, plain_attention, prepared
 
 # Working memory beyond the result, in bytes, unless the caller says otherwise.
 BUDGET = 1_000_000_000
+# What one forward and backward pass may take on a CPU, in bytes: larger ones leave its caches.
+_PASS_BYTES = 128_000_000
 # The probe compares a layer's structured gradients with autograd's on a few inputs; what differs by more than this
 # (relative, by dtype) goes the general way.
 _PROBES = (2, 3)
@@ -71,22 +74,37 @@ def empirical_ntk(
     size = integer("chunk", chunk, minimum=1) if chunk is not None else work.chunk(budget)
     full = output == "full"
     shape = (left.shape[0], right.shape[0], *([len(wanted)] * 2 if full else []))
-    theta = torch.empty(shape, dtype=kind, device=left.device)
+    theta = empty(shape, torch.float64, left.device)
     for i in range(0, left.shape[0], size):
         first = work.factors(left[i : i + size], wanted, budget)
         for j in range(i if right is left else 0, right.shape[0], size):
-            second = first if right is left and i == j else work.factors(right[j : j + size], wanted, budget)
-            block = work.block(first, second, len(wanted), full, budget)
-            if right is left:
-                mirrored = block.permute(1, 0, 3, 2) if full else block.T
-                if i == j:  # a product of a matrix with its transpose need not be symmetric to the last bit
-                    block = (block + mirrored) * 0.5
-                else:
-                    theta[j : j + size, i : i + size] = mirrored
-            theta[i : i + size, j : j + size] = block
-    if not torch.isfinite(theta).all():
-        raise InputError("network: its tangent kernel has NaN or infinite entries; check the parameters and the inputs")
-    return theta.double().cpu().numpy()
+            same = right is left and i == j
+            second = first if same else work.factors(right[j : j + size], wanted, budget)
+            strip = max(128, -(-first.n // 8))  # few enough rows to stay in the cache, many enough for fast products
+            for low in range(0, first.n, strip):
+                start = low if same else 0  # of a symmetric tile only what is right of the diagonal
+                block = work.block(first.rows(low, low + strip), second.rows(start, None), full, budget)
+                if not torch.isfinite(block).all():
+                    raise InputError(
+                        "network: its tangent kernel has NaN or infinite entries; check the parameters and the inputs"
+                    )
+                rows, columns = slice(i + low, i + low + block.shape[0]), slice(j + start, j + second.n)
+                if same:  # a product of a matrix with its transpose need not be symmetric to the last bit
+                    square = block[:, : block.shape[0]]
+                    square.copy_((square + _transposed(square)) * 0.5)
+                theta[rows, columns] = block
+                if right is left:
+                    theta[columns, rows] = _transposed(block)
+    return theta.cpu().numpy()
+
+
+def _largest(t: torch.Tensor) -> float:
+    low, high = torch.aminmax(t)
+    return max(-low.item(), high.item())
+
+
+def _transposed(block: torch.Tensor) -> torch.Tensor:
+    return block.permute(1, 0, 3, 2) if block.ndim == 4 else block.T
 
 
 def contraction_plan(module: nn.Module, x: np.ndarray, *, dtype: str = "float64") -> dict[str, str]:
@@ -100,11 +118,17 @@ def contraction_plan(module: nn.Module, x: np.ndarray, *, dtype: str = "float64"
 
 @dataclass
 class _Tile:
-    """The factors of n inputs: for each output one per structured parameter, and the Jacobian of the rest."""
+    """What is kept of n inputs: their gradients (n, C, p) by all parameters but those in linear forms, C lists."""
 
-    n: int
-    factors: list[list[layers.Factor]]  # output → structured parameter, in the order of `_Work.structured`
-    rest: list[torch.Tensor]  # output → (n, p)
+    gradients: torch.Tensor
+    forms: list[list[layers.LinearForm]]
+
+    @property
+    def n(self) -> int:
+        return self.gradients.shape[0]
+
+    def rows(self, low: int, high: int | None) -> _Tile:
+        return _Tile(self.gradients[low:high], [[form.rows(low, high) for form in forms] for forms in self.forms])
 
 
 class _Work:
@@ -125,42 +149,61 @@ class _Work:
             for name, found in homes.items()
             if len(found) == 1 and layers.contraction(found[0][0]) is not None
         }
-        # Two sizes: a dimension that is not that of the inputs cannot equal both.
-        for count in _PROBES:
-            calls = self._probe(x[torch.arange(count, device=x.device) % x.shape[0]])
+        calls, passed = self._probe(x)
         self.rest = {name: p.detach() for name, p in self.trainable.items() if name not in self.structured}
-        # Numbers per input: of a tile's factors, and while they are made (inputs, patches, gradients of every layer).
-        factors = self._reduced(calls, 0, count)
-        kept = sum(f.numbers() if isinstance(f, layers.LinearForm) else f.numel() for f in factors)
-        self.kept = kept / count + sum(p.numel() for p in self.rest.values())
-        made = sum(t.numel() for part in calls.values() for call in part for t in _tensors(call[0]))
-        self.raw = 3 * made / count + 3 * self.kept
+        # A weight that is used once and has few positions stays a form, with its layer's bias; calls that share a
+        # weight add up in its gradient. The gradients of all parameters lie side by side.
+        self.forms = {}
+        for name, (layer, short) in self.structured.items():
+            form = calls[layer][0][0].forms.get(short)
+            if len(calls[layer]) == 1 and form is not None and form.by_gram:
+                self.forms[name] = form
+        within = {layer: name for name, (layer, short) in self.structured.items() if name in self.forms}
+        self.columns, width = {}, 0
+        for name, (layer, short) in self.structured.items():
+            bias = calls[layer][0][0].bias
+            if short == "bias" and layer in within and bias is not None:
+                self.forms[within[layer]] = replace(self.forms[within[layer]], constant=bias)
+            elif name not in self.forms:
+                self.columns[name] = slice(width, width + self.trainable[name].numel())
+                width = self.columns[name].stop
+        self.width = width + sum(p.numel() for p in self.rest.values())
+        # Numbers per input: kept in a tile, and in a pass (inputs and gradients of every layer, what is made of them).
+        self.kept = self.width + sum(form.numbers() for form in self.forms.values()) / max(_PROBES)
+        self.raw = 3 * passed + 3 * self.kept
 
-    def _probe(self, x: torch.Tensor) -> dict[nn.Module, list]:
-        """Keep by structure only what agrees with autograd, input by input; returns the calls seen."""
-        calls, f = self._calls(x, [0])
-        self.n_outputs = f.shape[1]
+    def _probe(self, x: torch.Tensor) -> tuple[dict[nn.Module, list], float]:
+        """Keep by structure only what agrees with autograd, input by input; the calls seen, and numbers per input."""
+        x = x[: max(_PROBES)]
         trained = list(self.trainable.values())
         expected = []
         for sample in x:
             found = torch.autograd.grad(outputs(self.module, sample[None])[0, 0], trained, allow_unused=True)
-            whole = [torch.zeros_like(p) if g is None else g for g, p in zip(found, trained, strict=True)]
-            expected.append(dict(zip(self.trainable, whole, strict=True)))
-        for name, (layer, short) in list(self.structured.items()):
-            made = [call[0] for call in calls.get(layer, [])]
-            if not made or None in made or not self._agrees(made, short, [row[name] for row in expected], f.dtype):
-                del self.structured[name]
-        return calls
+            expected.append(dict(zip(self.trainable, found, strict=True)))
+        # Two sizes: a dimension that is not that of the inputs cannot equal both.
+        for count in _PROBES:
+            chosen = [k % x.shape[0] for k in range(count)]
+            used = [layer for layer, _ in self.structured.values()]
+            calls, self.n_outputs, numbers = recorded(self.module, used, x[chosen], [0])
+            for name, (layer, short) in list(self.structured.items()):
+                made = [call[0] for call in calls.get(layer, [])]
+                if not made or None in made or not self._agrees(made, short, [expected[k][name] for k in chosen]):
+                    del self.structured[name]
+        return calls, numbers / count
 
     @staticmethod
-    def _agrees(made: list[layers.Call], parameter: str, expected: list[torch.Tensor], dtype: torch.dtype) -> bool:
+    def _agrees(made: list[layers.Call], parameter: str, expected: list[torch.Tensor | None]) -> bool:
         if any(parameter not in {**call.forms, **call.gradients} for call in made):
             return False
-        have, want = sum(call.gradient(parameter) for call in made), torch.stack(expected).flatten(1)
-        if have.shape != want.shape:
+        have = reduce(torch.add, (call.gradient(parameter) for call in made))
+        if have.shape[0] != len(expected):
             return False
-        tolerance = _PROBE_TOLERANCE[dtype]
-        return bool(((have - want).abs() <= tolerance * (want.abs().amax(1, keepdim=True) + tolerance)).all())
+        tolerance = _PROBE_TOLERANCE[have.dtype]
+        for row, want in zip(have, expected, strict=True):
+            want = torch.zeros_like(row) if want is None else want.flatten()
+            if row.shape != want.shape or not _largest(row - want) <= tolerance * (_largest(want) + tolerance):
+                return False
+        return True
 
     def chosen(self, output: str | int) -> list[int]:
         """The output indices that take part."""
@@ -179,96 +222,56 @@ class _Work:
     def _itemsize(self) -> int:
         return next(iter(self.trainable.values())).element_size()
 
-    def _calls(self, x: torch.Tensor, wanted: list[int]) -> tuple[dict[nn.Module, list], torch.Tensor]:
-        """Per structured layer, its calls; per call, one `layers.Call` for every output wanted."""
-        seen: list[tuple[nn.Module, torch.Tensor, torch.Tensor]] = []
-
-        def record(layer, arguments, result):
-            kept = result if result.requires_grad else result.requires_grad_()
-            seen.append((layer, arguments[0].detach(), kept))
-            return kept.clone()  # an in-place activation after this layer must not change what was kept
-
-        used = {layer for layer, _ in self.structured.values()}
-        handles = [layer.register_forward_hook(record) for layer in used]
-        try:
-            with torch.enable_grad():
-                f = outputs(self.module, x)
-        finally:
-            for handle in handles:
-                handle.remove()
-        calls: dict[nn.Module, list] = defaultdict(list)
-        gradients = []
-        for c in wanted:
-            # Inputs do not interact, so the gradient of the summed output holds every input's own gradient.
-            gradients.append(
-                torch.autograd.grad(
-                    f[:, c].sum(), [result for _, _, result in seen], retain_graph=True, allow_unused=True
-                )
-                if seen
-                else []
-            )
-        for k, (layer, a, result) in enumerate(seen):
-            made = []
-            for found in gradients:
-                d = torch.zeros_like(result) if found[k] is None else found[k]
-                if result.shape[0] != x.shape[0]:
-                    made.append(None)
-                    continue
-                try:
-                    made.append(layers.contraction(layer)(layer, a, d.detach()))
-                except (RuntimeError, IndexError):  # a layout that the contraction does not know
-                    made.append(None)
-            calls[layer].append(made)
-        return calls, f.detach()
-
     def factors(self, x: torch.Tensor, wanted: list[int], budget: int) -> _Tile:
         """What a tile keeps of its inputs, made from as many inputs at once as `budget` bytes allow."""
-        step = max(1, int(budget / (self.raw * len(wanted) * self._itemsize)))
-        parts = [self._factors(x[low : low + step], wanted) for low in range(0, x.shape[0], step)]
-        joined = [
-            [layers.join(list(column)) for column in zip(*rows, strict=True)]
-            for rows in zip(*(f for f, _ in parts), strict=True)
-        ]
-        rest = [torch.cat(rows) for rows in zip(*(r for _, r in parts), strict=True)]
-        return _Tile(x.shape[0], joined, rest)
+        limit = min(budget, _PASS_BYTES) if x.device.type == "cpu" else budget
+        step = max(1, int(limit / (self.raw * len(wanted) * self._itemsize)))
+        some = next(iter(self.trainable.values()))
+        gradients = empty((x.shape[0], len(wanted), self.width), some.dtype, some.device)
+        passes = [slice(low, low + step) for low in range(0, x.shape[0], step)]
+        parts = [self._factors(x[rows], wanted, gradients[rows]) for rows in passes]
+        forms = [[layers.join(list(same)) for same in zip(*rows, strict=True)] for rows in zip(*parts, strict=True)]
+        return _Tile(gradients, forms)
 
-    def _factors(self, x: torch.Tensor, wanted: list[int]) -> tuple[list[list[layers.Factor]], list[torch.Tensor]]:
-        calls = self._calls(x, wanted)[0] if self.structured else {}
-        factors = [self._reduced(calls, c, x.shape[0]) for c in range(len(wanted))]
-        return factors, self._jacobian(x, wanted) if self.rest else []
+    def _factors(self, x: torch.Tensor, wanted: list[int], out: torch.Tensor) -> list[list[layers.LinearForm]]:
+        """Writes gradients to `out`, (n, C, p), and returns the linear forms: output → forms in their order."""
+        used = [layer for layer, _ in self.structured.values()]
+        calls = recorded(self.module, used, x, wanted)[0] if used else {}
+        single = {self.structured[name][0] for name in self.forms}
+        for layer, found in calls.items():
+            if any(None in call for call in found) or (layer in single and len(found) > 1):
+                raise InputError(f"network: expected layers called alike for all inputs, got a {type(layer).__name__}")
+        forms = []
+        for c, target in enumerate(out.unbind(1)):
+            made = {layer: [call[c] for call in found] for layer, found in calls.items()}
+            for name, columns in self.columns.items():
+                layer, parameter = self.structured[name]
+                found = [call.gradient(parameter) for call in made.get(layer, [])]
+                target[:, columns] = reduce(torch.add, found) if found else 0.0  # some inputs may not call a layer
+            forms.append([])
+            for name, form in self.forms.items():
+                layer, parameter = self.structured[name]
+                found = [call.forms[parameter] for call in made.get(layer, [])]
+                forms[c].append(replace(found[0], constant=form.constant) if found else form.zeros(x.shape[0]))
+            if self.rest:
+                target[:, self.width - sum(p.numel() for p in self.rest.values()) :] = self._jacobian(x, wanted[c])
+        return forms
 
-    def _reduced(self, calls: dict[nn.Module, list], c: int, n: int) -> list[layers.Factor]:
-        """The factor of each structured parameter: calls that share a weight add up in its gradient."""
-        out: list[layers.Factor] = []
-        for name, (layer, parameter) in self.structured.items():
-            made = [call[c] for call in calls[layer]]
-            if not made:  # a layer that is called for some inputs only
-                out.append(self.trainable[name].new_zeros(n, self.trainable[name].numel()))
-                continue
-            form = made[0].forms.get(parameter)
-            single = len(made) == 1 and form is not None and form.by_gram
-            out.append(form if single else sum(call.gradient(parameter) for call in made))
-        return out
-
-    def _jacobian(self, x: torch.Tensor, wanted: list[int]) -> list[torch.Tensor]:
-        """∂f_c/∂w of the parameters without structure, for each output c wanted, (n, p)."""
+    def _jacobian(self, x: torch.Tensor, c: int) -> torch.Tensor:
+        """∂f_c/∂w of the parameters without structure, (n, p)."""
         fixed = dict([*self.module.named_parameters(), *self.module.named_buffers()])
         for name in self.rest:
             del fixed[name]
-        found = []
-        for c in wanted:
 
-            def single(rest, sample, c=c):
-                return functional_call(self.module, {**rest, **fixed}, (sample[None],)).reshape(-1)[c]
+        def single(rest, sample):
+            return functional_call(self.module, {**rest, **fixed}, (sample[None],)).reshape(-1)[c]
 
-            try:
-                with plain_attention():
-                    parts = vmap(grad(single), (None, 0))(self.rest, x)
-                rows = torch.cat([part.detach().reshape(x.shape[0], -1) for part in parts.values()], dim=1)
-            except RuntimeError:  # something that torch.func does not know: one backward pass for each input
-                rows = torch.stack([self._gradient(sample, c) for sample in x])
-            found.append(rows)
-        return found
+        try:
+            with plain_attention():
+                parts = vmap(grad(single), (None, 0))(self.rest, x)
+            return torch.cat([part.detach().reshape(x.shape[0], -1) for part in parts.values()], dim=1)
+        except RuntimeError:  # something that torch.func does not know: one backward pass for each input
+            return torch.stack([self._gradient(sample, c) for sample in x])
 
     def _gradient(self, sample: torch.Tensor, c: int) -> torch.Tensor:
         chosen = [self.trainable[name] for name in self.rest]
@@ -277,22 +280,17 @@ class _Work:
             [(torch.zeros_like(p) if g is None else g).ravel() for g, p in zip(parts, chosen, strict=True)]
         )
 
-    def block(self, first: _Tile, second: _Tile, count: int, full: bool, budget: int) -> torch.Tensor:
+    def block(self, first: _Tile, second: _Tile, full: bool, budget: int) -> torch.Tensor:
         """The kernel between two tiles: (n1, n2, C, C) for all pairs of outputs, else (n1, n2) summed over them."""
-        some = next(iter(self.trainable.values()))
-        shape = (first.n, second.n, *([count] * 2 if full else []))
-        out = torch.zeros(shape, dtype=some.dtype, device=some.device)
-        for c, e in itertools.product(range(count), repeat=2) if full else ((c, c) for c in range(count)):
-            part = out[:, :, c, e] if full else out
-            for one, two in zip(first.factors[c], second.factors[e], strict=True):
-                part += layers.share(one, two, budget // 4)
-            if self.rest:
-                part += first.rest[c] @ second.rest[e].T
+        count = len(first.forms)
+        if full:
+            out = layers.share(first.gradients.flatten(0, 1), second.gradients.flatten(0, 1), budget)
+            out = out.view(first.n, count, second.n, count).permute(0, 2, 1, 3)
+        else:
+            out = layers.share(first.gradients.flatten(1), second.gradients.flatten(1), budget)
+        for c in range(count):
+            for e in range(count) if full else [c]:
+                part = out[:, :, c, e] if full else out
+                for one, two in zip(first.forms[c], second.forms[e], strict=True):
+                    part += layers.share(one, two, budget // 4)
         return out
-
-
-def _tensors(call: layers.Call | None) -> list[torch.Tensor]:
-    if call is None:
-        return []
-    forms = [t for form in call.forms.values() for t in (form.a, form.d, form.tokens) if t is not None]
-    return [*forms, *call.gradients.values()]

@@ -3,13 +3,15 @@
 A linear layer's gradient with respect to its weight is `Σ_t d_t a_tᵀ`: inputs a ⊗ output gradients d, summed over the
 positions t that share the weight (tokens, pixels). So with Gram matrices of a and of d, or with the summed outer
 product itself where that is smaller, its share of `Θ(x, x')` needs no backward pass per sample. Convolutions are linear
-layers on unfolded patches, embeddings on one-hot inputs; the affine part of a norm is a product per feature.
+layers on patches, embeddings on one-hot inputs; a bias is the weight of one more input, a constant; the affine part of
+a norm is a product per feature.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -17,32 +19,48 @@ from torch.nn import functional as F
 
 from sgdsim.networks import NTKLinear
 
+# So many bytes of patches are copied out at once, on a CPU what its caches hold.
+_PATCH_BYTES = {"cpu": 10_000_000, "cuda": 64_000_000}
+
 
 @dataclass
 class LinearForm:
     """One call of a layer that is linear in its weight: a (n, groups, T, q), d (n, groups, T, o), T positions.
 
-    With `tokens` (n, T) instead of `a`, the inputs are one-hot (an embedding); -1 marks padding.
+    With `tokens` (n, T) instead of `a`, the inputs are one-hot (an embedding); -1 marks padding. A `constant` is one
+    more input, the same at every position: with it the form stands for the weight and the bias.
     """
 
     a: torch.Tensor | None
     d: torch.Tensor
     tokens: torch.Tensor | None = None
     vocabulary: int = 0
+    constant: float = 0.0
 
     @property
     def by_gram(self) -> bool:
         """Whether two Gram matrices cost less than the gradients and their product."""
         positions, width = self.d.shape[2:]
-        fan_in = self.vocabulary or self.a.shape[3]
-        return positions**2 * ((0 if self.tokens is not None else fan_in) + width) <= width * fan_in
+        if self.tokens is not None:
+            return positions**2 <= self.vocabulary
+        return _by_gram(positions, self.a.shape[3], width)
 
     def numbers(self) -> int:
         """How many numbers it holds."""
         return sum(t.numel() for t in (self.a, self.d, self.tokens) if t is not None)
 
+    def rows(self, low: int, high: int | None) -> LinearForm:
+        """The form of the samples from `low` to `high`."""
+        a, d, tokens = (None if t is None else t[low:high] for t in (self.a, self.d, self.tokens))
+        return replace(self, a=a, d=d, tokens=tokens)
+
+    def zeros(self, n: int) -> LinearForm:
+        """A form of n samples like this, of no gradient."""
+        a, d, tokens = (None if t is None else t.new_zeros(n, *t.shape[1:]) for t in (self.a, self.d, self.tokens))
+        return replace(self, a=a, d=d, tokens=tokens)
+
     def gradient(self) -> torch.Tensor:
-        """∂f/∂W of every sample, (n, groups·o·q) in the order of the stored weight."""
+        """∂f/∂W of every sample, (n, groups·o·q) in the order of the stored weight, without the constant."""
         if self.tokens is not None:
             n, width = self.d.shape[0], self.d.shape[-1]
             out = self.d.new_zeros(n, self.vocabulary + 1, width)  # row 0 collects padding
@@ -51,28 +69,24 @@ class LinearForm:
         return (self.d.transpose(-1, -2) @ self.a).flatten(1)
 
 
-# What a tile keeps of one parameter: a linear form, or the gradient of every sample, (n, size of the parameter).
-Factor = LinearForm | torch.Tensor
+def _by_gram(positions: int, fan_in: int, width: int) -> bool:
+    return positions**2 * (fan_in + width) <= width * fan_in
 
 
-def share(left: Factor, right: Factor, chunk_bytes: int) -> torch.Tensor:
-    """⟨∂f/∂W, ∂f'/∂W⟩ for all pairs of samples, (n1, n2)."""
+def share(left: LinearForm | torch.Tensor, right: LinearForm | torch.Tensor, chunk_bytes: int) -> torch.Tensor:
+    """⟨∂f/∂W, ∂f'/∂W⟩ for all pairs of samples, (n1, n2), from linear forms or from gradients (n, p)."""
     if isinstance(left, LinearForm):
         return _gram_share(left, right, chunk_bytes)
     return left @ right.T
 
 
-def join(parts: list[Factor]) -> Factor:
-    """The factors of several groups of samples as one."""
-    if len(parts) == 1 or not isinstance(parts[0], LinearForm):
-        return parts[0] if len(parts) == 1 else torch.cat(parts)
-    one = parts[0]
-    return LinearForm(
-        None if one.a is None else torch.cat([part.a for part in parts]),
-        torch.cat([part.d for part in parts]),
-        None if one.tokens is None else torch.cat([part.tokens for part in parts]),
-        one.vocabulary,
-    )
+def join(parts: list[LinearForm]) -> LinearForm:
+    """The forms of several groups of samples as one."""
+    if len(parts) == 1:
+        return parts[0]
+    columns = zip(*((part.a, part.d, part.tokens) for part in parts), strict=True)
+    a, d, tokens = (None if column[0] is None else torch.cat(column) for column in columns)
+    return replace(parts[0], a=a, d=d, tokens=tokens)
 
 
 def _gram_share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.Tensor:
@@ -91,7 +105,8 @@ def _gram_share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.
                 gram *= (t1 == t2) & (t1 >= 0)
             else:
                 a1 = left.a[low : low + rows, group]
-                gram *= a1.reshape(-1, a1.shape[-1]) @ right.a[:, group].reshape(n2 * many, -1).T
+                inputs = a1.reshape(-1, a1.shape[-1]) @ right.a[:, group].reshape(n2 * many, -1).T
+                gram *= inputs.add_(left.constant * right.constant)
             if positions * many > 1:
                 gram = gram.view(d1.shape[0], positions, n2, many).sum((1, 3))
             out[low : low + rows] += gram
@@ -100,35 +115,67 @@ def _gram_share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.
 
 @dataclass
 class Call:
-    """What one call of a layer contributes: a linear form for its weight, (n, p) gradients for smaller parameters."""
+    """What one call of a layer contributes: linear forms, or functions that give gradients (n, ...).
+
+    `bias`: the constant input whose weight the parameter "bias" is, beside the form of "weight"; None: it is no such.
+    """
 
     forms: dict[str, LinearForm]
-    gradients: dict[str, torch.Tensor]
+    gradients: dict[str, Callable[[], torch.Tensor]]
+    bias: float | None = None
 
     def gradient(self, parameter: str) -> torch.Tensor:
         """∂f/∂parameter of every sample, (n, size of the parameter)."""
-        return self.forms[parameter].gradient() if parameter in self.forms else self.gradients[parameter].flatten(1)
+        return (self.forms[parameter].gradient if parameter in self.forms else self.gradients[parameter])().flatten(1)
 
 
 def _linear(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
+    scaled = isinstance(layer, NTKLinear)
     a = x.reshape(x.shape[0], 1, -1, x.shape[-1])
     d = d.reshape(d.shape[0], 1, -1, d.shape[-1])
-    weight, bias = (layer.weight_scale, layer.bias_std) if isinstance(layer, NTKLinear) else (1.0, 1.0)
-    return Call({"weight": LinearForm(a, d * weight)}, {"bias": d.sum((1, 2)) * bias})
+    bias = layer.bias_std if scaled else 1.0
+    form = LinearForm(a * layer.weight_scale if scaled else a, d)
+    return Call({"weight": form}, {"bias": lambda: d.sum((1, 2)) * bias}, bias)
 
 
 def _convolution(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
+    flat = d.flatten(2).unflatten(1, (layer.groups, -1))  # (n, groups, o, T)
+    patches = _patches(layer, x, d.shape[2:])
+    fan_in, positions = math.prod(patches.shape[2:5]), flat.shape[3]
+    gradients = {"bias": lambda: d.flatten(2).sum(2)}
+    if not _by_gram(positions, fan_in, flat.shape[2]):
+        return Call({}, {"weight": lambda: _patch_gradient(patches, flat), **gradients})
+    a = patches.reshape(x.shape[0], layer.groups, fan_in, positions)
+    return Call({"weight": LinearForm(a.transpose(2, 3), flat.transpose(2, 3))}, gradients, 1.0)
+
+
+def _patches(layer: nn.Module, x: torch.Tensor, outputs: torch.Size) -> torch.Tensor:
+    """What each output position sees, (n, groups, channels, height, width of the kernel, *outputs): a view, no copy."""
+    options = (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
     if isinstance(layer, nn.Conv1d):  # as a two-dimensional one of height 1
-        x, d = x[:, :, None], d[:, :, None]
-        size, padding = (1, layer.kernel_size[0]), (0, layer.padding[0])
-        stride, dilation = (1, layer.stride[0]), (1, layer.dilation[0])
-    else:
-        size, padding, stride, dilation = layer.kernel_size, layer.padding, layer.stride, layer.dilation
-    patches = F.unfold(x, size, dilation=dilation, padding=padding, stride=stride)  # (n, channels·k, T)
-    n, groups = x.shape[0], layer.groups
-    a = patches.reshape(n, groups, -1, patches.shape[-1]).transpose(2, 3)
-    flat = d.reshape(n, groups, d.shape[1] // groups, -1).transpose(2, 3)
-    return Call({"weight": LinearForm(a, flat)}, {"bias": d.sum((2, 3))})
+        x, outputs = x[:, :, None], (1, *outputs)
+        options = [(fill, *option) for fill, option in zip((1, 1, 1, 0), options, strict=True)]
+    size, (down, right), (dilated, wide), (above, beside) = options
+    if above or beside:
+        x = F.pad(x, (beside, beside, above, above))
+    n, channel, row, column = x.stride()
+    inner = x.shape[1] // layer.groups
+    return x.as_strided(
+        (x.shape[0], layer.groups, inner, *size, *outputs),
+        (n, inner * channel, channel, dilated * row, wide * column, down * row, right * column),
+    )
+
+
+def _patch_gradient(patches: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
+    """Σ_t d_t a_tᵀ, (n, groups, o, q), of patches (n, groups, ..., positions) and d (n, groups, o, T)."""
+    n, groups, width, positions = d.shape
+    fan_in = math.prod(patches.shape[2:5])
+    out = d.new_empty(n, groups, width, fan_in)
+    step = max(1, _PATCH_BYTES[d.device.type] // (groups * fan_in * positions * d.element_size()))
+    for low in range(0, n, step):
+        a = patches[low : low + step].reshape(-1, groups, fan_in, positions)
+        torch.matmul(d[low : low + step], a.transpose(2, 3), out=out[low : low + step])
+    return out
 
 
 def _norm(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
@@ -142,8 +189,11 @@ def _norm(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
     else:  # batch norm in eval mode
         normal = F.batch_norm(x, layer.running_mean, layer.running_var, None, None, False, 0.0, layer.eps)
         over = tuple(range(2, x.ndim))
-    scaled = d * normal
-    return Call({}, {"weight": scaled.sum(over) if over else scaled, "bias": d.sum(over) if over else d})
+
+    def summed(t: torch.Tensor) -> torch.Tensor:
+        return t.sum(over) if over else t
+
+    return Call({}, {"weight": lambda: summed(d * normal), "bias": lambda: summed(d)})
 
 
 def _embedding(layer: nn.Embedding, x: torch.Tensor, d: torch.Tensor) -> Call:

@@ -87,3 +87,10 @@ def evaluate(module: nn.Module, x: np.ndarray, device: str = "cpu", dtype: str =
             f"network: expected one output per input, shape ({len(x)},) or ({len(x)}, 1); got {tuple(f.shape)}"
         )
     return f[:, 0].double().cpu().numpy()
+
+
+def empty(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """An uninitialised tensor; in main memory through numpy, which asks for large pages: the first write is faster."""
+    if device.type != "cpu":
+        return torch.empty(shape, dtype=dtype, device=device)
+    return torch.from_numpy(np.empty(shape, dtype={kind: name for name, kind in DTYPES.items()}[dtype]))
