@@ -41,6 +41,11 @@ _UNITS = {
     "test_loss": "mean of e²/2 over the test points",
     "moments": "second moments c_k of the residual in the eigenbasis",
 }
+# What a regime may report about a run.
+REPORTED = {
+    "error_estimate": "estimated largest relative error of the loss; NaN: none made",
+    "exact_modes": "leading modes whose noise covariance is kept in full",
+}
 _COUNTS = {"long_name": "number of eigenvalues that a mode stands for"}
 
 
@@ -74,6 +79,8 @@ def allocate(
     variables["diverged_at"] = (dims, np.full(tuple(per_replicate.values()), -1, np.int64), note)
     variables["done"] = (tuple(shape), np.zeros(tuple(shape.values()), bool))
     variables["seconds"] = (tuple(shape), np.zeros(tuple(shape.values())), {"units": "s"})
+    for name, text in REPORTED.items():
+        variables[name] = (tuple(shape), np.full(tuple(shape.values()), np.nan), {"long_name": text})
     variables["eigenvalues"] = ("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"})
     variables["coefficients"] = ("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"})
     if multiplicity is not None:

@@ -88,10 +88,16 @@ class SGD:
         """Batch sizes of steps start..stop-1, (stop - start,) int64."""
         return np.floor(_evaluate(self.batch_size, start, stop)).astype(np.int64)
 
-    def values(self, n_samples: int, start: int, stop: int) -> StepValues:
-        """Hyperparameters of steps start..stop-1 for `n_samples` training points; InputError where out of range."""
+    def values(self, n_samples: int, start: int, stop: int, checked: bool = True) -> StepValues:
+        """Hyperparameters of steps start..stop-1 for `n_samples` training points; InputError where out of range.
+
+        `checked=False`: no errors, for steps that may lie beyond the end of a run.
+        """
         lr, momentum = _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop)
         batch = self.batch_sizes(start, stop)
+        if not checked:
+            with np.errstate(divide="ignore"):
+                return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
         # A schedule may pass 1 for some steps (the second step of Chebyshev's method has momentum 1).
         _check_range("momentum", momentum, np.isfinite(momentum), start, "finite")

@@ -29,13 +29,14 @@ _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
 
 @dataclass
 class Trace:
-    """What one cell gives: `values[name]` (R, T[, modes]), `outcome`, `diverged_at` (R,), `seconds`, `interrupted`."""
+    """What one cell gives: `values[name]` (R, T[, modes]), `outcome`, `diverged_at` (R,), and how it went."""
 
     values: dict[str, np.ndarray]
     outcome: np.ndarray
     diverged_at: np.ndarray
     seconds: float
     interrupted: bool
+    report: dict[str, float]
 
 
 def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.ndarray:
@@ -94,9 +95,9 @@ def follow(
     diverged_at = np.full(replicates, -1, np.int64)
     outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
     now, chunk = 0, 64
-    interrupted = False
+    interrupted, report = False, {}
     try:
-        known = regime.direct(problem, sgd, steps, observe)
+        known, report = regime.direct(problem, sgd, steps, observe) or (None, {})
         if known is None:
             state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
         for column, step in enumerate(steps):
@@ -122,6 +123,8 @@ def follow(
             loss = seen["loss"]
             bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
             diverged_at[bad] = step
+        if known is None:
+            report = regime.report(state)
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")
@@ -129,7 +132,7 @@ def follow(
         outcome[replicate] = OUTCOMES.index("diverged")
         for name in values:
             values[name][replicate, steps >= diverged_at[replicate]] = np.inf
-    return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted)
+    return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
 
 
 def simulate(

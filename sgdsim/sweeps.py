@@ -182,6 +182,8 @@ def sweep(
                 result["outcome"].values[(*where, rows)] = trace.outcome
                 result["diverged_at"].values[(*where, rows)] = trace.diverged_at
                 result["seconds"].values[where] = trace.seconds
+                for name, value in trace.report.items():
+                    result[name].values[where] = value
                 if trace.interrupted:
                     break
                 result["done"].values[where] = True

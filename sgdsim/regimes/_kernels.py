@@ -39,6 +39,18 @@ def mean_advance(eigenvalues, m, w, lr, momentum):
             m[k] += w[k]
 
 
+@numba.njit(cache=True)
+def mean_path(eigenvalues, m, w, lr, momentum):
+    """`mean_advance` that also keeps m before each of the `lr.size` steps, (T, n)."""
+    path = np.empty((lr.size, m.size))
+    for t in range(lr.size):
+        for k in range(m.size):
+            path[t, k] = m[k]
+            w[k] = momentum[t] * w[k] - lr[t] * eigenvalues[k] * m[k]
+            m[k] += w[k]
+    return path
+
+
 @numba.njit(cache=True, parallel=True)
 def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
     """Linearised SGD in function space, one replicate per row of r and v (R, N); batches (R, T, b) int32."""
@@ -95,3 +107,42 @@ def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, ga
                     c_new = c_ik + j_ik + j_ki + p_new
                     c[i, k] = c_new
                     c[k, i] = c_new
+
+
+@numba.njit(cache=True, fastmath=_FAST)
+def tiers_advance(
+    eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, tail_source, n_samples, alpha, beta, gamma, with_momentum
+):
+    """One step of `sgdsim.regimes._tiers.Tiers`: `averaged_advance` among the first b modes, variances of the others.
+
+    c, j, p (b, b) and dc, dj, dp (n − b,) in place; source (b, b), d_source (d,) and tail_source are
+    Σ_i U_ik U_il E r_i², Σ_i U_ik² E r_i² and its mean over all modes.
+    """
+    b = c.shape[0]
+    for i in range(b):
+        x_i = alpha * eigenvalues[i]
+        for k in range(i + 1):
+            x_k = alpha * eigenvalues[k]
+            c_ik = c[i, k]
+            p_new = x_i * x_k * (c_ik + gamma * (n_samples * source[i, k] - c_ik - m[i] * m[k]))
+            j_ik, j_ki = -x_k * c_ik, -x_i * c_ik
+            if with_momentum:
+                old_ik, old_ki = j[i, k], j[k, i]
+                p_new += beta * (beta * p[i, k] - x_i * old_ik - x_k * old_ki)
+                j_ik += beta * old_ik
+                j_ki += beta * old_ki
+                p[i, k] = p_new
+                p[k, i] = p_new
+                j[i, k] = j_ik + p_new
+                j[k, i] = j_ki + p_new
+            c_new = c_ik + j_ik + j_ki + p_new
+            c[i, k] = c_new
+            c[k, i] = c_new
+    for k in range(dc.size):
+        x = alpha * eigenvalues[b + k]
+        ck, jk = dc[k], dj[k]
+        per_mode = n_samples * (d_source[k] if k < d_source.size else tail_source)
+        pk = x * x * (ck + gamma * (per_mode - ck - m[b + k] ** 2)) + beta * (beta * dp[k] - 2.0 * x * jk)
+        jk = beta * jk - x * ck
+        dc[k] = ck + 2.0 * jk + pk
+        dj[k], dp[k] = jk + pk, pk

@@ -58,9 +58,13 @@ class Regime(ABC):
 
     def direct(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
-    ) -> dict[str, np.ndarray] | None:
-        """What `observe` would see at all `steps`, (1, T) each, where that is known without stepping; else None."""
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
+        """Where it is known without stepping: what `observe` would see at all `steps`, (1, T) each, and the report."""
         return None
+
+    def report(self, state: Any) -> dict[str, float]:
+        """What the run says about itself in the end, such as "error_estimate" (see `sgdsim.results.REPORTED`)."""
+        return {}
 
     @abstractmethod
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -75,11 +79,13 @@ def parse(text: str) -> Regime:
     plain = {"network": regimes.RealNetwork, "sampled": regimes.SampledLinearized, "averaged": regimes.BatchAveraged}
     if head in plain and not tail:
         return plain[head]()
-    if head == "diagonal":
+    if head in ("diagonal", "averaged"):
         key, equals, value = (tail or "tau=1").partition("=")
         try:
-            if key == "tau" and equals:
+            if (head, key) == ("diagonal", "tau") and equals:
                 return regimes.SpectralDiagonal(float(value))
+            if (head, key) == ("averaged", "tolerance") and equals:
+                return regimes.BatchAveraged(float(value))
         except ValueError:
             pass
     raise InputError(f"regime: expected network, sampled, averaged or diagonal:tau=NUMBER; got {text!r}")

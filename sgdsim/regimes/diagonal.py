@@ -65,7 +65,7 @@ class SpectralDiagonal(Regime):
 
     def direct(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
-    ) -> dict[str, np.ndarray] | None:
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
         from sgdsim.theory import contour
 
         if self.method == "recurrence" or not sgd.is_constant or observe != ("loss",):
@@ -73,7 +73,8 @@ class SpectralDiagonal(Regime):
         if self.method == "auto" and not contour.is_cheaper(steps):
             return None
         found = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
-        poor = (found.error > _TRUSTED) & (found.loss > 0) & np.isfinite(found.loss)
+        told = (found.loss > 0) & np.isfinite(found.loss)
+        poor = (found.error > _TRUSTED) & told
         if poor.any():
             warnings.warn(
                 f"{self.name}: the loss at step {steps[poor][0]} is known to a relative error of "
@@ -81,7 +82,7 @@ class SpectralDiagonal(Regime):
                 RuntimeWarning,
                 stacklevel=2,
             )
-        return {"loss": found.loss[None]}
+        return {"loss": found.loss[None]}, {"error_estimate": float(found.error[told].max(initial=0.0))}
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
