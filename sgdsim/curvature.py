@@ -165,8 +165,7 @@ def _made_one_batch(module: nn.Module) -> bool:
     update. Raises InputError as `check_module` does, batch norm apart.
     """
     norms = [part for part in module.modules() if isinstance(part, nn.modules.batchnorm._BatchNorm)]
-    trained = [part.eval() for part in norms if part.training]
-    check_module(module)
-    for part in trained:
+    check_module(module, batch_norm=True)
+    for part in [part.eval() for part in norms if part.training]:
         part.running_mean = part.running_var = part.num_batches_tracked = None
     return any(part.running_mean is None for part in norms)

@@ -1,7 +1,7 @@
 """Spectra through products with a matrix alone: top eigenpairs, densities, spectral measures.
 
 Operators are anything that `scipy.sparse.linalg.aslinearoperator` takes: an array, a sparse matrix, a `LinearOperator`
-such as `sgdsim.ntk.ntk_operator` or `sgdsim.curvature.hessian_operator`. They must be symmetric.
+such as `sgdsim.ntk.ntk_operator` or `sgdsim.curvature.Curvature.hessian`. They must be symmetric.
 """
 
 from __future__ import annotations

@@ -98,6 +98,26 @@ class SequenceFirst(nn.Module):
         return self.head(torch.tanh(self.mix(x))).sum(0)
 
 
+def frozen_bias(module, index):
+    module[index].bias.requires_grad_(False)
+    return module
+
+
+class Experts(nn.Module):
+    """Each input goes to one of two layers, by its sign."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second, self.head = nn.Linear(12, 5), nn.Linear(12, 5), nn.Linear(5, 1)
+
+    def forward(self, x):
+        chosen = (x[:, 0] > 0).nonzero()[:, 0]
+        out = torch.tanh(self.first(x))
+        if chosen.numel():
+            out = out.index_put((chosen,), torch.tanh(self.second(x[chosen])))
+        return self.head(out)
+
+
 def convolutional(*layers, channels=2, height=6, width=None):
     return nn.Sequential(nn.Unflatten(1, (channels, height, width or height)), *layers)
 
@@ -116,6 +136,26 @@ ZOO = {
             height=5,
         ),
         50,
+    ),
+    "uneven conv": (
+        lambda: convolutional(
+            nn.Conv2d(2, 6, (2, 3), stride=(1, 2), dilation=(2, 1), padding=(0, 2), groups=2),
+            nn.Tanh(),
+            nn.Conv2d(6, 3, (3, 1), padding=(2, 0)),
+            nn.Flatten(),
+            nn.Linear(48, 1),
+            height=4,
+            width=6,
+        ),
+        48,
+    ),
+    "tokens with a bias, by Gram matrices": (
+        lambda: nn.Sequential(nn.Unflatten(1, (2, 20)), nn.Linear(20, 30), nn.Tanh(), nn.Flatten(), nn.Linear(60, 1)),
+        40,
+    ),
+    "frozen bias": (
+        lambda: frozen_bias(nn.Sequential(nn.Linear(12, 40), nn.ReLU(), nn.Linear(40, 1)), 0),
+        12,
     ),
     "conv1d": (
         lambda: nn.Sequential(
@@ -335,3 +375,24 @@ def test_parameters_that_overflow_are_named():
     module[0].weight.data.fill_(1e200)
     with pytest.raises(InputError, match="NaN or infinite"):
         ntk.empirical_ntk(module, x)
+
+
+def test_batch_norm_that_goes_by_the_batch_is_refused():
+    """Without running statistics it does so in evaluation mode too: the kernel would depend on the chunk."""
+    module = nn.Sequential(nn.Linear(4, 5), nn.BatchNorm1d(5, track_running_stats=False), nn.Linear(5, 1)).eval()
+    with pytest.raises(InputError, match="1: BatchNorm1d without running statistics"):
+        ntk.empirical_ntk(module, np.ones((3, 4)))
+
+
+def test_a_layer_that_sees_only_some_inputs():
+    """Right or refused, never wrong."""
+    torch.manual_seed(0)
+    module = Experts().double()
+    x = np.random.default_rng(0).standard_normal((8, 12))
+    try:
+        found = ntk.empirical_ntk(module, x)
+    except InputError as error:
+        assert "first" in str(error) or "second" in str(error) or "Linear" in str(error)  # noqa: PT017
+    else:
+        jacobian = plain(module, x)
+        np.testing.assert_allclose(found, jacobian @ jacobian.T, rtol=1e-9)

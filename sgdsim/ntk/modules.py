@@ -16,8 +16,11 @@ from sgdsim.checks import InputError, array, choice
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-def check_module(module: nn.Module) -> None:
-    """InputError unless `module` has trainable parameters and is a deterministic function of each input by itself."""
+def check_module(module: nn.Module, *, batch_norm: bool = False) -> None:
+    """InputError unless `module` has trainable parameters and is a deterministic function of each input by itself.
+
+    `batch_norm`: allow batch norms that go by the batch (in training mode, or without running statistics).
+    """
     if not isinstance(module, nn.Module):
         raise InputError(f"network: expected a torch.nn.Module, got {type(module).__name__}")
     # A network that builds its parameters from the first data (`build`) may have none yet.
@@ -26,10 +29,16 @@ def check_module(module: nn.Module) -> None:
     for name, part in module.named_modules():
         random = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
         random = random or (isinstance(part, nn.MultiheadAttention) and part.dropout > 0)
-        if part.training and (random or isinstance(part, nn.modules.batchnorm._BatchNorm)):
-            kind = type(part).__name__
+        kind = type(part).__name__
+        norm = isinstance(part, nn.modules.batchnorm._BatchNorm) and not batch_norm
+        if part.training and (random or norm):
             raise InputError(
                 f"network: {name or kind}: {kind} in training mode makes f(x) random or batch-dependent; call .eval()"
+            )
+        if norm and part.running_mean is None:
+            raise InputError(
+                f"network: {name or kind}: {kind} without running statistics makes f(x) depend on the batch; "
+                "expected track_running_stats=True"
             )
 
 
