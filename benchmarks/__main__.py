@@ -5,7 +5,7 @@ import importlib
 import json
 import platform
 
-NAMES = ("ntk", "theory")
+NAMES = ("ntk", "theory", "engines")
 
 
 def main() -> None:

@@ -15,7 +15,7 @@ import warnings
 from typing import NoReturn
 
 from sgdsim.checks import InputError
-from sgdsim.cli import commands, spectrum
+from sgdsim.cli import commands, hessian, recommend, spectrum, stability, theory
 from sgdsim.cli.arguments import Parser, build_parser
 
 _COMMANDS = {
@@ -24,6 +24,10 @@ _COMMANDS = {
     "plot": commands.plot,
     "data": commands.data,
     "spectrum": spectrum.spectrum,
+    "hessian": hessian.hessian,
+    "theory": theory.theory,
+    "stability": stability.stability,
+    "recommend": recommend.recommend,
 }
 
 
@@ -83,7 +87,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         print(f"sgdsim {importlib.metadata.version('sgdsim')}")
         raise SystemExit(0)
     if args.command is None:
-        parser.error("expected a command: compare, simulate, spectrum, plot or data")
+        known = "compare, simulate, spectrum, stability, recommend, hessian, theory, plot or data"
+        parser.error(f"expected a command: {known}")
     return args
 
 

@@ -19,7 +19,7 @@ class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""
-        if action.default is None or action.default is False or "default" in text:
+        if action.default in (None, False, argparse.SUPPRESS) or "default" in text:
             return text
         default = action.default if isinstance(action.default, list) else [action.default]
         return f"{text} (default: {' '.join(map(str, default))})".replace("%", "%%").lstrip()
@@ -184,6 +184,13 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--seed", type=_whole, default=0, help="decides data split, network and probes")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one")
     _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
+
+    from sgdsim.cli import hessian, recommend, stability, theory  # they build on this module
+
+    stability.add_parser(commands)
+    recommend.add_parser(commands)
+    hessian.add_parser(commands)
+    theory.add_parser(commands)
 
     plot = commands.add_parser("plot", help="draw a saved result")
     plot.add_argument("what", choices=["loss", "spectrum"])

@@ -21,6 +21,7 @@ from sgdsim.spectrum import Spectrum
 from sgdsim.theory import contour, power_law, stability
 
 _MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
+_LOWEST = -1e6  # log of a loss that is 0
 _FRACTIONS = np.linspace(0.02, 0.99, 25)  # of the largest stable learning rate
 
 
@@ -49,8 +50,8 @@ class Optimum:
 
     @property
     def gain(self) -> float:
-        """Relative gain over the best run without momentum."""
-        return 1 - self.loss / self.plain_loss
+        """Relative gain over the best run without momentum; 0 where both losses are too small for a float."""
+        return 1 - self.loss / self.plain_loss if self.plain_loss > 0 else 0.0
 
     @property
     def negative_momentum(self) -> bool:
@@ -75,7 +76,9 @@ def best(
 
     Raises
     ------
-    InputError : both or neither of batch_size and noise, horizon < 1, or no phase with a law (horizon None).
+    InputError : both or neither of batch_size and noise, or horizon < 1. Without a horizon: any phase but the
+        noise-dominated one (in the signal-dominated one the constant falls all the way to momentum 1, with the limit
+        `power_law.budget`).
     """
     if (batch_size is None) == (noise is None):
         raise InputError("batch_size, noise: expected exactly one of them")
@@ -86,13 +89,13 @@ def best(
         noise = float(noise_factor(problem.n, size, sampling))
     gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau)
     law = power_law.PowerLaw.of(problem) if horizon is None and law is None else law
-    sketch = _sketch(problem)
-    value, _ = _objective(sketch, gamma, tau, horizon, law)
-    top = stability.diagonal_max_lr(sketch, momentum=_MOMENTA, noise=gamma, tau=tau)
+    thin = sketch(problem)
+    value, _ = _objective(thin, gamma, tau, horizon, law)
+    top = stability.diagonal_max_lr(thin, momentum=_MOMENTA, noise=gamma, tau=tau)
     table = value(_FRACTIONS * top[:, None], _MOMENTA[:, None] + 0 * _FRACTIONS)
     i, k = np.unravel_index(np.nanargmin(table), table.shape)
     point, size = np.array([_spread(_FRACTIONS[k]), math.log(1 - _MOMENTA[i])]), 0.3
-    for spectrum, tolerance in ((sketch, 1e-4), (problem, 1e-6)):
+    for spectrum, tolerance in ((thin, 1e-4), (problem, 1e-6)):
         value, exponent = _objective(spectrum, gamma, tau, horizon, law)
         point, log_loss = _descend(spectrum, value, gamma, tau, point, size, tolerance)
         size = 0.02
@@ -115,7 +118,7 @@ def _descend(
         if not -1 < beta < 1:
             return math.inf
         limit = stability.diagonal_max_lr(problem, momentum=beta, noise=gamma, tau=tau)
-        return float(value(_squash(point[0]) * limit, beta))
+        return max(float(value(_squash(point[0]) * limit, beta)), _LOWEST)
 
     found = scipy.optimize.minimize(
         at, start, method="Nelder-Mead",
@@ -127,7 +130,7 @@ def _descend(
     return found.x, float(found.fun)
 
 
-def _sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> QuadraticProblem:
+def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> QuadraticProblem:
     """The problem with runs of neighbouring eigenvalues beyond the first `exact` merged: to find the basin quickly."""
     if problem.eigenvalues.size <= 4 * exact:
         return problem
@@ -200,12 +203,12 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
         factor = eval_jacobi(horizon, a, b, 1 - lr * spectrum.eigenvalues) / eval_jacobi(horizon, a, b, 1.0)
         return float((spectrum.coefficients * factor) @ (spectrum.coefficients * factor)) / (2 * problem.n)
 
-    sketch = _sketch(problem, exact=50, ratio=1.1)
+    thin = sketch(problem, exact=50, ratio=1.1)
 
     def cost(point: np.ndarray) -> float:
         lr, a, b = 2 * _squash(point[0]), math.exp(point[1]) - 0.99, math.exp(point[2]) - 0.99
         with np.errstate(all="ignore"):
-            value = loss(sketch, lr, a, b)
+            value = loss(thin, lr, a, b)
         return math.log(value) if 0 < value < math.inf else math.inf
 
     best_found = min(
@@ -242,16 +245,15 @@ def _objective(problem: QuadraticProblem, gamma: float, tau: float, horizon: flo
         return at_horizon, None
     law = power_law.PowerLaw.of(problem) if law is None else law
     phase = power_law.phase(law.nu, law.zeta) if gamma > 0 else power_law.SIGNAL
-    if phase not in (power_law.SIGNAL, power_law.NOISE):
-        raise InputError(f"horizon: expected a number of steps, as ν = {law.nu:g} has no asymptotic law ({phase})")
-    noisy = phase == power_law.NOISE
+    if phase != power_law.NOISE:
+        reason = "its best momentum tends to 1: see power_law.budget" if phase == power_law.SIGNAL else "it has no law"
+        raise InputError(f"horizon: expected a number of steps, as this spectrum is in {phase} and {reason}")
 
     def constant(lr, beta):
         with np.errstate(invalid="ignore", divide="ignore"):
-            pair = power_law.constants(problem, law, lr=lr, momentum=beta, noise=gamma, tau=tau)
-            return np.log(pair[noisy])
+            return np.log(power_law.constants(problem, law, lr=lr, momentum=beta, noise=gamma, tau=tau)[1])
 
-    return constant, (2 - 1 / law.nu if noisy else law.zeta)
+    return constant, 2 - 1 / law.nu
 
 
 def _squash(u: float) -> float:

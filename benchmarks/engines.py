@@ -1,0 +1,173 @@
+"""The four regimes against the same job stepped in eager PyTorch (float32), as research code does it.
+
+Each row: seconds per step of ours and of the plain version in the same run, their ratio, how far their losses are
+apart, the peak memory so far, and how close ours comes to this machine's limit (memory bandwidth or multiply-add rate,
+measured here) where one of them is the limit.
+"""
+
+from __future__ import annotations
+
+import resource
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+
+import sgdsim as ss
+from benchmarks.theory import stepped, timed
+
+
+def bandwidth() -> float:
+    """GB/s of reading and adding two arrays far larger than the caches."""
+    a = np.ones(20_000_000)
+    out = np.empty_like(a)
+    seconds, _ = timed(lambda: np.add(a, a, out=out))
+    return 2 * a.nbytes / seconds / 1e9
+
+
+def multiply_adds(dtype: type) -> float:
+    """GFLOP/s of a matrix product."""
+    a = np.ones((1500, 1500), dtype)
+    seconds, _ = timed(lambda: a @ a)
+    return 2 * 1500**3 / seconds / 1e9
+
+
+def per_step(problem: Any, sgd: ss.SGD, regime: Any, n_steps: int, **options: Any) -> tuple[float, Any]:
+    """Seconds per step of one run, after a short one that loads the compiled code; and the result."""
+    ss.simulate(problem, sgd, regime, 3, **{**options, "record": None})
+    result = ss.simulate(problem, sgd, regime, n_steps, **options)
+    return float(result["seconds"].values.item()) / n_steps, result
+
+
+def plain_averaged(problem: ss.QuadraticProblem, sgd: ss.SGD, n_steps: int) -> tuple[float, float]:
+    """Seconds per step and final loss of the recursion for E[rrᵀ] as usually written (unstable in the long run)."""
+    n, gamma = problem.n, float(sgd.values(problem.n, 0, 1).noise[0])
+    k = torch.as_tensor(problem.kernel, dtype=torch.float32)
+    r = torch.as_tensor(problem.residual, dtype=torch.float32)
+    c = torch.outer(r, r)
+    j, p = torch.zeros_like(c), torch.zeros_like(c)
+    a, b = float(sgd.lr), float(sgd.momentum)
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        kc = k @ c
+        q = gamma * n * (k * torch.diag(c)) @ k + (1 - gamma) * kc @ k
+        p = b**2 * p - a * b * (k @ j + (k @ j).T) + a**2 * q if b else a**2 * q
+        drift = b * j - a * kc.T
+        j, c = drift + p, c + drift + drift.T + p
+    return (time.perf_counter() - since) / n_steps, float(torch.trace(c)) / (2 * n)
+
+
+def plain_sampled(problem: ss.QuadraticProblem, sgd: ss.SGD, n_steps: int) -> float:
+    """Seconds per step of one run of the linearised model."""
+    k = torch.as_tensor(problem.kernel, dtype=torch.float32)
+    r = torch.as_tensor(problem.residual, dtype=torch.float32)
+    v, losses = torch.zeros_like(r), []
+    b = int(sgd.batch_size)
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        batch = torch.randperm(problem.n)[:b]
+        v = sgd.momentum * v - sgd.lr * problem.n / b * (k[:, batch] @ r[batch])
+        r = r + v
+        losses.append((r**2).mean() / 2)
+    return (time.perf_counter() - since) / n_steps
+
+
+def plain_network(problem: ss.NetworkProblem, lr: float, sgd: ss.SGD, n_steps: int) -> float:
+    """Seconds per step of torch.optim.SGD with the training loss over all points after every step."""
+    import copy
+
+    network = copy.deepcopy(problem.network)
+    x, y = (torch.as_tensor(v, dtype=torch.float32) for v in (problem.data.x, problem.data.y))
+    network = network.float()
+    optimiser = torch.optim.SGD(network.parameters(), lr=lr, momentum=sgd.momentum)
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        batch = torch.randperm(problem.n)[: sgd.batch_size]
+        optimiser.zero_grad()
+        (0.5 * ((network(x[batch]).reshape(-1) - y[batch]) ** 2).mean()).backward()
+        optimiser.step()
+        with torch.no_grad():
+            float(0.5 * ((network(x).reshape(-1) - y) ** 2).mean())
+    return (time.perf_counter() - since) / n_steps
+
+
+def _row(job: str, ours: float, plain: float, **more: Any) -> dict[str, Any]:
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    row = {"job": job, "us_per_step": float(f"{ours * 1e6:.3g}"), "plain_us_per_step": float(f"{plain * 1e6:.3g}")}
+    return {**row, "ratio": float(f"{plain / ours:.3g}"), **more, "peak_gb": round(peak, 2)}
+
+
+def rows() -> Iterator[dict[str, Any]]:
+    """One row per engine and size."""
+    speed = {"GB/s": bandwidth(), "GFLOP/s": multiply_adds(np.float64), "GFLOP/s, float32": multiply_adds(np.float32)}
+    yield {"job": "this machine", **{name: round(value, 1) for name, value in speed.items()}}
+    yield from _diagonal(speed)
+    yield from _averaged()
+    yield from _sampled(speed)
+    yield from _network()
+
+
+def _diagonal(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
+    regime = ss.SpectralDiagonal(method="recurrence")
+    for n, n_steps in ((1000, 200_000), (10_000, 20_000), (1_000_000, 200)):
+        problem = ss.QuadraticProblem.power_law(n, 1.5, 1.0)
+        sgd = ss.SGD(0.3, 0.5, 10)
+        gamma = float(sgd.values(n, 0, 1).noise[0])
+        plain, loss = stepped(problem, 0.3, 0.5, gamma, 2000 if n < 1e6 else 200)
+        ours, result = per_step(problem, sgd, regime, n_steps, record=[2000 if n < 1e6 else 200])
+        difference = abs(result["loss"].values.ravel()[1] / loss - 1)
+        limit = {}
+        if n == 1_000_000:  # c, j, p read and written, λ read
+            limit = {"share_of_bandwidth": round(7 * 8 * n / ours / 1e9 / speed["GB/s"], 2)}
+        yield _row(f"diagonal, N = {n}", ours, plain, difference=float(f"{difference:.1g}"), **limit)
+
+
+def _averaged() -> Iterator[dict[str, Any]]:
+    for n, n_steps, plain_steps in ((1000, 2000, 20), (3000, 300, 3)):
+        for lr, momentum, tolerance in ((1.0, 0.0, 1e-4), (0.3, 0.9, 1e-3)):
+            problem = ss.QuadraticProblem.power_law(n, 1.4, 0.4)
+            problem.residual  # noqa: B018 — the basis is made before the clock starts
+            sgd = ss.SGD(lr, momentum, 10)
+            plain, loss = plain_averaged(problem, sgd, plain_steps)
+            ours, result = per_step(problem, sgd, ss.BatchAveraged(tolerance), n_steps, record=[plain_steps])
+            found = result["loss"].values.ravel()[1]
+            yield _row(
+                f"averaged, N = {n}, momentum {momentum:g}", ours, plain,
+                difference=float(f"{abs(found / loss - 1):.1g}"),
+                error_estimate=float(f"{result['error_estimate'].values.item():.1g}"),
+                exact_modes=int(result["exact_modes"].values.item()),
+            )  # fmt: skip
+
+
+def _sampled(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
+    problem = ss.QuadraticProblem.power_law(1000, 1.5, 1.0)
+    sgd = ss.SGD(0.5, 0.5, 10)
+    plain = plain_sampled(problem, sgd, 2000)
+    ours, result = per_step(problem, sgd, ss.SampledLinearized(), 2000, replicates=100)
+    mean = ss.simulate(problem, sgd, ss.BatchAveraged(), 2000)["loss"].values.ravel()[-1]
+    final = result["loss"].values[0, :, -1]
+    spread = abs(final.mean() - mean) / (final.std(ddof=1) / 10)
+    flops = (2 * 10 + 3) * 1000 / (ours / 100) / 1e9
+    yield _row(
+        "sampled, N = 1000, b = 10, each of 100 replicates", ours / 100, plain,
+        standard_errors_from_the_average=round(float(spread), 1), gflops=round(flops, 1),
+        share_of_multiply_adds=round(flops / speed["GFLOP/s"], 2),
+    )  # fmt: skip
+
+
+def _network() -> Iterator[dict[str, Any]]:
+    rng = np.random.default_rng(0)
+    data = ss.Dataset(rng.standard_normal((1000, 784)), rng.standard_normal(1000), "gaussian")
+    problem = ss.NetworkProblem(ss.networks.MLP(width=1000, seed=0), data)
+    sgd = ss.SGD(0.5, 0.0, 10)
+    lr = problem.quadratic.torch_lr(sgd.lr)
+    plain = plain_network(problem, lr, sgd, 50)
+    ours, result = per_step(problem, sgd, ss.RealNetwork(dtype="float32"), 500, replicates=10)
+    linear = ss.simulate(problem, sgd, ss.SampledLinearized(), 500, replicates=10)
+    apart = np.abs(result["loss"].values[0, :, -1] / linear["loss"].values[0, :, -1] - 1).max()
+    yield _row(
+        "network 784-1000-1, N = 1000, b = 10, each of 10 replicates", ours / 10, plain,
+        difference_from_linearised=float(f"{apart:.1g}"),
+    )  # fmt: skip

@@ -1,0 +1,172 @@
+"""The text of `sgdsim recommend`, from the facts that `--json` prints."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from sgdsim.cli.stability import short, table
+
+_FLAT = 1e-3  # a gain below this is not worth having
+
+
+def text(facts: dict[str, Any]) -> str:
+    """Everything as lines; learning rates in units of 1/λ_max and, in brackets, those of torch.optim.SGD."""
+    head = f"{facts['problem'].get('title', '')}: batch {facts['batch_size']}, {steps(facts['horizon'])}, tau "
+    lines = [head + f"{facts['tau']:g}, noise γ = {facts['noise']:.4g}", ""]
+    lines += [*_best(facts), "", *_levels(facts), "", *_law(facts), *_asymptotic(facts)]
+    if facts["jacobi"] is not None:
+        lines += ["", *_jacobi(facts["jacobi"])]
+    if facts["notes"]:
+        lines += ["", *(f"Note: {note}" for note in facts["notes"])]
+    if facts["verify"] is not None:
+        lines += ["", *_verify(facts["verify"], facts["horizon"])]
+    times = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items())
+    lines += ["", f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {times}."]
+    if facts["plot"]:
+        lines.append(f"wrote {facts['plot']}")
+    return "\n".join(lines)
+
+
+def steps(count: int) -> str:
+    """ "1 step", "10000 steps", "1e+15 steps"."""
+    return f"{count:g} steps" if count >= 10**7 else f"{count} step{'s' if count != 1 else ''}"
+
+
+def _best(facts: dict[str, Any]) -> list[str]:
+    rows = [["", "lr", "(torch)", "momentum", "predicted loss"]]
+    for name, key in (("best", "best"), ("best without momentum", "plain")):
+        entry = facts[key]
+        momentum = f"{_momentum(entry['momentum'])}"
+        rows.append([name, short(entry["lr"]), f"({short(entry['torch_lr'])})", momentum, short(entry["loss"])])
+    lines = [_left(rows)]
+    gain, momentum = facts["gain"], facts["best"]["momentum"]
+    if gain is None:
+        lines.append("Both losses are below the smallest number of floating point.")
+    elif momentum and gain > _FLAT:
+        sign = "Negative" if momentum < 0 else "Positive"
+        lines.append(f"{sign} momentum wins: a loss {_percent(gain)} below the best without momentum.")
+    else:
+        lines.append(f"Momentum of either sign brings next to nothing: {100 * gain:.2g}%.")
+    return lines
+
+
+def _momentum(value: float) -> str:
+    return f"{round(value, 9) + 0.0:.5g}"
+
+
+def _percent(gain: float) -> str:
+    return f"{100 * gain:.2g}%" if gain < 0.99 else f"{100 * gain:.4g}%"
+
+
+def _levels(facts: dict[str, Any]) -> list[str]:
+    names = {"full_batch": "full batch", "spectral_diagonal": "spectral-diagonal", "exact": "exact"}
+    if facts["max_lr"][0]["exact"] is None:
+        del names["exact"]
+    rows = [["largest stable lr (torch)", *names.values()]]
+    for level in facts["max_lr"]:
+        cells = [f"{short(level[name])} ({short(level['torch_lr'][name])})" for name in names]
+        rows.append([f"momentum {_momentum(level['momentum'])}", *cells])
+    return [_left(rows)]
+
+
+def _left(rows: list[list[str]]) -> str:
+    """`table` with the first column to the left."""
+    width = max(len(row[0]) for row in rows)
+    return table([[row[0].ljust(width), *row[1:]] for row in rows])
+
+
+def _law(facts: dict[str, Any]) -> list[str]:
+    law, cutoff = facts["law"], facts["cutoff"]
+    tail = [] if cutoff is None else [f"cut-off (exponential fall of this finite spectrum) after {cutoff:.3g} steps"]
+    if law["source"] is None:
+        return [f"law: none ({law['reason']})", *tail]
+    exponents = f"ν = {law['nu']:.3g}, κ = {law['kappa']:.3g}, ζ = {law['zeta']:.3g}"
+    lines = [f"law ({law['source']}): {exponents}: {law['phase']}"]
+    if law["exponent"] is not None:
+        where = "nowhere"
+        if law["window"] is not None:
+            where = "for t from {:.3g} to {:.3g}".format(*law["window"])
+        lines.append(f"    L ≈ {law['constant']:.4g}·t^(−{law['exponent']:.4g}), within {law['within']:.0%} {where}")
+    if law["crossover"] is not None:
+        lines.append(f"    the noise's share overtakes the signal's at t = {law['crossover']:.3g}")
+    return [*lines, *(f"    {line}" for line in tail)]
+
+
+def _asymptotic(facts: dict[str, Any]) -> list[str]:
+    late = facts["law"].get("asymptotic")
+    if late is None or facts["law"]["window"] is None:
+        return []
+    law = f"{late['constant']:.4g}·t^(−{late['exponent']:.4g})"
+    if late["momentum"] is None:
+        return [f"    late optimum: lr/(1 − momentum) = {late['effective_lr']:.4g} with momentum near 1, L ≈ {law}"]
+    lines = [f"    late optimum: lr {late['lr']:.4g}, momentum {late['momentum']:.4g}, L ≈ {law}"]
+    sign = "negative" if late["negative_momentum"] else "positive"
+    if late["momentum"] and late["gain"] > _FLAT:
+        lines[0] += f"; {sign} momentum wins by {_percent(late['gain'])}"
+    return lines
+
+
+def _jacobi(found: dict[str, Any]) -> list[str]:
+    parameters = f"a={found['a']:.6g},b={found['b']:.6g}"
+    lines = [
+        f"full batch, best Jacobi schedule: lr jacobi:lr={found['lr']:.6g},{parameters} momentum jacobi:{parameters}",
+        f"    loss {short(found['loss'])}; the best constant setting: {short(found['constant_loss'])}",
+    ]
+    if found["loss"] is None or found["loss"] >= found["constant_loss"]:
+        lines[-1] += ", which is better at this horizon"
+    noisy = found["noisy_loss"]
+    lines.append(
+        f"    Warning: it diverges under batch noise; with these batches its loss would be "
+        f"{'infinite' if noisy is None else short(noisy)}."
+    )
+    return lines
+
+
+def _verify(found: dict[str, Any], horizon: int) -> list[str]:
+    header = [f"after {steps(horizon)}", "lr", "momentum", "theory"]
+    rows = [
+        [p["name"], short(p["lr"]), f"{_momentum(p['momentum'])}", short(p["predicted_loss"])] for p in found["points"]
+    ]
+    lines = []
+    for name, regime in found["regimes"].items():
+        body = [[*header, f"{name}, mean", "difference", "typical", ""]]
+        for row, numbers in zip(rows, regime["points"], strict=True):
+            if numbers["diverged"]:
+                cells = [f"diverged {numbers['diverged']}/{found['replicates']}", "", ""]
+            else:
+                cells = [f"{numbers['mean']:.4g} ± {numbers['stderr']:.1g}", *_beside(numbers)]
+            body.append([*row, *cells, numbers["verdict"] or ""])
+        lines += [_left(body), _judgement(name, found["points"], regime), ""]
+    lines.append(
+        f"{found['replicates']} replicates, the same batches at every point; ± is one standard error. "
+        "Typical: geometric mean of the ratio to the recommended point."
+    )
+    if found["interrupted"]:
+        lines.append("Interrupted: the rest was not run.")
+    return lines
+
+
+def _beside(numbers: dict[str, Any]) -> tuple[str, str]:
+    """Difference of the means from the recommended point, and ratio to it in a typical run."""
+    if numbers["verdict"] is None or numbers["difference"] is None:
+        return "", ""
+    ratio, error = math.exp(numbers["log_ratio"]), numbers["log_ratio_stderr"]
+    return f"{numbers['difference']:+.2g} ± {numbers['difference_stderr']:.1g}", f"×{ratio:.3g} ± {100 * error:.2g}%"
+
+
+def _judgement(name: str, points: list[dict[str, Any]], regime: dict[str, Any]) -> str:
+    verdicts = [numbers["verdict"] for numbers in regime["points"]]
+    if verdicts.count("lower"):
+        where = ", ".join(p["name"] for p, verdict in zip(points, verdicts, strict=True) if verdict == "lower")
+        ratio = regime["points"][0]["mean"] / points[0]["predicted_loss"] if regime["points"][0]["mean"] else math.inf
+        far = name == "network" and not 0.8 < ratio < 1.25
+        why = f" The network has left its linearisation: ×{ratio:.2g} of the predicted loss." if far else ""
+        return f"{name}: not a minimum, lower at {where}.{why}"
+    if not regime["is_minimum"]:
+        return f"{name}: diverges at the recommended point."
+    same = verdicts.count("not distinguishable")
+    if same == len(verdicts) - 1:
+        return f"{name}: no neighbour distinguishable from the recommended point; more --replicates would tell more."
+    flat = f" ({same} of {len(verdicts) - 1} neighbours not distinguishable from it)" if same else ""
+    return f"{name}: a minimum within errors{flat}."
