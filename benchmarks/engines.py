@@ -17,6 +17,7 @@ import torch
 
 import sgdsim as ss
 from benchmarks.theory import stepped, timed
+from sgdsim.theory import contour
 
 
 def bandwidth() -> float:
@@ -118,23 +119,36 @@ def _diagonal(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
         plain, loss = stepped(problem, 0.3, 0.5, gamma, 2000 if n < 1e6 else 200)
         ours, result = per_step(problem, sgd, regime, n_steps, record=[2000 if n < 1e6 else 200])
         difference = abs(result["loss"].values.ravel()[1] / loss - 1)
-        limit = {}
-        if n == 1_000_000:  # c, j, p read and written, λ read
-            limit = {"share_of_bandwidth": round(7 * 8 * n / ours / 1e9 / speed["GB/s"], 2)}
-        yield _row(f"diagonal, N = {n}", ours, plain, difference=float(f"{difference:.1g}"), **limit)
+        flops = 16 * n / ours / 1e9  # multiplications and additions of the recurrence
+        share = {"gflops": round(flops, 1), "share_of_multiply_adds": round(flops / speed["GFLOP/s"], 2)}
+        yield _row(f"diagonal, N = {n}", ours, plain, difference=float(f"{difference:.1g}"), **share)
+    small, cells = ss.QuadraticProblem.power_law(1000, 1.5, 1.0), (100, 50)
+    lr, momentum = np.linspace(0.04, 2, cells[0])[:, None], np.linspace(-0.5, 0.8, cells[1])
+    plain, _ = stepped(small, 0.3, 0.5, 0.1, 2000)
+    since = time.perf_counter()
+    found = contour.loss_at(small, 1000, lr=lr, momentum=momentum, noise=0.1, method="recurrence")
+    ours = (time.perf_counter() - since) / (1000 * found.loss.size)
+    other = contour.loss_at(small, 1000, lr=lr, momentum=momentum, noise=0.1, method="contour")
+    apart = np.abs(found.log_loss - other.log_loss)[other.error < 1e-9].max()
+    yield _row("diagonal, landscape 100 x 50 by recurrence, each cell", ours, plain, difference=float(f"{apart:.1g}"))
 
 
 def _averaged() -> Iterator[dict[str, Any]]:
     for n, n_steps, plain_steps in ((1000, 2000, 20), (3000, 300, 3)):
-        for lr, momentum, tolerance in ((1.0, 0.0, 1e-4), (0.3, 0.9, 1e-3)):
+        try:
+            data = ss.datasets.load("mnist" if n > 1000 else "digits", n=n, n_test=1, seed=0)
+            problem = ss.QuadraticProblem.from_kernel(ss.ntk.analytic_ntk(data.x), -data.y)
+        except ss.InputError:  # MNIST is not here
             problem = ss.QuadraticProblem.power_law(n, 1.4, 0.4)
-            problem.residual  # noqa: B018 — the basis is made before the clock starts
+        title = problem.description["title"] if problem.basis_seed is not None else f"{data.name}, N = {n}"
+        problem.residual  # noqa: B018 — the basis is made before the clock starts
+        for lr, momentum, tolerance in ((1.0, 0.0, 1e-4), (0.3, 0.9, 1e-3)):
             sgd = ss.SGD(lr, momentum, 10)
             plain, loss = plain_averaged(problem, sgd, plain_steps)
             ours, result = per_step(problem, sgd, ss.BatchAveraged(tolerance), n_steps, record=[plain_steps])
             found = result["loss"].values.ravel()[1]
             yield _row(
-                f"averaged, N = {n}, momentum {momentum:g}", ours, plain,
+                f"averaged, {title}, momentum {momentum:g}", ours, plain,
                 difference=float(f"{abs(found / loss - 1):.1g}"),
                 error_estimate=float(f"{result['error_estimate'].values.item():.1g}"),
                 exact_modes=int(result["exact_modes"].values.item()),
@@ -164,8 +178,8 @@ def _network() -> Iterator[dict[str, Any]]:
     sgd = ss.SGD(0.5, 0.0, 10)
     lr = problem.quadratic.torch_lr(sgd.lr)
     plain = plain_network(problem, lr, sgd, 50)
-    ours, result = per_step(problem, sgd, ss.RealNetwork(dtype="float32"), 500, replicates=10)
-    linear = ss.simulate(problem, sgd, ss.SampledLinearized(), 500, replicates=10)
+    ours, result = per_step(problem, sgd, ss.RealNetwork(dtype="float32"), 2000, replicates=10)
+    linear = ss.simulate(problem, sgd, ss.SampledLinearized(), 2000, replicates=10)
     apart = np.abs(result["loss"].values[0, :, -1] / linear["loss"].values[0, :, -1] - 1).max()
     yield _row(
         "network 784-1000-1, N = 1000, b = 10, each of 10 replicates", ours / 10, plain,

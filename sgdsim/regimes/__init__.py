@@ -1,9 +1,21 @@
-"""The four regimes: how one and the same dynamics is followed."""
+"""The four regimes: how one and the same dynamics is followed. Names load on first use: torch is for one of them."""
 
-from sgdsim.regimes.averaged import BatchAveraged
-from sgdsim.regimes.base import Regime, parse
-from sgdsim.regimes.diagonal import SpectralDiagonal
-from sgdsim.regimes.network import RealNetwork
-from sgdsim.regimes.sampled import SampledLinearized
+from __future__ import annotations
 
-__all__ = ["BatchAveraged", "RealNetwork", "Regime", "SampledLinearized", "SpectralDiagonal", "parse"]
+import importlib
+from typing import Any
+
+_HOMES = {
+    "BatchAveraged": "averaged", "RealNetwork": "network", "Regime": "base", "SampledLinearized": "sampled",
+    "SpectralDiagonal": "diagonal", "parse": "base",
+}  # fmt: skip
+
+__all__ = sorted(_HOMES)
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'sgdsim.regimes' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"sgdsim.regimes.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -12,8 +12,11 @@ import math
 import numba
 import numpy as np
 
+from sgdsim.regimes._kernels import diagonal_advance
+
 _OPTIONS = {"cache": True, "error_model": "numpy"}  # a division by zero gives infinity: poles are results
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
+_STRIDE = 64  # steps between two looks at the size of the state: it grows by 1e200 at most in between
 LOWEST = -700.0  # e^σ at the end of float64; nothing is left after one step
 
 
@@ -227,33 +230,28 @@ def all_rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, toleran
     return out
 
 
-@numba.njit(**_OPTIONS, parallel=True, fastmath=_FAST)
-def recur(eigenvalues, weights, c0, alpha, beta, gamma, tau, steps, counts):
+@numba.njit(**_OPTIONS, parallel=True)
+def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts):
     """log s_t by the recurrence at the first `counts[cell]` of the ascending `steps`, (cells, steps).
 
     Logarithms, and a state rescaled now and then, because a loss may pass the range of float64 both ways.
     """
     out = np.full((alpha.size, steps.size), np.nan)
     for cell in numba.prange(alpha.size):
-        a, b, gm, tm = alpha[cell], beta[cell], gamma[cell], gamma[cell] * tau[cell]
+        lr, momentum = np.full(_STRIDE, alpha[cell]), np.full(_STRIDE, beta[cell])
+        noise = np.full(_STRIDE, gamma[cell])
         c, j, p = c0.copy(), np.zeros(c0.size), np.zeros(c0.size)
         s = c.sum()
         scale = 0.0
         now = 0
         for i in range(counts[cell]):
             while now < steps[i]:
-                total = 0.0
-                for k in range(c.size):
-                    x = a * eigenvalues[k]
-                    ck, jk = c[k], j[k]
-                    pk = x * x * (ck + gm * weights[k] * s - tm * ck) + b * (b * p[k] - 2.0 * x * jk)
-                    jk = b * jk - x * ck
-                    ck = ck + 2.0 * jk + pk
-                    c[k], j[k], p[k] = ck, jk + pk, pk
-                    total += ck
-                s = total
-                now += 1
-                if (s > 1e150 or s < 1e-150) and s > 0.0:
+                some = min(_STRIDE, int(steps[i]) - now)
+                s = diagonal_advance(
+                    eigenvalues, multiplicity, c, j, p, s, lr[:some], momentum[:some], noise[:some], tau[cell]
+                )
+                now += some
+                if (s > 1e100 or s < 1e-100) and s > 0.0:
                     scale += math.log(s)
                     for k in range(c.size):
                         c[k] /= s

@@ -150,6 +150,7 @@ class _Cells:
         self.lam = np.concatenate([lam[kept], np.zeros(len(rest))])
         self.c = np.concatenate([c[kept], rest])
         self.counts = np.concatenate([counts[kept], np.zeros(len(rest))])
+        self.single = problem.multiplicity is None and not rest
         self.occupied, self.still = int(kept.sum()), still > 0
         self.total = float(c.sum())
         self.alpha, self.beta, self.gamma, self.tau = alpha, beta, gamma, tau
@@ -192,8 +193,9 @@ class _Cells:
         stepped = np.arange(times.size) < counts[:, None]
         stepped[:, :first] = False
         if stepped.any():
+            multiplicity = None if self.single else self.counts
             found = _contour.recur(
-                self.lam, self.counts, self.c, self.alpha, self.beta, self.gamma, self.tau, times, counts
+                self.lam, multiplicity, self.c, self.alpha, self.beta, self.gamma, self.tau, times, counts
             )
             log_s[stepped] = found[stepped]
             error[stepped] = np.broadcast_to(1e-15 * (10 + times), log_s.shape)[stepped]

@@ -15,6 +15,7 @@ from scipy.special import eval_jacobi
 
 from sgdsim.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
+from sgdsim.regimes import _kernels
 from sgdsim.sampling import WITHOUT_REPLACEMENT
 from sgdsim.sgd import SGD, noise_factor
 from sgdsim.spectrum import Spectrum
@@ -195,8 +196,6 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
 
     Raises InputError for a horizon below 1 or noise outside [0, 1].
     """
-    from sgdsim.regimes import _kernels
-
     horizon, noise = integer("horizon", horizon, minimum=1), number("noise", noise, minimum=0.0, maximum=1.0)
 
     def loss(spectrum: QuadraticProblem, lr: float, a: float, b: float) -> float:
