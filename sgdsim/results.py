@@ -45,6 +45,7 @@ _UNITS = {
 REPORTED = {
     "error_estimate": "estimated largest relative error of the loss; NaN: none made",
     "exact_modes": "leading modes whose noise covariance is kept in full",
+    "diagonal_modes": "further modes whose noise variance is kept",
 }
 _COUNTS = {"long_name": "number of eigenvalues that a mode stands for"}
 

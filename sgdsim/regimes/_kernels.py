@@ -109,6 +109,29 @@ def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, ga
                     c[k, i] = c_new
 
 
+@numba.njit(cache=True, parallel=True, fastmath=_FAST)
+def weigh_rows(weights, variances, squares):
+    """Adds `weights @ variances` to `squares` (copies, N) and returns `squares @ weights`, (copies, modes).
+
+    weights (N, modes) = U∘U is read once for both and for all copies. The rows are summed in eight fixed parts, so
+    that the result does not depend on the number of threads.
+    """
+    n, copies, modes = weights.shape[0], squares.shape[0], weights.shape[1]
+    parts = np.zeros((8, copies, modes), weights.dtype)
+    for part in numba.prange(8):
+        for i in range(part * n // 8, (part + 1) * n // 8):
+            row = weights[i]
+            for a in range(copies):
+                total, own, sums = row[0] * variances[a, 0], variances[a], parts[part, a]
+                for k in range(1, modes):
+                    total += row[k] * own[k]
+                squares[a, i] += total
+                square = weights.dtype.type(squares[a, i])
+                for k in range(modes):
+                    sums[k] += square * row[k]
+    return parts.sum(0)
+
+
 @numba.njit(cache=True, fastmath=_FAST)
 def tiers_advance(
     eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, tail_source, n_samples, alpha, beta, gamma, with_momentum

@@ -17,7 +17,9 @@ from sgdsim.sgd import SGD, has_momentum
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
 _FIRST = (32, 256)  # exact and diagonal modes to begin with
-_SAFETY = 3  # how much of the difference between the two copies is reported: they may err alike
+_SAFETY = 4  # how much of the difference between the copies is reported: they may err alike
+_SAMPLE = 48  # modes beyond the exact ones whose covariances are followed to see what leaving them out costs
+_SINGLE = 1e-5  # tolerance down to which U∘U may be in float32
 
 
 @dataclass
@@ -40,7 +42,8 @@ class _State:
     now: int = 0
     exact: _Exact | None = None  # either this
     path: MeanPath | None = None  # or these two
-    side: Side | None = None  # the tiers, then with half the exact modes, then with half of either: they tell the error
+    side: Side | None = None  # the tiers, beside copies that tell the error
+    pairs: float = 0.0  # pairs of modes left out, for each one in the sample
     error: float = 0.0
     grams: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
 
@@ -61,9 +64,9 @@ class BatchAveraged(Regime):
     Parameters
     ----------
     tolerance : relative error of the training loss that is allowed. The noise is then kept in three tiers (see
-        `sgdsim.regimes._tiers`), beside copies with fewer exact modes and with fewer diagonal ones; where they differ
-        by more than a third of it, the run starts again with twice the modes. The result reports the estimate (three
-        times the largest difference seen) as `error_estimate`. With 0, and for N ≤ 128, all is exact, at two products
+        `sgdsim.regimes._tiers`), beside copies that tell the error: with fewer exact modes, with fewer diagonal ones,
+        and with the covariances of a sample of the others. Where that passes the tolerance, the run starts again with
+        more modes; the result reports it as `error_estimate`. With 0, and for N ≤ 128, all is exact, at two products
         of N × N matrices a step.
     """
 
@@ -84,7 +87,7 @@ class BatchAveraged(Regime):
         if self.tolerance == 0 or state.problem.n <= _SMALL:
             _make_exact(state)
         else:
-            _make_tiers(state, *_FIRST)
+            _make_tiers(state, *_FIRST, self.tolerance >= _SINGLE)
         return state
 
     def advance(self, state: _State, start: int, stop: int) -> None:
@@ -106,18 +109,29 @@ class BatchAveraged(Regime):
             state.side.step(mean, residual, *hyper)
             state.now += 1
             signal = float(np.square(state.path.at(state.now)[0]).sum())
-            fine, fewer, fewest = (tiers.total() for tiers in state.side.tiers)
+            fine, probed, fewer, *fewest = (tiers.total() for tiers in state.side.tiers)
             if not np.isfinite(fine):
                 continue  # diverged: there is no error to speak of
-            difference = _SAFETY * (abs(fine - fewer) + abs(fewer - fewest)) / max(signal + fine, 1e-300)
-            if difference > self.tolerance:
-                exact, diagonal = 2 * state.fine.exact, 2 * state.fine.diagonal
-                if 3 * exact > state.problem.n:
-                    _make_exact(state)
-                else:
-                    _make_tiers(state, exact, diagonal)
+            scale = _SAFETY / max(signal + fine, 1e-300)
+            # The pairs left out: near the leading modes, and, from a sample of them, among all the others.
+            off_diagonal = scale * (abs(fine - fewer) + state.pairs * abs(fine - probed))
+            tail = scale * abs(fewer - fewest[0]) if fewest else 0.0
+            if off_diagonal + tail > self.tolerance:
+                self._refine(state, off_diagonal > tail)
                 return
-            state.error = max(state.error, difference)
+            state.error = max(state.error, off_diagonal + tail)
+
+    def _refine(self, state: _State, off_diagonal: bool) -> None:
+        """Back to the start, with more modes in the tier that the error comes from."""
+        exact, diagonal = state.fine.exact, state.fine.diagonal
+        if off_diagonal:
+            exact *= 2
+        else:
+            diagonal *= 4
+        if 3 * exact > state.problem.n:
+            _make_exact(state)
+        else:
+            _make_tiers(state, exact, diagonal, self.tolerance >= _SINGLE)
 
     def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         problem = state.problem
@@ -129,7 +143,7 @@ class BatchAveraged(Regime):
         out = {"loss": np.array([moments.sum() / (2 * problem.n)])}
         if "test_loss" in what:
             e = problem.test.residual + problem.test.transfer @ (mean - problem.coefficients)
-            covariance = state.fine.c if state.exact is None else state.exact.c
+            covariance = state.fine.blocks[0].c if state.exact is None else state.exact.c
             gram, diagonal = _test_grams(state, covariance.shape[0])
             noise = np.vdot(gram, covariance) + variances[covariance.shape[0] :] @ diagonal
             out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
@@ -138,8 +152,8 @@ class BatchAveraged(Regime):
         return out
 
     def report(self, state: _State) -> dict[str, float]:
-        modes = state.problem.n if state.exact is not None else state.fine.exact
-        return {"error_estimate": state.error, "exact_modes": float(modes)}
+        modes = (state.problem.n, 0) if state.exact is not None else (state.fine.exact, state.fine.diagonal)
+        return {"error_estimate": state.error, "exact_modes": modes[0], "diagonal_modes": modes[1]}
 
 
 def _make_exact(state: _State) -> None:
@@ -151,12 +165,20 @@ def _make_exact(state: _State) -> None:
     state.path, state.side, state.now = None, None, 0
 
 
-def _make_tiers(state: _State, exact: int, diagonal: int) -> None:
-    problem = state.problem
+def _make_tiers(state: _State, exact: int, diagonal: int, single: bool) -> None:
+    problem, momentum, few = state.problem, state.with_momentum, exact // 2
     state.path, state.now = MeanPath(problem, state.sgd), 0
-    half = exact // 2
-    sizes = [(exact, diagonal), (half, exact - half + diagonal), (half, diagonal // 2)]
-    state.side = Side(problem, sizes, state.with_momentum)
+    last = min(exact + diagonal, problem.n)
+    sample = np.unique(np.linspace(exact, last - 1, min(_SAMPLE, last - exact)).astype(int))
+    state.pairs = ((problem.n - exact) / sample.size) ** 2
+    tiers = [
+        Tiers(problem, exact, diagonal, momentum),
+        Tiers(problem, exact, diagonal, momentum, sample),
+        Tiers(problem, few, exact - few + diagonal, momentum),
+    ]
+    if last < problem.n:
+        tiers.append(Tiers(problem, few, diagonal // 2, momentum))
+    state.side = Side(problem, tiers, single)
 
 
 def _exact_step(state: _State, lr: float, momentum: float, noise: float) -> None:
