@@ -74,6 +74,26 @@ def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
                 residual[k] += velocity[k]
 
 
+@numba.njit(cache=True)
+def _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum):
+    """One step of the second moments of modes i and k, in place; `noise` is the covariance of the gradients' noise."""
+    c_ik = c[i, k]
+    p_new = x_i * x_k * (c_ik + noise)
+    j_ik, j_ki = -x_k * c_ik, -x_i * c_ik
+    if with_momentum:
+        old_ik, old_ki = j[i, k], j[k, i]
+        p_new += beta * (beta * p[i, k] - x_i * old_ik - x_k * old_ki)
+        j_ik += beta * old_ik
+        j_ki += beta * old_ki
+        p[i, k] = p_new
+        p[k, i] = p_new
+        j[i, k] = j_ik + p_new
+        j[k, i] = j_ki + p_new
+    c_new = c_ik + j_ik + j_ki + p_new
+    c[i, k] = c_new
+    c[k, i] = c_new
+
+
 @numba.njit(cache=True, parallel=True)
 def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, gamma, with_momentum):
     """One step of the noise part of the averaged regime, in the eigenbasis.
@@ -93,20 +113,7 @@ def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, ga
                     x_k = alpha * eigenvalues[k]
                     c_ik = c[i, k]
                     noise = gamma * (n_samples * source[i, k] - c_ik - m[i] * m[k])
-                    p_new = x_i * x_k * (c_ik + noise)
-                    j_ik, j_ki = -x_k * c_ik, -x_i * c_ik
-                    if with_momentum:
-                        old_ik, old_ki = j[i, k], j[k, i]
-                        p_new += beta * (beta * p[i, k] - x_i * old_ik - x_k * old_ki)
-                        j_ik += beta * old_ik
-                        j_ki += beta * old_ki
-                        p[i, k] = p_new
-                        p[k, i] = p_new
-                        j[i, k] = j_ik + p_new
-                        j[k, i] = j_ki + p_new
-                    c_new = c_ik + j_ik + j_ki + p_new
-                    c[i, k] = c_new
-                    c[k, i] = c_new
+                    _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum)
 
 
 @numba.njit(cache=True, parallel=True, fastmath=_FAST)
@@ -147,20 +154,8 @@ def tiers_advance(
         for k in range(i + 1):
             x_k = alpha * eigenvalues[k]
             c_ik = c[i, k]
-            p_new = x_i * x_k * (c_ik + gamma * (n_samples * source[i, k] - c_ik - m[i] * m[k]))
-            j_ik, j_ki = -x_k * c_ik, -x_i * c_ik
-            if with_momentum:
-                old_ik, old_ki = j[i, k], j[k, i]
-                p_new += beta * (beta * p[i, k] - x_i * old_ik - x_k * old_ki)
-                j_ik += beta * old_ik
-                j_ki += beta * old_ki
-                p[i, k] = p_new
-                p[k, i] = p_new
-                j[i, k] = j_ik + p_new
-                j[k, i] = j_ki + p_new
-            c_new = c_ik + j_ik + j_ki + p_new
-            c[i, k] = c_new
-            c[k, i] = c_new
+            noise = gamma * (n_samples * source[i, k] - c_ik - m[i] * m[k])
+            _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum)
     for k in range(dc.size):
         x = alpha * eigenvalues[b + k]
         ck, jk = dc[k], dj[k]
