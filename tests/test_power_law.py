@@ -217,3 +217,13 @@ def test_the_best_jacobi_schedule():
     noisy = ss.simulate(problem, ss.SGD.jacobi(found.lr, found.a, found.b, batch_size=10), ss.SpectralDiagonal(), 200)
     assert noisy["loss"].values.ravel()[-1] > 1e3 * problem.initial_loss
     assert found.noisy_loss > 1e3 * problem.initial_loss
+
+
+def test_a_crossing_is_not_a_window():
+    """A law that only cuts the exact curve holds nowhere."""
+    problem = ss.QuadraticProblem.power_law(1000, 1.5, 3.0)
+    steep = power_law.PowerLaw(1.5, 0.3, 1.0, 1e-4)
+    found = power_law.predict(problem, ss.SGD(0.3, 0.0, 500), steep)
+    near = np.abs(found.law / found.loss - 1) <= found.within
+    assert near.any()
+    assert found.window is None

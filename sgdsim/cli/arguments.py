@@ -180,7 +180,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="never form the kernel: M Lanczos steps from the residual and from each of 10 probes; what --out writes "
         "is for the diagonal regime",
     )
-    how.add_argument("--density", action="store_true", help="also the density of eigenvalues, smoothed")
+    how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
     how.add_argument("--seed", type=_whole, default=0, help="decides data split, network and probes")
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one")
     _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")

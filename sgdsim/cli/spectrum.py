@@ -35,6 +35,8 @@ def spectrum(args: argparse.Namespace) -> int:
         raise InputError("--top: expected without --density and --out, which need the whole spectrum")
     if args.lanczos is not None and (args.top is not None or args.analytic):
         raise InputError("--lanczos: expected without --top and --analytic, got both")
+    if args.analytic and args.width is not None:
+        raise InputError("--width: expected without --analytic, which is the kernel of infinite width")
     began = time.perf_counter()
     problem = _problem(args)
     facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
@@ -77,8 +79,8 @@ def spectrum(args: argparse.Namespace) -> int:
     if args.out is not None:
         results.save_problem(quadratic, args.out, seed=args.seed, device=getattr(problem, "device", "cpu"))
     if args.plot is not None:
-        drawn = (eigenvalues, np.sqrt(c)) if args.top is not None else (quadratic,)
-        plot.save(plot.spectrum(*drawn, fit=fit), args.plot)
+        # The tail sums of c need all modes.
+        plot.save(plot.spectrum(eigenvalues if args.top is not None else quadratic, fit=fit), args.plot)
     # kilobytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     facts |= {"seconds": round(time.perf_counter() - began, 3), "peak_memory": peak, "out": args.out, "plot": args.plot}

@@ -54,7 +54,8 @@ class PowerLaw:
             return cls(nu, kappa, 1.0, 1.0 / (kappa * np.sum(np.arange(1, problem.n + 1.0) ** (-kappa - 1))))
         fit = fits.fit_power_law(problem)
         if fit.kappa is None or fit.A is None or not (fit.nu.value > 0 and fit.kappa.value > 0):
-            raise InputError("spectrum: expected eigenvalues and c_k that fall with k, to fit a power law; got others")
+            found = "no tail of c_k" if fit.kappa is None else f"ν = {fit.nu.value:.3g}, κ = {fit.kappa.value:.3g}"
+            raise InputError(f"spectrum: expected a power law with ν > 0 and κ > 0; its fit gives {found}")
         return cls(fit.nu.value, fit.kappa.value, fit.Lambda.value, fit.A.value)
 
 
@@ -91,7 +92,7 @@ class Prediction:
     crossover : t at which the two contributions are equal; None where one is larger from the first step to the cutoff.
     cutoff : t beyond which the finite spectrum falls exponentially, `1/|σ₁|`; infinite if a mode never moves.
     rate : σ₁ of `L ~ e^{σ₁t}`, t → ∞ (positive: growth).
-    window : (first, last) t at which the law is within `within` of the exact curve, or None.
+    window : (first, last) t at which the law is within `within` of the exact curve, half a decade at least, or None.
     within : relative deviation allowed in the window.
     steps, loss : the exact curve, (T,) each; `law` beside it.
     """
@@ -203,10 +204,10 @@ def _crossing(signal: tuple[float, float], noise: tuple[float, float], last: flo
 
 
 def _longest(steps: np.ndarray, good: np.ndarray) -> tuple[float, float] | None:
-    """The longest run (in log t) of steps that are good."""
+    """The longest run (in log t) of steps that are good, at least half a decade: a crossing is not a law."""
     edges = np.flatnonzero(np.diff(np.concatenate([[0], good.astype(int), [0]])))
     runs = [(steps[low], steps[high - 1]) for low, high in zip(edges[::2], edges[1::2], strict=True)]
-    runs = [(float(low), float(high)) for low, high in runs if high > low]
+    runs = [(float(low), float(high)) for low, high in runs if high > math.sqrt(10) * low]
     return max(runs, key=lambda run: run[1] / run[0], default=None)
 
 
