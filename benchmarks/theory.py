@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 import sgdsim as ss
-from sgdsim.theory import contour, stability
+from sgdsim.theory import contour, generating, stability
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
@@ -82,6 +82,8 @@ def rows() -> Iterator[dict[str, Any]]:
 
     middle = ss.QuadraticProblem.power_law(10_000, 1.5, 1.0)
     momentum, lr = np.linspace(-0.98, 0.98, 100), np.linspace(0.02, 4, 100)[:, None]
+    seconds, _ = timed(lambda: generating.noise_propagator_at_one(middle.eigenvalues, lr, momentum, 0.1, 1.0) < 1)
+    yield _row("stable or not (U(1) < 1) on 100 x 100, N = 10^4", seconds)
     seconds, _ = timed(lambda: contour.rate(middle, lr=lr, momentum=momentum, noise=0.1), 1)
     yield _row("map of growth rates 100 x 100, N = 10^4", seconds)
     seconds, _ = timed(lambda: stability.diagonal_max_lr(middle, momentum=momentum, noise=0.1))
