@@ -78,12 +78,7 @@ def loss_at(
     times = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     if times.ndim != 1 or times.size == 0 or not ((times >= 0) & (times <= _LATEST) & (times % 1 == 0)).all():
         raise InputError(f"steps: expected whole numbers from 0 to {_LATEST:.0e}, got {steps!r}")
-    gamma = _noise(problem.n, batch_size, noise, sampling)
-    alpha, beta, gamma, tau = np.broadcast_arrays(
-        _within("lr", lr, 0.0, np.inf), _within("momentum", momentum, -1.0, 1.0), gamma, _within("tau", tau)
-    )
-    shape = alpha.shape
-    cells = _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in (alpha, beta, gamma, tau)))
+    cells, shape = _cells(problem, lr, momentum, _noise(problem.n, batch_size, noise, sampling), tau)
     order = np.argsort(times, kind="stable")
     log_s, error, used = (np.empty((cells.alpha.size, times.size)) for _ in range(3))
     log_s[:, order], error[:, order], used[:, order] = cells.follow(times[order], method)
@@ -128,12 +123,8 @@ def rate(
     `σ₁ = −log z₁` with z₁ the first root of `zŨ(z) = 1`, or the slowest rate of a single mode (2 log|μ| without noise).
     Arguments and cells as in `loss_at`; −∞ if nothing is left after one step.
     """
-    gamma = _noise(problem.n, batch_size, noise, sampling)
-    arrays = np.broadcast_arrays(
-        _within("lr", lr, 0.0, np.inf), _within("momentum", momentum, -1.0, 1.0), gamma, _within("tau", tau)
-    )
-    cells = _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in arrays))
-    found = cells.rightmost(np.zeros(cells.alpha.size)).reshape(arrays[0].shape)
+    cells, shape = _cells(problem, lr, momentum, _noise(problem.n, batch_size, noise, sampling), tau)
+    found = cells.rightmost(np.zeros(cells.alpha.size)).reshape(shape)
     return np.where(found <= _contour.LOWEST, -np.inf, found)[()]
 
 
@@ -231,6 +222,14 @@ class _Cells:
             # Two contours, the rounding of what was summed, and what the momentum cluster still has.
             cluster = np.exp(np.minimum(at * (np.log(np.abs(self.beta[cells])) - shift[cells]), 0.0)) * self.total
             return scaled, (np.abs(scaled - other) + 3e-15 * size + cluster) / scaled
+
+
+def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> tuple[_Cells, tuple[int, ...]]:
+    """The cells of the broadcast hyperparameters, in a row, and their shape; InputError for values out of range."""
+    arrays = np.broadcast_arrays(
+        _within("lr", lr, 0.0, np.inf), _within("momentum", momentum, -1.0, 1.0), gamma, _within("tau", tau)
+    )
+    return _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in arrays)), arrays[0].shape
 
 
 def _cheap(times: np.ndarray) -> int:
