@@ -160,3 +160,32 @@ def jacobian_ntk(module, x):
         rows.append(torch.cat([p.grad.ravel() for p in module.parameters() if p.requires_grad and p.grad is not None]))
     jacobian = torch.stack(rows)
     return (jacobian @ jacobian.T).numpy()
+
+
+def slow_pairs(problem, exact, moments, means, squares, hypers):
+    """An interval of `sgdsim.regimes._slow.SlowPairs`, step by step with whole matrices; moments: (m, m) c, j, p.
+
+    E r² of step t is replaced by the straight line through them, weighted as the doc says: its mean S_t times
+    (level + slope t); and the pairs' own part of the source by S_t/S_0 times what it is at the beginning.
+    """
+    c, j, p = moments
+    m, n, count = len(c), problem.n, len(means)
+    u, lam = problem.eigenvectors[:, :m], problem.eigenvalues[:m]
+    scales, times = squares.mean(1), np.arange(count)
+    middle = (scales * times).sum() / scales.sum()
+    level = squares.sum(0) / scales.sum()
+    slope = 0 * level
+    if count > 1:
+        slope = ((times - middle)[:, None] * squares).sum(0) / (scales * (times - middle) ** 2).sum()
+    slow = ~np.eye(m, dtype=bool)
+    slow[:exact, :exact] = False
+    start = c.copy()
+    for t, (lr, momentum, noise) in enumerate(hypers):
+        profile = level + (t - middle) * slope
+        source = scales[t] * (n * u.T @ np.diag(profile) @ u - start / scales[0]) - np.outer(means[t][:m], means[t][:m])
+        a = np.diag(lr * lam)
+        p = momentum**2 * p - momentum * (a @ j + (a @ j).T) + a @ c @ a + noise * a @ source @ a
+        drift = momentum * j - c @ a
+        c, j = c + drift + drift.T + p, drift + p
+        c, j, p = (np.where(slow, x, 0) for x in (c, j, p))
+    return c, j, p

@@ -1,10 +1,12 @@
 """The averaged regime to a tolerance: noise in three tiers, against the exact full-rank form."""
 
+import naive
 import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.regimes import _kernels, _tiers, averaged
+from sgdsim.regimes import _kernels, _slow, _tiers, averaged
+from sgdsim.regimes._tiers import Sizes
 
 
 @pytest.fixture(scope="module")
@@ -22,52 +24,102 @@ def run(problem, sgd, tolerance, n_steps, **options):
     return ss.simulate(problem, sgd, ss.BatchAveraged(tolerance), n_steps, **options)
 
 
-def literal_step(problem, exact, diagonal, state, lr, momentum, noise):
-    """One step of the tiers as full matrices: what is not kept is set to zero."""
-    n, u, lam = problem.n, problem.eigenvectors, problem.eigenvalues
-    mean, c, j, p = state
-    kept = np.eye(n, dtype=bool)
-    kept[:exact, :exact] = True
-    tail = np.arange(n) >= exact + diagonal
-    leading = np.where(tail, 0, 1)
-    squares = (u @ mean) ** 2 + np.diag(u @ (c * np.outer(leading, leading)) @ u.T) + np.diag(c)[tail].sum() / n
-    source = n * u.T @ np.diag(squares) @ u
-    source[tail, tail] = squares.sum()
-    a = np.diag(lr * lam)
-    q = a @ c @ a + noise * a @ (source - c - np.outer(mean, mean)) @ a
-    p = momentum**2 * p - momentum * (a @ j + (a @ j).T) + q
-    drift = momentum * j - c @ a
-    return c * 0 + np.where(kept, c + drift + drift.T + p, 0), np.where(kept, drift + p, 0), np.where(kept, p, 0)
-
-
-@pytest.mark.parametrize("momentum", [0.0, 0.7, -0.3])
-@pytest.mark.parametrize(("exact", "diagonal"), [(4, 5), (3, 0), (12, 0), (2, 10)])
-def test_tiers_equal_their_literal_twin(momentum, exact, diagonal):
-    problem = ss.QuadraticProblem.power_law(12, 1.2, 1.0, seed=3)
-    sgd = ss.SGD(0.6, momentum, 3)
-    path = _tiers.MeanPath(problem, sgd)
-    tiers = _tiers.Tiers(problem, exact, diagonal, momentum != 0)
-    side = _tiers.Side(problem, [tiers, _tiers.Tiers(problem, 2, 3, momentum != 0)])
-    c, j, p = np.zeros((3, 12, 12))
-    for t in range(25):
+def follow_tiers(problem, sgd, sizes, n_steps, *, single=False):
+    """Losses after every step, from `sizes` alone."""
+    path, side = _tiers.MeanPath(problem, sgd), _tiers.Side(problem, [sizes], True, single)
+    losses = []
+    for t in range(n_steps):
         mean, residual = path.at(t)
-        np.testing.assert_allclose(residual, problem.eigenvectors @ mean, atol=1e-14)
-        lr, beta, noise = path.hyperparameters(t)
-        c, j, p = literal_step(problem, exact, diagonal, (mean, c, j, p), lr, beta, noise)
-        side.step(mean, residual, lr, beta, noise)
-        np.testing.assert_allclose(tiers.variances(), np.diag(c), rtol=1e-11, atol=1e-16)
-        np.testing.assert_allclose(tiers.blocks[0].c, c[:exact, :exact], rtol=1e-10, atol=1e-15)
+        np.testing.assert_allclose(residual, problem.eigenvectors @ mean, atol=1e-12)
+        side.step(t, mean, residual, path.hyperparameters(t))
+        losses.append((np.square(path.at(t + 1)[0]).sum() + side.tiers[0].total()) / (2 * problem.n))
+    return np.array(losses)
 
 
-def test_all_modes_exact_is_the_exact_form(digits):
-    sgd = ss.SGD(0.8, 0.5, 10)
-    path = _tiers.MeanPath(digits, sgd)
-    side = _tiers.Side(digits, [_tiers.Tiers(digits, digits.n, 0, True)])
-    expected = run(digits, sgd, 0.0, 70, record=1)["loss"].values.ravel()
-    for t in range(70):
-        mean, residual = path.at(t)
-        assert (mean @ mean + side.tiers[0].total()) / (2 * digits.n) == pytest.approx(expected[t], rel=1e-11)
-        side.step(mean, residual, *path.hyperparameters(t))
+ALGORITHMS = [
+    ss.SGD(0.8, 0.0, 10),
+    ss.SGD(0.8, 0.5, 10),
+    ss.SGD(1.0, -0.3, 3),
+    ss.SGD(ss.schedules.Power(1.2, 0.3), 0.7, ss.schedules.Steps(start=5, factor=2, every=45)),
+]
+
+
+@pytest.mark.parametrize("sgd", ALGORITHMS)
+@pytest.mark.parametrize("exact", [1, 16, 200])
+def test_intervals_of_one_step_are_the_exact_recursion(digits, sgd, exact):
+    """However the modes are shared out between the full block and the slow pairs."""
+    expected = run(digits, sgd, 0.0, 70, record=1)["loss"].values.ravel()[1:]
+    found = follow_tiers(digits, sgd, Sizes(exact, 200, 200, 1e-9), 70)
+    np.testing.assert_allclose(found, expected, rtol=1e-11)
+    single = follow_tiers(digits, sgd, Sizes(exact, 200, 200, 1e-9), 70, single=True)
+    np.testing.assert_allclose(single, expected, rtol=2e-6)
+
+
+@pytest.mark.parametrize("sgd", ALGORITHMS)
+def test_the_error_falls_faster_than_the_intervals_do(digits, sgd):
+    expected = run(digits, sgd, 0.0, 200, record=1)["loss"].values.ravel()[1:]
+    errors = [
+        np.abs(follow_tiers(digits, sgd, Sizes(16, 200, 200, ratio), 200) / expected - 1).max()
+        for ratio in (1 / 2, 1 / 8, 1 / 32)
+    ]
+    assert errors[1] < errors[0] / 4
+    assert errors[2] < errors[1] / 4
+    assert errors[2] < 1e-6
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.8])
+def test_slow_pairs_equal_their_literal_twin(momentum):
+    """Two intervals of pairs, from the second moments that they begin with, against one step after the other."""
+    rng = np.random.default_rng(0)
+    problem = ss.QuadraticProblem.power_law(9, 1.2, 1.0, seed=3)
+    slow = _slow.SlowPairs(problem, problem.eigenvectors, 3, 7, 1.0, momentum != 0)
+    c, j, p = (np.zeros((7, 7)) for _ in range(3))
+    begin = 0
+    for end in (1, 2, 4, 8):
+        means, hypers, squares = [], [], []
+        level, slope = rng.random(9) + 1, 0.1 * rng.standard_normal(9)
+        for t in range(begin, end):
+            means.append(rng.standard_normal(9))
+            hypers.append((0.7 + 0.01 * t, momentum, 0.1))
+            scale = 1 / (1 + t)
+            squares.append(level + (t - begin) * slope)
+            squares[-1] *= scale / squares[-1].mean()
+            assert slow.ends(t, hypers[-1]) == (t == begin and t > 0 and bool(slow.hypers))
+            slow.note(t, means[-1], squares[-1], hypers[-1])
+        assert slow.ends(end, hypers[-1])
+        given, profile, observed = slow.close(gram := rng.standard_normal((7, 7)))
+        c, j, p = naive.slow_pairs(problem, 3, (c, j, p), np.array(means), np.array(squares), hypers)
+        np.testing.assert_allclose(np.tril(slow.c), np.tril(c), rtol=1e-10, atol=1e-14)
+        if momentum:
+            np.testing.assert_allclose(slow.j, j, rtol=1e-10, atol=1e-14)
+            np.testing.assert_allclose(np.tril(slow.p), np.tril(p), rtol=1e-10, atol=1e-14)
+        u = problem.eigenvectors[:, :7]
+        np.testing.assert_allclose(given, np.diag(u @ c @ u.T), rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(profile, np.sum(squares, 0) / np.mean(squares, 1).sum(), rtol=1e-12)
+        assert observed == pytest.approx(2 * np.vdot(np.tril(gram), c), rel=1e-10)
+        begin = end
+
+
+def test_intervals_grow_and_begin_short_again_after_an_abrupt_change():
+    problem = ss.QuadraticProblem.power_law(9, 1.2, 1.0, seed=3)
+    slow, ends = _slow.SlowPairs(problem, problem.eigenvectors, 3, 7, 0.5, False), []
+    for t in range(40):
+        hyper = (0.7 if t < 25 else 0.5, 0.0, 0.1)
+        if slow.ends(t, hyper):
+            ends.append(t)
+            slow.close()
+        slow.note(t, np.ones(9), np.ones(9), hyper)
+    assert ends == [1, 2, 3, 4, 6, 9, 13, 19, 25, 26, 27, 28, 29, 31, 34, 38]
+
+
+def test_a_trend_is_a_parabola_in_its_time():
+    trend = _slow.Trend(np.array([7.0, 8.0]))
+    np.testing.assert_array_equal(trend.at(0.3), [7, 8])
+    for time in (0.0, 0.5, 1.5, 3.0):
+        trend.add(time, np.array([time**2 - time, 3.0]))
+    np.testing.assert_allclose(trend.at(5.0), [20, 3])
+    trend.add(0.0, np.array([1.0, 2.0]))
+    np.testing.assert_array_equal(trend.at(9.0), [1, 2])
 
 
 @pytest.mark.parametrize(
@@ -87,16 +139,16 @@ def test_the_true_error_is_below_the_tolerance(digits, lr, momentum, batch_size,
 
 def test_a_tight_tolerance_takes_more_modes(digits):
     sgd = ss.SGD(0.3, 0.9, 10)
-    modes = [run(digits, sgd, tolerance, 60)["exact_modes"].values.item() for tolerance in (1e-2, 2e-6, 1e-9)]
-    assert modes[0] == averaged._FIRST[0]
+    modes = [run(digits, sgd, tolerance, 60)["exact_modes"].values.item() for tolerance in (1e-2, 5e-7, 1e-9)]
+    assert modes[0] == averaged._FIRST.exact
     assert modes[0] < modes[1] <= modes[2] == digits.n
 
 
 def test_how_a_run_is_cut_changes_no_digit(digits):
     """Also across a restart with more modes, and across blocks of the mean."""
     sgd = ss.SGD(0.3, 0.9, 10)
-    whole, cut = (run(digits, sgd, 5e-6, 150, record=record) for record in ([150], 1))
-    assert whole["exact_modes"].values.item() > averaged._FIRST[0]
+    whole, cut = (run(digits, sgd, 1e-6, 150, record=record) for record in ([150], 1))
+    assert whole["exact_modes"].values.item() > averaged._FIRST.exact
     assert whole["loss"].values.ravel()[-1] == cut["loss"].values.ravel()[-1]
 
 

@@ -139,14 +139,69 @@ def weigh_rows(weights, variances, squares):
     return parts.sum(0)
 
 
+@numba.njit(cache=True)
+def impulse_responses(eigenvalues, lr, momentum):
+    """What later steps make of a kick to the velocity in each of `lr.size` steps of heavy ball, mode by mode.
+
+    Returns the residual and the velocity after the last step, per kick αλ in step j, (T, n) each; and the map from the
+    residual and velocity before the first step to those after the last, (4, n): aa, av, va, vv.
+    """
+    n, n_steps = eigenvalues.size, lr.size
+    residual, velocity = np.empty((n_steps, n)), np.empty((n_steps, n))
+    aa, av, va, vv = np.ones(n), np.zeros(n), np.zeros(n), np.ones(n)
+    for j in range(n_steps - 1, -1, -1):
+        beta = momentum[j]
+        for k in range(n):
+            x = lr[j] * eigenvalues[k]
+            residual[j, k] = x * (aa[k] + av[k])
+            velocity[j, k] = x * (va[k] + vv[k])
+            aa[k], av[k] = aa[k] - x * (aa[k] + av[k]), beta * (aa[k] + av[k])
+            va[k], vv[k] = va[k] - x * (va[k] + vv[k]), beta * (va[k] + vv[k])
+    return residual, velocity, np.stack((aa, av, va, vv))
+
+
+@numba.njit(cache=True, parallel=True)
+def slow_pairs_advance(first, exact, c, j, p, maps, level, slope, responses, inverse, with_momentum):
+    """One interval of `sgdsim.regimes._slow.SlowPairs`, in place, for the pairs of the modes first, first + 1, … with
+    all before them but for those among the first `exact` modes.
+
+    c, p: their lower triangles; j: all; maps (4, n) as `impulse_responses` has them. The source per squared kick is
+    `level − c·inverse` times the weights behind responses[·, 0], plus `slope` times those of [·, 1], less those of
+    [·, 2]; responses (1 or 4, 3, rows, columns) for the pairs aa, av, va, vv; level and slope (rows, columns).
+    """
+    for row in numba.prange(level.shape[0]):
+        i = first + row
+        if i < exact:
+            continue
+        aa_i, av_i, va_i, vv_i = maps[0, i], maps[1, i], maps[2, i], maps[3, i]
+        for k in range(i):
+            c_ik = c[i, k]
+            source, rise = level[row, k] - c_ik * inverse, slope[row, k]
+            aa_k = maps[0, k]
+            added = responses[0, 0, row, k] * source + responses[0, 1, row, k] * rise - responses[0, 2, row, k]
+            if not with_momentum:
+                c[i, k] = aa_i * aa_k * c_ik + added
+                continue
+            av_k, va_k, vv_k = maps[1, k], maps[2, k], maps[3, k]
+            j_ik, j_ki, p_ik = j[i, k], j[k, i], p[i, k]
+            # The residual of mode i, and its velocity, with the residual and the velocity of mode k.
+            a_a, a_v = aa_i * c_ik + av_i * j_ki, aa_i * j_ik + av_i * p_ik
+            v_a, v_v = va_i * c_ik + vv_i * j_ki, va_i * j_ik + vv_i * p_ik
+            c[i, k] = a_a * aa_k + a_v * av_k + added
+            added = responses[1, 0, row, k] * source + responses[1, 1, row, k] * rise - responses[1, 2, row, k]
+            j[i, k] = a_a * va_k + a_v * vv_k + added
+            added = responses[2, 0, row, k] * source + responses[2, 1, row, k] * rise - responses[2, 2, row, k]
+            j[k, i] = v_a * aa_k + v_v * av_k + added
+            added = responses[3, 0, row, k] * source + responses[3, 1, row, k] * rise - responses[3, 2, row, k]
+            p[i, k] = v_a * va_k + v_v * vv_k + added
+
+
 @numba.njit(cache=True, fastmath=_FAST)
-def tiers_advance(
-    eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, tail_source, n_samples, alpha, beta, gamma, with_momentum
-):
+def tiers_advance(eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, n_samples, alpha, beta, gamma, with_momentum):
     """One step of `sgdsim.regimes._tiers.Tiers`: `averaged_advance` among the first b modes, variances of the others.
 
-    c, j, p (b, b) and dc, dj, dp (n − b,) in place; source (b, b), d_source (d,) and tail_source are
-    Σ_i U_ik U_il E r_i², Σ_i U_ik² E r_i² and its mean over all modes.
+    c, j, p (b, b) and dc, dj, dp (n − b,) in place; source (b, b) and d_source (n − b,) are Σ_i U_ik U_il E r_i² and
+    Σ_i U_ik² E r_i².
     """
     b = c.shape[0]
     for i in range(b):
@@ -159,8 +214,8 @@ def tiers_advance(
     for k in range(dc.size):
         x = alpha * eigenvalues[b + k]
         ck, jk = dc[k], dj[k]
-        per_mode = n_samples * (d_source[k] if k < d_source.size else tail_source)
-        pk = x * x * (ck + gamma * (per_mode - ck - m[b + k] ** 2)) + beta * (beta * dp[k] - 2.0 * x * jk)
+        noise = gamma * (n_samples * d_source[k] - ck - m[b + k] ** 2)
+        pk = x * x * (ck + noise) + beta * (beta * dp[k] - 2.0 * x * jk)
         jk = beta * jk - x * ck
         dc[k] = ck + 2.0 * jk + pk
         dj[k], dp[k] = jk + pk, pk

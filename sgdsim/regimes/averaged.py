@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -10,16 +11,15 @@ import numpy as np
 from sgdsim.checks import number
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels
-from sgdsim.regimes._tiers import MeanPath, Side, Tiers, one_blas_thread
+from sgdsim.regimes._tiers import MeanPath, Side, Sizes, Tiers, one_blas_thread
 from sgdsim.regimes.base import Regime
 from sgdsim.sgd import SGD, has_momentum
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
-_FIRST = (32, 256)  # exact and diagonal modes to begin with
-_SAFETY = 4  # how much of the difference between the copies is reported: they may err alike
-_SAMPLE = 48  # modes beyond the exact ones whose covariances are followed to see what leaving them out costs
-_SINGLE = 1e-5  # tolerance down to which U∘U may be in float32
+_FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 8)  # to begin with
+_FINEST = 1 / 128  # ratio beyond which the exact form is taken
+_SINGLE = 1e-5  # tolerance down to which U∘U and the slow pairs may be in float32
 
 
 @dataclass
@@ -42,10 +42,15 @@ class _State:
     now: int = 0
     exact: _Exact | None = None  # either this
     path: MeanPath | None = None  # or these two
-    side: Side | None = None  # the tiers, beside copies that tell the error
-    pairs: float = 0.0  # pairs of modes left out, for each one in the sample
+    side: Side | None = None  # the tiers, beside a coarser copy that tells the error
+    sizes: Sizes = _FIRST
     error: float = 0.0
-    grams: dict[int, tuple[np.ndarray, np.ndarray]] = field(default_factory=dict)
+
+    @cached_property
+    def gram(self) -> np.ndarray:
+        """TᵀT/m of the test points' transfer T, (n, n): the mean test residual's squared dependence on a."""
+        transfer = self.problem.test.transfer
+        return transfer.T @ transfer / len(transfer)
 
     @property
     def fine(self) -> Tiers:
@@ -63,11 +68,11 @@ class BatchAveraged(Regime):
 
     Parameters
     ----------
-    tolerance : relative error of the training loss that is allowed. The noise is then kept in three tiers (see
-        `sgdsim.regimes._tiers`), beside copies that tell the error: with fewer exact modes, with fewer diagonal ones,
-        and with the covariances of a sample of the others. Where that passes the tolerance, the run starts again with
-        more modes; the result reports it as `error_estimate`. With 0, and for N ≤ 128, all is exact, at two products
-        of N × N matrices a step.
+    tolerance : relative error of the training loss that is allowed. The noise is then kept in tiers that are stepped
+        as often as they need (see `sgdsim.regimes._tiers`), beside a copy that is twice as coarse in everything. Where
+        the two differ by more than the tolerance, the run starts again, finer; the result reports the largest
+        difference as `error_estimate` (the error itself is smaller as a rule: it falls with the square of the
+        coarseness). With 0, and for N ≤ 128, all is exact, at two products of N × N matrices a step.
     """
 
     tolerance: float = TOLERANCE
@@ -87,7 +92,8 @@ class BatchAveraged(Regime):
         if self.tolerance == 0 or state.problem.n <= _SMALL:
             _make_exact(state)
         else:
-            _make_tiers(state, *_FIRST, self.tolerance >= _SINGLE)
+            first = replace(_FIRST, pairs=max(_FIRST.pairs, state.problem.n // 2))
+            _make_tiers(state, first, self.tolerance >= _SINGLE)
         return state
 
     def advance(self, state: _State, start: int, stop: int) -> None:
@@ -102,36 +108,29 @@ class BatchAveraged(Regime):
                     self._advance_tiers(state, stop)
 
     def _advance_tiers(self, state: _State, stop: int) -> None:
-        """To `stop`, or to where the error passes the tolerance: back to the start then, with more modes."""
+        """To `stop`, or to where the error passes the tolerance: back to the start then, finer."""
         while state.now < stop:
             mean, residual = state.path.at(state.now)
-            hyper = state.path.hyperparameters(state.now)
-            state.side.step(mean, residual, *hyper)
+            state.side.step(state.now, mean, residual, state.path.hyperparameters(state.now))
             state.now += 1
             signal = float(np.square(state.path.at(state.now)[0]).sum())
-            fine, probed, fewer, *fewest = (tiers.total() for tiers in state.side.tiers)
+            fine, coarse = (tiers.total() for tiers in state.side.tiers)
             if not np.isfinite(fine):
                 continue  # diverged: there is no error to speak of
-            scale = _SAFETY / max(signal + fine, 1e-300)
-            # The pairs left out: near the leading modes, and, from a sample of them, among all the others.
-            off_diagonal = scale * (abs(fine - fewer) + state.pairs * abs(fine - probed))
-            tail = scale * abs(fewer - fewest[0]) if fewest else 0.0
-            if off_diagonal + tail > self.tolerance:
-                self._refine(state, off_diagonal > tail)
+            error = abs(fine - coarse) / max(signal + fine, 1e-300)
+            if not error <= self.tolerance:
+                self._refine(state)
                 return
-            state.error = max(state.error, off_diagonal + tail)
+            state.error = max(state.error, error)
 
-    def _refine(self, state: _State, off_diagonal: bool) -> None:
-        """Back to the start, with more modes in the tier that the error comes from."""
-        exact, diagonal = state.fine.exact, state.fine.diagonal
-        if off_diagonal:
-            exact *= 2
-        else:
-            diagonal *= 4
-        if 3 * exact > state.problem.n:
+    def _refine(self, state: _State) -> None:
+        """Back to the start, finer."""
+        old, n = state.sizes, state.problem.n
+        sizes = Sizes(round(1.5 * old.exact), 2 * old.diagonal, 2 * old.pairs, old.ratio / 2)
+        if 3 * sizes.exact > n or sizes.ratio < _FINEST:
             _make_exact(state)
         else:
-            _make_tiers(state, exact, diagonal, self.tolerance >= _SINGLE)
+            _make_tiers(state, sizes, self.tolerance >= _SINGLE)
 
     def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         problem = state.problem
@@ -143,17 +142,21 @@ class BatchAveraged(Regime):
         out = {"loss": np.array([moments.sum() / (2 * problem.n)])}
         if "test_loss" in what:
             e = problem.test.residual + problem.test.transfer @ (mean - problem.coefficients)
-            covariance = state.fine.blocks[0].c if state.exact is None else state.exact.c
-            gram, diagonal = _test_grams(state, covariance.shape[0])
-            noise = np.vdot(gram, covariance) + variances[covariance.shape[0] :] @ diagonal
+            if state.exact is not None:
+                noise = np.vdot(state.gram, state.exact.c)
+            else:
+                block, exact = state.fine.block.c, state.fine.exact
+                noise = np.vdot(state.gram[:exact, :exact], block) + np.diag(state.gram)[exact:] @ variances[exact:]
+                noise += state.fine.observed(state.now, mean)
             out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
         if "moments" in what:
             out["moments"] = moments[None]
         return out
 
     def report(self, state: _State) -> dict[str, float]:
-        modes = (state.problem.n, 0) if state.exact is not None else (state.fine.exact, state.fine.diagonal)
-        return {"error_estimate": state.error, "exact_modes": modes[0], "diagonal_modes": modes[1]}
+        n, sizes = state.problem.n, state.sizes
+        exact, last = (n, n) if state.exact is not None else (sizes.exact, min(sizes.exact + sizes.diagonal, n))
+        return {"error_estimate": state.error, "exact_modes": exact, "diagonal_modes": last - exact}
 
 
 def _make_exact(state: _State) -> None:
@@ -162,23 +165,18 @@ def _make_exact(state: _State) -> None:
     state.exact = _Exact(
         state.problem.coefficients.copy(), np.zeros(n), np.zeros((n, n)), np.zeros(extra), np.zeros(extra)
     )
-    state.path, state.side, state.now = None, None, 0
+    state.path, state.side, state.now, state.error = None, None, 0, 0.0
 
 
-def _make_tiers(state: _State, exact: int, diagonal: int, single: bool) -> None:
-    problem, momentum, few = state.problem, state.with_momentum, exact // 2
-    state.path, state.now = MeanPath(problem, state.sgd), 0
-    last = min(exact + diagonal, problem.n)
-    sample = np.unique(np.linspace(exact, last - 1, min(_SAMPLE, last - exact)).astype(int))
-    state.pairs = ((problem.n - exact) / sample.size) ** 2
-    tiers = [
-        Tiers(problem, exact, diagonal, momentum),
-        Tiers(problem, exact, diagonal, momentum, sample),
-        Tiers(problem, few, exact - few + diagonal, momentum),
-    ]
-    if last < problem.n:
-        tiers.append(Tiers(problem, few, diagonal // 2, momentum))
-    state.side = Side(problem, tiers, single)
+def _make_tiers(state: _State, sizes: Sizes, single: bool) -> None:
+    problem = state.problem
+    # Pairs left out of the fine copy show by what leaving out more of them changes.
+    pairs = sizes.pairs if sizes.pairs >= problem.n else sizes.pairs // 2
+    coarse = Sizes(sizes.exact // 2, sizes.diagonal // 2, pairs, 2 * sizes.ratio)
+    gram = state.gram if state.test else None
+    state.path, state.now, state.sizes = MeanPath(problem, state.sgd), 0, sizes
+    state.error = 0.0
+    state.side = Side(problem, [sizes, coarse], state.with_momentum, single, gram)
 
 
 def _exact_step(state: _State, lr: float, momentum: float, noise: float) -> None:
@@ -191,12 +189,3 @@ def _exact_step(state: _State, lr: float, momentum: float, noise: float) -> None
             lam, work.c, work.j, work.p, work.mean, source, state.problem.n, lr, momentum, noise, state.with_momentum
         )
     _kernels.mean_advance(lam, work.mean, work.velocity, np.array([lr]), np.array([momentum]))
-
-
-def _test_grams(state: _State, exact: int) -> tuple[np.ndarray, np.ndarray]:
-    """TᵀT/m among the first `exact` modes of the test points' transfer T, and its diagonal for the others."""
-    if exact not in state.grams:
-        transfer = state.problem.test.transfer
-        block = np.ascontiguousarray(transfer[:, :exact])
-        state.grams[exact] = block.T @ block / len(transfer), (transfer[:, exact:] ** 2).mean(0)
-    return state.grams[exact]
