@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 from sgdsim.checks import InputError
 from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.results import replacing
 from sgdsim.sgd import SGD
 from sgdsim.simulation import OUTCOMES
 from sgdsim.sweeps import Grid
@@ -82,6 +86,50 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
             numbers[f"{label}_stderr"] = _finite(error)
             numbers[f"{label}_median"] = _finite(np.quantile(final, 0.5, method="inverted_cdf")) if final.size else None
     return numbers
+
+
+def failures(result: xr.Dataset) -> list[dict[str, str]]:
+    """The cells that raised an exception: where on the grid, in which regime, and the message."""
+    out = []
+    if "error" in result:
+        texts = result["error"]
+        for index in np.argwhere(texts.values != ""):
+            one = texts[tuple(index)]
+            where = ", ".join(f"{name} = {value.item()}" for name, value in one.coords.items() if name != "regime")
+            out.append({"cell": where, "regime": str(one["regime"].item()), "error": str(one.item())})
+    return out
+
+
+def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
+    """A row for each cell, regime and replicate that was run: hyperparameters, outcome and the last losses; with
+    `curves`, for each recorded step of it."""
+    names = [name for name in ("loss", "test_loss") if name in result]
+    dims = result["outcome"].dims
+    wanted = result[["outcome", "diverged_at", "done", "seconds", *names, *(["error"] if "error" in result else [])]]
+    wanted = wanted if curves else wanted.isel(step=-1)
+    wanted = wanted.drop_vars([name for name in wanted.coords if name not in wanted.dims and name == "mode"])
+    table = wanted.to_dataframe(dim_order=[*dims, *(["step"] if curves else [])]).reset_index()
+    table = table[table["outcome"] != OUTCOMES.index("not_run")]
+    return table.assign(outcome=np.array(OUTCOMES)[table["outcome"].to_numpy()]).reset_index(drop=True)
+
+
+def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False) -> int:
+    """Write `frame` to a .csv or .parquet file, all or nothing; returns the number of rows. InputError otherwise."""
+    kind = os.path.splitext(os.fspath(path))[1].lower()
+    if kind not in (".csv", ".parquet"):
+        raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
+    table = frame(result, curves=curves)
+    with replacing(Path(path)) as temporary:
+        if kind == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            try:
+                table.to_parquet(temporary, index=False)
+            except ImportError as error:
+                raise InputError(
+                    f"{path}: expected pyarrow for .parquet; try: pip install 'sgdsim[parquet]'"
+                ) from error
+    return len(table)
 
 
 def _finite(value: float) -> float | None:

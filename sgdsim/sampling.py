@@ -24,7 +24,7 @@ _M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
 _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def philox(counter: np.ndarray, key0: int, key1: int, out: np.ndarray) -> None:
     """Ten rounds of Philox4x32 on `counter` (4,) under the key; four 32-bit words go to `out` (4,), all uint64."""
     c0, c1, c2, c3 = counter[0], counter[1], counter[2], counter[3]
@@ -37,7 +37,7 @@ def philox(counter: np.ndarray, key0: int, key1: int, out: np.ndarray) -> None:
     out[0], out[1], out[2], out[3] = c0, c1, c2, c3
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _seek(counter, position, stream):
     """Point the generator at the start of (stream, position)."""
     counter[0] = np.uint64(0)
@@ -46,7 +46,7 @@ def _seek(counter, position, stream):
     counter[3] = np.uint64(stream)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _below(bound, counter, key0, key1, words, used):
     """An unbiased integer in [0, bound) (Lemire's multiply-and-reject), and how many of `words` are used up."""
     bound = np.uint64(bound)
@@ -63,7 +63,7 @@ def _below(bound, counter, key0, key1, words, used):
             return np.int64(product >> _32), used
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _shuffle_front(order, count, position, stream, key0, key1, counter, words, swaps):
     """Bring a uniform ordered sample of `count` of the entries of `order` to its front; record the swaps."""
     _seek(counter, position, stream)
@@ -75,7 +75,7 @@ def _shuffle_front(order, count, position, stream, key0, key1, counter, words, s
         order[i], order[j] = order[j], order[i]
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 def _draw_independent(keys, n_samples, sizes, start, with_replacement, out):
     for r in numba.prange(keys.shape[0]):
         order = np.arange(n_samples).astype(np.int32)
@@ -99,7 +99,7 @@ def _draw_independent(keys, n_samples, sizes, start, with_replacement, out):
                     order[i], order[j] = order[j], order[i]
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
     for r in numba.prange(keys.shape[0]):
         order = np.empty(n_samples, np.int32)
@@ -117,7 +117,7 @@ def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
                 out[r, t, i] = order[offsets[t] + i]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _epoch_layout(sizes, n_samples, epochs, offsets):
     epoch, offset = 0, 0
     for t in range(sizes.size):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 # A loss beyond this multiple of the initial loss counts as diverged. Below it transient growth is allowed for; above it
 # float64 would still hold the number, but squares of it soon would not.
 DIVERGED_ABOVE = 1e10
-OUTCOMES = ("not_run", "completed", "diverged", "interrupted")
+OUTCOMES = ("not_run", "completed", "diverged", "interrupted", "failed")
 MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
 _RECORDED = 120  # log-spaced steps by default
 _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
@@ -97,11 +97,12 @@ def follow(
     now, chunk = 0, 64
     interrupted, report = False, {}
     try:
-        known, report = regime.direct(problem, sgd, steps, observe) or (None, {})
-        if known is None:
-            state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+        direct = regime.direct(problem, sgd, steps, observe)
+        if direct is not None:
+            return known_trace(*direct, steps, observe, time.perf_counter() - began)
+        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
         for column, step in enumerate(steps):
-            while known is None and now < step and (diverged_at < 0).any():
+            while now < step and (diverged_at < 0).any():
                 stop = min(int(step), now + chunk)
                 since = time.perf_counter()
                 regime.advance(state, now, stop)
@@ -115,7 +116,7 @@ def follow(
                 now = stop
             if (diverged_at >= 0).all():
                 break
-            seen = regime.observe(state, observe) if known is None else {k: v[:, column] for k, v in known.items()}
+            seen = regime.observe(state, observe)
             for name in observe:
                 if name not in values:
                     values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
@@ -123,16 +124,34 @@ def follow(
             loss = seen["loss"]
             bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
             diverged_at[bad] = step
-        if known is None:
-            report = regime.report(state)
+        report = regime.report(state)
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")
+    _mark_diverged(values, outcome, diverged_at, steps)
+    return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
+
+
+def known_trace(
+    values: dict[str, np.ndarray], report: dict[str, float], steps: np.ndarray, observe: tuple[str, ...], seconds: float
+) -> Trace:
+    """The trace of a cell whose `values` (R, T) at all `steps` are known without stepping there."""
+    values = {name: np.array(values[name]) for name in observe}
+    bad = ~(values["loss"] <= DIVERGED_ABOVE * values["loss"][:, :1])
+    diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
+    outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)
+    _mark_diverged(values, outcome, diverged_at, steps)
+    return Trace(values, outcome, diverged_at, seconds, False, report)
+
+
+def _mark_diverged(
+    values: dict[str, np.ndarray], outcome: np.ndarray, diverged_at: np.ndarray, steps: np.ndarray
+) -> None:
+    """Infinity from where divergence was seen, in place."""
     for replicate in np.flatnonzero(diverged_at >= 0):
         outcome[replicate] = OUTCOMES.index("diverged")
         for name in values:
             values[name][replicate, steps >= diverged_at[replicate]] = np.inf
-    return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
 
 
 def simulate(

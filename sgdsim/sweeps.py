@@ -1,107 +1,48 @@
-"""Many cells: hyperparameter grids followed in several regimes, in one labelled result."""
+"""Many cells: hyperparameter grids followed in several regimes, in one labelled result that survives what may come."""
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import dataclasses
-import itertools
+import datetime
+import importlib.metadata
+import json
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from tqdm import tqdm
 
-from sgdsim import results
+from sgdsim import executors, parts, results
 from sgdsim.checks import InputError, integer
+from sgdsim.chunks import Chunk, Done, Settings, plan
+from sgdsim.grids import Cell, Grid
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import Regime
-from sgdsim.schedules import Schedule
-from sgdsim.sgd import SGD
-from sgdsim.simulation import check_observe, follow, record_steps, warn_interrupted
+from sgdsim.simulation import OUTCOMES, check_observe, record_steps, warn_interrupted
 
-_DEFAULTS = {"lr": None, "momentum": 0.0, "batch_size": 1, "sampling": "without-replacement"}
+__all__ = ["Grid", "merge", "sweep"]
 
-
-@dataclass(frozen=True)
-class Grid:
-    """Hyperparameter cells; made by `Grid.product` (all combinations) or `Grid.zip` (paired)."""
-
-    axes: dict[str, tuple[Any, ...]]
-    zipped: bool
-
-    @classmethod
-    def product(cls, **axes: Any) -> Grid:
-        """All combinations of the values of `lr`, `momentum`, `batch_size` and `sampling` (each one or several)."""
-        axes = _axes(axes)
-        for name, values in axes.items():
-            if len(set(values)) < len(values):
-                raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
-        return cls(axes, zipped=False)
-
-    @classmethod
-    def zip(cls, **axes: Any) -> Grid:
-        """Cells that pair the i-th values; all lengths equal, or 1 (repeated)."""
-        axes = _axes(axes)
-        lengths = {name: len(values) for name, values in axes.items()}
-        longest = max(lengths.values())
-        if any(length not in (1, longest) for length in lengths.values()):
-            shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
-            raise InputError(f"zip: expected lists of equal length (or length 1), got {shown}")
-        return cls({name: values * (longest // len(values)) for name, values in axes.items()}, zipped=True)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Lengths of the grid's dims."""
-        lengths = tuple(len(values) for values in self.axes.values())
-        return lengths[:1] if self.zipped else lengths
-
-    def cells(self) -> Iterator[tuple[tuple[int, ...], SGD]]:
-        """Every cell's index on the grid and its algorithm; InputError for values that `SGD` refuses."""
-        names = list(self.axes)
-        combine = zip if self.zipped else itertools.product
-        combined = combine(*self.axes.values(), strict=True) if self.zipped else combine(*self.axes.values())
-        for index, values in zip(np.ndindex(self.shape), combined, strict=True):
-            yield index, SGD(**{**_DEFAULTS, **dict(zip(names, values, strict=True))})
-
-    def coordinates(self) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, np.ndarray]]]:
-        """Dims with their coordinates, and coordinates along a dim, as `results.allocate` takes them."""
-        labels = {name: _labels(values) for name, values in self.axes.items()}
-        if self.zipped:
-            return {"cell": np.arange(self.shape[0])}, {name: ("cell", values) for name, values in labels.items()}
-        return labels, {}
+Problem = QuadraticProblem | NetworkProblem
 
 
-def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
-    unknown = set(axes) - set(_DEFAULTS)
-    if unknown:
-        raise InputError(f"grid: expected axes from {', '.join(_DEFAULTS)}; got {', '.join(sorted(unknown))}")
-    if "lr" not in axes:
-        raise InputError("grid: expected values for lr, got none")
-    out = {}
-    for name, values in axes.items():
-        if isinstance(values, (str, Schedule)) or np.ndim(values) == 0:
-            values = (values,)
-        out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
-        if not out[name]:
-            raise InputError(f"{name}: expected at least one value, got an empty list")
-    return out
+class NotSaved(InputError):
+    """The sweep was run, but its `result` could not be written."""
 
-
-def _plain(value: Any) -> float | int | str:
-    return value.spec if isinstance(value, Schedule) else value
-
-
-def _labels(values: tuple[Any, ...]) -> np.ndarray:
-    if any(isinstance(v, (str, Schedule)) for v in values):
-        return np.array([str(_plain(v)) for v in values], dtype=object)
-    return np.array(values)
+    def __init__(self, message: str, result: xr.Dataset) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 def sweep(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem | Callable[..., Problem],
     grid: Grid,
     regimes: Sequence[Regime],
     n_steps: int,
@@ -112,86 +53,357 @@ def sweep(
     seed: int = 0,
     progress: bool = False,
     path: str | os.PathLike | None = None,
+    resume: bool = True,
+    retry_failed: bool = False,
+    shard: tuple[int, int] | None = None,
+    executor: Any = None,
+    log_file: str | os.PathLike | None = None,
 ) -> xr.Dataset:
     """Follow every cell of `grid` in every regime.
 
     Replicate r sees the same batches in every cell of equal batch size and in every regime, so that differences between
-    cells and regimes are not sampling noise. Parameters as in `simulate`; `path`: save the result there, also when
-    Ctrl-C ends the sweep early (then the rest is NaN, `done` is False there, and the attribute `interrupted` is 1).
+    cells and regimes are not sampling noise. The numbers depend on neither executor nor interruptions.
+
+    Parameters
+    ----------
+    problem : a problem, or a function of the grid's problem axes that makes one, such as `QuadraticProblem.power_law`.
+    n_steps, record, observe, replicates, seed : as in `simulate`.
+    path : save the result there. While the sweep goes on, the cells that are done are kept in the folder `PATH.parts`
+        (`sgdsim.parts`), so that however it ends, the same call goes on with what is missing.
+    resume : False: begin anew and replace what is at `path`.
+    retry_failed : run the cells again that raised an exception before.
+    shard : (3, 16): only the third of sixteen shares of the work, into the parts at `path`; see `merge`.
+    executor : "serial", "threads" (as many as cores; the default), "dask" (a local cluster), "dask:ADDRESS", a
+        `distributed.Client`, or any `concurrent.futures.Executor`.
+    log_file : append a line of JSON for each chunk of cells that is done.
 
     Returns
     -------
-    xarray.Dataset in the schema of `sgdsim.results`, dims (grid…, regime, replicate, step).
+    xarray.Dataset in the schema of `sgdsim.results`, dims (grid…, regime, replicate, step). Where cells failed, `error`
+    says why. After Ctrl-C, SIGTERM or a broken executor the rest is NaN, `done` is False there and the attribute
+    `interrupted` is 1.
 
     Raises
     ------
-    InputError : before any step is taken: bad arguments, an unwritable `path`, or a regime that cannot follow a cell.
+    InputError : before any step is taken: bad arguments, an unwritable `path` or another sweep there, or a regime that
+        cannot follow a cell. Where the disk fills up meanwhile: after the work, and what could be kept is there.
     """
     regimes = [regimes] if isinstance(regimes, Regime) else list(regimes)
     names = [regime.name for regime in regimes]
     if not names or len(set(names)) < len(names):
         raise InputError(f"regimes: expected different regimes, at least one; got {names}")
-    replicates = integer("replicates", replicates, minimum=1)
-    seed = integer("seed", seed)
-    steps = record_steps(n_steps, record)
-    observe = check_observe(problem, observe)
-    cells = list(grid.cells())
-    for _, sgd in cells:
-        sgd.check(problem.n, int(steps[-1]))
-        for regime in regimes:
-            regime.check(problem, sgd)
+    settings = Settings(
+        record_steps(n_steps, record), _observe(problem, observe), integer("replicates", replicates, minimum=1),
+        integer("seed", seed),
+    )  # fmt: skip
+    cells = list(grid.whole_cells())
+    _check(problem, grid, cells, regimes, settings)
+    if shard is not None:
+        shard = (integer("shard", shard[0], minimum=1, maximum=shard[1]), integer("shard", shard[1], minimum=1))
+        if path is None:
+            raise InputError("shard: expected a path, where the shards are brought together; got none")
+    held = settings.replicates if any(regime.stochastic for regime in regimes) else 1
+    settings = dataclasses.replace(settings, replicates=held)
+    asked = _asked(problem, grid, regimes, n_steps, record, settings)
+    result = _empty(problem, grid, regimes, settings, asked)
+    chunks = plan(cells, regimes, settings, None if callable(problem) else problem.n)
+
+    store, finished = None, set()
     if path is not None:
         results.check_writable(path)
-
-    quadratic = problem.quadratic
-    held = replicates if any(regime.stochastic for regime in regimes) else 1
-    axes, along = grid.coordinates()
-    result = results.allocate(
-        axes, along, names, held, steps, observe,
-        quadratic.eigenvalues, quadratic.coefficients, quadratic.multiplicity,
-    )  # fmt: skip
-    call = {
-        "grid": {name: [_plain(value) for value in values] for name, values in grid.axes.items()},
-        "zip": grid.zipped,
-        "regimes": names,
-        "regime_parameters": [dataclasses.asdict(regime) for regime in regimes],
-        "n_steps": int(steps[-1]),
-        "record": "log" if record is None else np.asarray(record).tolist(),
-        "observe": observe,
-        "replicates": replicates,
-    }
-    result.attrs = results.provenance(
-        call, problem.description, quadratic.fingerprint, seed, getattr(problem, "device", "cpu")
-    )
-    with tqdm(
-        total=len(cells) * len(regimes) * int(steps[-1]),
-        unit="step",
-        unit_scale=True,
-        disable=None if progress else True,
-    ) as bar:
-        jobs = itertools.product(enumerate(cells), enumerate(regimes))
-        result.attrs["interrupted"] = 1  # until the last job is done
-        with contextlib.suppress(KeyboardInterrupt):  # also between two cells
-            for finished, ((number, (index, sgd)), (position, regime)) in enumerate(jobs, start=1):
-                bar.set_description(f"cell {number + 1} of {len(cells)}, {regime.name}", refresh=False)
-                trace = follow(problem, sgd, regime, steps, observe, held, seed, bar.update)
-                where = (*index, position)
-                rows = slice(0, trace.outcome.size)
-                for name, values in trace.values.items():
-                    result[name].values[(*where, rows)] = values
-                result["outcome"].values[(*where, rows)] = trace.outcome
-                result["diverged_at"].values[(*where, rows)] = trace.diverged_at
-                result["seconds"].values[where] = trace.seconds
-                for name, value in trace.report.items():
-                    result[name].values[where] = value
-                if trace.interrupted:
-                    break
-                result["done"].values[where] = True
-                bar.update(finished * int(steps[-1]) - bar.n)  # a diverged cell ends early
-            else:
-                result.attrs["interrupted"] = 0
-    if path is not None:
-        results.save(result, path)
+        if resume:
+            _take_over(result, path, asked)
+        else:
+            parts.discard(path)
+        if len(chunks) > 1:
+            store = parts.Parts(path, asked, result)
+            for number, done in store.finished():
+                _enter(result, grid, done)
+                finished.add(number)
+    todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
+    if shard is not None:
+        todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
+    problems = _Problems(problem)
+    work = executors.Work(problems, regimes, cells, settings)
+    failure = None
+    with _Progress(progress, chunks, todo, grid, names, log_file) as bar:
+        result.attrs["interrupted"] = 1  # until the last chunk is done
+        with contextlib.suppress(KeyboardInterrupt), _sigterm_as_ctrl_c():  # also between two chunks
+            try:
+                with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
+                    stopped = False
+                    for chunk, done in stream:
+                        _enter(result, grid, done)
+                        bar.add(chunk, done)
+                        stopped |= not done.ended.all()
+                        if store is not None and done.ended.all() and failure is None:
+                            try:
+                                store.write(chunk.number, done)
+                                finished.add(chunk.number)
+                            except InputError as error:  # the disk is full: go on, it may still hold the result
+                                failure = error
+                    result.attrs["interrupted"] = int(stopped)
+            except concurrent.futures.BrokenExecutor as error:
+                warnings.warn(
+                    f"a worker process of the executor died ({error}); the same call goes on with what is missing",
+                    RuntimeWarning,
+                    stacklevel=2,
+                )
+    if path is not None and shard is None:
+        try:
+            results.save(result, path)
+        except InputError as error:
+            raise NotSaved(str(error), result) from error
+        if store is not None:
+            store.remove(finished)
+    elif failure is not None:
+        raise NotSaved(str(failure), result)
     if result.attrs["interrupted"]:
         warn_interrupted()
     return result
+
+
+def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) -> xr.Dataset:
+    """Bring the shards of a sweep together, into one result at `path`.
+
+    `folders`: where the parts are; by default `PATH.parts`, where shards of one file system are. They stay there.
+    Returns the result; cells that no shard has done are NaN, `done` is False there and `interrupted` is 1. Raises
+    InputError for folders that hold no parts, or those of different sweeps.
+    """
+    homes = [Path(folder) for folder in folders] or [parts.folder(path)]
+    result, asked = None, None
+    results.check_writable(path)
+    for home in homes:
+        empty, other, chunks = parts.read(home)
+        if result is None:
+            result, asked = empty, other
+        parts.check_same(os.fspath(home), other, asked)
+        shape = result["done"].shape[:-1]
+        for _, done in chunks:
+            _enter(result, shape, done)
+    result.attrs["interrupted"] = int(not result["done"].values.all())
+    results.save(result, path)
+    return result
+
+
+def _observe(problem: Any, observe: Sequence[str]) -> tuple[str, ...]:
+    if not callable(problem):
+        return check_observe(problem, observe)
+    observe = (observe,) if isinstance(observe, str) else tuple(observe)
+    if observe != ("loss",):
+        raise InputError(f"observe: expected loss where the problem is on the grid, got {', '.join(observe)}")
+    return observe
+
+
+def _check(problem: Any, grid: Grid, cells: list[Cell], regimes: list[Regime], settings: Settings) -> None:
+    """InputError for what can be told before the work."""
+    if bool(grid.problem_axes) and not callable(problem):
+        axes = ", ".join(grid.problem_axes)
+        raise InputError(
+            f"grid: expected axes from lr, momentum, batch_size, sampling and tau, or parameters of a schedule, got "
+            f"{axes}; others need a function that makes the problem from them, such as QuadraticProblem.power_law"
+        )
+    if callable(problem) and not grid.problem_axes:
+        raise InputError("grid: expected axes for the function that makes the problem, got none")
+    if "tau" in grid.axes:
+        for regime in regimes:
+            if not hasattr(regime, "tau"):
+                raise InputError(f"tau: expected the diagonal regime alone where tau is an axis, got {regime.name}")
+    if callable(problem):
+        return  # each problem may refuse its cells
+    for cell in cells:
+        cell.sgd.check(problem.n, int(settings.steps[-1]))
+        for regime in regimes:
+            regime.check(problem, cell.sgd)
+
+
+def _asked(problem: Any, grid: Grid, regimes: list[Regime], n_steps: int, record: Any, settings: Settings) -> dict:
+    """All that decides the numbers, JSON-able."""
+    if callable(problem):
+        source = f"{getattr(problem, '__module__', '')}.{getattr(problem, '__qualname__', type(problem).__qualname__)}"
+        if dataclasses.is_dataclass(problem):
+            source += json.dumps(dataclasses.asdict(problem), default=str)
+    else:
+        source = problem.quadratic.fingerprint
+    return {
+        "grid": grid.spec(),
+        "zip": grid.zipped,
+        "regimes": [regime.name for regime in regimes],
+        "regime_parameters": [dataclasses.asdict(regime) for regime in regimes],
+        "n_steps": int(n_steps),
+        "record": "log" if record is None else np.asarray(record).tolist(),
+        "observe": list(settings.observe),
+        "replicates": settings.replicates,
+        "seed": str(settings.seed),
+        "problem": source,
+        "sgdsim_version": importlib.metadata.version("sgdsim"),
+    }
+
+
+def _empty(problem: Any, grid: Grid, regimes: list[Regime], settings: Settings, asked: dict[str, Any]) -> xr.Dataset:
+    """The result without numbers."""
+    axes, along = grid.coordinates()
+    names = [regime.name for regime in regimes]
+    one = None if callable(problem) else problem.quadratic
+    spectrum: tuple = (np.zeros(0), np.zeros(0), None)
+    if one is not None:
+        spectrum = (one.eigenvalues, one.coefficients, one.multiplicity)
+    result = results.allocate(axes, along, names, settings.replicates, settings.steps, settings.observe, *spectrum)
+    kept = ("grid", "zip", "regimes", "regime_parameters", "n_steps", "record", "observe", "replicates")
+    description = {"title": "problems on the grid", "made_by": asked["problem"]} if one is None else problem.description
+    result.attrs = results.provenance(
+        {key: asked[key] for key in kept}, description, asked["problem"] if one is None else one.fingerprint,
+        settings.seed, getattr(problem, "device", "cpu"),
+    )  # fmt: skip
+    result.attrs["asked"] = json.dumps(asked)
+    return result
+
+
+def _take_over(result: xr.Dataset, path: str | os.PathLike, asked: dict[str, Any]) -> None:
+    """Take what is done from the result at `path`, if there is one; InputError if it is of another sweep."""
+    if not os.path.exists(path):
+        return
+    before = results.load(path)
+    if "asked" not in before.attrs:
+        raise InputError(f"{path}: expected a sweep to continue, got another result; give another path")
+    parts.check_same(os.fspath(path), json.loads(before.attrs["asked"]), asked)
+    done = before["done"].values
+    for name, variable in result.data_vars.items():
+        if variable.dims[: done.ndim] == result["done"].dims:
+            variable.values[done] = before[name].values[done]
+    if "error" in before:
+        result["error"] = before["error"].astype(object)
+
+
+def _is_done(result: xr.Dataset, grid: Grid, chunk: Chunk, retry_failed: bool) -> bool:
+    where = (*np.unravel_index(np.array(chunk.cells), grid.shape), chunk.regime)
+    if retry_failed and (result["outcome"].values[where] == OUTCOMES.index("failed")).any():
+        return False
+    return bool(result["done"].values[where].all())
+
+
+def _enter(result: xr.Dataset, grid: Grid | tuple[int, ...], done: Done) -> None:
+    """Write what a chunk gave into the result."""
+    shape = grid if isinstance(grid, tuple) else grid.shape
+    where = (*np.unravel_index(done.cells, shape), np.full(done.cells.size, done.regime))
+    rows = slice(0, done.outcome.shape[1])
+    for name, values in done.values.items():
+        result[name].values[(*where, rows)] = values
+    result["outcome"].values[(*where, rows)] = done.outcome
+    result["diverged_at"].values[(*where, rows)] = done.diverged_at
+    result["seconds"].values[where] = done.seconds
+    for name, values in done.report.items():
+        result[name].values[where] = values
+    result["done"].values[where] = done.ended
+    if done.failed and "error" not in result:
+        dims = result["done"].dims
+        text = {"long_name": "why a cell failed"}
+        result["error"] = (dims, np.full(result["done"].shape, "", dtype=object), text)
+    if "error" in result:
+        result["error"].values[where] = np.array(done.errors, dtype=object)
+
+
+class _Problems:
+    """The problem of each chunk: the one, or what the function makes of the values; the last one is kept."""
+
+    def __init__(self, source: Any) -> None:
+        self.source, self.values, self.last, self.lock = source, None, None, threading.Lock()
+
+    def __call__(self, values: dict[str, Any]) -> Problem:
+        if not callable(self.source):
+            return self.source
+        with self.lock:
+            if self.values != values:
+                self.last, self.values = self.source(**values), dict(values)
+            return self.last
+
+
+@contextlib.contextmanager
+def _sigterm_as_ctrl_c() -> Iterator[None]:
+    """SIGTERM, as schedulers send it before they kill, ends the sweep as Ctrl-C does; in the main thread only."""
+    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is None:
+        yield
+        return
+
+    def stop(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+class _Progress:
+    """One bar over all cells, with counts by regime and of the diverged and failed; and the log."""
+
+    def __init__(
+        self, shown: bool, chunks: list[Chunk], todo: list[Chunk], grid: Grid, names: list[str], log_file: Any
+    ) -> None:
+        self.names, self.n_cells, self.log_file = names, grid.size, log_file
+        self.totals, self.ended = [0] * len(names), [0] * len(names)
+        for chunk in chunks:
+            self.totals[chunk.regime] += len(chunk.cells)
+            self.ended[chunk.regime] += len(chunk.cells)
+        for chunk in todo:
+            self.ended[chunk.regime] -= len(chunk.cells)
+        self.partial: dict[int, float] = {}
+        self.counts = {"diverged": 0, "failed": 0}
+        self.lock = threading.Lock()
+        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        self.bar = tqdm(
+            total=sum(self.totals), initial=sum(self.ended), unit="cell", bar_format=form,
+            disable=None if shown else True,
+        )  # fmt: skip
+        self.log = None
+
+    def __enter__(self) -> _Progress:
+        if self.log_file is not None:
+            try:
+                self.log = open(self.log_file, "a", encoding="utf-8")
+            except OSError as error:
+                raise InputError(f"{self.log_file}: could not be written: {error.strerror or error}") from error
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.bar.close()
+        if self.log is not None:
+            self.log.close()
+
+    def tick(self, chunk: Chunk, part: float) -> None:
+        """`part` of a cell more is done in the chunk."""
+        with self.lock:
+            if chunk.number not in self.partial:
+                first, last = chunk.cells[0] + 1, chunk.cells[-1] + 1
+                cells = f"cell {first}" if first == last else f"cells {first} to {last}"
+                self.bar.set_description(f"{cells} of {self.n_cells}, {self.names[chunk.regime]}", refresh=part == 0)
+            self.partial[chunk.number] = min(self.partial.get(chunk.number, 0.0) + part, len(chunk.cells))
+            self._move()
+
+    def add(self, chunk: Chunk, done: Done) -> None:
+        """The chunk is done."""
+        with self.lock:
+            self.partial.pop(chunk.number, None)
+            if done.ended.all():
+                self.ended[chunk.regime] += len(chunk.cells)
+            outcomes = {name: int((done.outcome == OUTCOMES.index(name)).any(1).sum()) for name in self.counts}
+            for name, count in outcomes.items():
+                self.counts[name] += count
+            counted = {name: f"{e}/{t}" for name, e, t in zip(self.names, self.ended, self.totals, strict=True)}
+            shown = {**(counted if len(self.names) > 1 else {}), **{k: v for k, v in self.counts.items() if v}}
+            self.bar.set_postfix(shown, refresh=False)
+            self._move()
+            if self.log is not None:
+                line = {
+                    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+                    "chunk": chunk.number, "regime": self.names[chunk.regime], "cells": len(chunk.cells),
+                    "first_cell": chunk.cells[0], "seconds": round(float(done.seconds.sum()), 6), **outcomes,
+                    "interrupted": not done.ended.all(), "errors": sorted({text for text in done.errors if text})[:3],
+                }  # fmt: skip
+                with contextlib.suppress(OSError):  # a full disk does not end the sweep
+                    self.log.write(json.dumps(line) + "\n")
+                    self.log.flush()
+
+    def _move(self) -> None:
+        self.bar.update(sum(self.ended) + sum(self.partial.values()) - self.bar.n)

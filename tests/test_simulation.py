@@ -124,7 +124,7 @@ def test_schedules_on_an_axis_become_text(power):
         (lambda p: ss.Grid.product(lr=[]), "at least one value"),
         (lambda p: ss.Grid.product(lr=[0.1, 0.1]), "different values"),
         (lambda p: ss.Grid.product(momentum=[0.1]), "values for lr"),
-        (lambda p: ss.Grid.product(lr=[0.1], beta=[0.1]), "expected axes from"),
+        (lambda p: ss.sweep(p, ss.Grid.product(lr=[0.1], beta=[0.1]), REGIMES, 5), "expected axes from"),
         (lambda p: ss.Grid.zip(lr=[0.1, 0.2, 0.3], momentum=[0.1, 0.2]), "equal length"),
         (lambda p: ss.sweep(p, ss.Grid.product(lr=[0.1, -0.2]), REGIMES, 5), "lr: expected a number > 0, got -0.2"),
         (
@@ -193,7 +193,7 @@ def test_files_that_are_no_results_are_refused(tmp_path, content):
 
 
 def test_an_unwritable_path_is_refused_before_the_work(power, tmp_path, monkeypatch):
-    monkeypatch.setattr("sgdsim.sweeps.follow", lambda *_: pytest.fail("the work was begun"))
+    monkeypatch.setattr("sgdsim.chunks.follow", lambda *_: pytest.fail("the work was begun"))
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "r.nc", tmp_path / "none" / "r.nc", tmp_path):
         with pytest.raises(InputError, match="expected a f"):

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sgdsim.checks import InputError
-from sgdsim.cli.arguments import DEFAULTS, POWER_LAW
+from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, execution
 
 
 def _problem(args: argparse.Namespace):
@@ -96,7 +96,8 @@ def compare(args: argparse.Namespace) -> int:
 
     combine = Grid.zip if args.zip else Grid.product
     grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, sampling=[args.sampling])
-    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args.dtype), ())
+    how = execution(args)
+    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args.dtype), (), how)
 
 
 def simulate(args: argparse.Namespace) -> int:
@@ -104,15 +105,16 @@ def simulate(args: argparse.Namespace) -> int:
 
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], sampling=[args.sampling])
     observe = ("moments",) if args.moments else ()
-    return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args.dtype), observe)
+    how = {"path": args.out, "resume": False, "executor": "serial"}
+    return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args.dtype), observe, how)
 
 
-def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...]) -> int:
+def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...], how: dict[str, Any]) -> int:
     """Simulate every cell of `grid`, then print, save and draw."""
     from sgdsim import report, results
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.simulation import has_test
-    from sgdsim.sweeps import sweep
+    from sgdsim.sweeps import NotSaved, sweep
 
     began = time.perf_counter()
     cells = list(grid.cells())  # refuse bad values before any data are read
@@ -130,24 +132,25 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     regimes = choose(problem)
     if has_test(problem):
         observe = ("test_loss", *observe)
-    result = sweep(
-        problem,
-        grid,
-        regimes,
-        args.n_steps,
-        record=args.record_every,
-        observe=observe,
-        replicates=args.replicates,
-        seed=args.seed,
-        progress=True,
-    )
-    interrupted = bool(result.attrs["interrupted"])
     failure = None  # told after the numbers: they may be the work of hours
-    if args.out is not None:
-        try:
-            results.save(result, args.out)
-        except InputError as error:
-            args.out, failure = None, error
+    try:
+        result = sweep(
+            problem,
+            grid,
+            regimes,
+            args.n_steps,
+            record=args.record_every,
+            observe=observe,
+            replicates=args.replicates,
+            seed=args.seed,
+            progress=True,
+            **how,
+        )
+    except NotSaved as error:
+        result, args.out, failure = error.result, None, error
+    interrupted = bool(result.attrs["interrupted"])
+    if how.get("shard") is not None:
+        return _told_shard(args, result)
     if args.plot is not None:
         try:
             plot.save(plot.comparison(result), args.plot)
@@ -163,6 +166,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": interrupted,
+        "failed": report.failures(result),
         "seconds": round(time.perf_counter() - began, 3),
         "out": args.out,
         "plot": args.plot,
@@ -180,7 +184,35 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         print(_footnote(rows, facts))
     if failure is not None:
         raise failure
-    return 130 if interrupted else 0
+    return 130 if interrupted else int(bool(facts["failed"]))
+
+
+def _told_shard(args: argparse.Namespace, result: Any) -> int:
+    """Say what a shard left in the parts; 130 after Ctrl-C."""
+    from sgdsim import parts
+
+    done = result["done"].values
+    facts = {"parts": str(parts.folder(args.out)), "done": int(done.sum()), "of": int(done.size)}
+    text = f"shard {args.shard}: {facts['done']} of {facts['of']} cells are in {facts['parts']}; then: sgdsim merge"
+    print(json.dumps(facts) if args.json else f"{text} {args.out}")
+    return 130 if result.attrs["interrupted"] else 0
+
+
+def merge(args: argparse.Namespace) -> int:
+    from sgdsim.sweeps import merge
+
+    result = merge(args.out, args.parts)
+    done = result["done"].values
+    print(f"wrote {args.out}: {int(done.sum())} of {done.size} cells")
+    return 0 if done.all() else 1
+
+
+def export(args: argparse.Namespace) -> int:
+    from sgdsim import report, results
+
+    rows = report.export(results.load(args.file), args.out, curves=args.curves)
+    print(f"wrote {args.out}: {rows} rows")
+    return 0
 
 
 def _check_distinct(args: argparse.Namespace) -> None:
@@ -209,6 +241,9 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     notes[0] += f"lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s."
     if facts["interrupted"]:
         notes.append("Interrupted: the rest was not run.")
+    notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
+    if len(facts["failed"]) > 10:
+        notes.append(f"and {len(facts['failed']) - 10} more failed")
     notes += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
     return "\n".join(notes)
 

@@ -10,7 +10,7 @@ import numpy as np
 _FAST = {"reassoc", "contract", "nsz"}
 
 
-@numba.njit(cache=True, fastmath=_FAST)
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def diagonal_advance(eigenvalues, multiplicity, c, j, p, total, lr, momentum, noise, tau):
     """Spectral-diagonal recurrence, `lr.size` steps in place; returns s = Σ c_k. `multiplicity`: (modes,), None: 1."""
     for t in range(lr.size):
@@ -30,7 +30,7 @@ def diagonal_advance(eigenvalues, multiplicity, c, j, p, total, lr, momentum, no
     return total
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def mean_advance(eigenvalues, m, w, lr, momentum):
     """Heavy ball without noise on the mean residual m and its velocity w, mode by mode, `lr.size` steps in place."""
     for t in range(lr.size):
@@ -39,7 +39,7 @@ def mean_advance(eigenvalues, m, w, lr, momentum):
             m[k] += w[k]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def mean_path(eigenvalues, m, w, lr, momentum):
     """`mean_advance` that also keeps m before each of the `lr.size` steps, (T, n)."""
     path = np.empty((lr.size, m.size))
@@ -51,7 +51,7 @@ def mean_path(eigenvalues, m, w, lr, momentum):
     return path
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
     """Linearised SGD in function space, one replicate per row of r and v (R, N); batches (R, T, b) int32."""
     n = kernel.shape[0]
@@ -74,7 +74,7 @@ def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
                 residual[k] += velocity[k]
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum):
     """One step of the second moments of modes i and k, in place; `noise` is the covariance of the gradients' noise."""
     c_ik = c[i, k]
@@ -94,7 +94,7 @@ def _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum):
     c[k, i] = c_new
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, gamma, with_momentum):
     """One step of the noise part of the averaged regime, in the eigenbasis.
 
@@ -116,7 +116,7 @@ def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, ga
                     _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum)
 
 
-@numba.njit(cache=True, parallel=True, fastmath=_FAST)
+@numba.njit(cache=True, nogil=True, parallel=True, fastmath=_FAST)
 def weigh_rows(weights, variances, squares):
     """Adds `weights @ variances` to `squares` (copies, N) and returns `squares @ weights`, (copies, modes).
 
@@ -139,7 +139,7 @@ def weigh_rows(weights, variances, squares):
     return parts.sum(0)
 
 
-@numba.njit(cache=True)
+@numba.njit(cache=True, nogil=True)
 def impulse_responses(eigenvalues, lr, momentum):
     """What later steps make of a kick to the velocity in each of `lr.size` steps of heavy ball, mode by mode.
 
@@ -160,7 +160,7 @@ def impulse_responses(eigenvalues, lr, momentum):
     return residual, velocity, np.stack((aa, av, va, vv))
 
 
-@numba.njit(cache=True, parallel=True)
+@numba.njit(cache=True, nogil=True, parallel=True)
 def slow_pairs_advance(first, exact, c, j, p, maps, level, slope, responses, inverse, with_momentum):
     """One interval of `sgdsim.regimes._slow.SlowPairs`, in place, for the pairs of the modes first, first + 1, … with
     all before them but for those among the first `exact` modes.
@@ -196,7 +196,7 @@ def slow_pairs_advance(first, exact, c, j, p, maps, level, slope, responses, inv
             p[i, k] = v_a * va_k + v_v * vv_k + added
 
 
-@numba.njit(cache=True, fastmath=_FAST)
+@numba.njit(cache=True, nogil=True, fastmath=_FAST)
 def tiers_advance(eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, n_samples, alpha, beta, gamma, with_momentum):
     """One step of `sgdsim.regimes._tiers.Tiers`: `averaged_advance` among the first b modes, variances of the others.
 

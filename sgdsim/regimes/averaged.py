@@ -77,6 +77,7 @@ class BatchAveraged(Regime):
 
     tolerance: float = TOLERANCE
     stochastic: ClassVar[bool] = False
+    uses_all_cores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", number("tolerance", self.tolerance, minimum=0.0, maximum=1.0))

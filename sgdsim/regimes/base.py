@@ -24,6 +24,8 @@ class Regime(ABC):
 
     stochastic: ClassVar[bool]
     """Whether replicates differ; a deterministic regime has one."""
+    uses_all_cores: ClassVar[bool] = False
+    """Whether one cell keeps all cores busy by itself, through BLAS or torch."""
     needs_basis: ClassVar[bool] = True
     """Whether it needs eigenvectors, or at least every eigenvalue by itself."""
 
@@ -46,6 +48,9 @@ class Regime(ABC):
                 "alone; use the diagonal regime, or build the problem from its kernel matrix"
             )
 
+    def prepare(self, problem: QuadraticProblem | NetworkProblem) -> None:  # noqa: B027 — most have nothing to do
+        """Make what all cells of the problem share, before several threads ask for it."""
+
     @abstractmethod
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
@@ -61,6 +66,22 @@ class Regime(ABC):
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
         """Where it is known without stepping: what `observe` would see at all `steps`, (1, T) each, and the report."""
         return None
+
+    def direct_cells(
+        self,
+        problem: QuadraticProblem | NetworkProblem,
+        algorithms: list[SGD],
+        regimes: list[Any],
+        steps: np.ndarray,
+        observe: tuple[str, ...],
+    ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
+        """`direct` for many cells together, each with its own algorithm and its own version of this regime; None where
+        any of them has to be stepped."""
+        return None
+
+    def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
+        """Seconds of a cell, very roughly: it decides how many cells a sweep takes together."""
+        return np.inf
 
     def report(self, state: Any) -> dict[str, float]:
         """What the run says about itself in the end, such as "error_estimate" (see `sgdsim.results.REPORTED`)."""

@@ -12,6 +12,7 @@ from sgdsim.checks import InputError, choice, number
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.base import Regime
+from sgdsim.sampling import RESHUFFLE
 from sgdsim.sgd import SGD
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
@@ -73,16 +74,56 @@ class SpectralDiagonal(Regime):
         if self.method == "auto" and not contour.is_cheaper(steps):
             return None
         found = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
-        told = (found.loss > 0) & np.isfinite(found.loss)
-        poor = (found.error > _TRUSTED) & told
+        return self._told(steps, found.loss, found.error)
+
+    def direct_cells(
+        self,
+        problem: QuadraticProblem | NetworkProblem,
+        algorithms: list[SGD],
+        regimes: list[SpectralDiagonal],
+        steps: np.ndarray,
+        observe: tuple[str, ...],
+    ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
+        from sgdsim.theory import contour
+
+        constant = all(sgd.is_constant and sgd.sampling != RESHUFFLE for sgd in algorithms)
+        if self.method == "recurrence" or not constant or observe != ("loss",):
+            return None
+        if self.method == "auto" and not contour.is_cheaper(steps):
+            return None
+        for sgd, regime in zip(algorithms, regimes, strict=True):
+            regime.check(problem, sgd)
+            sgd.check(problem.n, int(steps[-1]))
+        found = contour.loss_at(
+            problem.quadratic,
+            steps,
+            lr=np.array([sgd.lr for sgd in algorithms]),
+            momentum=np.array([sgd.momentum for sgd in algorithms]),
+            noise=np.array([sgd.values(problem.n, 0, 1).noise[0] for sgd in algorithms]),
+            tau=np.array([regime.tau for regime in regimes]),
+        )
+        return [self._told(steps, loss, error) for loss, error in zip(found.loss, found.error, strict=True)]
+
+    def _told(
+        self, steps: np.ndarray, loss: np.ndarray, error: np.ndarray
+    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+        """What `direct` returns, with a warning where the contour's error is not small."""
+        told = (loss > 0) & np.isfinite(loss)
+        poor = (error > _TRUSTED) & told
         if poor.any():
             warnings.warn(
                 f"{self.name}: the loss at step {steps[poor][0]} is known to a relative error of "
-                f"{found.error[poor].max():.1g} only; ask for fewer steps, or method recurrence",
+                f"{error[poor].max():.1g} only; ask for fewer steps, or method recurrence",
                 RuntimeWarning,
-                stacklevel=2,
+                stacklevel=3,
             )
-        return {"loss": found.loss[None]}, {"error_estimate": float(found.error[told].max(initial=0.0))}
+        return {"loss": loss[None]}, {"error_estimate": float(error[told].max(initial=0.0))}
+
+    def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
+        stepping = 4e-10 * n * float(steps[-1])
+        if not sgd.is_constant or self.method == "recurrence":
+            return stepping + 1e-3
+        return min(stepping, (2e-5 + 6e-8 * n) * steps.size) + 1e-5
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool

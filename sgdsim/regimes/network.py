@@ -53,6 +53,7 @@ class RealNetwork(Regime):
 
     dtype: str = "float64"
     stochastic: ClassVar[bool] = True
+    uses_all_cores: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)

@@ -55,6 +55,13 @@ class SampledLinearized(Regime):
     def name(self) -> str:
         return "sampled"
 
+    def prepare(self, problem: QuadraticProblem | NetworkProblem) -> None:
+        problem.quadratic.kernel, problem.quadratic.residual  # noqa: B018
+
+    def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
+        size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10
+        return 1e-3 + 1e-10 * n * (size + 2) * replicates * float(steps[-1])
+
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
     ) -> _State:

@@ -1,0 +1,170 @@
+"""Hyperparameter cells: combinations of values of the problem's, the algorithm's and the regime's parameters."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from sgdsim.checks import InputError
+from sgdsim.schedules import Schedule
+from sgdsim.sgd import SGD
+
+_DEFAULTS = {"lr": None, "momentum": 0.0, "batch_size": 1, "sampling": "without-replacement"}
+_SCHEDULED = ("lr", "momentum", "batch_size")
+
+
+class Cell(NamedTuple):
+    """One cell: its index on the grid, its algorithm, and the values for the problem and the regime."""
+
+    index: tuple[int, ...]
+    sgd: SGD
+    problem: dict[str, Any]
+    tau: float | None
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Hyperparameter cells; made by `Grid.product` (all combinations), `Grid.zip` (paired) or `Grid.from_table`.
+
+    Axes, each one value or several: `lr`, `momentum`, `batch_size` and `sampling` of the algorithm; parameters of a
+    schedule as `"lr.exponent"` (with one schedule for `lr` itself); `tau` of the diagonal regime; any other name is
+    handed to the problem, which is then a function, such as `nu`, `kappa` and `n` to `QuadraticProblem.power_law`.
+    """
+
+    axes: dict[str, tuple[Any, ...]]
+    zipped: bool
+
+    @classmethod
+    def product(cls, **axes: Any) -> Grid:
+        """All combinations of the values of the axes."""
+        axes = _axes(axes)
+        for name, values in axes.items():
+            if len(set(values)) < len(values):
+                raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
+        return cls(axes, zipped=False)
+
+    @classmethod
+    def zip(cls, **axes: Any) -> Grid:
+        """Cells that pair the i-th values; all lengths equal, or 1 (repeated)."""
+        axes = _axes(axes)
+        lengths = {name: len(values) for name, values in axes.items()}
+        longest = max(lengths.values())
+        if any(length not in (1, longest) for length in lengths.values()):
+            shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
+            raise InputError(f"zip: expected lists of equal length (or length 1), got {shown}")
+        return cls({name: values * (longest // len(values)) for name, values in axes.items()}, zipped=True)
+
+    @classmethod
+    def from_table(cls, table: str | os.PathLike | Mapping[str, Any]) -> Grid:
+        """A cell for each row of a table: a CSV file with the axes' names in its first line, or columns by name (a
+        dict or a pandas DataFrame). Raises InputError for a file that cannot be read or columns that are no axes."""
+        if not isinstance(table, (str, os.PathLike)):
+            return cls.zip(**{str(name): list(table[name]) for name in table})
+        try:
+            with open(table, newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file, restkey="", strict=True))
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise InputError(f"{table}: expected a CSV file of cells, got: {error}") from error
+        if not rows:
+            raise InputError(f"{table}: expected a first line of names and a line per cell, got no cells")
+        for line, row in enumerate(rows, start=2):
+            if "" in row or None in row.values():
+                raise InputError(f"{table}: expected a value for each of {', '.join(filter(None, row))}; line {line}")
+        return cls.zip(**{name: [value(name, row[name]) for row in rows] for name in rows[0]})
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Lengths of the grid's dims."""
+        lengths = tuple(len(values) for values in self.axes.values())
+        return lengths[:1] if self.zipped else lengths
+
+    @property
+    def size(self) -> int:
+        """Number of cells."""
+        return int(np.prod(self.shape))
+
+    @property
+    def problem_axes(self) -> tuple[str, ...]:
+        """The axes that are handed to the problem."""
+        return tuple(name for name in self.axes if name not in (*_DEFAULTS, "tau") and "." not in name)
+
+    def cells(self) -> Iterator[tuple[tuple[int, ...], SGD]]:
+        """Every cell's index on the grid and its algorithm; InputError for values that `SGD` refuses."""
+        for cell in self.whole_cells():
+            yield cell.index, cell.sgd
+
+    def whole_cells(self) -> Iterator[Cell]:
+        """`cells` with the values of the other axes."""
+        names, for_problem = list(self.axes), self.problem_axes
+        combine = zip if self.zipped else itertools.product
+        combined = combine(*self.axes.values(), strict=True) if self.zipped else combine(*self.axes.values())
+        for index, values in zip(np.ndindex(self.shape), combined, strict=True):
+            given = dict(zip(names, values, strict=True))
+            algorithm = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
+            for name in given:
+                owner, dot, parameter = name.partition(".")
+                if dot:
+                    algorithm[owner] = dataclasses.replace(algorithm[owner], **{parameter: given[name]})
+            yield Cell(index, SGD(**algorithm), {name: given[name] for name in for_problem}, given.get("tau"))
+
+    def coordinates(self) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, np.ndarray]]]:
+        """Dims with their coordinates, and coordinates along a dim, as `results.allocate` takes them."""
+        labels = {name: _labels(values) for name, values in self.axes.items()}
+        if self.zipped:
+            return {"cell": np.arange(self.shape[0])}, {name: ("cell", values) for name, values in labels.items()}
+        return labels, {}
+
+    def spec(self) -> dict[str, list[Any]]:
+        """The axes as JSON-able values."""
+        return {name: [_plain(value) for value in values] for name, values in self.axes.items()}
+
+
+def value(name: str, text: str) -> Any:
+    """A value of the axis `name` from text: a number where it is one, a schedule where the axis takes one."""
+    from sgdsim.schedules import parse
+
+    text = text.strip()
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return parse(name, text) if name in _SCHEDULED else text
+
+
+def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+    if "lr" not in axes:
+        raise InputError("grid: expected values for lr, got none")
+    out = {}
+    for name, values in axes.items():
+        if isinstance(values, (str, Schedule)) or np.ndim(values) == 0:
+            values = (values,)
+        out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+        if not out[name]:
+            raise InputError(f"{name}: expected at least one value, got an empty list")
+    for name in (name for name in out if "." in name):
+        owner, _, parameter = name.partition(".")
+        base = out.get(owner, ())
+        if owner not in _SCHEDULED or any(not dataclasses.is_dataclass(schedule) for schedule in base) or not base:
+            raise InputError(f"{name}: expected a parameter of a schedule, and a schedule for {owner}")
+        known = [field.name for field in dataclasses.fields(base[0])]
+        if parameter not in known:
+            raise InputError(f"{name}: expected a parameter from {', '.join(known)}, got {parameter}")
+    return out
+
+
+def _plain(value: Any) -> float | int | str:
+    return value.spec if isinstance(value, Schedule) else value
+
+
+def _labels(values: tuple[Any, ...]) -> np.ndarray:
+    if any(isinstance(v, (str, Schedule)) for v in values):
+        return np.array([str(_plain(v)) for v in values], dtype=object)
+    return np.array(values)
