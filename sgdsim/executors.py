@@ -207,7 +207,7 @@ def _client(address: Any) -> Iterator[Any]:
         return
     if address is not None:
         try:
-            client = distributed.Client(address, timeout="15s")
+            client = distributed.Client(address, timeout="10s")
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"scheduler: expected a Dask scheduler at {address}, found none: {error}") from error
         with client:

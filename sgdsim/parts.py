@@ -48,7 +48,7 @@ class Parts:
         with results.replacing(stored) as temporary:  # last: its presence says that the folder is complete
             temporary.write_text(json.dumps(asked), encoding="utf-8")
 
-    def finished(self) -> Iterator[tuple[int, Done]]:
+    def finished(self) -> Iterator[Done]:
         """The chunks that are there; one that cannot be read counts as missing."""
         yield from _chunks(self.folder)
 
@@ -71,11 +71,8 @@ class Parts:
         """Remove the chunks `numbers`, and the folder if nothing else is in it."""
         for number in numbers:
             (self.folder / f"{number}.npz").unlink(missing_ok=True)
-        if not any(self.folder.glob("*.npz")):
-            for name in (_ASKED, _EMPTY):
-                (self.folder / name).unlink(missing_ok=True)
-            if not any(self.folder.iterdir()):
-                self.folder.rmdir()
+        if not any(_numbered(self.folder)):
+            discard(self.path)
 
 
 def discard(path: str | os.PathLike) -> None:
@@ -83,7 +80,7 @@ def discard(path: str | os.PathLike) -> None:
     home = folder(path)
     if (home / _ASKED).exists():
         (home / _ASKED).unlink()
-        for file in [home / _EMPTY, *home.glob("*.npz")]:
+        for file in [home / _EMPTY, *home.glob("*.npz")]:  # also what a kill left half-written
             file.unlink(missing_ok=True)
         if not any(home.iterdir()):
             home.rmdir()
@@ -106,15 +103,19 @@ def check_same(path: str, stored: dict[str, Any], asked: dict[str, Any]) -> None
         raise InputError(f"{path}: expected the same sweep to continue, got another ({shown}); give another path")
 
 
-def read(home: Path) -> tuple[xr.Dataset, dict[str, Any], list[tuple[int, Done]]]:
+def read(home: Path) -> tuple[xr.Dataset, dict[str, Any], list[Done]]:
     """The empty result, what was asked, and the chunks in a folder of parts; InputError if it is none."""
     if not (home / _ASKED).exists():
         raise InputError(f"{home}: expected the parts of a sweep, found none")
     return results.load(home / _EMPTY), read_asked(home / _ASKED), list(_chunks(home))
 
 
-def _chunks(home: Path) -> Iterator[tuple[int, Done]]:
-    for file in sorted(home.glob("*.npz"), key=lambda f: f.name):
+def _numbered(home: Path) -> Iterator[Path]:
+    return (file for file in home.glob("*.npz") if file.stem.isdigit())
+
+
+def _chunks(home: Path) -> Iterator[Done]:
+    for file in _numbered(home):
         try:
             with np.load(file, allow_pickle=False) as stored:
                 arrays = {name: stored[name] for name in stored.files}
@@ -123,7 +124,7 @@ def _chunks(home: Path) -> Iterator[tuple[int, Done]]:
             for group in ("values", "report"):
                 names = [name for name in arrays if name.startswith(f"{group}.")]
                 plain[group] = {name.partition(".")[2]: arrays[name] for name in names}
-            yield int(file.stem), Done(**plain)
+            yield Done(**plain)
         except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
             continue
 

@@ -108,7 +108,7 @@ def sweep(
     result = _empty(problem, grid, regimes, settings, asked)
     chunks = plan(cells, regimes, settings, None if callable(problem) else problem.n)
 
-    store, finished = None, set()
+    store = None
     if path is not None:
         results.check_writable(path)
         if resume:
@@ -117,9 +117,8 @@ def sweep(
             parts.discard(path)
         if len(chunks) > 1:
             store = parts.Parts(path, asked, result)
-            for number, done in store.finished():
+            for done in store.finished():
                 _enter(result, grid, done)
-                finished.add(number)
     todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
     if shard is not None:
         todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
@@ -139,7 +138,6 @@ def sweep(
                         if store is not None and done.ended.all() and failure is None:
                             try:
                                 store.write(chunk.number, done)
-                                finished.add(chunk.number)
                             except InputError as error:  # the disk is full: go on, it may still hold the result
                                 failure = error
                     result.attrs["interrupted"] = int(stopped)
@@ -155,7 +153,7 @@ def sweep(
         except InputError as error:
             raise NotSaved(str(error), result) from error
         if store is not None:
-            store.remove(finished)
+            store.remove({chunk.number for chunk in chunks if _is_done(result, grid, chunk, False)})
     elif failure is not None:
         raise NotSaved(str(failure), result)
     if result.attrs["interrupted"]:
@@ -179,7 +177,7 @@ def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) ->
             result, asked = empty, other
         parts.check_same(os.fspath(home), other, asked)
         shape = result["done"].shape[:-1]
-        for _, done in chunks:
+        for done in chunks:
             _enter(result, shape, done)
     result.attrs["interrupted"] = int(not result["done"].values.all())
     results.save(result, path)
