@@ -5,7 +5,7 @@ import importlib
 import json
 import platform
 
-NAMES = ("ntk", "theory", "engines")
+NAMES = ("ntk", "theory", "engines", "sweep")
 
 
 def main() -> None:

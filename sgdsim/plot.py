@@ -28,8 +28,10 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sgdsim.checks import InputError, array, choice
+from sgdsim.plot_budget import budget_curves  # noqa: F401
 from sgdsim.plot_hessian import hessian_spectra as hessian_spectra
 from sgdsim.plot_landscape import landscape, recommendation  # noqa: F401
+from sgdsim.plot_maps import loss_maps  # noqa: F401
 from sgdsim.plot_style import PALETTE, regime_style, style
 from sgdsim.plot_theory import phase_diagram, prediction, stability_map  # noqa: F401
 from sgdsim.results import replacing

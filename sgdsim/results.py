@@ -6,7 +6,8 @@ with the hyperparameters as coordinates along it), `regime`, `replicate`, `step`
 Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8
 with `flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
 replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode), and their
-`multiplicity` where it is matrix-free.
+`multiplicity` where it is matrix-free. Where cells failed, `error` (grid…, regime) says why. A sweep over problems has
+no modes; its `description` says what made them.
 
 A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
 there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
@@ -21,6 +22,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -34,7 +36,7 @@ from sgdsim.problem import QuadraticProblem, TestPoints
 from sgdsim.simulation import OUTCOMES
 from sgdsim.spectrum import Spectrum
 
-SCHEMA = 1
+SCHEMA = 2  # 2: cells may fail
 _COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
 _UNITS = {
     "loss": "training loss ‖r‖²/(2N)",
@@ -127,8 +129,15 @@ def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
             if v.dtype.kind in "fi" and v.ndim and v.size < _COMPRESSED
         }
         # In memory first: HDF5 prints pages and may crash where the disk is full, a plain write raises one error.
-        temporary.write_bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
+        with _without_cluster():
+            temporary.write_bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
     return path
+
+
+def _without_cluster() -> contextlib.AbstractContextManager:
+    """Where a Dask client is open, xarray would ask the cluster for a lock on each file."""
+    dask = sys.modules.get("dask")
+    return contextlib.nullcontext() if dask is None else dask.config.set(scheduler="synchronous")
 
 
 def load(path: str | os.PathLike) -> xr.Dataset:
@@ -184,7 +193,8 @@ def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
     if not path.is_file():
         raise InputError(f"{path}: expected a {kind} file, found none")
     try:
-        stored = xr.load_dataset(path, engine="h5netcdf")
+        with _without_cluster():
+            stored = xr.load_dataset(path, engine="h5netcdf")
     except Exception as error:  # a damaged file makes HDF5 and xarray raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(

@@ -15,19 +15,23 @@ import warnings
 from typing import NoReturn
 
 from sgdsim.checks import InputError
-from sgdsim.cli import commands, hessian, recommend, spectrum, stability, theory
+from sgdsim.cli import budget, commands, hessian, landscape, recommend, spectrum, stability, theory
 from sgdsim.cli.arguments import Parser, build_parser
 
 _COMMANDS = {
     "compare": commands.compare,
     "simulate": commands.simulate,
     "plot": commands.plot,
+    "merge": commands.merge,
+    "export": commands.export,
     "data": commands.data,
     "spectrum": spectrum.spectrum,
     "hessian": hessian.hessian,
     "theory": theory.theory,
     "stability": stability.stability,
     "recommend": recommend.recommend,
+    "landscape": landscape.landscape,
+    "budget": budget.budget,
 }
 
 
@@ -87,8 +91,8 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         print(f"sgdsim {importlib.metadata.version('sgdsim')}")
         raise SystemExit(0)
     if args.command is None:
-        known = "compare, simulate, spectrum, stability, recommend, hessian, theory, plot or data"
-        parser.error(f"expected a command: {known}")
+        *known, last = _COMMANDS
+        parser.error(f"expected a command: {', '.join(known)} or {last}")
     return args
 
 

@@ -131,6 +131,46 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
 
 
+def add_execution(parser: argparse.ArgumentParser, always_resumes: bool) -> None:
+    """How the cells are worked on; `execution` takes them up."""
+    group = parser.add_argument_group("execution")
+    group.add_argument(
+        "--executor",
+        choices=["serial", "threads", "dask"],
+        help="dask: a process for each core, or --scheduler's workers (default: threads)",
+    )
+    group.add_argument("--scheduler", metavar="ADDRESS", help="of a Dask cluster, such as tcp://10.0.0.1:8786")
+    group.add_argument("--shard", metavar="I/K", help="only the I-th of K shares; sgdsim merge brings them together")
+    group.add_argument("--retry-failed", action="store_true", help="run the cells again that failed before")
+    group.add_argument("--log-file", metavar="FILE", help="append a line of JSON for each group of cells that is done")
+    if not always_resumes:
+        group.add_argument(
+            "--resume", action="store_true", help="go on with the sweep that was begun at --out, instead of a new one"
+        )
+
+
+def execution(args: argparse.Namespace) -> dict[str, Any]:
+    """The arguments of `sweep` that `add_execution` asked for; InputError for those that go together badly."""
+    executor, shard = args.executor, None
+    if args.scheduler is not None:
+        if executor not in (None, "dask"):
+            raise InputError(f"--scheduler: expected only with --executor dask, got {executor}")
+        executor = f"dask:{args.scheduler}"
+    if args.shard is not None:
+        found = re.fullmatch(r"(\d+)/(\d+)", args.shard)
+        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+            raise InputError(f"--shard: expected I/K with I from 1 to K, such as 3/16, got {args.shard!r}")
+        shard = (int(found[1]), int(found[2]))
+    resume = getattr(args, "resume", True) or shard is not None
+    for name in ("shard", "resume", "retry_failed"):
+        if args.out is None and getattr(args, name, None):
+            raise InputError(f"--{name.replace('_', '-')}: expected together with --out, where the sweep is kept")
+    return {
+        "executor": executor, "shard": shard, "resume": resume or args.retry_failed,
+        "retry_failed": args.retry_failed, "log_file": args.log_file, "path": args.out,
+    }  # fmt: skip
+
+
 def _add_output(parser: argparse.ArgumentParser, out_help: str, plot_help: str) -> None:
     out = parser.add_argument_group("output")
     out.add_argument("--out", metavar="FILE", help=out_help)
@@ -154,6 +194,7 @@ def build_parser() -> argparse.ArgumentParser:
         help="of network, sampled, averaged, diagonal (default: all that the problem has)",
     )
     compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
+    add_execution(compare, always_resumes=False)
     compare.add_argument(
         "--zip", action="store_true", help="pair the lists (equal lengths, or 1) instead of combining them"
     )
@@ -185,10 +226,12 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one")
     _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
 
-    from sgdsim.cli import hessian, recommend, stability, theory  # they build on this module
+    from sgdsim.cli import budget, hessian, landscape, recommend, stability, theory  # they build on this module
 
     stability.add_parser(commands)
     recommend.add_parser(commands)
+    landscape.add_parser(commands)
+    budget.add_parser(commands)
     hessian.add_parser(commands)
     theory.add_parser(commands)
 
@@ -197,6 +240,15 @@ def build_parser() -> argparse.ArgumentParser:
     plot.add_argument("file", metavar="FILE", help="a result written with --out")
     plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
     plot.add_argument("--observable", default="loss", help="loss or test_loss")
+
+    merge = commands.add_parser("merge", help="bring the shards of a sweep together")
+    merge.add_argument("out", metavar="FILE", help="the result to write, as it was given to --out")
+    merge.add_argument("parts", nargs="*", metavar="FOLDER", help="folders of parts (default: FILE.parts)")
+
+    export = commands.add_parser("export", help="write a result as a table: .csv or .parquet")
+    export.add_argument("file", metavar="FILE", help="a result written with --out")
+    export.add_argument("--out", metavar="FILE", required=True, help="table to write (.csv or .parquet)")
+    export.add_argument("--curves", action="store_true", help="a row for every recorded step, not the last alone")
 
     data = commands.add_parser("data", help="list, fetch or verify the data sets")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)

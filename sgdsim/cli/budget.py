@@ -1,0 +1,175 @@
+"""`sgdsim budget`: does the loss depend on the budget t·b alone? Batch sizes at matched learning rates."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from typing import Any
+
+from sgdsim.checks import InputError, integer, number
+from sgdsim.cli.arguments import _add_output, _add_problem, _whole
+from sgdsim.cli.stability import add_common, load, short, table
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of `sgdsim budget` to the command line's subparsers."""
+    parser = commands.add_parser("budget", help="the loss at equal t*b for several batch sizes at matched lr")
+    _add_problem(parser)
+    group = parser.add_argument_group(
+        "algorithm",
+        "Matched: gamma*lr is the same for all batch sizes (gamma: strength of the sampling noise, about 1/b), so lr "
+        "grows like b while b is far below N. In the signal-dominated phase theory then expects one curve over t*b, as "
+        "long as no lr comes near 2(1 + momentum).",
+    )
+    group.add_argument("--batch-size", type=_whole, nargs="+", default=[1, 4, 16, 64], metavar="B", help="two or more")
+    group.add_argument(
+        "--lr",
+        type=float,
+        help="at the smallest batch size, in units of 1/lambda_max (default: half of the largest for which all batch "
+        "sizes are stable)",
+    )
+    group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
+    group.add_argument(
+        "--n-steps", type=_whole, default=10_000, help="steps at the smallest batch size; the others get the same t*b"
+    )
+    group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
+    group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
+    add_common(group)
+    _add_output(parser, "write the result (netCDF), a cell for each batch size", "draw it (.png, .pdf or .svg)")
+
+
+def budget(args: argparse.Namespace) -> int:
+    """Follow every batch size up to the same budget, print the losses at equal t·b, save and draw."""
+    from sgdsim import budgets, regimes, results
+    from sgdsim.sgd import SGD
+
+    began = time.perf_counter()
+    SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
+    for name in ("n_steps", "replicates"):
+        integer(name, getattr(args, name), minimum=1)
+    regime = regimes.parse(args.regime)
+    if args.out is not None:
+        results.check_writable(args.out)
+    problem = load(args)
+    result = budgets.run(
+        problem, regime, batch_sizes=args.batch_size, lr=args.lr, momentum=args.momentum, n_steps=args.n_steps,
+        sampling=args.sampling, replicates=args.replicates, seed=args.seed, progress=True,
+    )  # fmt: skip
+    failure = None  # told after the numbers: they may be the work of hours
+    if args.out is not None:
+        try:
+            results.save(result, args.out)
+        except InputError as error:
+            args.out, failure = None, error
+    if args.plot is not None:
+        from sgdsim import plot
+
+        try:
+            plot.save(plot.budget_curves(result, problem), args.plot)
+        except InputError as error:
+            args.plot, failure = None, failure or error
+    curves = budgets.curves(result, problem)
+    found = budgets.compare(curves)
+    interrupted = bool(result.attrs["interrupted"])
+    facts = {
+        "problem": problem.description,
+        "n": problem.n,
+        "regime": regime.name,
+        "momentum": args.momentum,
+        "law": _law(problem.quadratic),
+        "runs": [_run(curve, problem.quadratic, args, getattr(regime, "tau", 1.0)) for curve in curves],
+        "rows": [
+            {
+                "budget": float(at),
+                "loss": [_finite(value) for value in loss],
+                "ratio": _finite(ratio),
+                "ratio_by_noise": _finite(by_noise),
+            }
+            for at, loss, ratio, by_noise in zip(
+                found.budget, found.loss, found.ratio, found.ratio_by_noise, strict=True
+            )
+        ],
+        "seed": args.seed,
+        "device": result.attrs["device"],
+        "interrupted": interrupted,
+        "seconds": round(time.perf_counter() - began, 3),
+        "out": args.out,
+        "plot": args.plot,
+    }
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
+    if failure is not None:
+        raise failure
+    return 130 if interrupted else 0
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _law(problem: Any) -> dict[str, Any] | None:
+    """The spectrum's power law and its phase; None where it has none."""
+    from sgdsim.theory import power_law
+
+    try:
+        law = power_law.PowerLaw.of(problem)
+    except InputError:
+        return None
+    return {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": power_law.phase(law.nu, law.zeta)}
+
+
+def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict[str, Any]:
+    from sgdsim.theory import stability
+
+    bound = stability.diagonal_max_lr(problem, momentum=args.momentum, noise=curve.noise, tau=number("tau", tau))
+    last = curve.loss[-1] if curve.loss.size else math.nan
+    return {
+        "batch_size": curve.batch_size,
+        "lr": curve.lr,
+        "noise": curve.noise,
+        "effective_lr": curve.lr / (1 - args.momentum),
+        "max_lr_spectral_diagonal": float(bound),
+        "n_steps": int(curve.steps[-1]) if curve.steps.size else 0,
+        "final_loss": _finite(last),
+        "diverged": bool(math.isinf(last)),
+        "torch_lr": problem.torch_lr(curve.lr),
+    }
+
+
+def _text(facts: dict[str, Any]) -> str:
+    runs, law = facts["runs"], facts["law"]
+    head = [["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"]]
+    for run in runs:
+        numbers = [run["lr"], run["max_lr_spectral_diagonal"], run["effective_lr"]]
+        head.append([f"{run['batch_size']}", *map(short, numbers), f"{run['n_steps']}"])
+    body = [["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"]]
+    for row in facts["rows"]:
+        losses = [
+            ("diverged" if run["diverged"] else "-") if value is None else f"{value:.4g}"
+            for run, value in zip(runs, row["loss"], strict=True)
+        ]
+        ratios = ["-" if row[key] is None else f"{row[key]:.4g}" for key in ("ratio", "ratio_by_noise")]
+        body.append([f"{row['budget']:.4g}", *losses, *ratios])
+    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {facts['momentum']:g}"
+    out = [f"{title}, learning rates matched by gamma*lr", table(head), "", "loss at equal budget", table(body), ""]
+    out.append(
+        "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):"
+    )
+    out.append("by theory it is what counts at late times where batches are not far below N")
+    if law is not None:
+        phase = f"nu = {law['nu']:.3g}, zeta = {law['zeta']:.3g}: {law['phase']}"
+        if law["phase"] == "signal-dominated":
+            out.append(f"{phase}; there the budget alone counts at late times, for lr far below 2(1 + momentum)")
+        else:
+            out.append(f"{phase}; only in the signal-dominated phase does theory expect the budget alone to count")
+    for run in runs:
+        if run["lr"] >= run["max_lr_spectral_diagonal"]:
+            out.append(
+                f"lr at batch {run['batch_size']} is above the largest stable one: lower --lr, or raise --momentum"
+            )
+    if facts["interrupted"]:
+        out.append("Interrupted: the rest was not run.")
+    out.append(f"{facts['seconds']:.1f} s.")
+    out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    return "\n".join(out)

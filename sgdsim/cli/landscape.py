@@ -1,0 +1,200 @@
+"""`sgdsim landscape`: the final loss over a grid of learning rates, momenta and batch sizes, as tables and maps."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from typing import Any
+
+from sgdsim.checks import InputError, integer
+from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_execution, execution
+from sgdsim.cli.commands import _told_shard
+from sgdsim.cli.stability import add_common, load, short, table
+
+DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of `sgdsim landscape` to the command line's subparsers."""
+    parser = commands.add_parser("landscape", help="the final loss over learning rate and momentum, as maps")
+    _add_problem(parser)
+    group = parser.add_argument_group(
+        "grid",
+        "LOW:HIGH:COUNT stands for COUNT equally spaced values from LOW to HIGH, both included; an end that is no "
+        "allowed value (lr 0, momentum 1 or -1) is left out. So --lr 0:4:100 is 0.04 0.08 ... 4 and --momentum -1:1:49 "
+        "is -0.96 -0.92 ... 0.96. Plain numbers and ranges can be mixed.",
+    )
+    for name, words in (("lr", "learning rates in units of 1/lambda_max"), ("momentum", "heavy ball")):
+        group.add_argument(
+            f"--{name}", type=_range(name), nargs="+", metavar="VALUE",
+            help=f"{words}: numbers or LOW:HIGH:COUNT (default: {DEFAULTS[name]})",
+        )  # fmt: skip
+    group.add_argument("--batch-size", type=_whole, nargs="+", default=[10], metavar="B", help="a map for each")
+    run = parser.add_argument_group("runs")
+    run.add_argument(
+        "--regime",
+        nargs="+",
+        default=["diagonal"],
+        metavar="REGIME",
+        help="maps for each of network, sampled, averaged, diagonal (tau = 1) or diagonal:tau=NUMBER",
+    )
+    run.add_argument("--n-steps", type=_whole, default=10_000, help="steps of SGD; the loss after the last is shown")
+    run.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
+    add_common(run)
+    add_execution(parser, always_resumes=True)
+    _add_output(parser, "write the result (netCDF)", "draw the maps (.png, .pdf or .svg)")
+
+
+def _range(name: str):
+    def read(text: str) -> list[float]:
+        from sgdsim.maps import spaced
+
+        parts = text.split(":")
+        try:
+            if len(parts) == 1:
+                return [float(text)]
+            low, high, count = float(parts[0]), float(parts[1]), _whole(parts[2])
+            if len(parts) > 3:
+                raise ValueError
+        except (ValueError, IndexError, argparse.ArgumentTypeError):
+            raise argparse.ArgumentTypeError(f"expected a number or LOW:HIGH:COUNT, got {text!r}") from None
+        try:
+            return spaced(name, low, high, count)
+        except InputError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return read
+
+
+def landscape(args: argparse.Namespace) -> int:
+    """Follow every cell, print where the least losses lie, save and draw."""
+    from sgdsim import maps, regimes, results
+    from sgdsim.sweeps import Grid, NotSaved, sweep
+
+    began = time.perf_counter()
+    axes = {}
+    for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
+        given = getattr(args, name) or [_range(name)(default)]
+        axes[name] = [value for values in given for value in values]
+    grid = Grid.product(**axes, batch_size=args.batch_size, sampling=[args.sampling])
+    cells = [sgd for _, sgd in grid.cells()]  # refuses bad values before any data are read
+    how = execution(args)
+    followed = [regimes.parse(name) for name in args.regime]
+    names = [regime.name for regime in followed]
+    if len(set(names)) < len(names):
+        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
+    for name, least in (("n_steps", 1), ("replicates", 1)):
+        integer(name, getattr(args, name), minimum=least)
+    if args.plot is not None:
+        from sgdsim import plot, plot_maps
+
+        plot_maps.check_panels(len(names), len(args.batch_size))
+    if args.out is not None:
+        results.check_writable(args.out)
+    problem = load(args)
+    for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
+        sgd.check(problem.n, 1)
+    failure = None  # told after the numbers: they may be the work of hours
+    try:
+        result = sweep(
+            problem,
+            grid,
+            followed,
+            args.n_steps,
+            record=[args.n_steps],
+            replicates=args.replicates,
+            seed=args.seed,
+            progress=True,
+            **how,
+        )
+    except NotSaved as error:
+        result, args.out, failure = error.result, None, error
+    if args.shard is not None:
+        return _told_shard(args, result)
+    if args.plot is not None:
+        try:
+            plot.save(plot_maps.loss_maps(result, problem), args.plot)
+        except InputError as error:
+            args.plot, failure = None, failure or error
+    rows = [_row(panel, problem.quadratic) for panel in maps.panels(result, problem.quadratic)]
+    interrupted = bool(result.attrs["interrupted"])
+    facts = {
+        "problem": problem.description,
+        "n": problem.n,
+        "n_steps": args.n_steps,
+        "initial_loss": problem.quadratic.initial_loss,
+        "rows": rows,
+        "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0),
+        "seed": args.seed,
+        "device": result.attrs["device"],
+        "interrupted": interrupted,
+        "seconds": round(time.perf_counter() - began, 3),
+        "out": args.out,
+        "plot": args.plot,
+    }
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, args.replicates))
+    if failure is not None:
+        raise failure
+    return 130 if interrupted else 0
+
+
+def _row(panel: Any, problem: Any) -> dict[str, Any]:
+    """The minimum of one map, and the largest learning rates that theory calls stable at its momentum."""
+    from sgdsim import maps
+    from sgdsim.theory import stability
+
+    least = maps.minimum(panel)
+    stable = None
+    if least is not None:
+        stable = float(stability.diagonal_max_lr(problem, momentum=least.momentum, noise=panel.noise, tau=panel.tau))
+    return {
+        "regime": panel.regime,
+        "batch_size": panel.batch_size,
+        "loss": None if least is None else least.loss,
+        "lr": None if least is None else least.lr,
+        "momentum": None if least is None else least.momentum,
+        "smoothed": least is not None and least.smoothed,
+        "at_edge": [] if least is None else list(least.at_edge),
+        "max_lr_spectral_diagonal": stable,
+        "max_lr_full_batch": None if least is None else 2 * (1 + least.momentum),
+        "tau": panel.tau,
+        "noise": panel.noise,
+        "diverged": int(panel.diverged.sum()),
+        "missing": int(panel.missing.sum()),
+        "cells": int(panel.loss.size),
+    }
+
+
+def _text(facts: dict[str, Any], replicates: int) -> str:
+    rows = facts["rows"]
+    missing = any(row["missing"] for row in rows)
+    lines = [["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]]
+    lines[0] += ["no result"] if missing else []
+    for row in rows:
+        known = row["loss"] is not None
+        ratio = row["lr"] / row["max_lr_spectral_diagonal"] if known else None
+        marks = ("~" if row["smoothed"] else "") + ("!" if row["at_edge"] else "")
+        cells = [row["regime"], f"{row['batch_size']}", short(row["loss"]) + marks, short(row["lr"])]
+        cells += [short(row["momentum"]), short(row["max_lr_spectral_diagonal"]), short(ratio)]
+        cells += [f"{row['diverged']}/{row['cells']}"] + ([f"{row['missing']}"] if missing else [])
+        lines.append(cells)
+    out = [
+        f"{facts['problem'].get('title', '')}: {facts['n_steps']} steps, initial loss {facts['initial_loss']:.4g}, "
+        f"seed {facts['seed']}",
+        table(lines),
+        "",
+        "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1)",
+    ]
+    if any(row["smoothed"] for row in rows):
+        out.append(
+            f"~ where the log of the mean loss over {replicates} replicates is least when smoothed over 1 cell; the "
+            "loss is that cell's own"
+        )
+    if any(row["at_edge"] for row in rows):
+        out.append("! at the edge of the grid: the minimum may lie beyond")
+    if facts["interrupted"]:
+        out.append("Interrupted: the rest was not run.")
+    out.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
+    out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    return "\n".join(out)
