@@ -134,7 +134,7 @@ def _diagonal(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
 
 
 def _averaged() -> Iterator[dict[str, Any]]:
-    for n, n_steps, plain_steps in ((1000, 2000, 20), (3000, 300, 3)):
+    for n, n_steps, plain_steps in ((1000, 10_000, 20), (3000, 10_000, 3)):
         try:
             data = ss.datasets.load("mnist" if n > 1000 else "digits", n=n, n_test=1, seed=0)
             problem = ss.QuadraticProblem.from_kernel(ss.ntk.analytic_ntk(data.x), -data.y)

@@ -392,6 +392,17 @@ def test_bad_execution_options(here, capsys, words, message):
     assert message in capsys.readouterr().err
 
 
+def test_cells_from_a_table_on_the_command_line(here, capsys):
+    (here / "cells.csv").write_text("lr,batch_size\n0.2,3\n0.5,5\n")
+    words = [word for word in WORDS if word not in ("--lr", "0.2", "0.5")]
+    assert cli.main([*words, "--cells", "cells.csv", "--json"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["lr"], row["batch_size"]) for row in rows] == [(0.2, 3), (0.5, 5)]
+    (here / "cells.csv").write_text("lr,nu\n0.2,3\n")
+    assert cli.main([*words, "--cells", "cells.csv"]) == 2
+    assert "got nu" in capsys.readouterr().err
+
+
 def test_resume_on_the_command_line(here, capsys):
     assert cli.main([*WORDS, "--out", "r.nc"]) == 0
     assert cli.main([*WORDS, "--seed", "7", "--out", "r.nc", "--resume"]) == 2

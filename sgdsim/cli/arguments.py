@@ -194,6 +194,11 @@ def build_parser() -> argparse.ArgumentParser:
         help="of network, sampled, averaged, diagonal (default: all that the problem has)",
     )
     compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
+    compare.add_argument(
+        "--cells",
+        metavar="FILE",
+        help="a table (.csv) with a line per cell and a column for each of lr, momentum, batch_size, instead of lists",
+    )
     add_execution(compare, always_resumes=False)
     compare.add_argument(
         "--zip", action="store_true", help="pair the lists (equal lengths, or 1) instead of combining them"

@@ -94,8 +94,15 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: st
 def compare(args: argparse.Namespace) -> int:
     from sgdsim.sweeps import Grid
 
-    combine = Grid.zip if args.zip else Grid.product
-    grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, sampling=[args.sampling])
+    if args.cells is not None:
+        if args.zip:
+            raise InputError("--zip: expected lists to pair, got --cells, where each line is a cell")
+        grid = Grid.from_table(args.cells)
+        if grid.problem_axes:
+            raise InputError(f"{args.cells}: expected columns for the algorithm, got {', '.join(grid.problem_axes)}")
+    else:
+        combine = Grid.zip if args.zip else Grid.product
+        grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, sampling=[args.sampling])
     how = execution(args)
     return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args.dtype), (), how)
 

@@ -14,7 +14,8 @@ import numpy as np
 
 from sgdsim.regimes._kernels import diagonal_advance
 
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}  # a division by zero gives infinity: poles are results
+# A division by zero gives infinity: poles are results.
+_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _STRIDE = 64  # steps between two looks at the size of the state: it grows by 1e200 at most in between
 LOWEST = -700.0  # e^σ at the end of float64; nothing is left after one step
