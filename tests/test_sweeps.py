@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 import sgdsim as ss
-from sgdsim import chunks, cli, report, results, sweeps
+from sgdsim import chunks, cli, parts, report, results, sweeps
 from sgdsim.checks import InputError
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
@@ -410,6 +410,15 @@ def test_resume_on_the_command_line(here, capsys):
     assert cli.main([*WORDS, "--out", "r.nc", "--resume"]) == 0
     assert cli.main([*WORDS, "--seed", "7", "--out", "r.nc"]) == 0  # without --resume it is replaced
     assert ss.load("r.nc").attrs["seed"] == "7"
+
+
+def test_an_unfinished_sweep_is_not_thrown_away(here, capsys):
+    assert cli.main([*WORDS, "--out", "r.nc", "--shard", "1/2"]) == 0
+    assert cli.main([*WORDS, "--out", "r.nc"]) == 2
+    assert "r.nc.parts: holds a sweep that was not finished; --resume" in capsys.readouterr().err
+    assert cli.main([*WORDS, "--out", "r.nc", "--resume"]) == 0
+    assert not parts.folder("r.nc").exists()
+    assert ss.load("r.nc")["done"].values.all()
 
 
 # A real Dask cluster of two worker processes.

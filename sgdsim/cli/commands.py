@@ -118,7 +118,7 @@ def simulate(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...], how: dict[str, Any]) -> int:
     """Simulate every cell of `grid`, then print, save and draw."""
-    from sgdsim import report, results
+    from sgdsim import parts, report, results
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.simulation import has_test
     from sgdsim.sweeps import NotSaved, sweep
@@ -134,6 +134,9 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
             raise InputError(f"--plot: expected at most {plot.MAX_CELLS} cells to draw, got {len(cells)}; use --out")
     if args.out is not None:
         results.check_writable(args.out)
+        left = parts.folder(args.out)
+        if not how["resume"] and left.exists():
+            raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
     _check_distinct(args)
     problem = _problem(args)
     regimes = choose(problem)
