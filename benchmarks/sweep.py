@@ -52,6 +52,8 @@ def rows() -> Iterator[dict[str, Any]]:
     problem.kernel  # noqa: B018 — made before the clock starts
     cores = os.cpu_count() or 1
     sampled = ss.SampledLinearized()
+    for regime in (sampled, ss.SpectralDiagonal()):  # loads the compiled code
+        swept(problem, ss.Grid.product(lr=np.linspace(0.1, 1, 600), batch_size=[10]), regime, 100, record=[100])
     for label, count, n_steps in (("1 ms", 2000, 100), ("10 ms", 400, 1000), ("100 ms", 60, 10_000)):
         grid = ss.Grid.product(lr=np.linspace(0.1, 1, count), batch_size=[10])
         options = {"record": [n_steps], "replicates": 10}

@@ -17,8 +17,9 @@ from sgdsim.regimes.sampled import batch_blocks
 from sgdsim.sgd import SGD, has_momentum
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-# Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache.
-_EVALUATED = 512
+# Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache, and
+# enough for each of tens of replicates that its matrix products run at full speed.
+_EVALUATED = 2048
 
 # Bytes of one parameter, over the replicates trained together on a CPU. glibc hands blocks beyond 32 MB back to the
 # system at once, and fetching fresh pages for every step's gradients then costs more than the step.
@@ -90,7 +91,11 @@ class RealNetwork(Regime):
             return 0.5 * ((single(params, fixed, x) - y) ** 2).mean()
 
         largest = max(p[0].numel() * p.element_size() for p in parameters.values())
-        together = replicates if problem.device != "cpu" else max(1, _TOGETHER // largest)
+        together, threads = max(1, _TOGETHER // largest), torch.get_num_threads()
+        if problem.device != "cpu":
+            together = replicates
+        elif together > threads:  # threads share a group's replicates out whole: let none wait for another's last one
+            together -= together % threads
         arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
         return _State(
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from sgdsim import sampling
+from sgdsim import devices, sampling
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.base import Regime
 from sgdsim.sgd import SGD
+
+if TYPE_CHECKING:
+    import torch
 
 # Batch indices drawn ahead at once, over all replicates (int32: 64 MB).
 _DRAWN = 16_000_000
@@ -22,8 +25,9 @@ class _State:
     problem: QuadraticProblem
     sgd: SGD
     keys: np.ndarray
-    r: np.ndarray  # (R, N) residuals
-    v: np.ndarray  # (R, N) velocities
+    r: np.ndarray | torch.Tensor  # (R, N) residuals
+    v: np.ndarray | torch.Tensor  # (R, N) velocities
+    kernel: np.ndarray | torch.Tensor  # (N, N); all three are tensors on one device, or none is
 
 
 def batch_blocks(sgd: SGD, n_samples: int, keys: np.ndarray, start: int, stop: int, width: int = 1):
@@ -47,16 +51,28 @@ class SampledLinearized(Regime):
     """`v ← βv − α(N/b) K̂[:,B] r_B`, `r ← r + v`: O(Nb) per step and replicate.
 
     The batches are those of `RealNetwork` for the same seed; the numbers do not depend on the number of threads.
+
+    Parameters
+    ----------
+    device : "cpu" (default): compiled loops, one replicate per core. "cuda", "cuda:K" or "auto" (CUDA where there is
+        one): all replicates together in torch on that device, in float64, the same numbers up to rounding.
+
+    Raises InputError for another device, or one that is not there.
     """
 
+    device: str = "cpu"
     stochastic: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "device", devices.resolve(self.device))
 
     @property
     def name(self) -> str:
         return "sampled"
 
     def prepare(self, problem: QuadraticProblem | NetworkProblem) -> None:
-        problem.quadratic.kernel, problem.quadratic.residual  # noqa: B018
+        problem.quadratic.residual  # noqa: B018
+        self._kernel(problem.quadratic)
 
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10
@@ -66,19 +82,25 @@ class SampledLinearized(Regime):
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
     ) -> _State:
         problem = problem.quadratic
-        r = np.tile(problem.residual, (replicates, 1))
-        return _State(problem, sgd, sampling.replicate_keys(seed, replicates), r, np.zeros_like(r))
+        kernel, r = self._kernel(problem), np.tile(problem.residual, (replicates, 1))
+        v = np.zeros_like(r)
+        if self.device != "cpu":
+            r, v = kernel.new_tensor(r), kernel.new_tensor(v)
+        return _State(problem, sgd, sampling.replicate_keys(seed, replicates), r, v, kernel)
 
     def advance(self, state: _State, start: int, stop: int) -> None:
-        kernel = state.problem.kernel
+        loop = _kernels.sampled_advance
+        if not isinstance(state.r, np.ndarray):
+            from sgdsim.regimes._sampled_torch import sampled_advance as loop
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
-            _kernels.sampled_advance(kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
+            loop(state.kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
 
     def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        r = state.r if isinstance(state.r, np.ndarray) else state.r.cpu().numpy()
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
-            out = {"loss": (state.r**2).mean(1) / 2}
+            out = {"loss": (r**2).mean(1) / 2}
             if "test_loss" in what or "moments" in what:
-                a = state.r @ state.problem.eigenvectors
+                a = r @ state.problem.eigenvectors
             if "test_loss" in what:
                 test = state.problem.test
                 e = test.residual + (a - state.problem.coefficients) @ test.transfer.T
@@ -86,3 +108,11 @@ class SampledLinearized(Regime):
             if "moments" in what:
                 out["moments"] = a**2
         return out
+
+    def _kernel(self, problem: QuadraticProblem) -> np.ndarray | torch.Tensor:
+        """K̂ (N, N) where the steps are taken."""
+        if self.device == "cpu":
+            return problem.kernel
+        from sgdsim.regimes import _sampled_torch
+
+        return _sampled_torch.kernel_on(problem, self.device)
