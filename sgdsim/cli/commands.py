@@ -72,7 +72,7 @@ def _model(text: str) -> Any:
         raise InputError(f"--model: expected {text!r} to import and return a torch module, got {reason}") from error
 
 
-def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: str) -> list[Any]:
+def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: argparse.Namespace) -> list[Any]:
     from sgdsim import regimes
     from sgdsim.problem import NetworkProblem
 
@@ -87,7 +87,11 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, dtype: st
             out += closures
         else:
             regime = regimes.parse(name)
-            out.append(regimes.RealNetwork(dtype) if isinstance(regime, regimes.RealNetwork) else regime)
+            if name == "network":
+                regime = regimes.RealNetwork(args.dtype)
+            elif name == "sampled" and args.device != "auto":  # auto: compiled loops, as no GPU was measured yet
+                regime = regimes.SampledLinearized(args.device)
+            out.append(regime)
     return out
 
 
@@ -104,7 +108,7 @@ def compare(args: argparse.Namespace) -> int:
         combine = Grid.zip if args.zip else Grid.product
         grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, sampling=[args.sampling])
     how = execution(args)
-    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args.dtype), (), how)
+    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), (), how)
 
 
 def simulate(args: argparse.Namespace) -> int:
@@ -113,7 +117,7 @@ def simulate(args: argparse.Namespace) -> int:
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], sampling=[args.sampling])
     observe = ("moments",) if args.moments else ()
     how = {"path": args.out, "resume": False, "executor": "serial"}
-    return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args.dtype), observe, how)
+    return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args), observe, how)
 
 
 def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...], how: dict[str, Any]) -> int:

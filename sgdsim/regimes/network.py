@@ -34,7 +34,7 @@ class _State:
     parameters: dict[str, torch.Tensor]  # each (R, ...)
     velocities: dict[str, torch.Tensor]  # none without momentum
     buffers: dict[str, torch.Tensor]
-    gradient: Any  # (parameters, buffers, x, y) -> gradients, over replicates
+    update: Any  # (parameters, velocities, buffers, x, y, lr, momentum): a step in place, over replicates
     outputs: Any  # (parameters, buffers, x) -> (R, m)
     data: tuple[torch.Tensor, ...]  # x, y, and x_test, y_test where there are some
     groups: list[slice]  # replicates that are trained together
@@ -50,9 +50,12 @@ class RealNetwork(Regime):
     Parameters
     ----------
     dtype : "float64" (default) or "float32".
+    compile : compile the step with `torch.compile`: about 30% faster after 5 to 20 s, the same numbers up to rounding;
+        on a CPU it needs a C++ compiler. InputError, at the first step, where that fails.
     """
 
     dtype: str = "float64"
+    compile: bool = False
     stochastic: ClassVar[bool] = True
     uses_all_cores: ClassVar[bool] = True
 
@@ -90,6 +93,17 @@ class RealNetwork(Regime):
         def objective(params, fixed, x, y):
             return 0.5 * ((single(params, fixed, x) - y) ** 2).mean()
 
+        gradient = vmap(grad(objective))
+
+        def update(params, velocities, fixed, x, y, lr, momentum):
+            gradients = gradient(params, fixed, x, y)
+            for name, parameter in params.items():
+                if velocities:
+                    velocity = velocities[name].mul_(momentum)
+                    parameter.add_(velocity.sub_(gradients[name].mul_(lr)))
+                else:
+                    parameter.sub_(gradients[name].mul_(lr))
+
         largest = max(p[0].numel() * p.element_size() for p in parameters.values())
         together, threads = max(1, _TOGETHER // largest), torch.get_num_threads()
         if problem.device != "cpu":
@@ -100,13 +114,17 @@ class RealNetwork(Regime):
         return _State(
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
             {name: torch.zeros_like(p) for name, p in parameters.items()} if has_momentum(sgd) else {}, buffers,
-            vmap(grad(objective)), vmap(single, (0, 0, None)),
+            _compiled(update) if self.compile else update, vmap(single, (0, 0, None)),
             tuple(torch.as_tensor(a, dtype=dtype, device=problem.device) for a in arrays),
             [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)],
         )  # fmt: skip
 
     def advance(self, state: _State, start: int, stop: int) -> None:
         x, y = state.data[:2]
+
+        def number(value: float) -> torch.Tensor:  # a tensor: a plain number would be compiled in
+            return torch.as_tensor(value, dtype=x.dtype, device=x.device)
+
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
             for group in state.groups:
@@ -116,13 +134,8 @@ class RealNetwork(Regime):
                 )
                 for t in range(values.lr.size):
                     batch = indices[group, t, : values.batch_size[t]]
-                    gradients = state.gradient(parameters, buffers, x[batch], y[batch])
-                    lr = state.problem.quadratic.torch_lr(values.lr[t])
-                    for name, parameter in parameters.items():
-                        if velocities:
-                            parameter.add_(velocities[name].mul_(values.momentum[t]).sub_(gradients[name], alpha=lr))
-                        else:
-                            parameter.sub_(gradients[name], alpha=lr)
+                    lr, momentum = state.problem.quadratic.torch_lr(values.lr[t]), values.momentum[t]
+                    state.update(parameters, velocities, buffers, x[batch], y[batch], number(lr), number(momentum))
 
     def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         residual = self._residuals(state, *state.data[:2])
@@ -143,3 +156,19 @@ class RealNetwork(Regime):
                 for i in range(0, x.shape[0], chunk)
             ]
         return torch.cat(parts, dim=1).to(torch.float64).cpu().numpy()
+
+
+def _compiled(update: Any) -> Any:
+    """`update` by `torch.compile`; InputError where it cannot be compiled."""
+    made = torch.compile(update, dynamic=False)
+
+    def call(*arguments: Any) -> None:
+        try:
+            made(*arguments)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            reason = str(error).strip().splitlines()[0]
+            raise InputError(
+                f"compile: expected a step that torch.compile takes, and on a CPU a C++ compiler; got {reason}"
+            ) from error
+
+    return call
