@@ -43,6 +43,7 @@ class Settings:
     observe: tuple[str, ...]
     replicates: int
     seed: int
+    raising: bool = False  # exceptions end the work instead of being recorded
 
 
 @dataclass
@@ -114,10 +115,10 @@ def compute(
                 problem, cell.sgd, _with_tau(regime, cell), settings.steps, settings.observe, settings.replicates,
                 settings.seed, moved,
             )  # fmt: skip
-        except InputError as error:
-            trace = str(error)
         except Exception as error:  # it is data: the other cells do not depend on it
-            trace = " ".join(f"{type(error).__name__}: {error}".split())
+            if settings.raising:
+                raise
+            trace = message(error)
         traces.append(trace)
         if isinstance(trace, Trace) and trace.interrupted:
             break
@@ -132,6 +133,12 @@ def skipped(chunk: Chunk, regime: Regime, settings: Settings) -> Done:
 def failed(chunk: Chunk, regime: Regime, settings: Settings, message: str) -> Done:
     """The chunk with `message` in every cell."""
     return _packed(chunk, regime, [message] * len(chunk.cells), len(chunk.cells), settings)
+
+
+def message(error: BaseException) -> str:
+    """The error in one line; ours need no name."""
+    text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
 
 
 def _with_tau(regime: Regime, cell: Cell) -> Regime:

@@ -42,8 +42,9 @@ class Work:
 
     def failed(self, chunk: Chunk, error: BaseException) -> Done:
         """The chunk with the error's message in every cell."""
-        message = " ".join(f"{type(error).__name__}: {error}".split())
-        return chunks.failed(chunk, self.regimes[chunk.regime], self.settings, message)
+        if self.settings.raising:
+            raise error
+        return chunks.failed(chunk, self.regimes[chunk.regime], self.settings, chunks.message(error))
 
 
 def stream(executor: Any, work: Work, todo: Sequence[Chunk], tick: Tick) -> Iterator[tuple[Chunk, Done]]:

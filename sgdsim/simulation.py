@@ -193,6 +193,7 @@ def simulate(
     result = sweep(
         problem, grid, [regime], n_steps,
         record=record, observe=observe, replicates=replicates, seed=seed, progress=progress,
+        on_error="raise",
     )  # fmt: skip
     return result.isel(cell=0).drop_vars("cell")
 

@@ -58,6 +58,7 @@ def sweep(
     shard: tuple[int, int] | None = None,
     executor: Any = None,
     log_file: str | os.PathLike | None = None,
+    on_error: str = "record",
 ) -> xr.Dataset:
     """Follow every cell of `grid` in every regime.
 
@@ -76,6 +77,7 @@ def sweep(
     executor : "serial", "threads" (as many as cores; the default), "dask" (a local cluster), "dask:ADDRESS", a
         `distributed.Client`, or any `concurrent.futures.Executor`.
     log_file : append a line of JSON for each chunk of cells that is done.
+    on_error : what an exception in a cell does: "record" it and go on with the others, or "raise" it.
 
     Returns
     -------
@@ -94,8 +96,10 @@ def sweep(
         raise InputError(f"regimes: expected different regimes, at least one; got {names}")
     settings = Settings(
         record_steps(n_steps, record), _observe(problem, observe), integer("replicates", replicates, minimum=1),
-        integer("seed", seed),
+        integer("seed", seed), on_error == "raise",
     )  # fmt: skip
+    if on_error not in ("record", "raise"):
+        raise InputError(f"on_error: expected record or raise, got {on_error!r}")
     cells = list(grid.whole_cells())
     _check(problem, grid, cells, regimes, settings)
     if shard is not None:

@@ -475,3 +475,14 @@ def test_no_scheduler_there(problem):
     pytest.importorskip("distributed")
     with pytest.raises(InputError, match="scheduler: expected a Dask scheduler at tcp"):
         run(problem, executor="dask:tcp://127.0.0.1:1")
+
+
+@pytest.mark.parametrize("executor", ["serial", "threads"])
+def test_an_exception_may_end_the_sweep_instead(executor):
+    grid = ss.Grid.product(n=[10, -3, 20], nu=[1.5], kappa=[2.0], lr=[0.3])
+    with pytest.raises(InputError, match="^n: expected"):
+        ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 30, on_error="raise", executor=executor)
+    recorded = ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 30, executor=executor)
+    assert recorded["error"].values.ravel()[1].startswith("n: expected")
+    with pytest.raises(InputError, match="on_error: expected record or raise"):
+        ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 30, on_error="ignore")

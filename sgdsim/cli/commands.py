@@ -116,7 +116,7 @@ def simulate(args: argparse.Namespace) -> int:
 
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], sampling=[args.sampling])
     observe = ("moments",) if args.moments else ()
-    how = {"path": args.out, "resume": False, "executor": "serial"}
+    how = {"path": args.out, "resume": False, "executor": "serial", "on_error": "raise"}
     return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args), observe, how)
 
 
