@@ -24,6 +24,7 @@ from sgdsim.regimes.base import Regime
 
 KINDS = ("serial", "threads", "dask")
 _RETRIES = 3  # of a chunk whose Dask worker died
+_PATIENCE = 10.0  # seconds until a Dask scheduler must have answered
 Tick = Callable[[Chunk, float], None]
 
 
@@ -208,7 +209,7 @@ def _client(address: Any) -> Iterator[Any]:
         return
     if address is not None:
         try:
-            client = distributed.Client(address, timeout="10s")
+            client = distributed.Client(address, timeout=_PATIENCE)
         except (OSError, ValueError, TimeoutError) as error:
             raise InputError(f"scheduler: expected a Dask scheduler at {address}, found none: {error}") from error
         with client:

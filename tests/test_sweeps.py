@@ -18,7 +18,7 @@ import pytest
 import xarray as xr
 
 import sgdsim as ss
-from sgdsim import chunks, cli, parts, report, results, sweeps
+from sgdsim import chunks, cli, executors, parts, report, results, sweeps
 from sgdsim.checks import InputError
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
@@ -471,8 +471,9 @@ def test_dask_failures_are_data(problem, cluster):
     assert "error" in result
 
 
-def test_no_scheduler_there(problem):
+def test_no_scheduler_there(problem, monkeypatch):
     pytest.importorskip("distributed")
+    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
     with pytest.raises(InputError, match="scheduler: expected a Dask scheduler at tcp"):
         run(problem, executor="dask:tcp://127.0.0.1:1")
 
@@ -480,7 +481,7 @@ def test_no_scheduler_there(problem):
 @pytest.mark.parametrize("executor", ["serial", "threads"])
 def test_an_exception_may_end_the_sweep_instead(executor):
     grid = ss.Grid.product(n=[10, -3, 20], nu=[1.5], kappa=[2.0], lr=[0.3])
-    with pytest.raises(InputError, match="^n: expected"):
+    with pytest.raises(InputError, match=r"^n: expected"):
         ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 30, on_error="raise", executor=executor)
     recorded = ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 30, executor=executor)
     assert recorded["error"].values.ravel()[1].startswith("n: expected")
