@@ -12,6 +12,7 @@ import pytest
 from scipy.linalg import hadamard
 
 import sgdsim as ss
+from sgdsim.cli import main
 
 
 def pytest_configure() -> None:
@@ -48,3 +49,20 @@ def digits_network() -> ss.NetworkProblem:
     return ss.NetworkProblem(
         ss.networks.MLP(width=40, seed=1), ss.datasets.load("digits", 60, 0, n_test=30), device="cpu"
     )
+
+
+@pytest.fixture
+def run(capsys, tmp_path, monkeypatch):
+    """Run a command in an empty folder: its standard output, or its one line on standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words, code=0):
+        assert main(list(words)) == code
+        out, err = capsys.readouterr()
+        if code == 2:
+            assert (out, err.count("\n")) == ("", 1)
+            return err
+        assert err == "" or code == 130
+        return out
+
+    return call

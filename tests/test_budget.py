@@ -8,28 +8,11 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import budgets, plot
-from sgdsim.cli import main
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
 from sgdsim.sgd import noise_factor
 from sgdsim.theory import stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "0.5", "--n", "400"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder: its standard output, or its one line on standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words, code=0):
-        assert main(list(words)) == code
-        out, err = capsys.readouterr()
-        if code == 2:
-            assert (out, err.count("\n")) == ("", 1)
-            return err
-        return out
-
-    return call
 
 
 @pytest.fixture(scope="module")

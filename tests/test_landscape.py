@@ -8,29 +8,12 @@ from matplotlib.figure import Figure
 
 import sgdsim as ss
 from sgdsim import maps, plot, plot_maps
-from sgdsim.cli import main
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
 from sgdsim.theory import stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "60"]
 GRID = ["--lr", "0:3:6", "--momentum", "-1:1:5", "--batch-size", "1", "10"]
 RUNS = ["--regime", "diagonal", "sampled", "--n-steps", "200", "--replicates", "3"]
-
-
-@pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder: its standard output, or its one line on standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words, code=0):
-        assert main(list(words)) == code
-        out, err = capsys.readouterr()
-        if code == 2:
-            assert (out, err.count("\n")) == ("", 1)
-            return err
-        return out
-
-    return call
 
 
 @pytest.fixture(scope="module")

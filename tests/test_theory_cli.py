@@ -18,23 +18,6 @@ DIGITS = ["--n", "40", "--width", "20", "--device", "cpu"]
 
 
 @pytest.fixture
-def run(capsys, tmp_path, monkeypatch):
-    """Run a command in an empty folder: its standard output, or its one line on standard error."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words, code=0):
-        assert main(list(words)) == code
-        out, err = capsys.readouterr()
-        if code == 2:
-            assert (out, err.count("\n")) == ("", 1)
-            return err
-        assert err == ""
-        return out
-
-    return call
-
-
-@pytest.fixture
 def document(run):
     """Run with --json: the one document on standard output."""
 

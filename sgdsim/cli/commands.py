@@ -164,7 +164,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         result, args.out, failure = error.result, None, error
     interrupted = bool(result.attrs["interrupted"])
     if how.get("shard") is not None:
-        return _told_shard(args, result)
+        return told_shard(args, result)
     if args.plot is not None:
         try:
             plot.save(plot.comparison(result), args.plot)
@@ -201,7 +201,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     return 130 if interrupted else int(bool(facts["failed"]))
 
 
-def _told_shard(args: argparse.Namespace, result: Any) -> int:
+def told_shard(args: argparse.Namespace, result: Any) -> int:
     """Say what a shard left in the parts; 130 after Ctrl-C."""
     from sgdsim import parts
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_execution, execution
-from sgdsim.cli.commands import _told_shard
+from sgdsim.cli.commands import told_shard
 from sgdsim.cli.stability import add_common, load, short, table
 
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
@@ -111,7 +111,7 @@ def landscape(args: argparse.Namespace) -> int:
     except NotSaved as error:
         result, args.out, failure = error.result, None, error
     if args.shard is not None:
-        return _told_shard(args, result)
+        return told_shard(args, result)
     if args.plot is not None:
         try:
             plot.save(plot_maps.loss_maps(result, problem), args.plot)
