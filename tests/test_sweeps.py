@@ -523,7 +523,7 @@ def test_simulate_takes_an_algorithm_and_a_regime(problem):
 
 def test_misspelt_axes_are_refused_and_failures_told():
     axes = {"lr": [0.1], "nu": [1.5], "n": 10}
-    with pytest.raises(InputError, match=r"grid: expected axes that the problem's function takes, got: .*kapa"):
+    with pytest.raises(InputError, match=r"grid: expected axes that the problem's function takes, got: .*'kappa'"):
         ss.sweep(ss.QuadraticProblem.power_law, ss.Grid.product(**axes, kapa=1.0), ss.SpectralDiagonal(), 10)
     grid = ss.Grid.product(lr=[0.1], nu=[1.5, -1.0], kappa=1.0, n=10)
     with pytest.warns(RuntimeWarning, match=r"1 of 2 runs of cells failed, the first with: nu: expected"):
