@@ -67,6 +67,10 @@ def max_lr(
     Raises
     ------
     InputError : schedules or reshuffled epochs, an unknown level, no eigenvectors for the exact level.
+
+    >>> problem = ss.QuadraticProblem.power_law(n=10_000, nu=1.5, kappa=1.0)
+    >>> f"{max_lr(problem, ss.SGD(lr=1.0, momentum=0.9, batch_size=1)):.4f}"
+    '0.0903'
     """
     choice("level", level, LEVELS)
     _, momentum, noise = _constants(problem, sgd)
