@@ -10,8 +10,9 @@ demo: $(READY)
 	@mkdir -p demo
 	$(BIN)/sgdsim compare --out demo/digits.nc --plot demo/digits.png
 
+# Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
 test: lint
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .

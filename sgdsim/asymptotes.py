@@ -56,7 +56,7 @@ def asymptote(
     try:
         law = power_law.PowerLaw.of(quadratic)
     except InputError:
-        reason = f"κ = {fit.kappa.value:.2f}: the tail sums do not fall" if fit.kappa else "no coefficients"
+        reason = "the fitted ν or κ is not above 0"
     else:
         found = power_law.predict(quadratic, sgd, law, tau=tau, horizon=horizon)
         if found.exponent is None:

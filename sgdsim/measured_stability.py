@@ -122,7 +122,7 @@ def thresholds(
     ----------
     n_steps : T of both criteria. Growth that needs longer is not seen: thresholds are over-estimated by the more, the
         shorter the runs.
-    replicates : batch sequences over which the median is taken; the same ones for every α and both regimes.
+    replicates : batch sequences, at least half of which have to be stable; the same ones for every α and both regimes.
     width : of the final brackets, relative.
     regimes : what is measured; None: sampled, and network where the problem has one.
     progress : a bar that counts runs, if standard error is a terminal.

@@ -32,7 +32,7 @@ def spectrum(
     2000 modes a log-spaced choice is. A `fit` (of `sgdsim.fits.fit_power_law`) is drawn over its windows. Raises
     InputError where there is no spectrum or the shapes differ.
     """
-    source = result_or_eigenvalues
+    source = getattr(result_or_eigenvalues, "quadratic", result_or_eigenvalues)  # of a network: its linearisation
     if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
         raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
     if hasattr(source, "eigenvalues"):

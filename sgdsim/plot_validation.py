@@ -59,7 +59,8 @@ def validation(cells: list[dict[str, Any]]) -> Figure:
             trained = [cell for cell in of_name if cell["training"]]
             _draw_ratios(row[1], trained, colors, dashes)
             _draw_exponents(row[2], trained, dashes)
-        for ax, title in zip(axes[0], ("stability threshold α", "network/linearised loss", "exponent ξ"), strict=True):
+        titles = ("stability threshold α", "network/linearised loss", "exponent ξ (in grey: b)")
+        for ax, title in zip(axes[0], titles, strict=True):
             ax.set_title(title)
         for ax, label in zip(axes[-1], ("batch size b", "SGD step t", "t of the decade"), strict=True):
             ax.set_xlabel(label)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sgdsim import budgets, closures
+from sgdsim import budgets, closures, validation
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.sampling import WITHOUT_REPLACEMENT
 from sgdsim.sgd import SGD
@@ -20,7 +20,9 @@ if TYPE_CHECKING:
 
     from sgdsim.asymptotes import Asymptote
     from sgdsim.fit_results import Estimate
+    from sgdsim.measured_stability import Bracket, Thresholds
     from sgdsim.theory.optimal import Optimum
+    from sgdsim.validation import Training
     from sgdsim.verification import Verification
 
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
@@ -181,3 +183,37 @@ def verified(found: Verification) -> pd.DataFrame:
             row[f"{one.regime} is"] = "–" if i == 0 else one.verdicts[i - 1]
         rows.append(row)
     return pd.DataFrame(rows).set_index("")
+
+
+def thresholds(found: Sequence[Thresholds]) -> pd.DataFrame:
+    """Predicted stability limits in α beside those measured by bisection: up to which α the typical run stays within
+    10 times its initial loss, and (network) up to which it still ends below it."""
+    rows = []
+    for one in found:
+        row = {"b": one.batch_size, "full batch": one.full_batch}
+        row |= {f"τ = {tau:g}".replace("-", "−"): limit for tau, limit in one.diagonal.items()}
+        row["exact"] = one.exact
+        for regime, brackets in one.measured.items():
+            row[f"{regime} stays bounded"] = _bracket(brackets["bounded"])
+        if "network" in one.measured:
+            row["network settles"] = _bracket(one.measured["network"]["settles"])
+        rows.append(row)
+    return pd.DataFrame(rows).set_index("b")
+
+
+def training_ratios(runs: Mapping[str, Training], at: Sequence[int]) -> pd.DataFrame:
+    """The network's mean loss over that of its linearisation on the same batches, ± one standard error, at the steps
+    `at`; and by how much the tangent kernel has moved at the last of them."""
+    rows = {}
+    for name, run in runs.items():
+        row = {}
+        for one in validation.ratios(run, at):
+            error = "" if one.stderr is None else f" ± {one.stderr:.1g}"
+            row[f"t = {one.step}"] = "–" if one.ratio is None else f"{one.ratio:.3f}{error}"
+        row["kernel moved"] = run.kernel[-1].relative if run.kernel else math.nan
+        rows[name] = row
+    return pd.DataFrame.from_dict(rows, orient="index")
+
+
+def _bracket(bracket: Bracket) -> str:
+    return f"{bracket.low:.3g} … {bracket.high:.3g}"

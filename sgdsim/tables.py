@@ -19,6 +19,8 @@ from sgdsim.run_tables import (  # noqa: F401
     mode_taus,
     power_laws,
     recommendation,
+    thresholds,
+    training_ratios,
     verified,
     weighted_taus,
 )

@@ -30,7 +30,6 @@ from sgdsim.theory import stability
 
 _RECORDED = 60  # log-spaced steps beside those asked for: a full loss costs a network as much as some tens of steps
 _CHUNK = 20  # steps between two looks at the progress bar
-_DIVERGED = simulation.DIVERGED_ABOVE
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,8 @@ class Training:
 
 @dataclass(frozen=True)
 class Ratio:
-    """Mean network loss over mean sampled loss at `step`, standard error by the jackknife over paired replicates.
-
-    `diverged`: replicates of network and sampled that did. None for what is not defined: diverged, not reached, one
-    replicate.
-    """
+    """Mean network loss over mean sampled loss at `step`, standard error by the jackknife over paired replicates; None
+    for what is not defined (diverged, not reached, one replicate). `…_diverged`: how many replicates did."""
 
     step: int
     ratio: float | None
@@ -146,7 +142,7 @@ def train(
     dtype : of the network; the linearised regimes are float64.
     progress : show a progress bar, if standard error is a terminal.
 
-    Ctrl-C returns what was recorded until then. Divergence does not raise. Raises InputError for values out of range.
+    Ctrl-C returns what was recorded until then. Divergence does not raise; InputError for values out of range.
     """
     n_steps, replicates = integer("n_steps", n_steps, minimum=1), integer("replicates", replicates, minimum=1)
     at = [step for step in at if integer("at", step, minimum=1) <= n_steps]
@@ -190,7 +186,7 @@ def _run(
             regime.advance(state, start, stop)
             tick(stop - start)
         loss[:, column] = regime.observe(state, ("loss",))["loss"]
-        gone = ~(loss[:, column] <= _DIVERGED * loss[:, 0])  # NaN counts as diverged
+        gone = ~(loss[:, column] <= simulation.DIVERGED_ABOVE * loss[:, 0])  # NaN counts as diverged
         if column:
             gone |= np.isinf(loss[:, column - 1])
         loss[gone, column] = np.inf
@@ -216,8 +212,7 @@ def _kernel_change(problem: NetworkProblem, state: Any, step: int) -> KernelChan
         return KernelChange(step, math.inf, math.inf)
     before = problem.quadratic.kernel * problem.quadratic.spectrum.scale
     after = ntk.empirical_ntk(network, problem.data.x, device=problem.device)
-    last = [problem.n - 1] * 2
-    top = float(scipy.linalg.eigh(after, eigvals_only=True, subset_by_index=last)[0])
+    top = float(scipy.linalg.eigh(after, eigvals_only=True, subset_by_index=[problem.n - 1] * 2)[0])
     relative = float(np.linalg.norm(after - before) / np.linalg.norm(before))
     return KernelChange(step, relative, top / problem.quadratic.spectrum.scale)
 

@@ -196,6 +196,15 @@ def test_a_report_is_taken_up_again_and_other_folders_are_refused(run, monkeypat
     assert "got a file" in run("reproduce", "--out", "file", code=2)
 
 
+def test_two_runs_in_one_folder_keep_each_others_exhibits(monkeypatch, tmp_path):
+    first, second = exhibit("first"), exhibit("second", picture="other")
+    use(monkeypatch, first, second)
+    one, two = (document.Report.open(tmp_path / "report") for _ in range(2))
+    for report, known in ((one, first), (two, second)):
+        report.add(known, known.work(None), full=False, seed=0, seconds=1.0)
+    assert list(json.loads((tmp_path / "report" / "report.json").read_text())["exhibits"]) == ["first", "second"]
+
+
 def test_a_skipped_exhibit_does_not_replace_one_that_is_done(run, monkeypatch, tmp_path):
     def missing(context):
         raise base.MissingData("gone")

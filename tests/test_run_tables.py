@@ -30,7 +30,7 @@ def test_a_power_law_gives_its_own_asymptote():
 def test_why_there_is_no_law():
     flat = asymptotes.asymptote(decaying(0.5), SGD)
     assert flat.prediction is None
-    assert "tail sums do not fall" in flat.reason
+    assert "not above 0" in flat.reason
     assert not flat.holds
     noise = float(SGD.values(500, 0, 1).noise[0])
     expected = contour.loss_at(decaying(0.5), flat.steps, lr=0.5, momentum=0.0, noise=noise).loss
@@ -108,3 +108,9 @@ def test_verification_as_a_table(tiny):
     assert list(frame.index) == [point.name for point in found.points]
     np.testing.assert_array_equal(frame["sampled"], found.regimes[0].mean)
     assert list(frame["sampled is"]) == ["–", *found.regimes[0].verdicts]
+
+
+def test_spectrum_of_a_network_is_that_of_its_linearisation(digits_network):
+    ours, theirs = (ss.plot.spectrum(one).lines for one in (digits_network, digits_network.quadratic))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())

@@ -94,7 +94,7 @@ def bracket(ends: dict[str, float | None]) -> str:
 def _value(found: dict[str, float | None], digits: int = 3) -> str:
     """A value and, where known, its standard error."""
     if found["value"] is None:
-        return "diverged"
+        return "-"
     error = "" if found["stderr"] is None else f" ± {found['stderr']:.{digits}f}"
     return f"{found['value']:.{digits}f}{error}".replace("-", "−")
 
@@ -112,7 +112,7 @@ def _exponents(cells: list[dict[str, Any]]) -> list[list[str]]:
         for slopes in cell["slopes"]:
             law = _law(cell["law"])
             window = "–".join(f"{step}" for step in slopes["window"])
-            numbers = [f"{slopes['diagonal']['value']:.3f}" if slopes["diagonal"]["value"] is not None else "diverged"]
+            numbers = [f"{slopes['diagonal']['value']:.3f}" if slopes["diagonal"]["value"] is not None else "-"]
             numbers += [_value(slopes[name]) for name in ("sampled", "network")]
             settings = [f"{cell['batch_size']}", short(cell["training"]["sgd"]["lr"])]
             rows.append([*_where(cell), *settings, window, law, *numbers])

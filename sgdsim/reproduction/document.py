@@ -53,15 +53,12 @@ class Report:
             raise InputError(f"{path}: expected a folder for the report, got a file")
         entries: dict[str, dict[str, Any]] = {}
         if path.is_dir() and any(path.iterdir()):
-            try:
-                found = json.loads((path / JSON).read_text(encoding="utf-8"))
-                if found["made_by"] != MADE_BY:
-                    raise KeyError(JSON)
-                entries = {str(name): dict(entry) for name, entry in found["exhibits"].items()}
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            found = _stored(path)
+            if found is None:
                 raise InputError(
                     f"{path}: expected a new or empty folder or one with a report of ours, got one with other files"
-                ) from None
+                )
+            entries = found
         try:
             (path / FIGURES).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -93,6 +90,7 @@ class Report:
         return self._enter(exhibit, entry)
 
     def _enter(self, exhibit: Exhibit, entry: dict[str, Any]) -> dict[str, Any]:
+        self.entries = _stored(self.folder) or self.entries  # another run may have added exhibits meanwhile
         before = self.entries.get(exhibit.name, {"figures": []})
         self.entries[exhibit.name] = entry
         self.write()
@@ -153,6 +151,19 @@ class Report:
             size = "the paper's sizes (--full)" if entry["full"] else "default sizes"
             out += [f"`sgdsim reproduce --figure {name}`, {size}, seed {entry['seed']}, {entry['seconds']:.1f} s.", ""]
         return "\n".join(out)
+
+
+def _stored(folder: Path) -> dict[str, dict[str, Any]] | None:
+    """The exhibits of the report in a folder; None where there is none of ours."""
+    try:
+        found = json.loads((folder / JSON).read_text(encoding="utf-8"))
+        return (
+            {str(name): dict(entry) for name, entry in found["exhibits"].items()}
+            if found["made_by"] == MADE_BY
+            else None
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 def _cell(text: str) -> str:

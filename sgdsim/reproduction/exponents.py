@@ -107,8 +107,7 @@ def exponents(context: Context) -> Finding:
             Row(
                 f"decay of the loss, {name}, N = {n}, {NETWORK}, b = 100, t = 10 … 10⁴", f"t^−{slope:.2f}",
                 "t^−" + ", ".join(f"{value:.2f}" for value in slopes), span(low, high, 2, "slopes of the 3 decades"),
-                REPRODUCED if close else DIFFERS,
-                reason,
+                DIFFERS if not close else REPRODUCED if high - low <= 0.15 else UNDETERMINED, reason,
                 {"published": slope, "ours": slopes},
             )
         )  # fmt: skip
@@ -175,6 +174,7 @@ def _kappa_rows(
         reason = "The coefficients scatter too much for an exponent."
     low, high = by_eye[0] - by_eye[1], by_eye[0] + by_eye[1]
     close = within(published, low, high, 2)
+    line_verdict = DIFFERS if not close else REPRODUCED if high - low <= 0.3 else UNDETERMINED
     other = f"The window decides: the same line over k = {windows['kappa_at']} gives {windows['kappa_value']:.2f}."
     return [
         Row(
@@ -184,7 +184,7 @@ def _kappa_rows(
         ),
         Row(
             f"κ by a line through tail sums, {where}", f"{published:.2f}", f"{by_eye[0]:.2f}",
-            span(low, high, 2, "± deviation of 3 parts"), REPRODUCED if close else DIFFERS, "" if close else other,
+            span(low, high, 2, "± deviation of 3 parts"), line_verdict, other,
             {"published": published, "ours": by_eye[0], "low": low, "high": high, "at kappa 0": null},
         ),
     ]  # fmt: skip
@@ -234,7 +234,7 @@ def kernel(context: Context) -> Finding:
         "The analytic two-layer kernel with the factor √(Σ(x,x)Σ(x',x')) of its second term left out is no network's "
         "kernel. It moves the exponents by less than their intervals, but the leading eigenvalues, λ_crit and the "
         f"late loss measurably. {'; '.join(words)}. {context.absent(('digits', *PUBLISHED))}"
-    ).replace("-", "−")
+    )
     return Finding(tuple(rows), text)
 
 

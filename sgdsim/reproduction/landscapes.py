@@ -111,7 +111,7 @@ def power_law(context: Context) -> Finding:
             {"ours": (other.lr, other.momentum)},
         )
     )  # fmt: skip
-    stride, replicates = (1, 4) if context.full else (5, 3)
+    stride, replicates = (1, 2) if context.full else (5, 3)
     sampled_result, sampled = _map(problem, SampledLinearized(), stride, replicates, context.seed)
     found = maps.minimum(sampled)
     reason = (
@@ -186,7 +186,7 @@ def _without_negative_momentum(context: Context, problem: QuadraticProblem, best
     alpha = lr[int(np.nanargmin(typical))]
     near = [a for a, value in zip(lr, typical, strict=True) if value <= 1.1 * np.nanmin(typical)]
     published = star(POWER_LAW_STARS["sampled"])
-    verdict = REPRODUCED if near[0] <= published[0] <= near[-1] else DIFFERS
+    verdict = UNDETERMINED if near[0] <= published[0] <= near[-1] else DIFFERS
     return Row(
         "the same, made as the public code makes it: for β ≤ 0 runs without momentum", _place(*published),
         ", ".join(_place(*pick) for pick in picks),
@@ -232,7 +232,7 @@ def mnist(context: Context) -> Finding:
     for (lr, momentum), theirs, ours in zip(ridge, RIDGE_LOSS, losses.T, strict=True):
         rows.append(_beside(f"loss at {_place(lr, momentum)}, MNIST, diagonal τ = 1", theirs, ours))
     rows += _variants(context, published)
-    stride, replicates = (1, 4) if context.full else (5, 3)
+    stride, replicates = (1, 2) if context.full else (5, 3)
     sampled_result, sampled = _map(problem, SampledLinearized(), stride, replicates, context.seed)
     reason = "That star, too, is set by hand: it is none of the local minima that the notebook finds in its map."
     rows.append(_sampled_row(context, "MNIST", problem, star(MNIST_STARS["sampled"]), sampled, reason))

@@ -113,7 +113,7 @@ def best_momentum(context: Context) -> Finding:
         "α is fixed at its best without momentum, exactly minimised, and β is minimised without a grid. All four best "
         f"momenta are negative. In ascending order ours are {', '.join(f'{b:.3f}' for b in ours)} and the published "
         f"ones {', '.join(f'{b:.2f}' for b in theirs)}. The losses differ so little near the minimum that a grid "
-        "of spacing 0.04 decides the second digit."
+        "decides the second digit."
     ).replace("-", "−")
     caption = "Loss after 10⁴ steps over momentum at a fixed learning rate, relative to that without momentum."
     return Finding(tuple(rows), text, (Picture("best_momentum", "momentum_profiles", (profiles,), caption),))
