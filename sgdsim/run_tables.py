@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sgdsim import budgets, closures, validation
+from sgdsim import budgets, closures
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.sampling import WITHOUT_REPLACEMENT
 from sgdsim.sgd import SGD
@@ -204,6 +204,8 @@ def thresholds(found: Sequence[Thresholds]) -> pd.DataFrame:
 def training_ratios(runs: Mapping[str, Training], at: Sequence[int]) -> pd.DataFrame:
     """The network's mean loss over that of its linearisation on the same batches, ± one standard error, at the steps
     `at`; and by how much the tangent kernel has moved at the last of them."""
+    from sgdsim import validation  # loads torch
+
     rows = {}
     for name, run in runs.items():
         row = {}
