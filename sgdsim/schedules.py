@@ -7,12 +7,14 @@ the text that `parse` reads back, the form in which it stands on the command lin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from sgdsim.checks import InputError, choice, integer, number
+from sgdsim import specs
+from sgdsim.checks import InputError, integer, number
+from sgdsim.specs import Spec
 
 
 @runtime_checkable
@@ -26,17 +28,7 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class _Spec:
-    name: ClassVar[str]
-
-    @property
-    def spec(self) -> str:
-        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        return self.name + ":" + ",".join(f"{name}={str(value).removesuffix('.0')}" for name, value in given)
-
-
-@dataclass(frozen=True)
-class Power(_Spec):
+class Power(Spec):
     """`start · (1 + t/offset)^(−exponent)`."""
 
     name: ClassVar[str] = "power"
@@ -56,7 +48,7 @@ class Power(_Spec):
 
 
 @dataclass(frozen=True)
-class WarmupCosine(_Spec):
+class WarmupCosine(Spec):
     """Linear from `peak/warmup` at t = 0 to `peak` at warmup − 1, then half a cosine down to `final` at `total`."""
 
     name: ClassVar[str] = "warmup-cosine"
@@ -80,7 +72,7 @@ class WarmupCosine(_Spec):
 
 
 @dataclass(frozen=True)
-class Steps(_Spec):
+class Steps(Spec):
     """`start · factor^⌊t/every⌋`, at most `maximum`: a ramp of batch sizes, or (factor < 1) step decay of a rate."""
 
     name: ClassVar[str] = "steps"
@@ -106,7 +98,7 @@ def _check_jacobi(a: float, b: float) -> None:
 
 
 @dataclass(frozen=True)
-class JacobiLR(_Spec):
+class JacobiLR(Spec):
     """Learning rate of the Jacobi-polynomial method: without noise the residual after t steps is
     `P_t^{(a,b)}(1 − αλ) / P_t^{(a,b)}(1)` with α = `lr` (Velikanov & Yarotsky, arXiv:2202.00992)."""
 
@@ -127,7 +119,7 @@ class JacobiLR(_Spec):
 
 
 @dataclass(frozen=True)
-class JacobiMomentum(_Spec):
+class JacobiMomentum(Spec):
     """Momentum of the Jacobi-polynomial method (see `JacobiLR`); 0 at t = 0, towards 1 as t grows."""
 
     name: ClassVar[str] = "jacobi"
@@ -149,7 +141,6 @@ _LR: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosi
 _MOMENTUM: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiMomentum)}
 _BATCH: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, Steps)}
 _KINDS = {"lr": _LR, "momentum": _MOMENTUM, "batch_size": _BATCH}
-_WHOLE = {"warmup", "total", "every"}
 
 
 def parse(parameter: str, text: str) -> float | int | Schedule:
@@ -160,8 +151,7 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
     InputError : not a number, an unknown schedule, or arguments that it does not have.
     """
     kinds = _KINDS[parameter]
-    head, colon, tail = text.partition(":")
-    if not colon:
+    if ":" not in text:
         try:
             return int(text) if parameter == "batch_size" else float(text)
         except ValueError:
@@ -169,20 +159,4 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
             raise InputError(
                 f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(kinds)}); got {text!r}"
             ) from None
-    schedule = kinds[choice(f"{parameter}: schedule", head, kinds)]
-    known = {f.name: f for f in fields(schedule)}
-    given: dict[str, float | int] = {}
-    for item in filter(None, tail.split(",")):
-        key, equals, value = item.partition("=")
-        try:
-            given[key] = int(value) if key in _WHOLE else float(value)
-        except ValueError:
-            equals = ""
-        if not equals or key not in known:
-            raise InputError(f"{parameter}: {head}: expected {', '.join(f'{k}=NUMBER' for k in known)}; got {item!r}")
-    try:
-        return schedule(**given)
-    except TypeError:
-        raise InputError(
-            f"{parameter}: {head}: expected {', '.join(f'{k}=NUMBER' for k in known)}; got {tail!r}"
-        ) from None
+    return specs.parse(parameter, "schedule", text, kinds)
