@@ -223,7 +223,7 @@ def test_methods_are_axes_of_a_grid(tiny):
     )
     result = ss.sweep(tiny, grid, ss.SpectralDiagonal(), 20)
     assert result.sizes["method"] == 3
-    assert result["average"].values.tolist() == ["none", "ema:decay=0.9"]
+    assert result["average"].values.tolist() == ["none", "ema:0.9"]
     alone = ss.simulate(tiny, ss.SGD(0.3, method="corner:theta=1.5,memory=2"), ss.SpectralDiagonal(), 20)
     found = result["loss"].sel(method="corner:theta=1.5,memory=2", average="none").squeeze()
     np.testing.assert_array_equal(found.values, alone["loss"].values.ravel())

@@ -26,7 +26,7 @@ ALLOWED = {
     "distributed": {"executors.py"},
     "xarray": {"budgets.py", "parts.py", "results.py", "sweeps.py", "plot.py", "report.py", "simulation.py"},
 }
-THEORY = {"checks", "problem", "sgd", "spectrum", "sampling", "fits", "regimes", "theory"}  # regimes: loops
+THEORY = {"checks", "problem", "methods", "sgd", "spectrum", "sampling", "fits", "regimes", "theory"}  # regimes: loops
 BELOW = {"plot", "cli", "report", "sweeps", "results"}
 
 
