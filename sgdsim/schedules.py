@@ -72,6 +72,73 @@ class WarmupCosine(Spec):
 
 
 @dataclass(frozen=True)
+class Polynomial(Spec):
+    """`start · (1 − t/total)^power` down to 0 at `total`, and 0 from there on."""
+
+    name: ClassVar[str] = "polynomial"
+    start: float
+    total: int
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        number("polynomial: start", self.start, minimum=0.0)
+        number("polynomial: power", self.power, minimum=0.0)
+        integer("polynomial: total", self.total, minimum=1)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        left = np.clip(1 - np.asarray(steps, dtype=np.float64) / self.total, 0.0, 1.0)
+        return self.start * left**self.power
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay(Spec):
+    """Linear up to `peak` in `warmup` steps, constant, then linear towards 0 in the last `decay` steps before
+    `total`."""
+
+    name: ClassVar[str] = "warmup-stable-decay"
+    peak: float
+    total: int
+    decay: int
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        number("warmup-stable-decay: peak", self.peak, minimum=0.0)
+        integer("warmup-stable-decay: warmup", self.warmup)
+        integer("warmup-stable-decay: decay", self.decay)
+        integer("warmup-stable-decay: total", self.total, minimum=max(1, int(self.warmup) + int(self.decay)))
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        steps = np.asarray(steps, dtype=np.float64)
+        rising = (steps + 1) / max(self.warmup, 1)
+        falling = (self.total - steps) / (self.decay + 1)
+        return self.peak * np.clip(np.minimum(rising, falling), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Piecewise(Spec):
+    """`values[i]` from step `starts[i]` on, up to the next start; in Python only."""
+
+    name: ClassVar[str] = "piecewise"
+    starts: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        starts = tuple(integer("piecewise: starts", start) for start in self.starts)
+        if not starts or starts[0] != 0 or list(starts) != sorted(set(starts)) or len(starts) != len(self.values):
+            raise InputError("piecewise: expected starts 0 < … in ascending order and as many values")
+        object.__setattr__(self, "starts", starts)
+        object.__setattr__(self, "values", tuple(number("piecewise: values", value) for value in self.values))
+
+    @property
+    def spec(self) -> str:
+        pairs = zip(self.starts, self.values, strict=True)
+        return self.name + ":" + ",".join(f"{start}={value:.17g}" for start, value in pairs)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return np.asarray(self.values)[np.searchsorted(self.starts, np.asarray(steps), side="right") - 1]
+
+
+@dataclass(frozen=True)
 class Steps(Spec):
     """`start · factor^⌊t/every⌋`, at most `maximum`: a ramp of batch sizes, or (factor < 1) step decay of a rate."""
 
@@ -137,8 +204,12 @@ class JacobiMomentum(Spec):
         return np.where(n == 0, 0.0, value)
 
 
-_LR: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiLR)}
-_MOMENTUM: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiMomentum)}
+_LR: dict[str, Callable[..., Schedule]] = {
+    s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiLR)
+}
+_MOMENTUM: dict[str, Callable[..., Schedule]] = {
+    s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiMomentum)
+}
 _BATCH: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, Steps)}
 _KINDS = {"lr": _LR, "momentum": _MOMENTUM, "batch_size": _BATCH}
 

@@ -13,7 +13,7 @@ METHODS = {
     "nesterov": {"momentum": 0.6, "method": "nesterov"},
     "nesterov negative": {"momentum": -0.3, "method": "nesterov"},
     "memory": {"method": methods.Memory((0.8, 0.3), (0.4, 0.6), (-0.5, -0.2), 0.8)},
-    "corner": {"method": "corner:theta=1.5,memory=4"},
+    "corner": {"method": "corner:theta=1.5,memory=2"},
 }
 
 
@@ -46,7 +46,7 @@ def test_sums_are_those_of_the_recurrence(problem, name, tau):
     sgd = ss.SGD(0.15, batch_size=10, **METHODS[name])
     found = linear.at_one(problem, sgd, tau)
     loss = ss.simulate(problem, sgd, ss.SpectralDiagonal(tau), 12_000, record=1)["loss"].values.ravel()
-    assert loss[-1] < 1e-13 * loss[0]
+    assert loss[-1] < 1e-11 * loss[0]
     assert 2 * 20 * loss.sum() == pytest.approx(found.signal / (1 - found.noise), rel=1e-9)
 
 
@@ -95,7 +95,8 @@ def test_the_exact_radius_is_that_of_the_operator_in_full(tiny, name):
 @pytest.mark.parametrize("name", METHODS)
 @pytest.mark.parametrize("average", [None, "ema:0.9"])
 @pytest.mark.parametrize("tau", [1.0, -1.0])
-def test_floor_of_noisy_labels(problem, name, average, tau):
+def test_floor_of_noisy_labels(name, average, tau):
+    problem = ss.QuadraticProblem.power_law(8, 1.5, 1.0)
     sgd = ss.SGD(0.1, batch_size=5, label_noise=0.01, average=average, **METHODS[name])
     floor = linear.floor(problem, sgd, tau)
     run = ss.simulate(problem, sgd, ss.SpectralDiagonal(tau), 6_000, record=1)["loss"].values.ravel()
@@ -121,7 +122,7 @@ def test_what_the_model_cannot_fit_keeps_making_noise():
     problem = ss.QuadraticProblem.from_kernel(features @ features.T, rng.standard_normal(12))
     sgd = ss.SGD(0.3, batch_size=3)
     floor = linear.floor(problem, sgd)
-    left = float(np.sum(problem.coefficients[problem.eigenvalues <= 0] ** 2))
+    left = float(np.sum(problem.coefficients[6:] ** 2))
     assert left > 0
     one = linear.at_one(problem, sgd)
     assert floor.loss == pytest.approx(left / (1 - one.noise) / 24, rel=1e-10)
@@ -134,11 +135,11 @@ def test_what_the_model_cannot_fit_keeps_making_noise():
 def test_late_laws_have_the_effective_learning_rate(kappa, which, name):
     problem = ss.QuadraticProblem.power_law(4000, 1.5, kappa)
     law = power_law.PowerLaw.of(problem)
-    options = METHODS[name] | ({"method": "corner:theta=1.5,memory=2"} if name == "corner" else {})
+    options = METHODS[name]
     sgd = ss.SGD(0.1, batch_size=10, **options)
     constants = power_law.method_constants(problem, law, sgd)
     exponent = (law.zeta, 2 - 1 / law.nu)[which]
-    t = 1500
+    t = 6000 if name == "corner" else 1500
     loss = ss.simulate(problem, sgd, ss.SpectralDiagonal(), t, record=[t])["loss"].values.ravel()[-1]
     assert constants[which] * t**-exponent == pytest.approx(loss, rel=0.15)
 
@@ -153,7 +154,7 @@ def test_what_is_not_stationary_is_refused(problem):
             linear.at_one(problem, sgd)
     with pytest.raises(InputError, match="theory: expected"):
         linear.floor(problem, ss.SGD(0.1, average="tail", label_noise=0.1))
-    with pytest.raises(InputError, match="contour: expected heavy ball"):
+    with pytest.raises(InputError, match="method: contour needs plain heavy ball"):
         ss.simulate(problem, ss.SGD(0.1, method="nesterov"), ss.SpectralDiagonal(method="contour"), 10)
     with pytest.raises(InputError, match="predict: expected heavy ball"):
         power_law.predict(problem, ss.SGD(0.1, label_noise=0.1))

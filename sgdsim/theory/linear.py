@@ -81,9 +81,15 @@ def mode_maps(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.n
     return maps
 
 
+def moving(problem: QuadraticProblem) -> np.ndarray:
+    """Which modes move at all, (n,) bool: those of a kernel matrix whose λ is more than rounding."""
+    least = 0.0 if problem.spectrum.eigenvectors is None else problem.n * np.finfo(float).eps
+    return problem.eigenvalues > least
+
+
 def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """Whether the mean converges on every mode that moves: all eigenvalues of R_k inside the unit circle."""
-    lam = problem.eigenvalues[problem.eigenvalues > 0]
+    lam = problem.eigenvalues[moving(problem)]
     largest = np.abs(np.linalg.eigvals(mode_maps(lam, sgd))).max(-1)
     near = np.abs(largest - 1) < _NEAR
     return bool((largest[~near] < 1).all() and (not near.any() or effective_lr(sgd) > 0))
@@ -125,15 +131,15 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
         raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {gamma * tau:g}")
     if not mean_is_stable(problem, sgd):
         return AtOne(math.inf, math.inf, False)
-    moving = problem.eigenvalues > 0
-    lam, c = problem.eigenvalues[moving], problem.coefficients[moving] ** 2
-    counts = 1.0 if problem.multiplicity is None else problem.multiplicity[moving]
+    moves = moving(problem)
+    lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
+    counts = 1.0 if problem.multiplicity is None else problem.multiplicity[moves]
     p, q = responses(lam, sgd)
     own = 1 + gamma * tau * lam**2 * p
     if (own <= 0).any():
         return AtOne(math.inf, math.inf, False)
     noise = float(np.sum(counts * gamma * lam**2 * p / own))
-    signal = math.inf if (problem.coefficients[~moving] != 0).any() else float(np.sum(c * q / own))
+    signal = math.inf if (problem.coefficients[~moves] != 0).any() else float(np.sum(c * q / own))
     return AtOne(noise, signal, noise < 1)
 
 
@@ -166,8 +172,8 @@ def radius(problem: QuadraticProblem, sgd: SGD, tolerance: float = 1e-10) -> flo
         return math.inf
     if gamma == 0:
         return 0.0
-    moving = problem.eigenvalues > 0
-    lam, u = problem.eigenvalues[moving], np.ascontiguousarray(problem.eigenvectors[:, moving])
+    moves = moving(problem)
+    lam, u = problem.eigenvalues[moves], np.ascontiguousarray(problem.eigenvectors[:, moves])
     _, kick = step(sgd)
     m = kick.size
     mu, vectors = np.linalg.eig(mode_maps(lam, sgd))
@@ -200,16 +206,16 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
         return Floor(math.inf, None)
     lam = problem.eigenvalues
     counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity
-    moving = lam > 0
+    moves = moving(problem)
     gamma = float(sgd.values(problem.n, 0, 1).noise[0])
     label = float(sgd.label_source(problem.n, sgd.values(problem.n, 0, 1).batch_size)[0])
-    still = float(np.sum(problem.coefficients[~moving] ** 2))  # what the model cannot fit makes noise for ever
-    square, counts = lam[moving] ** 2, counts[moving]
-    p, _ = responses(lam[moving], sgd)
+    still = float(np.sum(problem.coefficients[~moves] ** 2))  # what the model cannot fit makes noise for ever
+    square, counts = lam[moves] ** 2, counts[moves]
+    p, _ = responses(lam[moves], sgd)
     own = 1 + gamma * tau * square * p
     total = (still + float(np.sum(counts * label * square * p / own))) / (1 - one.noise)
     if sgd.readout:
-        averaged, _ = responses(lam[moving], sgd, averaged=True)
+        averaged, _ = responses(lam[moves], sgd, averaged=True)
         # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.
         drawn = (gamma * total + label) / own
         total = still + float(np.sum(counts * square * drawn * averaged))
