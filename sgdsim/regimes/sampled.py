@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from sgdsim import devices, sampling
 from sgdsim.checks import InputError
+from sgdsim.methods import Adam
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import _kernels, _linear
 from sgdsim.regimes.base import Regime
@@ -81,6 +82,10 @@ class SampledLinearized(Regime):
 
     def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
         super().check(problem, sgd)
+        if isinstance(sgd.method, Adam):
+            from sgdsim.regimes import _adam
+
+            _adam.check(problem, sgd)
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 
@@ -94,7 +99,11 @@ class SampledLinearized(Regime):
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> _State | _linear.Sampled:
+    ) -> Any:
+        if isinstance(sgd.method, Adam):
+            from sgdsim.regimes import _adam
+
+            return _adam.State(problem, sgd, sampling.replicate_keys(seed, replicates), test)
         problem = problem.quadratic
         if not sgd.is_plain:
             return _linear.Sampled(problem, sgd, sampling.replicate_keys(seed, replicates))
@@ -104,8 +113,8 @@ class SampledLinearized(Regime):
             r, v = kernel.new_tensor(r), kernel.new_tensor(v)
         return _State(problem, sgd, sampling.replicate_keys(seed, replicates), r, v, kernel)
 
-    def advance(self, state: _State | _linear.Sampled, start: int, stop: int) -> None:
-        if isinstance(state, _linear.Sampled):
+    def advance(self, state: Any, start: int, stop: int) -> None:
+        if not isinstance(state, _State):
             state.advance(start, stop)
             return
         loop = _kernels.sampled_advance
@@ -114,8 +123,8 @@ class SampledLinearized(Regime):
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             loop(state.kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
 
-    def observe(self, state: _State | _linear.Sampled, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        if isinstance(state, _linear.Sampled):
+    def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        if not isinstance(state, _State):
             return state.observe(what)
         r = state.r if isinstance(state.r, np.ndarray) else state.r.cpu().numpy()
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
