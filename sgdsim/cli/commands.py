@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sgdsim.checks import InputError
-from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, execution
+from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, algorithm, execution
 
 
 def _problem(args: argparse.Namespace):
@@ -89,7 +89,7 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: arg
             regime = regimes.parse(name)
             if name == "network":
                 regime = regimes.RealNetwork(args.dtype)
-            elif name == "sampled" and args.device != "auto":  # auto: compiled loops, as no GPU was measured yet
+            elif name == "sampled" and args.device not in ("auto", "cpu"):  # auto: compiled loops, as no GPU was measured yet
                 regime = regimes.SampledLinearized(args.device)
             out.append(regime)
     return out
@@ -106,7 +106,7 @@ def compare(args: argparse.Namespace) -> int:
             raise InputError(f"{args.cells}: expected columns for the algorithm, got {', '.join(grid.problem_axes)}")
     else:
         combine = Grid.zip if args.zip else Grid.product
-        grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, sampling=[args.sampling])
+        grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, **algorithm(args))
     how = execution(args)
     return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), (), how)
 
@@ -114,7 +114,7 @@ def compare(args: argparse.Namespace) -> int:
 def simulate(args: argparse.Namespace) -> int:
     from sgdsim.sweeps import Grid
 
-    grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], sampling=[args.sampling])
+    grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = ("moments",) if args.moments else ()
     how = {"path": args.out, "resume": False, "executor": "serial", "on_error": "raise"}
     return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args), observe, how)

@@ -169,3 +169,47 @@ def best_average(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: floa
     log, value = (found.x, found.fun) if found.fun < values[at] else (grid[at], values[at])
     name = "none" if log == 0 else f"ema:{1 - float(np.exp(log)):.6g}"
     return Scheduled(name, sgd.lr, float(np.exp(value)))
+
+
+def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
+    """The constant learning rate (and momentum, where the method takes one) with the least loss after `horizon` steps.
+
+    For any stationary method, with noisy labels and averages: by stepping the spectral-diagonal regime, on a thinned
+    spectrum to find the basin. Returns the loss on the whole spectrum; `name` is the best momentum, as text.
+    """
+    from sgdsim.regimes import SpectralDiagonal
+    from sgdsim.theory import optimal
+
+    horizon, regime = integer("horizon", horizon, minimum=1), SpectralDiagonal(tau)
+    thin = optimal.sketch(problem)
+
+    def loss(on: QuadraticProblem, one: SGD) -> float:
+        state = regime.init(on, one, replicates=1, seed=0, test=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            regime.advance(state, 0, horizon)
+        value = float(regime.observe(state, ("loss",))["loss"][0])
+        return float(np.log(value)) if 0 < value < _UNSTABLE else float(np.log(_UNSTABLE))
+
+    def over_lr(momentum: float) -> tuple[float, float]:
+        one = replace(sgd, lr=1.0, momentum=momentum)
+        top = np.log(stability.max_lr(thin, replace(one, label_noise=0.0, average=None), tau=tau))
+        rates = np.linspace(top - 6, top, 13)[:-1]
+        at = int(np.argmin([loss(thin, replace(one, lr=float(np.exp(r)))) for r in rates]))
+        found = scipy.optimize.minimize_scalar(
+            lambda r: loss(thin, replace(one, lr=float(np.exp(r)))), method="bounded",
+            bounds=(rates[max(at - 1, 0)], rates[at + 1] if at + 1 < rates.size else top), options={"xatol": 1e-3},
+        )  # fmt: skip
+        return float(found.fun), float(np.exp(found.x))
+
+    momentum = 0.0
+    if sgd.method.uses_momentum:
+        grid = [-0.6, -0.3, 0.0, 0.3, 0.6, 0.8, 0.9, 0.97]
+        at = int(np.argmin([over_lr(beta)[0] for beta in grid]))
+        found = scipy.optimize.minimize_scalar(
+            lambda beta: over_lr(beta)[0], method="bounded", options={"xatol": 1e-2},
+            bounds=(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]),
+        )  # fmt: skip
+        momentum = float(found.x)
+    _, rate = over_lr(momentum)
+    value = loss(problem, replace(sgd, lr=rate, momentum=momentum))
+    return Scheduled(f"{momentum:.6g}", rate, float(np.exp(value)))
