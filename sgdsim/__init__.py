@@ -17,7 +17,7 @@ _HOMES = {
     "Dataset": "datasets", "InputError": "checks", "Spectrum": "spectrum", "SGD": "sgd",
     "NetworkProblem": "problem", "QuadraticProblem": "problem", "TestPoints": "problem",
     "BatchAveraged": "regimes", "RealNetwork": "regimes", "SampledLinearized": "regimes", "SpectralDiagonal": "regimes",
-    "fit_power_law": "fits", "simulate": "simulation", "sweep": "sweeps", "Grid": "sweeps",
+    "fit_power_law": "fits", "simulate": "simulation", "sweep": "sweeps", "Grid": "sweeps", "merge": "sweeps",
     "load": "results", "save": "results",
 }  # fmt: skip
 _MODULES = (

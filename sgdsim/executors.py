@@ -53,6 +53,8 @@ def stream(executor: Any, work: Work, todo: Sequence[Chunk], tick: Tick) -> Iter
     `distributed.Client`. InputError for anything else."""
     if executor is None:
         executor = "threads" if len(todo) > 1 else "serial"
+    if isinstance(executor, concurrent.futures.ProcessPoolExecutor):
+        _check_start(executor)
     if isinstance(executor, concurrent.futures.Executor):
         return _submitted(executor, work, todo)
     if isinstance(executor, str) and (executor in KINDS or executor.startswith("dask:")):
@@ -65,6 +67,16 @@ def stream(executor: Any, work: Work, todo: Sequence[Chunk], tick: Tick) -> Iter
         f"executor: expected {', '.join(KINDS)}, dask:ADDRESS, a concurrent.futures.Executor or a Dask client, "
         f"got {executor!r}"
     )
+
+
+def _check_start(pool: concurrent.futures.ProcessPoolExecutor) -> None:
+    """InputError for a pool that forks: its children inherit locks and thread teams of OpenMP that nobody runs."""
+    context = getattr(pool, "_mp_context", None)
+    if context is not None and context.get_start_method() == "fork":
+        raise InputError(
+            "executor: expected processes that start afresh, got a pool that forks; make it with "
+            "ProcessPoolExecutor(mp_context=multiprocessing.get_context('spawn'))"
+        )
 
 
 def _serial(work: Work, todo: Iterable[Chunk], tick: Tick) -> Iterator[tuple[Chunk, Done]]:

@@ -155,7 +155,7 @@ def minimum(panel: LossMap, *, width: float | None = None) -> Minimum | None:
         return None
     row, column = np.unravel_index(np.nanargmin(logs), logs.shape)
     places = {"lr": (row, panel.lr.size), "momentum": (column, panel.momentum.size)}
-    edge = tuple(name for name, (index, size) in places.items() if index in (0, size - 1))
+    edge = tuple(name for name, (index, size) in places.items() if size > 1 and index in (0, size - 1))
     loss = float(panel.loss[row, column])
     return Minimum(float(panel.lr[row]), float(panel.momentum[column]), loss, width > 0, edge)
 

@@ -74,7 +74,7 @@ def loss_maps(
     with style():
         shape = (len(regimes) * per_regime, columns)
         height = (2.05 if columns > 1 else 2.6) * shape[0] + 0.85
-        figure = Figure(figsize=(max(2.05 * columns + 0.95, 4.2), height), layout="constrained")
+        figure = Figure(figsize=(max(2.05 * columns + 0.95, 5.2), height), layout="constrained")
         axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
         for ax in axes.ravel():
             ax.set_visible(False)

@@ -43,7 +43,7 @@ _UNITS = {
     "test_loss": "mean of e²/2 over the test points",
     "moments": "second moments c_k of the residual in the eigenbasis",
 }
-# What a regime may report about a run.
+#: What a regime may report about a run.
 REPORTED = {
     "error_estimate": "estimated largest relative error of the loss; NaN: none made",
     "exact_modes": "leading modes whose noise covariance is kept in full",
@@ -186,6 +186,15 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     return QuadraticProblem(
         spectrum, stored["coefficients"].values, test, json.loads(stored.attrs["problem"]), basis_seed
     )
+
+
+def problem_of(result: xr.Dataset) -> QuadraticProblem:
+    """The problem of a sweep's result, without eigenvectors; InputError where the problem was on the grid."""
+    if not result["eigenvalues"].size:
+        raise InputError("result: expected one problem, got a sweep over problems")
+    counts = result["multiplicity"].values if "multiplicity" in result else None
+    spectrum = Spectrum(result["eigenvalues"].values, None, multiplicity=counts)
+    return QuadraticProblem(spectrum, result["coefficients"].values, None, json.loads(result.attrs["problem"]))
 
 
 def _read(path: Path, variable: str, kind: str) -> xr.Dataset:

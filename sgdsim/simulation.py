@@ -52,7 +52,7 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
     elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
         inner = np.arange(0, n_steps, integer("record", record, minimum=1))
     else:
-        if not np.iterable(record):
+        if not np.iterable(record) or isinstance(record, str):
             raise InputError(f"record: expected None, an integer or a list of steps, got {record!r}")
         inner = np.asarray([integer("record", step, maximum=n_steps) for step in record])
     return np.unique(np.concatenate([[0], inner, [n_steps]]).astype(np.int64))
@@ -188,9 +188,18 @@ def simulate(
     Raises
     ------
     InputError : arguments out of range, or a regime that cannot follow this algorithm on this problem.
+
+    >>> problem = ss.QuadraticProblem.power_law(n=100, nu=1.5, kappa=1.0)
+    >>> run = simulate(problem, ss.SGD(lr=0.5, batch_size=10), ss.SpectralDiagonal(), n_steps=100, record=50)
+    >>> run["loss"].dims, run["step"].values
+    (('regime', 'replicate', 'step'), array([  0,  50, 100]))
     """
     from sgdsim.sweeps import Grid, sweep
 
+    if not isinstance(sgd, SGD):
+        raise InputError(f"sgd: expected an SGD, such as SGD(lr=0.5), got {sgd!r}"[:300])
+    if not isinstance(regime, Regime):
+        raise InputError(f"regime: expected one, such as SpectralDiagonal(), got {regime!r}"[:300])
     given = {field.name: getattr(sgd, field.name) for field in dataclasses.fields(sgd)}
     usual = {f.name for f in dataclasses.fields(sgd) if getattr(given[f.name], "spec", given[f.name]) == f.default}
     grid = Grid.zip(**{name: [value] for name, value in given.items() if name in _ALWAYS or name not in usual})

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import datetime
 import importlib.metadata
+import inspect
 import json
 import os
 import signal
@@ -90,7 +91,16 @@ def sweep(
     InputError : before any step is taken: bad arguments, an unwritable `path` or another sweep there, or a regime that
         cannot follow a cell. Where the disk fills up meanwhile: after the work, and what could be kept is there.
     """
-    regimes = [regimes] if isinstance(regimes, Regime) else list(regimes)
+    regimes = [regimes] if isinstance(regimes, Regime) else regimes
+    regimes = list(regimes) if isinstance(regimes, (list, tuple)) else [regimes]
+    for name, given, kinds in (
+        ("grid", grid, Grid), ("problem", problem, (QuadraticProblem, NetworkProblem, Callable)),
+        *(("regimes", regime, Regime) for regime in regimes),
+    ):  # fmt: skip
+        if not isinstance(given, kinds):
+            expected = {"grid": "a Grid", "problem": "a problem, or a function that makes one"}
+            told = expected.get(name, "regimes, such as SpectralDiagonal()")
+            raise InputError(f"{name}: expected {told}, got {given!r}"[:300])
     names = [regime.name for regime in regimes]
     if not names or len(set(names)) < len(names):
         raise InputError(f"regimes: expected different regimes, at least one; got {names}")
@@ -162,6 +172,12 @@ def sweep(
         raise NotSaved(str(failure), result)
     if result.attrs["interrupted"]:
         warn_interrupted()
+    told = [text for text in result["error"].values.ravel() if text] if "error" in result else []
+    if told:
+        warnings.warn(
+            f"{len(told)} of {result['error'].size} runs of cells failed, the first with: {told[0]}",
+            RuntimeWarning, stacklevel=2,
+        )  # fmt: skip
     return result
 
 
@@ -205,8 +221,13 @@ def _check(problem: Any, grid: Grid, cells: list[Cell], regimes: list[Regime], s
             f"grid: expected axes from lr, momentum, batch_size, sampling and tau, or parameters of a schedule, got "
             f"{axes}; others need a function that makes the problem from them, such as QuadraticProblem.power_law"
         )
-    if callable(problem) and not grid.problem_axes:
-        raise InputError("grid: expected axes for the function that makes the problem, got none")
+    if callable(problem):
+        if not grid.problem_axes:
+            raise InputError("grid: expected axes for the function that makes the problem, got none")
+        try:
+            inspect.signature(problem).bind(**cells[0].problem)
+        except TypeError as error:
+            raise InputError(f"grid: expected axes that the problem's function takes, got: {error}") from error
     if "tau" in grid.axes:
         for regime in regimes:
             if not hasattr(regime, "tau"):

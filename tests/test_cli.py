@@ -93,7 +93,7 @@ def test_help(run, command):
 
 def test_defaults_in_the_help(run):
     text = " ".join(run("compare", "--help").split())
-    for words in ("steps of SGD (default: 1000)", "heavy ball, or a schedule (default: 0.0 0.5)", "(default: digits)"):
+    for words in ("steps of SGD (default: 1000)", "heavy ball, or a schedule (default: 0 0.5)", "(default: digits)"):
         assert words in text
     assert not re.search(r"\(default[^)]*\) \(default", text)
 

@@ -487,3 +487,62 @@ def test_an_exception_may_end_the_sweep_instead(executor):
     assert recorded["error"].values.ravel()[1].startswith("n: expected")
     with pytest.raises(InputError, match="on_error: expected record or raise"):
         ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 30, on_error="ignore")
+
+
+def test_pools_that_fork_are_refused(problem):
+    with (
+        concurrent.futures.ProcessPoolExecutor(2, multiprocessing.get_context("fork")) as pool,
+        pytest.raises(InputError, match=r"executor: expected processes that start afresh, got a pool that forks"),
+    ):
+        run(problem, executor=pool)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ({"regimes": "diagonal"}, "regimes: expected regimes, such as SpectralDiagonal(), got 'diagonal'"),
+        ({"regimes": ss.SpectralDiagonal}, "regimes: expected regimes, such as SpectralDiagonal(), got <class"),
+        ({"grid": {"lr": [0.1]}}, "grid: expected a Grid, got {'lr': [0.1]}"),
+        ({"problem": 3}, "problem: expected a problem, or a function that makes one, got 3"),
+        ({"record": "all"}, "record: expected None, an integer or a list of steps, got 'all'"),
+    ],
+)
+def test_things_of_another_kind_are_refused(problem, arguments, words):
+    given = {"problem": problem, "grid": GRID, "regimes": REGIMES, "n_steps": 10, **arguments}
+    with pytest.raises(InputError) as error:
+        ss.sweep(**given)
+    assert str(error.value).startswith(words)
+
+
+def test_simulate_takes_an_algorithm_and_a_regime(problem):
+    with pytest.raises(InputError, match=r"sgd: expected an SGD"):
+        ss.simulate(problem, {"lr": 0.1}, ss.SpectralDiagonal(), 3)
+    with pytest.raises(InputError, match=r"regime: expected one, such as SpectralDiagonal"):
+        ss.simulate(problem, ss.SGD(0.1), ss.SpectralDiagonal, 3)
+
+
+def test_misspelt_axes_are_refused_and_failures_told():
+    axes = {"lr": [0.1], "nu": [1.5], "n": 10}
+    with pytest.raises(InputError, match=r"grid: expected axes that the problem's function takes, got: .*'kappa'"):
+        ss.sweep(ss.QuadraticProblem.power_law, ss.Grid.product(**axes, kapa=1.0), ss.SpectralDiagonal(), 10)
+    grid = ss.Grid.product(lr=[0.1], nu=[1.5, -1.0], kappa=1.0, n=10)
+    with pytest.warns(RuntimeWarning, match=r"1 of 2 runs of cells failed, the first with: nu: expected"):
+        ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 10)
+
+
+def test_options_beside_a_table_of_cells(here, capsys):
+    (here / "cells.csv").write_text("lr\n0.2\n0.4\n")
+    words = ["compare", "--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "20", "--regimes", "diagonal"]
+    words += ["--n-steps", "5", "--json", "--cells", "cells.csv"]
+    assert cli.main([*words, "--momentum", "0.3"]) == 0
+    rows = json.loads(capsys.readouterr().out)["rows"]
+    assert [(row["lr"], row["momentum"], row["batch_size"]) for row in rows] == [(0.2, 0.3, 10), (0.4, 0.3, 10)]
+    assert cli.main([*words, "--lr", "1"]) == 2
+    assert "--lr: expected one value for all cells and no such column" in capsys.readouterr().err
+
+
+def test_a_saved_map_is_drawn_again(here):
+    words = "--dataset power_law --nu 1.5 --kappa 1 --n 20 --lr 0.2 0.4 --momentum 0 0.5 --batch-size 2 --n-steps 20"
+    assert cli.main(["landscape", *words.split(), "--out", "m.nc", "--plot", "one.png"]) == 0
+    assert cli.main(["plot", "landscape", "m.nc", "--out", "two.png"]) == 0
+    assert (here / "one.png").read_bytes() == (here / "two.png").read_bytes()

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sgdsim.checks import InputError
-from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, algorithm, execution
+from sgdsim.cli.arguments import DEFAULTS, LISTS, POWER_LAW, algorithm, execution
 
 
 def _problem(args: argparse.Namespace):
@@ -98,15 +98,25 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: arg
 def compare(args: argparse.Namespace) -> int:
     from sgdsim.sweeps import Grid
 
+    given = {name: getattr(args, name) for name in LISTS}
     if args.cells is not None:
         if args.zip:
             raise InputError("--zip: expected lists to pair, got --cells, where each line is a cell")
-        grid = Grid.from_table(args.cells)
-        if grid.problem_axes:
-            raise InputError(f"{args.cells}: expected columns for the algorithm, got {', '.join(grid.problem_axes)}")
+        columns = Grid.from_table(args.cells)
+        if columns.problem_axes:
+            raise InputError(f"{args.cells}: expected columns for the algorithm, got {', '.join(columns.problem_axes)}")
+        for name, values in given.items():
+            if values is not None and (name in columns.axes or len(values) > 1):
+                raise InputError(
+                    f"--{name.replace('_', '-')}: expected one value for all cells and no such column, got "
+                    f"{len(values)} and columns {', '.join(columns.axes)}"
+                )
+        rest = {name: (given[name] or LISTS[name])[:1] for name in LISTS} | algorithm(args)
+        grid = Grid.zip(**columns.axes, **{name: v for name, v in rest.items() if name not in columns.axes})
     else:
         combine = Grid.zip if args.zip else Grid.product
-        grid = combine(lr=args.lr, momentum=args.momentum, batch_size=args.batch_size, **algorithm(args))
+        given = {name: values or LISTS[name] for name, values in given.items()}
+        grid = combine(**given, **algorithm(args))
     how = execution(args)
     return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), (), how)
 
@@ -268,7 +278,11 @@ def plot(args: argparse.Namespace) -> int:
     plot.check_path(args.out)
     results.check_writable(args.out)
     result = results.load(args.file)
-    plot.save(plot.spectrum(result) if args.what == "spectrum" else plot.comparison(result, args.observable), args.out)
+    if args.what == "landscape":
+        figure = plot.loss_maps(result, results.problem_of(result))
+    else:
+        figure = plot.spectrum(result) if args.what == "spectrum" else plot.comparison(result, args.observable)
+    plot.save(figure, args.out)
     print(f"wrote {args.out}")
     return 0
 

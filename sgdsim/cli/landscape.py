@@ -185,7 +185,8 @@ def _text(facts: dict[str, Any], replicates: int) -> str:
         f"seed {facts['seed']}",
         table(lines),
         "",
-        "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1)",
+        "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1); at small "
+        "batches runs may diverge below it: sgdsim stability --exact",
     ]
     if any(row["smoothed"] for row in rows):
         out.append(

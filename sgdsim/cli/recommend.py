@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sgdsim.checks import InputError, integer, number
-from sgdsim.cli import _recommend_text
-from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli import _recommend_method, _recommend_text
+from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
 from sgdsim.cli.stability import add_common, add_output, infinite_spectrum, load
 
 SIMULATED = ("sampled", "network")
