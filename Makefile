@@ -4,14 +4,15 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format lock clean
+.PHONY: demo test lint format docs examples notebooks browser lock clean
 
 demo: $(READY)
 	@mkdir -p demo
 	$(BIN)/sgdsim compare --out demo/digits.nc --plot demo/digits.png
 
+# Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
 test: lint
-	$(BIN)/python -m pytest
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -27,6 +28,22 @@ $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test]'
 	@touch $(READY)
+
+# The site, into docs/_build/html; its console examples are run again by `make examples`.
+docs: $(READY)
+	$(BIN)/python -m sphinx -n -W --keep-going -b html docs docs/_build/html
+
+examples: $(READY)
+	$(BIN)/python docs/examples.py --write
+
+# Run all notebooks again, in place; SGDSIM_FULL=1 for the full sizes.
+notebooks: $(READY)
+	$(BIN)/python tests/test_notebooks.py notebooks/*.ipynb
+
+# The site and the sliders in the system's Chromium (on Debian: apt-get install chromium).
+browser: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,notebooks,browser]'
+	$(BIN)/python -m pytest tests/test_browser.py
 
 # Write down the versions in .venv as the tested set, after the suite passed with them.
 lock: $(READY)

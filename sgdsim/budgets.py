@@ -1,4 +1,4 @@
-"""Budget independence: runs of several batch sizes at matched learning rates, compared at equal t·b ([VKY] sec. 4–5).
+"""Budget independence: runs of several batch sizes at matched learning rates, compared at equal t·b ([VKY]).
 
 Matched: `γα_eff` is the same for all batch sizes, so α grows like 1/γ ≈ b at one momentum. In the signal-dominated
 phase `s_t ≈ AΓ(ζ+1)(2α_effΛt)^{−ζ}/(1 − Ũ(1))`, and `Ũ(1) = Σ yλ_k/(2 + τyλ_k − αλ_k/(1+β))` with `y = γα_eff`: as long

@@ -18,7 +18,7 @@ import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -27,22 +27,37 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from sgdsim.checks import InputError, array, choice
+from sgdsim.checks import InputError, choice
 from sgdsim.plot_budget import budget_curves  # noqa: F401
 from sgdsim.plot_hessian import hessian_spectra as hessian_spectra
 from sgdsim.plot_landscape import landscape, recommendation  # noqa: F401
 from sgdsim.plot_maps import loss_maps  # noqa: F401
-from sgdsim.plot_style import PALETTE, regime_style, style
+from sgdsim.plot_phases import (  # noqa: F401
+    clamped_momentum,
+    derivation_check,
+    exponent_map,
+    momentum_map,
+    momentum_profile,
+    transition,
+)
+from sgdsim.plot_published import (  # noqa: F401
+    local_exponents,
+    loss_lines,
+    momentum_profiles,
+    negative_momentum_region,
+    phases_with_data,
+    valley,
+)
+from sgdsim.plot_show import show  # noqa: F401
+from sgdsim.plot_spectrum import SMALLEST, prepare, spectra, spectrum  # noqa: F401
+from sgdsim.plot_style import regime_style, style
+from sgdsim.plot_tau import tau_curves  # noqa: F401
 from sgdsim.plot_theory import phase_diagram, prediction, stability_map  # noqa: F401
+from sgdsim.plot_validation import validation  # noqa: F401
 from sgdsim.results import replacing
 from sgdsim.sampling import WITHOUT_REPLACEMENT
-from sgdsim.spectrum import Spectrum
-
-if TYPE_CHECKING:
-    from sgdsim.fits import PowerLawFit
 
 MAX_CELLS = 24  # panels of one `comparison`
-SMALLEST = 1e-16  # relative to the start: what lies below is rounding to the eye, and is not drawn
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
 BAND = (0.1, 0.9)
 
@@ -81,67 +96,6 @@ def loss_curves(
         elif handles:
             ax.legend(*handles, loc="best")
     return ax
-
-
-def spectrum(
-    result_or_eigenvalues: Any, coefficients: Any = None, *, ax: Axes | None = None, fit: PowerLawFit | None = None
-) -> Axes:
-    """Eigenvalues λ_k and tail sums Σ_{l≥k} c_l, both relative to k = 1, against k on log-log axes.
-
-    Takes a result or a problem (anything with `eigenvalues` and `coefficients`), or descending eigenvalues (n,) and, if
-    wanted, the signed coefficients a_k (n,), c_k = a_k². Values below 1e-16 of the first are not drawn; of more than
-    2000 modes a log-spaced choice is. A `fit` (of `sgdsim.fits.fit_power_law`) is drawn over its windows. Raises
-    InputError where there is no spectrum or the shapes differ.
-    """
-    source = result_or_eigenvalues
-    if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
-        raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
-    if hasattr(source, "eigenvalues"):
-        coefficients = getattr(source, "coefficients", None) if coefficients is None else coefficients
-        counts = getattr(source, "multiplicity", None)
-        source = source.eigenvalues
-        if counts is not None:  # modes of a matrix-free problem: drawn at their ranks
-            a = np.zeros(len(counts)) if coefficients is None else np.asarray(coefficients)
-            source, c = Spectrum(np.asarray(source), multiplicity=np.asarray(counts)).by_rank(a**2)
-            coefficients = None if coefficients is None else np.sqrt(c)
-    values = array("eigenvalues", source, ndim=1)
-    if values[0] <= 0:
-        raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")
-    drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", {"color": "black", "linestyle": "-", "linewidth": 1.6})]
-    if coefficients is not None:
-        squares = array("coefficients", coefficients, ndim=1, shape=values.shape) ** 2
-        tails = np.cumsum(squares[::-1])[::-1]
-        look = {"color": PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
-        if tails[0] > 0:
-            drawn.append((tails / tails[0], r"$\sum_{l\geq k}\, c_l\,/\,\sum_l\, c_l$", look))
-    index = np.arange(1, len(values) + 1)
-    if len(values) > 2000:
-        index = np.unique(np.geomspace(1, len(values), 2000).round().astype(int))
-    with style():
-        if ax is None:
-            ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
-        _prepare(ax)
-        for relative, label, look in drawn:
-            visible = np.where(relative >= SMALLEST, relative, np.nan)[index - 1]
-            ax.plot(index, visible, marker="o" if len(values) == 1 else None, label=label, **look)
-        if fit is not None:
-            _draw_fit(ax, fit, len(values), values[0], tails[0] if len(drawn) > 1 else None)
-        ax.set(xlabel="mode index k", ylabel="relative to k = 1", title="spectrum")
-        ax.legend(loc="best")
-    return ax
-
-
-def _draw_fit(ax: Axes, fit: PowerLawFit, n: int, first: float, total: float | None) -> None:
-    """The fitted laws over their windows, the tail sums' without what lies beyond mode n."""
-    laws = [(fit.window, fit.Lambda.value / first, 0.0, fit.nu, "ν", "black")]
-    if fit.kappa is not None and fit.tail_window is not None and total:
-        beyond = n**-fit.kappa.value
-        laws.append((fit.tail_window, fit.A.value / total, beyond, fit.kappa, "κ", PALETTE[3]))
-    for window, amplitude, beyond, exponent, symbol, color in laws:
-        k = np.geomspace(*window, 50)
-        label = f"{symbol} = {exponent.value:.2f} ({exponent.low:.2f} … {exponent.high:.2f})"
-        look = {"color": color, "linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt"}
-        ax.plot(k, amplitude * (k**-exponent.value - beyond), label=label, **look)
 
 
 def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
@@ -283,18 +237,8 @@ def _limits(curves: Sequence[_Curve]) -> tuple[tuple[float, float], tuple[float,
     return (min(int(curve.steps[0]) for curve in curves), max(last, 2)), (low / margin, high * margin)
 
 
-def _prepare(ax: Axes) -> None:
-    ax.set(xscale="log", yscale="log")
-    # ticks are made when drawn, outside the style, and `ax` may be the caller's: set what the style says
-    ax.tick_params(which="major", length=3, width=0.6, labelsize=7)
-    ax.tick_params(which="minor", length=1.5, width=0.4, labelsize=6)
-    ax.grid(visible=True, which="major", color="0.9", linewidth=0.5)
-    for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-        text.set_size(8)
-
-
 def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
-    _prepare(ax)
+    prepare(ax)
     ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
     for curve in curves:
         look = regime_style(curve.name)

@@ -72,6 +72,9 @@ class QuadraticProblem:
         Raises
         ------
         InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1).
+
+        >>> QuadraticProblem.power_law(n=4, nu=2.0, kappa=1.0).eigenvalues
+        array([1.    , 0.25  , 0.1111, 0.0625])
         """
         n = integer("n", n, minimum=1)
         for name, value in (("nu", nu), ("kappa", kappa)):

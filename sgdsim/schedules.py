@@ -29,7 +29,11 @@ class Schedule(Protocol):
 
 @dataclass(frozen=True)
 class Power(Spec):
-    """`start · (1 + t/offset)^(−exponent)`."""
+    """`start · (1 + t/offset)^(−exponent)`.
+
+    >>> Power(start=1.0, exponent=0.5)(np.array([0, 3, 8]))
+    array([1.    , 0.5   , 0.3333])
+    """
 
     name: ClassVar[str] = "power"
     start: float

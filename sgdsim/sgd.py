@@ -33,6 +33,9 @@ def noise_factor(
     """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), else `1/b`.
 
     `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G.
+
+    >>> float(noise_factor(5, 2)), float(noise_factor(5, 5)), float(noise_factor(5, 2, "with-replacement"))
+    (0.375, 0.0, 0.5)
     """
     b = np.asarray(batch_size, dtype=np.float64)
     if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS):

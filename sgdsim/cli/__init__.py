@@ -15,7 +15,7 @@ import warnings
 from typing import NoReturn
 
 from sgdsim.checks import InputError
-from sgdsim.cli import budget, commands, hessian, landscape, recommend, spectrum, stability, theory
+from sgdsim.cli import budget, commands, hessian, landscape, recommend, reproduce, spectrum, stability, theory, validate
 from sgdsim.cli.arguments import Parser, build_parser
 
 _COMMANDS = {
@@ -32,6 +32,8 @@ _COMMANDS = {
     "recommend": recommend.recommend,
     "landscape": landscape.landscape,
     "budget": budget.budget,
+    "reproduce": reproduce.reproduce,
+    "validate": validate.validate,
 }
 
 

@@ -11,6 +11,8 @@ from sgdsim.checks import InputError
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
 POWER_LAW = "power_law"
+# What `compare` takes where a list is not given; with --cells only the first of each.
+LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
 DEFAULTS = {"n": 500, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
 
 
@@ -98,22 +100,17 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
 
 def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     group = parser.add_argument_group("algorithm")
-    count: dict[str, Any] = {"nargs": "+"} if many else {}
-
-    def default(*values):
-        return list(values) if many else values[0]
-
-    group.add_argument(
-        "--lr",
-        type=_schedule("lr"),
-        default=default(1.0),
-        **count,
-        help="learning rate in units of 1/lambda_max, or a schedule such as power:start=1,exponent=0.5",
-    )
-    group.add_argument(
-        "--momentum", type=_schedule("momentum"), default=default(0.0, 0.5), **count, help="heavy ball, or a schedule"
-    )
-    group.add_argument("--batch-size", type=_schedule("batch_size"), default=default(10), **count, help="or a schedule")
+    words = {
+        "lr": "learning rate in units of 1/lambda_max, or a schedule such as power:start=1,exponent=0.5",
+        "momentum": "heavy ball, or a schedule",
+        "batch_size": "or a schedule",
+    }
+    for name, text in words.items():
+        values = LISTS[name] if many else LISTS[name][:1]
+        group.add_argument(
+            f"--{name.replace('_', '-')}", type=_schedule(name), nargs="+" if many else None,
+            default=None if many else values[0], help=f"{text} (default: {' '.join(f'{v:g}' for v in values)})",
+        )  # fmt: skip
     group.add_argument(
         "--sampling",
         default="without-replacement",
@@ -225,7 +222,8 @@ def build_parser() -> argparse.ArgumentParser:
     compare.add_argument(
         "--cells",
         metavar="FILE",
-        help="a table (.csv) with a line per cell and a column for each of lr, momentum, batch_size, instead of lists",
+        help="a table (.csv) with a line per cell and columns from lr, momentum, batch_size, sampling; an option "
+        "gives one value for all cells where there is no such column",
     )
     add_execution(compare, always_resumes=False)
     compare.add_argument(
@@ -259,17 +257,20 @@ def build_parser() -> argparse.ArgumentParser:
     how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one")
     _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
 
-    from sgdsim.cli import budget, hessian, landscape, recommend, stability, theory  # they build on this module
+    # They build on this module.
+    from sgdsim.cli import budget, hessian, landscape, recommend, reproduce, stability, theory, validate
 
     stability.add_parser(commands)
     recommend.add_parser(commands)
     landscape.add_parser(commands)
     budget.add_parser(commands)
     hessian.add_parser(commands)
+    validate.add_parser(commands)
     theory.add_parser(commands)
+    reproduce.add_parser(commands)
 
     plot = commands.add_parser("plot", help="draw a saved result")
-    plot.add_argument("what", choices=["loss", "spectrum"])
+    plot.add_argument("what", choices=["loss", "spectrum", "landscape"])
     plot.add_argument("file", metavar="FILE", help="a result written with --out")
     plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
     plot.add_argument("--observable", default="loss", help="loss or test_loss")

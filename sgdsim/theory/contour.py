@@ -20,6 +20,7 @@ from sgdsim.sgd import SGD, noise_factor
 from sgdsim.theory import _contour
 
 METHODS = ("auto", "recurrence", "contour")
+#: How a value may have been found.
 USED = ("recurrence", "contour", "closed form")
 _NODES, _FEWER = 16, 12  # the second contour only tells how far the first can be trusted
 _GOOD = 1e-9  # relative error that is not worth the recurrence

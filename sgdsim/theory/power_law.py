@@ -64,6 +64,9 @@ def phase(nu: float | np.ndarray, zeta: float | np.ndarray) -> str | np.ndarray:
 
     ν ≤ 1/2 diverges at once, 1/2 < ν ≤ 1 eventually (Σλ_k = ∞ whatever the learning rate); beyond that the initial
     error decides the late loss if `ζ < 2 − 1/ν`, else the sampling noise does.
+
+    >>> phase(1.5, 0.5), phase(1.5, 2.0), phase(0.9, 0.5)
+    ('signal-dominated', 'noise-dominated', 'eventual divergence')
     """
     nu, zeta = np.asarray(nu, dtype=np.float64), np.asarray(zeta, dtype=np.float64)
     if not ((nu > 0).all() and (zeta > 0).all()):

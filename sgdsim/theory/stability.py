@@ -75,6 +75,10 @@ def max_lr(
 
     For methods other than heavy ball it is where the criterion first fails, going up from small rates. Averages and
     noisy labels change no threshold; with one pass over Gaussian samples the exact level is τ = −1.
+
+    >>> problem = ss.QuadraticProblem.power_law(n=10_000, nu=1.5, kappa=1.0)
+    >>> f"{max_lr(problem, ss.SGD(lr=1.0, momentum=0.9, batch_size=1)):.4f}"
+    '0.0903'
     """
     choice("level", level, LEVELS)
     _, momentum, noise = _constants(problem, sgd)

@@ -1,0 +1,230 @@
+"""`sgdsim validate`: theory against the training of real networks, as three tables and a picture."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sgdsim.checks import InputError, integer, number
+from sgdsim.cli.arguments import DATASETS, _add_output, _whole
+from sgdsim.cli.commands import _check_distinct
+
+KIND = "sgdsim validate"  # in the files written, so that another JSON document is not taken for one
+PARTS = ("thresholds", "training")
+EXACT_UP_TO = 4000  # training points: the exact threshold multiplies N × N matrices
+AT = (100, 1000, 10_000)
+SHORTEST = 40  # steps: a run's beginning and end are compared
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of `sgdsim validate` to the command line's subparsers."""
+    parser = commands.add_parser("validate", help="theory against real networks: thresholds, exponents, loss ratios")
+    group = parser.add_argument_group("problem")
+    group.add_argument("--dataset", nargs="+", default=["digits"], choices=DATASETS, help="data, one or several")
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+    group.add_argument("--n", type=_whole, default=300, help="training points N")
+    group.add_argument("--widths", type=_whole, nargs="+", default=[100, 300], metavar="WIDTH", help="hidden units")
+    group.add_argument("--depth", type=_whole, default=1, help="hidden layers")
+    activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
+    group.add_argument("--activation", choices=activations, default="relu", help="of the hidden units")
+    group = parser.add_argument_group("algorithm")
+    group.add_argument("--batch-size", type=_whole, nargs="+", default=[10, 100], metavar="B", help="one or several")
+    group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
+    group.add_argument(
+        "--lr",
+        type=float,
+        help="of the long runs, in units of 1/lambda_max (default: half of the lowest threshold of theory, for each "
+        "network and batch size)",
+    )
+    group.add_argument("--n-steps", type=_whole, default=1000, help="of the long runs: ratios and exponents")
+    group.add_argument("--threshold-steps", type=_whole, default=200, help="of each run in the search for a threshold")
+    group.add_argument("--replicates", type=_whole, default=4, help="batch sequences")
+    group.add_argument("--only", choices=PARTS, help="only the thresholds, or only the long runs")
+    group.add_argument("--seed", type=_whole, default=0, help="decides data split, networks and batches")
+    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the networks")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+    group.add_argument(
+        "--read", nargs="+", metavar="FILE", help="run nothing: tables and picture of what --out wrote before, joined"
+    )
+    _add_output(parser, "write everything (JSON), anew after each part that is done", "draw it (.png, .pdf or .svg)")
+    parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
+
+
+def validate(args: argparse.Namespace) -> int:
+    """Run what was asked for, cell by cell, or read it; print, save and draw."""
+    from sgdsim.cli import _validation_text
+
+    began = time.perf_counter()
+    _check(args)
+    facts: dict[str, Any] = {"kind": KIND, "cells": [], "interrupted": False}
+    failure = None  # told after the numbers: they may be the work of hours
+    if args.read is not None:
+        facts["cells"] = join([load(path) for path in args.read])
+        failure = _save(facts, args)
+    else:
+        try:
+            for cells in run(args):
+                facts["cells"] = cells
+                failure = _save(facts, args)
+                facts["interrupted"] = _cut_short(cells[-1])
+                if facts["interrupted"]:
+                    break
+        except KeyboardInterrupt:
+            facts["interrupted"] = True
+    facts["seconds"] = round(time.perf_counter() - began, 3)
+    failure = _save(facts, args)
+    if failure is not None:
+        args.out = None
+    if args.plot is not None:
+        from sgdsim import plot
+
+        try:
+            plot.save(plot.validation(facts["cells"]), args.plot)
+        except InputError as error:
+            args.plot, failure = None, failure or error
+    facts |= {"out": args.out, "plot": args.plot}
+    print(json.dumps(facts, allow_nan=False) if args.json else _validation_text.text(facts, markdown=args.markdown))
+    if failure is not None:
+        raise failure
+    return 130 if facts["interrupted"] else 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    """InputError for bad values, before anything is computed."""
+    from sgdsim import results
+    from sgdsim.sgd import SGD
+
+    if args.json and args.markdown:
+        raise InputError("--markdown: expected only without --json, which prints one document")
+    inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
+    _check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
+    if args.plot is not None:
+        from sgdsim import plot
+
+        plot.check_path(args.plot)
+    for path in (args.out, args.plot):
+        if path is not None:
+            results.check_writable(path)
+    for name in ("dataset", "widths", "batch_size"):
+        values = getattr(args, name)
+        if len(set(values)) < len(values):
+            raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
+    integer("n", args.n, minimum=1, maximum=EXACT_UP_TO)
+    integer("seed", args.seed)
+    integer("depth", args.depth)
+    integer("replicates", args.replicates, minimum=1)
+    integer("threshold_steps", args.threshold_steps, minimum=SHORTEST)
+    integer("n_steps", args.n_steps, minimum=SHORTEST)
+    if args.lr is not None:
+        number("lr", args.lr)
+    for width in args.widths:
+        integer("widths", width, minimum=1)
+    for size in args.batch_size:
+        SGD(1.0 if args.lr is None else args.lr, args.momentum, size).check(args.n, 1)
+
+
+def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+    """All cells, one for each data set, width and batch size; yields the list so far after each part that is done.
+
+    A long run that Ctrl-C ended is the last one, with what it had.
+    """
+    from sgdsim import datasets, networks
+    from sgdsim import measured_stability as measured
+    from sgdsim import validation as v
+    from sgdsim.problem import NetworkProblem
+    from sgdsim.regimes import RealNetwork, SampledLinearized
+    from sgdsim.sgd import SGD
+
+    loaded = {name: datasets.load(name, args.n, args.seed, n_test=0, data_dir=args.data_dir) for name in args.dataset}
+    cells: list[dict[str, Any]] = []
+    for name, data in loaded.items():
+        for width in args.widths:
+            network = networks.MLP(width, args.depth, args.activation, seed=args.seed)
+            problem = NetworkProblem(network, data, device=args.device)
+            for size in args.batch_size:
+                cell: dict[str, Any] = {"dataset": name, "n": args.n, "network": network.describe(), "batch_size": size}
+                cell |= {"momentum": args.momentum, "seed": args.seed, "dtype": args.dtype}
+                cells.append(cell | dict.fromkeys((*PARTS, "ratios", "slopes", "law")))
+                if args.only != "training":
+                    found = measured.thresholds(
+                        problem, size, momentum=args.momentum, n_steps=args.threshold_steps, seed=args.seed,
+                        replicates=args.replicates, progress=True,
+                        regimes=[SampledLinearized(), RealNetwork(args.dtype)],
+                    )  # fmt: skip
+                    cells[-1]["thresholds"] = v.plain(found)
+                    yield cells
+                if args.only != "thresholds":
+                    lr = v.safe_lr(problem.quadratic, size, args.momentum) if args.lr is None else args.lr
+                    trained = v.train(
+                        problem, SGD(lr, args.momentum, size), args.n_steps, at=AT, replicates=args.replicates,
+                        dtype=args.dtype, seed=args.seed, progress=True,
+                    )  # fmt: skip
+                    cells[-1] |= read_off(trained, problem)
+                    yield cells
+
+
+def read_off(trained: Any, problem: Any) -> dict[str, Any]:
+    """Ratios, slopes and the law of one long run, beside the run itself, as JSON-able values."""
+    from sgdsim import validation as v
+
+    try:
+        law = v.law(problem)
+    except InputError:  # too few modes for a fit
+        law = None
+    at = [step for step in AT if step <= trained.n_steps] or [trained.n_steps]
+    slopes = [v.slopes(trained, window) for window in v.decades(trained.n_steps)]
+    return {
+        "training": v.plain(trained),
+        "ratios": v.plain(v.ratios(trained, at)),
+        "slopes": v.plain(slopes),
+        "law": v.plain(law),
+    }
+
+
+def _cut_short(cell: dict[str, Any]) -> bool:
+    return cell["training"] is not None and cell["training"]["interrupted"]
+
+
+def _save(facts: dict[str, Any], args: argparse.Namespace) -> InputError | None:
+    """Write the file, if one is asked for; the error where that fails, so that work goes on."""
+    from sgdsim import results
+
+    if args.out is None:
+        return None
+    try:
+        with results.replacing(Path(args.out)) as temporary:
+            temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
+    except InputError as error:
+        return error
+    return None
+
+
+def load(path: str) -> list[dict[str, Any]]:
+    """The cells of a file that `--out` wrote; InputError for any other file."""
+    try:
+        facts = json.loads(Path(path).read_text())
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: expected a file that sgdsim validate --out wrote, got: {error}") from error
+    if not isinstance(facts, dict) or facts.get("kind") != KIND:
+        raise InputError(f"{path}: expected a file that sgdsim validate --out wrote, got another JSON document")
+    return facts["cells"]
+
+
+def join(files: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """One list of cells, in order of first appearance; a later file fills what is missing and replaces what is not."""
+    joined: dict[str, dict[str, Any]] = {}
+    for cell in (cell for cells in files for cell in cells):
+        key = json.dumps([cell[name] for name in ("dataset", "n", "network", "batch_size", "momentum", "seed")])
+        found = {name: value for name, value in cell.items() if value is not None}
+        joined[key] = {**dict.fromkeys(cell), **joined.get(key, {}), **found}
+    order = list(dict.fromkeys(cell["dataset"] for cell in joined.values()))
+    return sorted(
+        joined.values(),
+        key=lambda cell: (order.index(cell["dataset"]), cell["network"].get("width", 0), cell["batch_size"]),
+    )

@@ -1,0 +1,238 @@
+"""The site and the explorer's sliders in a real Chromium, headless, without a network beyond this machine."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import http.server
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+FLAGS = [
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+]  # fmt: skip
+SHOTS = os.environ.get("SGDSIM_SCREENSHOTS")  # a folder: pictures of every page looked at
+EXPLORER = ROOT / "notebooks" / "09_explore.ipynb"
+PAGES = ["index", "tutorial", "explanation/stability", "explanation/generating-functions", "cli", "reference/theory"]
+
+pytest.importorskip("playwright", reason="needs playwright: pip install 'sgdsim[browser]'")
+pytest.importorskip("sphinx", reason="needs the site: pip install 'sgdsim[docs]'")
+if CHROMIUM is None:
+    pytest.skip("needs Chromium of the system, such as apt-get install chromium", allow_module_level=True)
+
+
+@pytest.fixture(scope="module")
+def browser():
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """Address of the built site, served from this machine."""
+    out = tmp_path_factory.mktemp("site")
+    build = [sys.executable, "-m", "sphinx", "-q", "-b", "html", "-d", out / "doctrees", ROOT / "docs", out / "html"]
+    subprocess.run(build, check=True, capture_output=True)
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def log_message(self, *_: object) -> None:
+            pass
+
+    handler = functools.partial(Quiet, directory=str(out / "html"))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}/"
+        server.shutdown()
+
+
+@contextlib.contextmanager
+def opened(browser, address, width=1280, height=900):
+    """A page with nothing kept from before, and the complaints heard while it is open."""
+    context = browser.new_context(viewport={"width": width, "height": height})
+    page, heard = context.new_page(), []
+    page.on("console", lambda m: heard.append(m.text) if m.type == "error" else None)
+    page.on("pageerror", lambda e: heard.append(str(e)))
+    page.on("requestfailed", lambda r: heard.append(f"failed: {r.url}"))
+    page.on("request", lambda r: None if is_local(r.url) else heard.append(f"not local: {r.url}"))
+    page.goto(address)
+    yield page, heard
+    context.close()
+
+
+def is_local(url: str) -> bool:
+    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))
+
+
+def shot(page, name: str) -> None:
+    if SHOTS:
+        page.screenshot(path=Path(SHOTS) / f"{name.replace('/', '_')}.png", full_page=True)
+
+
+def notebooks() -> list[str]:
+    return [f"notebooks/{path.stem}" for path in sorted((ROOT / "notebooks").glob("*.ipynb"))]
+
+
+@pytest.mark.parametrize("name", [*PAGES, *notebooks()])
+def test_page(browser, site, name):
+    source = next(path for ext in (".md", ".rst", ".ipynb") if (path := ROOT / "docs" / f"{name}{ext}").exists())
+    with opened(browser, f"{site}{name}.html") as (page, heard):
+        page.wait_for_load_state("networkidle")
+        formulas = page.locator(".math").count()
+        page.wait_for_function(
+            "n => document.querySelectorAll('mjx-container').length >= n && !document.querySelector('mjx-merror')",
+            arg=formulas,
+        )
+        if "$$" in source.read_text(encoding="utf-8"):
+            assert formulas > 0
+        shown = page.evaluate(
+            "[...document.querySelectorAll('mjx-container')].every(e => e.getBoundingClientRect().height > 4)"
+        )
+        assert shown
+        for number in range(page.locator("article img").count()):
+            page.locator("article img").nth(number).scroll_into_view_if_needed()
+        page.wait_for_function("[...document.images].every(i => i.complete)")
+        assert page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        page.evaluate("window.scrollTo(0, 0)")
+        shot(page, name)
+        for width in (375, 820, 1020, 1280):
+            page.set_viewport_size({"width": width, "height": 740})
+            assert overflow(page) == 0, width
+            if width == 375:
+                shot(page, f"{name}_phone")
+        assert heard == []
+
+
+def overflow(page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+
+
+def test_search_finds_a_name(browser, site):
+    with opened(browser, f"{site}search.html?q=max_lr") as (page, heard):
+        page.wait_for_selector("#search-results li a")
+        assert any("stability" in (a.get_attribute("href") or "") for a in page.locator("#search-results a").all())
+        assert heard == []
+
+
+def test_a_dead_link_and_a_missing_picture_would_be_seen(browser, site):
+    """The control: what `heard` and the check of pictures are for."""
+    with opened(browser, f"{site}no-such-page.html") as (page, heard):
+        page.wait_for_load_state("networkidle")
+        assert any("404" in text for text in heard)
+    with opened(browser, site) as (page, heard):
+        page.evaluate("document.querySelector('article').append(Object.assign(new Image(), {src: 'none.png'}))")
+        page.wait_for_function("[...document.images].every(i => i.complete)")
+        assert not page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
+        page.wait_for_timeout(100)
+        assert any("404" in text for text in heard)
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory):
+    """Address of a JupyterLab on this machine whose folder holds a copy of the explorer."""
+    pytest.importorskip("jupyterlab", reason="needs JupyterLab: pip install 'sgdsim[notebooks]'")
+    pytest.importorskip("ipywidgets", reason="needs ipywidgets: pip install 'sgdsim[notebooks]'")
+    if not EXPLORER.exists():
+        pytest.skip("the explorer notebook is not in this copy")
+    folder = tmp_path_factory.mktemp("lab")
+    shutil.copy(EXPLORER, folder)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    home = tmp_path_factory.mktemp("home")  # no one's settings
+    env = {**os.environ, "JUPYTER_CONFIG_DIR": f"{home}/config", "JUPYTER_DATA_DIR": f"{home}/data"}
+    env |= {"JUPYTER_RUNTIME_DIR": f"{home}/runtime", "IPYTHONDIR": f"{home}/ipython"}
+    command = [
+        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
+        "--IdentityProvider.token=", "--ServerApp.password=", f"--ServerApp.root_dir={folder}",
+        "--LabApp.expose_app_in_browser=True", "--LabApp.news_url=None", "--LabApp.extension_manager=readonly",
+        "--ServerApp.port_retries=0",
+    ]  # fmt: skip
+    log = folder.parent / "jupyter.log"
+    with log.open("w") as out, subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=out) as server:
+        address = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            if server.poll() is not None:
+                pytest.fail(log.read_text())
+            with contextlib.suppress(OSError):
+                urllib.request.urlopen(f"{address}/api/status").close()
+                break
+            time.sleep(0.25)
+        try:
+            yield address
+        finally:
+            server.terminate()
+            try:
+                server.wait(20)
+            except subprocess.TimeoutExpired:
+                server.kill()
+
+
+def test_sliders_of_the_explorer(browser, jupyter):
+    """All cells run in JupyterLab; a slider moved by keyboard changes the picture, and back again restores it."""
+    with opened(browser, f"{jupyter}/lab/tree/{EXPLORER.name}", 1400, 1000) as (page, _):
+        page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook-cell')", timeout=90_000)
+        kernel = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
+        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=90_000)
+        page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
+        handle = page.locator(".widget-slider [role=slider]").first
+        handle.wait_for(timeout=120_000)
+        picture = page.locator(".jp-OutputArea img.widget-image").first
+        picture.wait_for(timeout=60_000)
+        # The outputs of all cells are there, and none is an error.
+        page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output img').length >= 5", timeout=120_000)
+        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=60_000)
+        assert page.locator("[data-mime-type$=stderr], [data-mime-type$=error]").count() == 0
+        before = seen(picture)
+        assert before["width"] > 300
+        readout = page.locator(".widget-readout").first
+        value = readout.inner_text()
+        handle.focus()
+        for _ in range(3):
+            page.keyboard.press("ArrowRight")
+        assert until(lambda: seen(picture) not in (before, None))
+        assert readout.inner_text() != value
+        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=60_000)
+        shot(page, "explorer")
+        for _ in range(3):
+            page.keyboard.press("ArrowLeft")
+        assert until(lambda: seen(picture) == before)
+        assert readout.inner_text() == value
+
+
+_BYTES = """async img => {
+    if (!img.complete || !img.src) return null;
+    const body = await (await fetch(img.src)).arrayBuffer();
+    const hash = await crypto.subtle.digest('SHA-256', body);
+    return {bytes: [...new Uint8Array(hash)].join(), width: img.naturalWidth};
+}"""
+
+
+def seen(picture):
+    """Fingerprint and width of the picture as it is loaded now, or None while it is not."""
+    return picture.evaluate(_BYTES)
+
+
+def until(holds, seconds=60.0) -> bool:
+    """Whether `holds()` becomes true in time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if holds():
+            return True
+        time.sleep(0.1)
+    return False

@@ -1,0 +1,116 @@
+"""Tables of runs for notebooks, and whether the law of a fitted spectrum holds."""
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim import asymptotes, budgets, tables, verification
+from sgdsim.theory import contour, optimal, stability
+
+SGD = ss.SGD(0.5, 0.0, 10)
+
+
+def decaying(exponent, n=500, nu=1.5):
+    """Eigenvalues k^−ν and c_k ∝ k^−exponent."""
+    k = np.arange(1, n + 1.0)
+    return ss.QuadraticProblem(ss.Spectrum(k**-nu), np.sqrt(k**-exponent))
+
+
+def test_a_power_law_gives_its_own_asymptote():
+    problem = decaying(2.0, n=3000)
+    found = asymptotes.asymptote(problem, SGD)
+    assert found.holds
+    assert found.reason == ""
+    assert found.prediction.exponent == pytest.approx(1 / 1.5, abs=0.02)
+    first, last = found.prediction.window
+    inside = (found.steps >= first) & (found.steps <= last)
+    np.testing.assert_allclose(found.prediction.law[inside], found.loss[inside], rtol=0.1)
+
+
+def test_why_there_is_no_law():
+    flat = asymptotes.asymptote(decaying(0.5), SGD)
+    assert flat.prediction is None
+    assert "not above 0" in flat.reason
+    assert not flat.holds
+    noise = float(SGD.values(500, 0, 1).noise[0])
+    expected = contour.loss_at(decaying(0.5), flat.steps, lr=0.5, momentum=0.0, noise=noise).loss
+    np.testing.assert_array_equal(flat.loss, expected)
+    assert flat.cutoff > 1
+    shallow = asymptotes.asymptote(decaying(2.0, nu=0.9), SGD)
+    assert shallow.prediction is None
+    assert "≤ 1" in shallow.reason
+    unstable = asymptotes.asymptote(decaying(2.0), ss.SGD(1.9, 0.0, 1))
+    assert unstable.reason == "unstable"
+    assert unstable.cutoff is None
+
+
+def test_tables_and_picture_of_asymptotes():
+    found = {name: asymptotes.asymptote(decaying(p), SGD) for name, p in (("steep", 2.0), ("flat", 0.5))}
+    frame = tables.power_laws(found)
+    assert list(frame["N"]) == [500, 500]
+    assert frame.loc["steep", "ν"].startswith("1.50 (")
+    assert frame.loc["flat", "exponent of t"] == "–"
+    assert frame.loc["flat", "law holds"] == found["flat"].reason
+    figure = ss.plot.spectra(found)
+    assert len(figure.axes) == 4
+    assert figure.axes[3].get_title() == "no law"
+    with pytest.raises(ss.InputError, match="at least one"):
+        ss.plot.spectra({})
+
+
+def test_budget_tables_are_the_comparison():
+    problem = ss.QuadraticProblem.power_law(1000, 1.5, 1.0)
+    result = budgets.run(problem, ss.SpectralDiagonal(), batch_sizes=[1, 4], momentum=0.0, lr=0.05, n_steps=1000)
+    compared = budgets.compare(budgets.curves(result, problem), 5)
+    frame = tables.budget_losses(result, problem)
+    np.testing.assert_array_equal(frame[["b = 1", "b = 4"]].values, compared.loss)
+    np.testing.assert_array_equal(frame["largest / least"], compared.ratio)
+    rates = tables.budget_rates(result, problem)
+    lr = budgets.matched_lr(problem, [1, 4], lr=0.05, momentum=0.0)
+    np.testing.assert_allclose(rates["α"], lr)
+    np.testing.assert_allclose(rates["α / 2(1+β)"], np.array(lr) / 2)
+    bound = [stability.max_lr(problem, ss.SGD(1.0, 0.0, b)) for b in (1, 4)]
+    np.testing.assert_allclose(rates["α / largest stable"], np.array(lr) / bound, rtol=1e-6)
+    assert list(rates["steps"]) == [1000, 250]
+
+
+def test_final_losses_are_means_at_the_end(tiny):
+    grid = ss.Grid.zip(lr=[0.3, 0.4], momentum=[0.0, 0.5], batch_size=[2, 3])
+    result = ss.sweep(tiny, grid, [ss.SampledLinearized(), ss.BatchAveraged()], n_steps=20, replicates=4)
+    frame = tables.final_losses(result)
+    assert list(frame.index) == [(0.3, 0.0, 2), (0.4, 0.5, 3)]
+    runs = result["loss"].isel(cell=1, step=-1).sel(regime="sampled").values
+    assert frame["sampled"].iloc[1] == pytest.approx(runs.mean(), rel=1e-14)
+    assert frame["± sampled"].iloc[1] == pytest.approx(runs.std(ddof=1) / 2, rel=1e-14)
+    assert "± averaged" not in frame
+    product = ss.sweep(
+        tiny, ss.Grid.product(lr=[0.3], momentum=[0.0], batch_size=[2]), ss.SpectralDiagonal(), n_steps=5
+    )
+    assert list(tables.final_losses(product).index) == [(0.3, 0.0, 2)]
+
+
+def test_recommendation_tells_the_three_limits(tiny):
+    best = optimal.best(tiny, batch_size=2, horizon=50)
+    frame = tables.recommendation(tiny, best, batch_size=2)
+    assert frame.loc["best", "α"] == best.lr
+    assert frame.loc["best", "torch lr"] == tiny.torch_lr(best.lr)
+    sgd = ss.SGD(1.0, best.momentum, 2)
+    assert frame.loc["best", "full-batch limit"] == stability.max_lr(tiny, sgd, "full-batch")
+    assert frame.loc["best", "exact limit"] == pytest.approx(stability.max_lr(tiny, sgd, "exact"), rel=1e-3)
+    assert "exact limit" not in tables.recommendation(tiny, best, batch_size=2, exact=False)
+
+
+def test_verification_as_a_table(tiny):
+    found = verification.verify(
+        tiny, 0.3, 0.2, batch_size=2, horizon=20, regimes=[ss.SampledLinearized()], replicates=3
+    )
+    frame = tables.verified(found)
+    assert list(frame.index) == [point.name for point in found.points]
+    np.testing.assert_array_equal(frame["sampled"], found.regimes[0].mean)
+    assert list(frame["sampled is"]) == ["–", *found.regimes[0].verdicts]
+
+
+def test_spectrum_of_a_network_is_that_of_its_linearisation(digits_network):
+    ours, theirs = (ss.plot.spectrum(one).lines for one in (digits_network, digits_network.quadratic))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
