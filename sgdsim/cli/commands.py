@@ -89,7 +89,8 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: arg
             regime = regimes.parse(name)
             if name == "network":
                 regime = regimes.RealNetwork(args.dtype)
-            elif name == "sampled" and args.device not in ("auto", "cpu"):  # auto: compiled loops, as no GPU was measured yet
+            # auto: compiled loops, as no GPU was measured yet
+            elif name == "sampled" and args.device not in ("auto", "cpu"):
                 regime = regimes.SampledLinearized(args.device)
             out.append(regime)
     return out

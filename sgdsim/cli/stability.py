@@ -36,7 +36,10 @@ def add_parser(commands: Any) -> None:
 def add_common(group: Any) -> None:
     """Options that every command of this kind has: how batches are drawn, seed, device."""
     group.add_argument(
-        "--sampling", default=SAMPLINGS[0], choices=SAMPLINGS, help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form"
+        "--sampling",
+        default=SAMPLINGS[0],
+        choices=SAMPLINGS,
+        help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
     )
     group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
     group.add_argument(
