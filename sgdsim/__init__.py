@@ -21,8 +21,8 @@ _HOMES = {
     "load": "results", "save": "results",
 }  # fmt: skip
 _MODULES = (
-    "curvature", "datasets", "fits", "hessians", "lanczos", "networks", "ntk", "plot", "problem", "regimes", "results",
-    "sampling", "schedules", "theory",
+    "curvature", "datasets", "fits", "hessians", "lanczos", "methods", "networks", "ntk", "plot", "problem", "regimes",
+    "results", "sampling", "schedules", "theory",
 )  # fmt: skip
 
 __all__ = sorted([*_HOMES, *_MODULES])

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from sgdsim.checks import InputError
-from sgdsim.schedules import Schedule
 from sgdsim.sgd import SGD
 
-_DEFAULTS = {"lr": None, "momentum": 0.0, "batch_size": 1, "sampling": "without-replacement"}
+_DEFAULTS = {field.name: field.default for field in dataclasses.fields(SGD)}  # of lr there is none
 _SCHEDULED = ("lr", "momentum", "batch_size")
+_OWNERS = (*_SCHEDULED, "method", "average")  # what may have parameters of its own
 
 
 class Cell(NamedTuple):
@@ -33,9 +33,10 @@ class Cell(NamedTuple):
 class Grid:
     """Hyperparameter cells; made by `Grid.product` (all combinations), `Grid.zip` (paired) or `Grid.from_table`.
 
-    Axes, each one value or several: `lr`, `momentum`, `batch_size` and `sampling` of the algorithm; parameters of a
-    schedule as `"lr.exponent"` (with one schedule for `lr` itself); `tau` of the diagonal regime; any other name is
-    handed to the problem, which is then a function, such as `nu`, `kappa` and `n` to `QuadraticProblem.power_law`.
+    Axes, each one value or several: the fields of `SGD`, such as `lr`, `batch_size` or `method`; parameters of a
+    schedule as `"lr.exponent"` (with one schedule for `lr` itself), of a method or an average likewise; `tau` of the
+    diagonal regime; any other name is handed to the problem, which is then a function, such as `nu`, `kappa` and `n` to
+    `QuadraticProblem.power_law`.
     """
 
     axes: dict[str, tuple[Any, ...]]
@@ -46,7 +47,7 @@ class Grid:
         """All combinations of the values of the axes."""
         axes = _axes(axes)
         for name, values in axes.items():
-            if len(set(values)) < len(values):
+            if len(set(map(_plain, values))) < len(values):
                 raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
         return cls(axes, zipped=False)
 
@@ -144,7 +145,7 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         raise InputError("grid: expected values for lr, got none")
     out = {}
     for name, values in axes.items():
-        if isinstance(values, (str, Schedule)) or np.ndim(values) == 0:
+        if isinstance(values, str) or hasattr(values, "spec") or np.ndim(values) == 0:
             values = (values,)
         out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
         if not out[name]:
@@ -152,8 +153,8 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     for name in (name for name in out if "." in name):
         owner, _, parameter = name.partition(".")
         base = out.get(owner, ())
-        if owner not in _SCHEDULED or any(not dataclasses.is_dataclass(schedule) for schedule in base) or not base:
-            raise InputError(f"{name}: expected a parameter of a schedule, and a schedule for {owner}")
+        if owner not in _OWNERS or any(not dataclasses.is_dataclass(schedule) for schedule in base) or not base:
+            raise InputError(f"{name}: expected a parameter of a schedule or method, and one such for {owner}")
         known = [field.name for field in dataclasses.fields(base[0])]
         if parameter not in known:
             raise InputError(f"{name}: expected a parameter from {', '.join(known)}, got {parameter}")
@@ -161,10 +162,10 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
 
 
 def _plain(value: Any) -> float | int | str:
-    return value.spec if isinstance(value, Schedule) else value
+    return "none" if value is None else getattr(value, "spec", value)
 
 
 def _labels(values: tuple[Any, ...]) -> np.ndarray:
-    if any(isinstance(v, (str, Schedule)) for v in values):
+    if any(isinstance(_plain(v), str) for v in values):
         return np.array([str(_plain(v)) for v in values], dtype=object)
     return np.array(values)

@@ -21,6 +21,8 @@ from sgdsim.theory import stability
 
 # Beyond this size the exact stability test takes longer (two N × N products per iteration) than a table is worth.
 EXACT_STABILITY_UP_TO = 2000
+# Columns of a table that are left out where no row has anything else.
+_USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
 
 
 def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) -> dict[str, bool | None]:
@@ -144,16 +146,15 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
     if not rows:
         return "(no cells)"
     regimes = list(rows[0]["regimes"])
-    many_samplings = len({row["sampling"] for row in rows}) > 1
+    named = [name for name in _USUAL if any(row[name] != _USUAL[name] for row in rows)]
     with_stability = label == "final_loss"
-    header = ["lr", "momentum", "batch", *(["sampling"] if many_samplings else []), *regimes]
+    header = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named), *regimes]
     if with_stability:
         header.insert(-len(regimes), "stable")
     lines = [header]
     for row in rows:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
-        if many_samplings:
-            cells.append(row["sampling"])
+        cells += [_short("none" if row[name] is None else row[name]) for name in named]
         if with_stability:
             cells.append(_stability(row["stable"]))
         lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])

@@ -16,7 +16,9 @@ from sgdsim.checks import InputError, choice
 WITHOUT_REPLACEMENT = "without-replacement"
 WITH_REPLACEMENT = "with-replacement"
 RESHUFFLE = "reshuffle"
-SAMPLINGS = (WITHOUT_REPLACEMENT, WITH_REPLACEMENT, RESHUFFLE)
+ONE_PASS = "one-pass"
+SAMPLINGS = (WITHOUT_REPLACEMENT, WITH_REPLACEMENT, RESHUFFLE, ONE_PASS)
+_BATCH, _EPOCH, _LABELS, _FEATURES = range(4)  # streams of the generator
 
 _MASK = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -85,13 +87,13 @@ def _draw_independent(keys, n_samples, sizes, start, with_replacement, out):
         for t in range(sizes.size):
             b = sizes[t]
             if with_replacement:
-                _seek(counter, start + t, 0)
+                _seek(counter, start + t, _BATCH)
                 used = 4
                 for i in range(b):
                     index, used = _below(n_samples, counter, keys[r, 0], keys[r, 1], words, used)
                     out[r, t, i] = index
             else:
-                _shuffle_front(order, b, start + t, 0, keys[r, 0], keys[r, 1], counter, words, swaps)
+                _shuffle_front(order, b, start + t, _BATCH, keys[r, 0], keys[r, 1], counter, words, swaps)
                 for i in range(b):
                     out[r, t, i] = order[i]
                 for i in range(b - 1, -1, -1):  # undo, so that the draw stays O(b) and depends on t alone
@@ -112,7 +114,7 @@ def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
                 current = epochs[t]
                 for i in range(n_samples):
                     order[i] = i
-                _shuffle_front(order, n_samples, current, 1, keys[r, 0], keys[r, 1], counter, words, swaps)
+                _shuffle_front(order, n_samples, current, _EPOCH, keys[r, 0], keys[r, 1], counter, words, swaps)
             for i in range(sizes[t]):
                 out[r, t, i] = order[offsets[t] + i]
 
@@ -127,6 +129,41 @@ def _epoch_layout(sizes, n_samples, epochs, offsets):
         epochs[t] = epoch
         offsets[t] = offset
         offset += sizes[t]
+
+
+@numba.njit(cache=True, nogil=True)
+def normals(counter, words, key0, key1, out):
+    """Fill `out` with standard normals from the generator's present place (Box–Muller on 32-bit uniforms in (0, 1])."""
+    scale = 1.0 / 4294967296.0
+    for i in range(0, out.size, 2):
+        if i % 4 == 0:
+            philox(counter, key0, key1, words)
+            counter[0] += np.uint64(1)
+        radius = np.sqrt(-2.0 * np.log((np.float64(words[i % 4]) + 1.0) * scale))
+        angle = 2.0 * np.pi * (np.float64(words[i % 4 + 1]) * scale)
+        out[i] = radius * np.cos(angle)
+        if i + 1 < out.size:
+            out[i + 1] = radius * np.sin(angle)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def _draw_labels(keys, start, out):
+    for r in numba.prange(keys.shape[0]):
+        counter = np.empty(4, np.uint64)
+        words = np.empty(4, np.uint64)
+        for t in range(out.shape[1]):
+            _seek(counter, start + t, _LABELS)
+            normals(counter, words, keys[r, 0], keys[r, 1], out[r, t])
+
+
+def label_errors(start: int, stop: int, size: int, keys: np.ndarray) -> np.ndarray:
+    """Standard normal label errors of the points drawn in steps start..stop-1, (R, stop - start, size) float64.
+
+    As with the batches, those of a smaller batch are the beginning of those of a larger one.
+    """
+    out = np.empty((keys.shape[0], stop - start, size))
+    _draw_labels(keys, start, out)
+    return out
 
 
 def replicate_keys(seed: int, replicates: int) -> np.ndarray:

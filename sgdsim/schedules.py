@@ -7,12 +7,14 @@ the text that `parse` reads back, the form in which it stands on the command lin
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
-from sgdsim.checks import InputError, choice, integer, number
+from sgdsim import specs
+from sgdsim.checks import InputError, integer, number
+from sgdsim.specs import Spec
 
 
 @runtime_checkable
@@ -26,17 +28,7 @@ class Schedule(Protocol):
 
 
 @dataclass(frozen=True)
-class _Spec:
-    name: ClassVar[str]
-
-    @property
-    def spec(self) -> str:
-        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        return self.name + ":" + ",".join(f"{name}={str(value).removesuffix('.0')}" for name, value in given)
-
-
-@dataclass(frozen=True)
-class Power(_Spec):
+class Power(Spec):
     """`start · (1 + t/offset)^(−exponent)`.
 
     >>> Power(start=1.0, exponent=0.5)(np.array([0, 3, 8]))
@@ -60,7 +52,7 @@ class Power(_Spec):
 
 
 @dataclass(frozen=True)
-class WarmupCosine(_Spec):
+class WarmupCosine(Spec):
     """Linear from `peak/warmup` at t = 0 to `peak` at warmup − 1, then half a cosine down to `final` at `total`."""
 
     name: ClassVar[str] = "warmup-cosine"
@@ -84,7 +76,74 @@ class WarmupCosine(_Spec):
 
 
 @dataclass(frozen=True)
-class Steps(_Spec):
+class Polynomial(Spec):
+    """`start · (1 − t/total)^power` down to 0 at `total`, and 0 from there on."""
+
+    name: ClassVar[str] = "polynomial"
+    start: float
+    total: int
+    power: float = 1.0
+
+    def __post_init__(self) -> None:
+        number("polynomial: start", self.start, minimum=0.0)
+        number("polynomial: power", self.power, minimum=0.0)
+        integer("polynomial: total", self.total, minimum=1)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        left = np.clip(1 - np.asarray(steps, dtype=np.float64) / self.total, 0.0, 1.0)
+        return self.start * left**self.power
+
+
+@dataclass(frozen=True)
+class WarmupStableDecay(Spec):
+    """Linear up to `peak` in `warmup` steps, constant, then linear towards 0 in the last `decay` steps before
+    `total`."""
+
+    name: ClassVar[str] = "warmup-stable-decay"
+    peak: float
+    total: int
+    decay: int
+    warmup: int = 0
+
+    def __post_init__(self) -> None:
+        number("warmup-stable-decay: peak", self.peak, minimum=0.0)
+        integer("warmup-stable-decay: warmup", self.warmup)
+        integer("warmup-stable-decay: decay", self.decay)
+        integer("warmup-stable-decay: total", self.total, minimum=max(1, int(self.warmup) + int(self.decay)))
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        steps = np.asarray(steps, dtype=np.float64)
+        rising = (steps + 1) / max(self.warmup, 1)
+        falling = (self.total - steps) / (self.decay + 1)
+        return self.peak * np.clip(np.minimum(rising, falling), 0.0, 1.0)
+
+
+@dataclass(frozen=True)
+class Piecewise(Spec):
+    """`values[i]` from step `starts[i]` on, up to the next start; in Python only."""
+
+    name: ClassVar[str] = "piecewise"
+    starts: tuple[int, ...]
+    values: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        starts = tuple(integer("piecewise: starts", start) for start in self.starts)
+        if not starts or starts[0] != 0 or list(starts) != sorted(set(starts)) or len(starts) != len(self.values):
+            raise InputError("piecewise: expected starts 0 < … in ascending order and as many values")
+        object.__setattr__(self, "starts", starts)
+        object.__setattr__(self, "values", tuple(number("piecewise: values", value) for value in self.values))
+
+    @property
+    def spec(self) -> str:
+        pairs = zip(self.starts, self.values, strict=True)
+        return self.name + ":" + ",".join(f"{start}={value:.17g}" for start, value in pairs)
+
+    def __call__(self, steps: np.ndarray) -> np.ndarray:
+        return np.asarray(self.values)[np.searchsorted(self.starts, np.asarray(steps), side="right") - 1]
+
+
+@dataclass(frozen=True)
+class Steps(Spec):
     """`start · factor^⌊t/every⌋`, at most `maximum`: a ramp of batch sizes, or (factor < 1) step decay of a rate."""
 
     name: ClassVar[str] = "steps"
@@ -110,7 +169,7 @@ def _check_jacobi(a: float, b: float) -> None:
 
 
 @dataclass(frozen=True)
-class JacobiLR(_Spec):
+class JacobiLR(Spec):
     """Learning rate of the Jacobi-polynomial method: without noise the residual after t steps is
     `P_t^{(a,b)}(1 − αλ) / P_t^{(a,b)}(1)` with α = `lr` (Velikanov & Yarotsky, arXiv:2202.00992)."""
 
@@ -131,7 +190,7 @@ class JacobiLR(_Spec):
 
 
 @dataclass(frozen=True)
-class JacobiMomentum(_Spec):
+class JacobiMomentum(Spec):
     """Momentum of the Jacobi-polynomial method (see `JacobiLR`); 0 at t = 0, towards 1 as t grows."""
 
     name: ClassVar[str] = "jacobi"
@@ -149,11 +208,14 @@ class JacobiMomentum(_Spec):
         return np.where(n == 0, 0.0, value)
 
 
-_LR: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiLR)}
-_MOMENTUM: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, WarmupCosine, Steps, JacobiMomentum)}
+_LR: dict[str, Callable[..., Schedule]] = {
+    s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiLR)
+}
+_MOMENTUM: dict[str, Callable[..., Schedule]] = {
+    s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiMomentum)
+}
 _BATCH: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, Steps)}
 _KINDS = {"lr": _LR, "momentum": _MOMENTUM, "batch_size": _BATCH}
-_WHOLE = {"warmup", "total", "every"}
 
 
 def parse(parameter: str, text: str) -> float | int | Schedule:
@@ -164,8 +226,7 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
     InputError : not a number, an unknown schedule, or arguments that it does not have.
     """
     kinds = _KINDS[parameter]
-    head, colon, tail = text.partition(":")
-    if not colon:
+    if ":" not in text:
         try:
             return int(text) if parameter == "batch_size" else float(text)
         except ValueError:
@@ -173,20 +234,4 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
             raise InputError(
                 f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(kinds)}); got {text!r}"
             ) from None
-    schedule = kinds[choice(f"{parameter}: schedule", head, kinds)]
-    known = {f.name: f for f in fields(schedule)}
-    given: dict[str, float | int] = {}
-    for item in filter(None, tail.split(",")):
-        key, equals, value = item.partition("=")
-        try:
-            given[key] = int(value) if key in _WHOLE else float(value)
-        except ValueError:
-            equals = ""
-        if not equals or key not in known:
-            raise InputError(f"{parameter}: {head}: expected {', '.join(f'{k}=NUMBER' for k in known)}; got {item!r}")
-    try:
-        return schedule(**given)
-    except TypeError:
-        raise InputError(
-            f"{parameter}: {head}: expected {', '.join(f'{k}=NUMBER' for k in known)}; got {tail!r}"
-        ) from None
+    return specs.parse(parameter, "schedule", text, kinds)

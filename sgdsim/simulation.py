@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 import warnings
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 DIVERGED_ABOVE = 1e10
 OUTCOMES = ("not_run", "completed", "diverged", "interrupted", "failed")
 MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
+_ALWAYS = ("lr", "momentum", "batch_size", "sampling")  # coordinates of every result
 _RECORDED = 120  # log-spaced steps by default
 _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
 
@@ -198,7 +200,9 @@ def simulate(
         raise InputError(f"sgd: expected an SGD, such as SGD(lr=0.5), got {sgd!r}"[:300])
     if not isinstance(regime, Regime):
         raise InputError(f"regime: expected one, such as SpectralDiagonal(), got {regime!r}"[:300])
-    grid = Grid.zip(lr=[sgd.lr], momentum=[sgd.momentum], batch_size=[sgd.batch_size], sampling=[sgd.sampling])
+    given = {field.name: getattr(sgd, field.name) for field in dataclasses.fields(sgd)}
+    usual = {f.name for f in dataclasses.fields(sgd) if getattr(given[f.name], "spec", given[f.name]) == f.default}
+    grid = Grid.zip(**{name: [value] for name, value in given.items() if name in _ALWAYS or name not in usual})
     result = sweep(
         problem, grid, [regime], n_steps,
         record=record, observe=observe, replicates=replicates, seed=seed, progress=progress,

@@ -43,7 +43,7 @@ ALLOWED = {
         "simulation.py",
     },
 }
-THEORY = {"checks", "problem", "sgd", "spectrum", "sampling", "fits", "regimes", "theory"}  # regimes: loops
+THEORY = {"checks", "problem", "methods", "sgd", "spectrum", "sampling", "fits", "regimes", "theory"}  # regimes: loops
 BELOW = {"plot", "cli", "report", "sweeps", "results"}
 
 

@@ -114,9 +114,10 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     group.add_argument(
         "--sampling",
         default="without-replacement",
-        choices=["without-replacement", "with-replacement", "reshuffle"],
-        help="how batches are drawn",
+        choices=["without-replacement", "with-replacement", "reshuffle", "one-pass"],
+        help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
+    add_algorithm(group, many)
     group.add_argument("--n-steps", type=_whole, default=1000, help="steps of SGD")
     group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
     group.add_argument("--seed", type=_whole, default=0, help="decides data split, network and batches")
@@ -126,6 +127,33 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     )
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
     _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
+
+
+def add_algorithm(group: Any, many: bool) -> None:
+    """What may be there instead of plain heavy ball; `algorithm` takes it up."""
+    count: dict[str, Any] = {"nargs": "+"} if many else {}
+    group.add_argument(
+        "--method",
+        **count,
+        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5 or adam (lr is its own then); "
+        "those but nesterov take no momentum",
+    )
+    group.add_argument(
+        "--label-noise", type=float, **count, metavar="SIGMA", help="error of labels, in units of the targets"
+    )
+    group.add_argument(
+        "--average", **count, help="losses of averaged iterates: ema:DECAY or tail:start=S,every=C (default: none)"
+    )
+
+
+def algorithm(args: argparse.Namespace) -> dict[str, list[Any]]:
+    """The grid axes that `add_algorithm` and --sampling asked for."""
+    axes = {"sampling": [args.sampling]}
+    for name in ("method", "label_noise", "average"):
+        given = getattr(args, name)
+        if given is not None:
+            axes[name] = given if isinstance(given, list) else [given]
+    return axes
 
 
 def add_execution(parser: argparse.ArgumentParser, always_resumes: bool) -> None:

@@ -11,7 +11,7 @@ import time
 from typing import Any
 
 from sgdsim.checks import InputError
-from sgdsim.cli.arguments import DEFAULTS, LISTS, POWER_LAW, execution
+from sgdsim.cli.arguments import DEFAULTS, LISTS, POWER_LAW, algorithm, execution
 
 
 def _problem(args: argparse.Namespace):
@@ -89,7 +89,8 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: arg
             regime = regimes.parse(name)
             if name == "network":
                 regime = regimes.RealNetwork(args.dtype)
-            elif name == "sampled" and args.device != "auto":  # auto: compiled loops, as no GPU was measured yet
+            # auto: compiled loops, as no GPU was measured yet
+            elif name == "sampled" and args.device not in ("auto", "cpu"):
                 regime = regimes.SampledLinearized(args.device)
             out.append(regime)
     return out
@@ -111,12 +112,12 @@ def compare(args: argparse.Namespace) -> int:
                     f"--{name.replace('_', '-')}: expected one value for all cells and no such column, got "
                     f"{len(values)} and columns {', '.join(columns.axes)}"
                 )
-        rest = {name: (given[name] or LISTS[name])[:1] for name in LISTS} | {"sampling": [args.sampling]}
+        rest = {name: (given[name] or LISTS[name])[:1] for name in LISTS} | algorithm(args)
         grid = Grid.zip(**columns.axes, **{name: v for name, v in rest.items() if name not in columns.axes})
     else:
         combine = Grid.zip if args.zip else Grid.product
         given = {name: values or LISTS[name] for name, values in given.items()}
-        grid = combine(**given, sampling=[args.sampling])
+        grid = combine(**given, **algorithm(args))
     how = execution(args)
     return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), (), how)
 
@@ -124,7 +125,7 @@ def compare(args: argparse.Namespace) -> int:
 def simulate(args: argparse.Namespace) -> int:
     from sgdsim.sweeps import Grid
 
-    grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], sampling=[args.sampling])
+    grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = ("moments",) if args.moments else ()
     how = {"path": args.out, "resume": False, "executor": "serial", "on_error": "raise"}
     return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args), observe, how)

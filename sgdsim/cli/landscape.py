@@ -8,7 +8,7 @@ import time
 from typing import Any
 
 from sgdsim.checks import InputError, integer
-from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_execution, execution
+from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_algorithm, add_execution, algorithm, execution
 from sgdsim.cli.commands import told_shard
 from sgdsim.cli.stability import add_common, load, short, table
 
@@ -42,6 +42,7 @@ def add_parser(commands: Any) -> None:
     run.add_argument("--n-steps", type=_whole, default=10_000, help="steps of SGD; the loss after the last is shown")
     run.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(run)
+    add_algorithm(run, many=False)
     add_execution(parser, always_resumes=True)
     _add_output(parser, "write the result (netCDF)", "draw the maps (.png, .pdf or .svg)")
 
@@ -77,7 +78,7 @@ def landscape(args: argparse.Namespace) -> int:
     for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
         given = getattr(args, name) or [_range(name)(default)]
         axes[name] = [value for values in given for value in values]
-    grid = Grid.product(**axes, batch_size=args.batch_size, sampling=[args.sampling])
+    grid = Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
     cells = [sgd for _, sgd in grid.cells()]  # refuses bad values before any data are read
     how = execution(args)
     followed = [regimes.parse(name) for name in args.regime]

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from sgdsim.checks import InputError, integer, number
-from sgdsim.cli import _recommend_text
-from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli import _recommend_method, _recommend_text
+from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
 from sgdsim.cli.stability import add_common, add_output, infinite_spectrum, load
 
 SIMULATED = ("sampled", "network")
@@ -30,6 +30,7 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--tau", type=float, default=1.0, help="closure of the spectral-diagonal theory")
     add_common(group)
+    add_algorithm(group, many=False)
     group.add_argument("--jacobi", action="store_true", help="also the best Jacobi schedule for full batches (slower)")
     check = parser.add_argument_group("check by simulation")
     check.add_argument(
@@ -49,6 +50,9 @@ def recommend(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     number("tau", args.tau)
+    options = {name: values[0] for name, values in algorithm(args).items()}
+    if not SGD(1.0, 0.0, args.batch_size, **options).is_plain:
+        return _recommend_method.recommend(args)
     SGD(1.0, 0.0, args.batch_size, args.sampling)  # refuses bad values before any data are read
     if args.replicates is None:
         args.replicates = REPLICATES

@@ -9,10 +9,10 @@ import time
 from typing import Any
 
 from sgdsim.checks import InputError, integer, number
-from sgdsim.cli.arguments import POWER_LAW, _add_problem, _whole
+from sgdsim.cli.arguments import POWER_LAW, _add_problem, _whole, add_algorithm, algorithm
 from sgdsim.cli.commands import _check_distinct, _problem
 
-SAMPLINGS = ("without-replacement", "with-replacement")
+SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
 BATCH_SIZES = (1, 10, 100)
 EXACT_UP_TO = 4000  # beyond, N × N eigenvectors and their products take gigabytes and many minutes
 
@@ -25,9 +25,10 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--batch-size", type=_whole, nargs="+", metavar="B", help="(default: those of 1 10 100 that the data fill)"
     )
-    group.add_argument("--momentum", type=float, nargs="+", default=[0.0, 0.9], help="heavy ball")
+    group.add_argument("--momentum", type=float, nargs="+", help="(default: 0 0.9; 0 for methods without)")
     group.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the spectral-diagonal level")
     add_common(group)
+    add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
     add_output(parser, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
 
@@ -35,7 +36,10 @@ def add_parser(commands: Any) -> None:
 def add_common(group: Any) -> None:
     """Options that every command of this kind has: how batches are drawn, seed, device."""
     group.add_argument(
-        "--sampling", default=SAMPLINGS[0], choices=SAMPLINGS, help="how batches are drawn; epochs have no closed form"
+        "--sampling",
+        default=SAMPLINGS[0],
+        choices=SAMPLINGS,
+        help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
     )
     group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
     group.add_argument(
@@ -88,7 +92,12 @@ def stability(args: argparse.Namespace) -> int:
 
     began = time.perf_counter()
     sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
-    grid = Grid.product(lr=[1.0], momentum=args.momentum, sampling=[args.sampling], **sizes)
+    plain = args.method in (None, "heavy-ball")
+    if args.momentum is None:
+        args.momentum = [0.0, 0.9] if plain or args.method == "nesterov" else [0.0]
+    if args.plot is not None and not plain:
+        raise InputError(f"--plot: expected heavy ball, whose region has closed borders, got --method {args.method}")
+    grid = Grid.product(lr=[1.0], momentum=args.momentum, **algorithm(args), **sizes)
     list(grid.cells())  # refuses bad values before any data are read
     taus = [number("tau", tau) for tau in args.tau]
     if len(set(taus)) < len(taus):
@@ -117,7 +126,7 @@ def stability(args: argparse.Namespace) -> int:
         "n": problem.n,
         "lambda_max": quadratic.spectrum.scale,
         "rows": rows,
-        "critical": _critical(quadratic, cells, taus),
+        "critical": _critical(quadratic, cells, taus) if plain else [],
         "notes": infinite_spectrum(quadratic) if any(row["noise"] > 0 for row in rows) else [],
         "seed": args.seed,
         "interrupted": interrupted,
@@ -167,6 +176,7 @@ def _rows(quadratic: Any, cells: list[Any], levels: list[float | None], taus: li
                     "momentum": sgd.momentum,
                     "tau": tau,
                     "sampling": sgd.sampling,
+                    "method": sgd.method.spec,
                     "noise": noise,
                     "full_batch": stability.max_lr(quadratic, sgd, "full-batch"),
                     "spectral_diagonal": stability.max_lr(quadratic, sgd, tau=tau),
@@ -220,7 +230,8 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
         levels = [row["full_batch"], row["spectral_diagonal"], *([row["exact"]] if exact else [])]
         cells = [f"{row['batch_size']}", f"{row['momentum']:g}", f"{row['tau']:g}", *map(short, levels)]
         lines.append([*cells[:4], cells[4] + ("*" if row["note"] else ""), *cells[5:]])
-    out = [f"{facts['problem'].get('title', '')}: largest stable learning rate", table(lines), ""]
+    method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
+    out = [f"{facts['problem'].get('title', '')}{method}: largest stable learning rate", table(lines), ""]
     for tau in dict.fromkeys(entry["tau"] for entry in facts["critical"]):
         of_tau = [entry for entry in facts["critical"] if entry["tau"] == tau]
         bounds = ", ".join(

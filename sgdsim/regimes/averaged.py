@@ -10,7 +10,7 @@ import numpy as np
 
 from sgdsim.checks import number
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.regimes import _kernels
+from sgdsim.regimes import _kernels, _linear
 from sgdsim.regimes._tiers import MeanPath, Side, Sizes, Tiers, one_blas_thread
 from sgdsim.regimes.base import Regime
 from sgdsim.sgd import SGD, has_momentum
@@ -72,7 +72,8 @@ class BatchAveraged(Regime):
         as often as they need (see `sgdsim.regimes._tiers`), beside a copy that is twice as coarse in everything. Where
         the two differ by more than the tolerance, the run starts again, finer; the result reports the largest
         difference as `error_estimate` (the error itself is smaller as a rule: it falls with the square of the
-        coarseness). With 0, and for N ≤ 128, all is exact, at two products of N × N matrices a step.
+        coarseness). With 0, for N ≤ 128, and for all algorithms but heavy ball, all is exact, at two products of N × N
+        matrices a step.
     """
 
     tolerance: float = TOLERANCE
@@ -88,7 +89,9 @@ class BatchAveraged(Regime):
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> _State:
+    ) -> _State | _linear.Averaged:
+        if not sgd.is_plain:
+            return _linear.Averaged(problem.quadratic, sgd, test)
         state = _State(problem.quadratic, sgd, has_momentum(sgd), test)
         if self.tolerance == 0 or state.problem.n <= _SMALL:
             _make_exact(state)
@@ -97,7 +100,10 @@ class BatchAveraged(Regime):
             _make_tiers(state, first, self.tolerance >= _SINGLE)
         return state
 
-    def advance(self, state: _State, start: int, stop: int) -> None:
+    def advance(self, state: _State | _linear.Averaged, start: int, stop: int) -> None:
+        if isinstance(state, _linear.Averaged):
+            state.advance(start, stop)
+            return
         while state.now < stop:
             if state.exact is not None:
                 values = state.sgd.values(state.problem.n, state.now, stop)
@@ -133,7 +139,9 @@ class BatchAveraged(Regime):
         else:
             _make_tiers(state, sizes, self.tolerance >= _SINGLE)
 
-    def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def observe(self, state: _State | _linear.Averaged, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        if isinstance(state, _linear.Averaged):
+            return state.observe(what)
         problem = state.problem
         if state.exact is not None:
             mean, variances = state.exact.mean, np.diag(state.exact.c)
@@ -154,7 +162,9 @@ class BatchAveraged(Regime):
             out["moments"] = moments[None]
         return out
 
-    def report(self, state: _State) -> dict[str, float]:
+    def report(self, state: _State | _linear.Averaged) -> dict[str, float]:
+        if isinstance(state, _linear.Averaged):
+            return {"error_estimate": 0.0, "exact_modes": state.problem.n, "diagonal_modes": 0}
         n, sizes = state.problem.n, state.sizes
         exact, last = (n, n) if state.exact is not None else (sizes.exact, min(sizes.exact + sizes.diagonal, n))
         return {"error_estimate": state.error, "exact_modes": exact, "diagonal_modes": last - exact}

@@ -8,8 +8,9 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sgdsim.checks import InputError
+from sgdsim.methods import Adam
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.sampling import RESHUFFLE
+from sgdsim.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.sgd import SGD
 
 OBSERVABLES = ("loss", "test_loss", "moments")
@@ -40,6 +41,16 @@ class Regime(ABC):
             raise InputError(
                 f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
                 "depend on each other); use the sampled or network regime, or without-replacement"
+            )
+        if isinstance(sgd.method, Adam) and self.name != "sampled":
+            raise InputError(
+                f"method: adam is not linear in the gradient, so the {self.name} regime has no closed form for it; use "
+                "the sampled regime, which follows it on the linearised network's parameters"
+            )
+        if sgd.sampling == ONE_PASS and self.name.partition(":")[0] in ("network", "averaged"):
+            raise InputError(
+                f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
+                "from a Gaussian population; use the sampled regime, or diagonal:tau=-1, which is exact there"
             )
         matrix_free = isinstance(problem, QuadraticProblem) and problem.multiplicity is not None
         if self.needs_basis and matrix_free:

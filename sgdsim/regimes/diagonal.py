@@ -10,7 +10,7 @@ import numpy as np
 
 from sgdsim.checks import InputError, choice, number
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.regimes import _kernels
+from sgdsim.regimes import _kernels, _linear
 from sgdsim.regimes.base import Regime
 from sgdsim.sampling import RESHUFFLE
 from sgdsim.sgd import SGD
@@ -61,15 +61,18 @@ class SpectralDiagonal(Regime):
 
     def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
         super().check(problem, sgd)
-        if self.method == "contour" and not sgd.is_constant:
-            raise InputError("method: contour needs constant hyperparameters, got a schedule; use recurrence or auto")
+        if self.method == "contour" and not (sgd.is_constant and sgd.is_plain):
+            raise InputError(
+                "method: contour needs plain heavy ball with constant hyperparameters, got a schedule or another "
+                "algorithm; use recurrence or auto"
+            )
 
     def direct(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
         from sgdsim.theory import contour
 
-        if self.method == "recurrence" or not sgd.is_constant or observe != ("loss",):
+        if self.method == "recurrence" or not (sgd.is_constant and sgd.is_plain) or observe != ("loss",):
             return None
         if self.method == "auto" and not contour.is_cheaper(steps):
             return None
@@ -86,7 +89,7 @@ class SpectralDiagonal(Regime):
     ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
         from sgdsim.theory import contour
 
-        constant = all(sgd.is_constant and sgd.sampling != RESHUFFLE for sgd in algorithms)
+        constant = all(sgd.is_constant and sgd.is_plain and sgd.sampling != RESHUFFLE for sgd in algorithms)
         if self.method == "recurrence" or not constant or observe != ("loss",):
             return None
         if self.method == "auto" and not contour.is_cheaper(steps):
@@ -121,14 +124,18 @@ class SpectralDiagonal(Regime):
 
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         stepping = 4e-10 * n * float(steps[-1])
+        if not sgd.is_plain:
+            return 100 * sgd.components**2 * stepping + 1e-3
         if not sgd.is_constant or self.method == "recurrence":
             return stepping + 1e-3
         return min(stepping, (2e-5 + 6e-8 * n) * steps.size) + 1e-5
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> _State:
+    ) -> _State | _linear.Diagonal:
         problem = problem.quadratic
+        if not sgd.is_plain:
+            return _linear.Diagonal(problem, sgd, self.tau, test)
         a = problem.coefficients
         mean = a.copy() if test else None
         return _State(
@@ -136,7 +143,10 @@ class SpectralDiagonal(Regime):
             mean, np.zeros(a.size) if test else None, (problem.test.transfer**2).mean(0) if test else None,
         )  # fmt: skip
 
-    def advance(self, state: _State, start: int, stop: int) -> None:
+    def advance(self, state: _State | _linear.Diagonal, start: int, stop: int) -> None:
+        if isinstance(state, _linear.Diagonal):
+            state.advance(start, stop)
+            return
         values = state.sgd.values(state.problem.n, start, stop)
         lam = state.problem.eigenvalues
         state.total = _kernels.diagonal_advance(
@@ -146,7 +156,9 @@ class SpectralDiagonal(Regime):
         if state.mean is not None:
             _kernels.mean_advance(lam, state.mean, state.mean_velocity, values.lr, values.momentum)
 
-    def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def observe(self, state: _State | _linear.Diagonal, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        if isinstance(state, _linear.Diagonal):
+            return state.observe(what)
         out = {"loss": np.array([state.total / (2 * state.problem.n)])}
         if "test_loss" in what:
             # The mean moves off the diagonal too and is known exactly; only the noise part is diagonal here.

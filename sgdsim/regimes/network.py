@@ -13,7 +13,7 @@ from sgdsim import sampling
 from sgdsim.checks import InputError, choice
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import Regime
-from sgdsim.regimes.sampled import batch_blocks
+from sgdsim.regimes.sampled import batch_blocks, label_errors
 from sgdsim.sgd import SGD, has_momentum
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -33,8 +33,9 @@ class _State:
     keys: np.ndarray
     parameters: dict[str, torch.Tensor]  # each (R, ...)
     velocities: dict[str, torch.Tensor]  # none without momentum
+    components: dict[str, torch.Tensor]  # (m, R, ...) each, of anything but plain heavy ball: 0 are the parameters
     buffers: dict[str, torch.Tensor]
-    update: Any  # (parameters, velocities, buffers, x, y, lr, momentum): a step in place, over replicates
+    update: Any  # a step in place, over replicates
     outputs: Any  # (parameters, buffers, x) -> (R, m)
     data: tuple[torch.Tensor, ...]  # x, y, and x_test, y_test where there are some
     groups: list[slice]  # replicates that are trained together
@@ -104,23 +105,44 @@ class RealNetwork(Regime):
                 else:
                     parameter.sub_(gradients[name].mul_(lr))
 
+        def move(components, fixed, x, y, transition, kick):
+            gradients = gradient({name: held[0] for name, held in components.items()}, fixed, x, y)
+            for name, held in components.items():
+                moved = torch.tensordot(transition, held, 1)
+                moved += kick.reshape(-1, *[1] * gradients[name].ndim) * gradients[name]
+                held.copy_(moved)
+
+        step = update if sgd.is_plain else move
+        step = _compiled(step) if self.compile else step
         largest = max(p[0].numel() * p.element_size() for p in parameters.values())
         together, threads = max(1, _TOGETHER // largest), torch.get_num_threads()
         if problem.device != "cpu":
             together = replicates
         elif together > threads:  # threads share a group's replicates out whole: let none wait for another's last one
             together -= together % threads
+        components = {}
+        if not sgd.is_plain:  # no memory yet; the average begins at the iterate
+            components = {
+                name: torch.zeros((sgd.components, *p.shape), dtype=p.dtype, device=p.device)
+                for name, p in parameters.items()
+            }
+            for name, p in parameters.items():
+                components[name][0] = components[name][sgd.readout] = p
+            parameters = {name: held[sgd.readout] for name, held in components.items()}
         arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
         return _State(
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
-            {name: torch.zeros_like(p) for name, p in parameters.items()} if has_momentum(sgd) else {}, buffers,
-            _compiled(update) if self.compile else update, vmap(single, (0, 0, None)),
+            {name: torch.zeros_like(p) for name, p in parameters.items()} if sgd.is_plain and has_momentum(sgd) else {},
+            components, buffers, step, vmap(single, (0, 0, None)),
             tuple(torch.as_tensor(a, dtype=dtype, device=problem.device) for a in arrays),
             [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)],
         )  # fmt: skip
 
     def advance(self, state: _State, start: int, stop: int) -> None:
         x, y = state.data[:2]
+        if state.components:
+            _advance_components(state, start, stop)
+            return
 
         def number(value: float) -> torch.Tensor:  # a tensor: a plain number would be compiled in
             return torch.as_tensor(value, dtype=x.dtype, device=x.device)
@@ -156,6 +178,29 @@ class RealNetwork(Regime):
                 for i in range(0, x.shape[0], chunk)
             ]
         return torch.cat(parts, dim=1).to(torch.float64).cpu().numpy()
+
+
+def _advance_components(state: _State, start: int, stop: int) -> None:
+    """`advance` of any linear method, averages and noisy labels; learning rates come in by the kick alone."""
+    x, y = state.data[:2]
+    unit = state.problem.quadratic.torch_lr(1.0)
+    at = start
+    for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+        maps = state.sgd.maps(at, at + values.lr.size)
+        transition, kick = (
+            torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (maps.transition, unit * maps.kick)
+        )
+        errors = torch.as_tensor(label_errors(state.sgd, batches, at, state.keys), dtype=x.dtype, device=x.device)
+        indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
+        at += values.lr.size
+        for group in state.groups:
+            components = {name: held[:, group] for name, held in state.components.items()}
+            buffers = {name: held[group] for name, held in state.buffers.items()}
+            for t in range(values.lr.size):
+                size = int(values.batch_size[t])
+                batch = indices[group, t, :size]
+                targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
+                state.update(components, buffers, x[batch], targets, transition[t], kick[t])
 
 
 def _compiled(update: Any) -> Any:

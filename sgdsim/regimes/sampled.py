@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from sgdsim import devices, sampling
+from sgdsim.checks import InputError
+from sgdsim.methods import Adam
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.regimes import _kernels
+from sgdsim.regimes import _kernels, _linear
 from sgdsim.regimes.base import Regime
 from sgdsim.sgd import SGD
 
@@ -46,6 +48,14 @@ def batch_blocks(sgd: SGD, n_samples: int, keys: np.ndarray, start: int, stop: i
         yield type(values)(*(v[window] for v in values)), batches
 
 
+def label_errors(sgd: SGD, batches: np.ndarray, start: int, keys: np.ndarray) -> np.ndarray:
+    """The labels' errors of `batches` (R, T, b) from step `start` on, (R, T, b); (R, T, 0) where there are none."""
+    replicates, steps, size = batches.shape
+    if not sgd.label_noise:
+        return np.zeros((replicates, steps, 0))
+    return sgd.label_noise * sampling.label_errors(start, start + steps, size, keys)
+
+
 @dataclass(frozen=True)
 class SampledLinearized(Regime):
     """`v ← βv − α(N/b) K̂[:,B] r_B`, `r ← r + v`: O(Nb) per step and replicate.
@@ -70,6 +80,15 @@ class SampledLinearized(Regime):
     def name(self) -> str:
         return "sampled"
 
+    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+        super().check(problem, sgd)
+        if isinstance(sgd.method, Adam):
+            from sgdsim.regimes import _adam
+
+            _adam.check(problem, sgd)
+        if self.device != "cpu" and not sgd.is_plain:
+            raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
+
     def prepare(self, problem: QuadraticProblem | NetworkProblem) -> None:
         problem.quadratic.residual  # noqa: B018
         self._kernel(problem.quadratic)
@@ -80,22 +99,33 @@ class SampledLinearized(Regime):
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> _State:
+    ) -> Any:
+        if isinstance(sgd.method, Adam):
+            from sgdsim.regimes import _adam
+
+            return _adam.State(problem, sgd, sampling.replicate_keys(seed, replicates), test)
         problem = problem.quadratic
+        if not sgd.is_plain:
+            return _linear.Sampled(problem, sgd, sampling.replicate_keys(seed, replicates))
         kernel, r = self._kernel(problem), np.tile(problem.residual, (replicates, 1))
         v = np.zeros_like(r)
         if self.device != "cpu":
             r, v = kernel.new_tensor(r), kernel.new_tensor(v)
         return _State(problem, sgd, sampling.replicate_keys(seed, replicates), r, v, kernel)
 
-    def advance(self, state: _State, start: int, stop: int) -> None:
+    def advance(self, state: Any, start: int, stop: int) -> None:
+        if not isinstance(state, _State):
+            state.advance(start, stop)
+            return
         loop = _kernels.sampled_advance
         if not isinstance(state.r, np.ndarray):
             from sgdsim.regimes._sampled_torch import sampled_advance as loop
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             loop(state.kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
 
-    def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+    def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        if not isinstance(state, _State):
+            return state.observe(what)
         r = state.r if isinstance(state.r, np.ndarray) else state.r.cpu().numpy()
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
             out = {"loss": (r**2).mean(1) / 2}

@@ -99,9 +99,10 @@ def loss_curve(
     problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | int, *, tau: float = 1.0, method: str = "auto"
 ) -> LossValues:
     """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs: they have no generating function."""
-    if not sgd.is_constant or sgd.sampling == RESHUFFLE:
+    if not (sgd.is_constant and sgd.is_plain) or sgd.sampling == RESHUFFLE:
         raise InputError(
-            "contour: expected constant hyperparameters and independent batches, got a schedule or reshuffle"
+            "contour: expected heavy ball with constant hyperparameters and independent batches, got a schedule, "
+            "reshuffle or another algorithm"
         )
     return loss_at(
         problem, steps, lr=sgd.lr, momentum=sgd.momentum, batch_size=sgd.batch_size, tau=tau, sampling=sgd.sampling,

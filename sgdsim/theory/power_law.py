@@ -16,7 +16,7 @@ from sgdsim import fits
 from sgdsim.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.sgd import SGD
-from sgdsim.theory import contour, generating, stability
+from sgdsim.theory import contour, generating, linear, stability
 
 SIGNAL, NOISE = "signal-dominated", "noise-dominated"
 EVENTUAL, IMMEDIATE = "eventual divergence", "immediate divergence"
@@ -146,6 +146,20 @@ def constants(
     return signal / (2 * problem.n), loud / (2 * problem.n)
 
 
+def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau: float = 1.0) -> tuple[float, float]:
+    """The constants of `t^{−ζ}` and `t^{1/ν−2}` in the loss, as `constants`, for any stationary method.
+
+    At late times only slow modes are left, and all that a method does to them is its effective learning rate
+    (Yarotsky & Velikanov, arXiv:2410.04228, thm. 3); Ũ(1) and Ṽ(1) are those of `sgdsim.theory.linear`.
+    """
+    one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
+    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    signal = law.A * math.gamma(law.zeta + 1) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
+    loud = one.signal * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * math.gamma(rest)
+    loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
+    return signal / (2 * problem.n), loud / (2 * problem.n)
+
+
 def predict(
     problem: QuadraticProblem,
     sgd: SGD,
@@ -165,9 +179,14 @@ def predict(
 
     Raises
     ------
-    InputError : schedules or reshuffled epochs, or a spectrum without a power law.
+    InputError : schedules or reshuffled epochs, anything but plain heavy ball, a spectrum without a power law.
     """
     law = PowerLaw.of(problem) if law is None else law
+    if not sgd.is_plain:
+        raise InputError(
+            "predict: expected heavy ball on the data set itself, got another algorithm; method_constants has the law "
+            "of any method, linear.floor the floor of noisy labels"
+        )
     lr, beta, gamma = stability._constants(problem, sgd)
     hyper = {"lr": lr, "momentum": beta, "noise": gamma, "tau": tau}
     at_threshold = stability.max_lr(problem, sgd, tau=tau)

@@ -8,10 +8,11 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim.checks import InputError, choice, number
+from sgdsim.methods import HeavyBall
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sampling import RESHUFFLE
+from sgdsim.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.sgd import SGD
-from sgdsim.theory import _contour, _renewal
+from sgdsim.theory import _contour, _renewal, linear
 from sgdsim.theory.generating import noise_propagator_at_one
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
@@ -29,6 +30,8 @@ def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """`α < 2(1+β)/λ_max`: the mean converges (Polyak 1964). Necessary for every kind of stability below."""
     lr, momentum, _ = _constants(problem, sgd)
+    if not isinstance(sgd.method, HeavyBall):
+        return linear.mean_is_stable(problem, sgd)
     return lr < 2 * (1 + momentum)
 
 
@@ -42,6 +45,8 @@ def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) ->
     InputError : γτ > 1, where nothing is proved; schedules or reshuffled epochs.
     """
     lr, momentum, noise = _constants(problem, sgd)
+    if not isinstance(sgd.method, HeavyBall):
+        return linear.at_one(problem, sgd, tau).stable
     g = noise * tau
     if g > 1:
         raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {g:g}")
@@ -68,12 +73,24 @@ def max_lr(
     ------
     InputError : schedules or reshuffled epochs, an unknown level, no eigenvectors for the exact level.
 
+    For methods other than heavy ball it is where the criterion first fails, going up from small rates. Averages and
+    noisy labels change no threshold; with one pass over Gaussian samples the exact level is τ = −1.
+
     >>> problem = ss.QuadraticProblem.power_law(n=10_000, nu=1.5, kappa=1.0)
     >>> f"{max_lr(problem, ss.SGD(lr=1.0, momentum=0.9, batch_size=1)):.4f}"
     '0.0903'
     """
     choice("level", level, LEVELS)
     _, momentum, noise = _constants(problem, sgd)
+    if level == "exact" and sgd.sampling == ONE_PASS:
+        level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
+    if not isinstance(sgd.method, HeavyBall):
+        holds = {
+            "full-batch": lambda other: linear.mean_is_stable(problem, other),
+            "spectral-diagonal": lambda other: linear.at_one(problem, other, tau).stable,
+            "exact": lambda other: linear.radius(problem, other) < 1,
+        }
+        return linear.critical_lr(sgd, holds[level], tolerance)
     if level == "full-batch":
         return 2 * (1 + momentum)
     if level == "spectral-diagonal":
@@ -177,6 +194,10 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
     lr, momentum, noise = _constants(problem, sgd)
+    if sgd.sampling == ONE_PASS:
+        raise InputError("stability: expected batches of fixed points, got one-pass; use diagonal_is_stable, tau -1")
+    if not isinstance(sgd.method, HeavyBall):
+        return linear.radius(problem, sgd, tolerance)
     if not full_batch_is_stable(problem, sgd):
         return math.inf
     if noise == 0:

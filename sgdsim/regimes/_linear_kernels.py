@@ -1,0 +1,150 @@
+"""Compiled loops of any linear method (`sgdsim.methods`): arrays in, arrays out. Twins in `tests/naive.py`.
+
+`transition` (T, m, m) and `kick` (T, m) are the steps of the m components; `starts` (m + 1,) and `columns` list where
+rows of the transition may differ from 0, as most memory vectors see only themselves.
+"""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+
+from sgdsim.sampling import _FEATURES, _seek, normals
+
+
+@numba.njit(cache=True, nogil=True)
+def _conjugate(second, transition, kick, x, y, starts, columns, half, out):
+    """out = R_x · second · R_yᵀ for (m, m) `second`, R_x = transition + x·kick·e₀ᵀ; `half` (m, m) is scratch."""
+    m = second.shape[0]
+    for i in range(m):
+        for j in range(m):
+            total = x * kick[i] * second[0, j]
+            for at in range(starts[i], starts[i + 1]):
+                total += transition[i, columns[at]] * second[columns[at], j]
+            half[i, j] = total
+    for i in range(m):
+        for j in range(m):
+            total = y * kick[j] * half[i, 0]
+            for at in range(starts[j], starts[j + 1]):
+                total += transition[j, columns[at]] * half[i, columns[at]]
+            out[i, j] = total
+
+
+@numba.njit(cache=True, nogil=True)
+def diagonal(eigenvalues, multiplicity, second, total, transition, kick, noise, label, tau, starts, columns):
+    """Spectral-diagonal recurrence of the second moments, (n, m, m) in place; returns s = Σ second[:, 0, 0].
+
+    `label` (T,): what noisy labels add to the source, per λ². `multiplicity`: (n,) or None.
+    """
+    n, m = second.shape[0], second.shape[1]
+    half, new = np.empty((m, m)), np.empty((m, m))
+    for t in range(noise.size):
+        s = total
+        total = 0.0
+        for k in range(n):
+            lam = eigenvalues[k]
+            w = 1.0 if multiplicity is None else multiplicity[k]
+            source = lam * lam * (noise[t] * (w * s - tau * second[k, 0, 0]) + w * label[t])
+            _conjugate(second[k], transition[t], kick[t], lam, lam, starts, columns, half, new)
+            for i in range(m):
+                for j in range(m):
+                    second[k, i, j] = new[i, j] + source * kick[t, i] * kick[t, j]
+            total += second[k, 0, 0]
+    return total
+
+
+@numba.njit(cache=True, nogil=True)
+def mean(eigenvalues, first, transition, kick, starts, columns):
+    """The mean of all components, (n, m) in place."""
+    n, m = first.shape
+    old = np.empty(m)
+    for t in range(kick.shape[0]):
+        for k in range(n):
+            for i in range(m):
+                old[i] = first[k, i]
+            for i in range(m):
+                value = eigenvalues[k] * kick[t, i] * old[0]
+                for at in range(starts[i], starts[i + 1]):
+                    value += transition[t, i, columns[at]] * old[columns[at]]
+                first[k, i] = value
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def averaged(eigenvalues, second, first, source, n_samples, transition, kick, noise, label, starts, columns):
+    """One step of the batch-averaged noise: `second` (n, n, m, m) in place, [i, k] the covariance of components of
+    mode i (rows) and of mode k; `first` (n, m) the mean before the step; source (n, n) = Uᵀ diag(E r²) U.
+
+    Each pair i ≥ k is computed once and written twice, so that it stays symmetric to the last bit.
+    """
+    n, m = second.shape[0], second.shape[2]
+    for i in numba.prange(n):
+        half, new = np.empty((m, m)), np.empty((m, m))
+        for k in range(i + 1):
+            drawn = noise * (n_samples * source[i, k] - second[i, k, 0, 0] - first[i, 0] * first[k, 0])
+            if i == k:
+                drawn += label
+            drawn *= eigenvalues[i] * eigenvalues[k]
+            _conjugate(second[i, k], transition, kick, eigenvalues[i], eigenvalues[k], starts, columns, half, new)
+            for a in range(m):
+                for b in range(m if i > k else a + 1):
+                    value = new[a, b] + drawn * kick[a] * kick[b]
+                    second[i, k, a, b] = value
+                    second[k, i, b, a] = value
+
+
+@numba.njit(cache=True, nogil=True)
+def _move(components, gradient, transition, kick, starts, columns, old):
+    """One step of all components (m, n) of a replicate, in place."""
+    m, n = components.shape
+    for k in range(n):
+        for i in range(m):
+            old[i] = components[i, k]
+        for i in range(m):
+            value = kick[i] * gradient[k]
+            for at in range(starts[i], starts[i + 1]):
+                value += transition[i, columns[at]] * old[columns[at]]
+            components[i, k] = value
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def sampled(kernel, components, transition, kick, sizes, batches, errors, starts, columns):
+    """The linearised run on mini-batches: components (R, m, N) in place; batches (R, T, b) int32, errors (R, T, b) of
+    the labels (or of length 0: none)."""
+    replicates, m, n = components.shape
+    for replicate in numba.prange(replicates):
+        own, gradient, old = components[replicate], np.empty(n), np.empty(m)
+        for t in range(sizes.size):
+            b = sizes[t]
+            gradient[:] = 0.0
+            for at in range(b):
+                point = batches[replicate, t, at]
+                weight = own[0, point]
+                if errors.shape[2] > 0:
+                    weight -= errors[replicate, t, at]
+                weight *= n / b
+                row = kernel[point]
+                for k in range(n):
+                    gradient[k] += weight * row[k]
+            _move(own, gradient, transition[t], kick[t], starts, columns, old)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def one_pass(eigenvalues, components, transition, kick, sizes, keys, start, label, starts, columns):
+    """The run on fresh Gaussian samples, in the eigenbasis: components (R, m, n) in place; `label`: deviation of the
+    labels' error times √n. A sample's features are √λ_k z_k with z standard normal, its residual Σ z_k a_k."""
+    replicates, m, n = components.shape
+    for replicate in numba.prange(replicates):
+        own, gradient, old = components[replicate], np.empty(n), np.empty(m)
+        counter, words, z = np.empty(4, np.uint64), np.empty(4, np.uint64), np.empty(n + 1)
+        for t in range(sizes.size):
+            gradient[:] = 0.0
+            for sample in range(sizes[t]):
+                _seek(counter, start + t, _FEATURES + 8 * sample)  # a stream for each sample of the step
+                normals(counter, words, keys[replicate, 0], keys[replicate, 1], z)
+                residual = -label * z[n]
+                for k in range(n):
+                    residual += z[k] * own[0, k]
+                residual /= sizes[t]
+                for k in range(n):
+                    gradient[k] += eigenvalues[k] * z[k] * residual
+            _move(own, gradient, transition[t], kick[t], starts, columns, old)

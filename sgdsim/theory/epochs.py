@@ -1,0 +1,81 @@
+"""Reshuffled epochs, exactly: the mean over all orders in which an epoch's batches can come.
+
+Within an epoch batches are drawn without replacement, so they depend on each other, and no recursion of second moments
+closes. But epochs are independent: if P is the product of an epoch's steps for one order, `E ψψᵀ` becomes the mean of
+`P (E ψψᵀ) Pᵀ` over the orders.
+The number of orders is N!/(b!)^(N/b), so this is for small N; the sampled regime follows reshuffling at any N.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+
+import numpy as np
+
+from sgdsim.checks import InputError, integer
+from sgdsim.problem import QuadraticProblem
+from sgdsim.sampling import RESHUFFLE
+from sgdsim.sgd import SGD
+
+MOST_ORDERS = 20_000
+
+
+def _orders(points: tuple[int, ...], size: int, batches: int) -> Iterator[tuple[tuple[int, ...], ...]]:
+    """All ordered choices of `batches` disjoint batches."""
+    if batches == 0:
+        yield ()
+        return
+    for first in itertools.combinations(points, size):
+        rest = tuple(point for point in points if point not in first)
+        for others in _orders(rest, size, batches - 1):
+            yield (first, *others)
+
+
+def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.ndarray:
+    """E L_t at every step of `n_epochs` epochs, (n_epochs·⌊N/b⌋ + 1,), over all orders of every epoch.
+
+    Points left over when the next batch does not fit are skipped, as in the sampled regime. Any method and average that
+    do not change in time; no label noise. Raises InputError for more than `MOST_ORDERS` orders, and for schedules.
+    """
+    n, size = problem.n, sgd.batch_size
+    n_epochs = integer("n_epochs", n_epochs, minimum=1)
+    if (
+        not sgd.is_constant
+        or sgd.sampling != RESHUFFLE
+        or sgd.label_noise
+        or getattr(sgd.average, "name", "") == "tail"
+    ):
+        raise InputError("epochs: expected constant hyperparameters, sampling reshuffle and labels without noise")
+    batches = n // integer("batch_size", size, minimum=1, maximum=n)
+    count = math.factorial(n) // (math.factorial(size) ** batches * math.factorial(n - size * batches))
+    if count > MOST_ORDERS:
+        raise InputError(f"epochs: expected at most {MOST_ORDERS} orders, got {count}; use the sampled regime")
+    maps = sgd.maps(0, 1)
+    transition, kick = maps.transition[0], maps.kick[0]
+    m, kernel = kick.size, problem.kernel
+    plain, iterate = np.kron(transition, np.eye(n)), np.eye(m)[0]
+
+    def step(batch: tuple[int, ...]) -> np.ndarray:
+        gradient = np.zeros((n, n))
+        gradient[:, batch] = n / size * kernel[:, batch]
+        return plain + np.kron(np.outer(kick, iterate), gradient)
+
+    steps = {batch: step(batch) for batch in itertools.combinations(range(n), size)}
+    products = np.empty((batches, count, m * n, m * n))
+    for number, order in enumerate(_orders(tuple(range(n)), size, batches)):
+        product = np.eye(m * n)
+        for at, batch in enumerate(order):
+            product = steps[batch] @ product
+            products[at, number] = product
+    start = np.zeros((m, n))
+    start[0] = start[sgd.readout] = problem.residual
+    second = np.outer(start.ravel(), start.ravel())
+    seen = slice(sgd.readout * n, (sgd.readout + 1) * n)
+    loss = [np.trace(second[seen, seen])]
+    for _ in range(n_epochs):
+        after = [np.einsum("oab,bc,odc->ad", p, second, p, optimize=True) / count for p in products]
+        loss += [np.trace(s[seen, seen]) for s in after]
+        second = after[-1]
+    return np.array(loss) / (2 * n)

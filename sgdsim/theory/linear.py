@@ -1,0 +1,239 @@
+"""Stability, floors and laws of any stationary linear method (`sgdsim.methods`), spectral-diagonal and exact.
+
+On one eigenvalue a step is `ψ' = R_k ψ + λ_k ξ k`, `R_k = A + λ_k k e₀ᵀ`, with noise ξ of variance `γ(s − τc_k)` plus
+that of the labels. All there is to know of a mode at z = 1 are two sums over time of squared impulse responses,
+
+    p_k = Σ_t (e₀ᵀ R_k^t k)²,   q_k = Σ_t (e₀ᵀ R_k^t ψ_0)²,
+
+of a unit of noise and of the initial error; with the closure's own −τc_k, one mode's renewal is solved by
+`Ũ(1) = Σ γλ²p/(1 + γτλ²p)` and `Ṽ(1) = Σ c_k q/(1 + γτλ²p)`. Heavy ball's closed forms (`sgdsim.theory.generating`) are
+these sums; the renewal equation is that of Yarotsky & Velikanov, arXiv:2410.04228, sec. 4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sgdsim.checks import InputError
+from sgdsim.methods import Tail
+from sgdsim.problem import QuadraticProblem
+from sgdsim.sampling import RESHUFFLE
+from sgdsim.sgd import SGD
+
+_DOUBLINGS = 60  # of the time over which responses are summed
+_NEAR = 1e-7  # of modulus 1: there rounding decides, and the sign of the effective learning rate is asked instead
+
+
+@dataclass(frozen=True)
+class AtOne:
+    """Sums over all times. `noise`: Ũ(1); `signal`: Ṽ(1); `stable`: whether the loss converges (spectral-diagonal)."""
+
+    noise: float
+    signal: float
+    stable: bool
+
+
+@dataclass(frozen=True)
+class Floor:
+    """The level that a run with noisy labels ends at.
+
+    Parameters
+    ----------
+    loss : the limit of the loss, of the average where the algorithm has one; infinite where the run is unstable.
+    reached : first step, to 2%, at which the loss is within a factor 2 of it; None where that is not before step 10⁶.
+    """
+
+    loss: float
+    reached: int | None
+
+
+def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """A (m, m) and k (m,) of a stationary algorithm, `averaged`: with the average of its iterates, which does not act
+    back. InputError where they change in time or batches are dependent."""
+    if not averaged:
+        sgd = replace(sgd, average=None)
+    if not sgd.is_constant or sgd.sampling == RESHUFFLE or isinstance(sgd.average, Tail):
+        raise InputError(
+            "theory: expected hyperparameters, a method and an average that do not change in time, and independent "
+            f"batches; got {sgd.spec()}"
+        )
+    maps = sgd.maps(0, 1)
+    return maps.transition[0], maps.kick[0]
+
+
+def effective_lr(sgd: SGD) -> float:
+    """α_eff: how far one unit of gradient moves the iterate in the end; heavy ball: α/(1 − β)."""
+    transition, kick = step(sgd)
+    memory = slice(1, 1 + sgd.method.memory)
+    held = np.linalg.solve(np.eye(sgd.method.memory) - transition[memory, memory], kick[memory])
+    return -float(kick[0] + transition[0, memory] @ held)
+
+
+def mode_maps(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.ndarray:
+    """R_k of all modes, (n, m, m), as `step`."""
+    transition, kick = step(sgd, averaged)
+    maps = np.tile(transition, (eigenvalues.size, 1, 1))
+    maps[:, :, 0] += eigenvalues[:, None] * kick
+    return maps
+
+
+def moving(problem: QuadraticProblem) -> np.ndarray:
+    """Which modes move at all, (n,) bool: those of a kernel matrix whose λ is more than rounding."""
+    least = 0.0 if problem.spectrum.eigenvectors is None else problem.n * np.finfo(float).eps
+    return problem.eigenvalues > least
+
+
+def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
+    """Whether the mean converges on every mode that moves: all eigenvalues of R_k inside the unit circle."""
+    lam = problem.eigenvalues[moving(problem)]
+    largest = np.abs(np.linalg.eigvals(mode_maps(lam, sgd))).max(-1)
+    near = np.abs(largest - 1) < _NEAR
+    return bool((largest[~near] < 1).all() and (not near.any() or effective_lr(sgd) > 0))
+
+
+def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
+    """p_k and q_k, (n,) each, where the mean converges; `averaged`: as seen by the average of the iterates.
+
+    By doubling the time: `X ← X + R X Rᵀ`, `R ← R²`.
+    """
+    _, kick = step(sgd, averaged)
+    seen = sgd.readout if averaged else 0
+    start = np.zeros(kick.size)
+    start[[0, seen]] = 1.0
+    out = []
+    for vector in (kick, start):
+        maps, total = mode_maps(eigenvalues, sgd, averaged), np.tile(np.outer(vector, vector), (eigenvalues.size, 1, 1))
+        todo = np.arange(eigenvalues.size)
+        for _ in range(_DOUBLINGS):
+            r = maps[todo]
+            added = r @ total[todo] @ r.swapaxes(1, 2)
+            total[todo] += added
+            maps[todo] = r @ r
+            todo = todo[added[:, seen, seen] > 1e-17 * total[todo, seen, seen]]
+            if not todo.size:
+                break
+        out.append(total[:, seen, seen])
+    return out[0], out[1]
+
+
+def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
+    """Ũ(1), Ṽ(1) and whether the spectral-diagonal loss converges: the mean does, and Ũ(1) < 1.
+
+    As for heavy ball with γτ < 0, every mode by itself must be stable as well: `1 + γτλ²p > 0`. Raises InputError for
+    γτ > 1 and for what is not stationary.
+    """
+    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    if gamma * tau > 1:
+        raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {gamma * tau:g}")
+    if not mean_is_stable(problem, sgd):
+        return AtOne(math.inf, math.inf, False)
+    moves = moving(problem)
+    lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
+    counts = 1.0 if problem.multiplicity is None else problem.multiplicity[moves]
+    p, q = responses(lam, sgd)
+    own = 1 + gamma * tau * lam**2 * p
+    if (own <= 0).any():
+        return AtOne(math.inf, math.inf, False)
+    noise = float(np.sum(counts * gamma * lam**2 * p / own))
+    signal = math.inf if (problem.coefficients[~moves] != 0).any() else float(np.sum(c * q / own))
+    return AtOne(noise, signal, noise < 1)
+
+
+def critical_lr(sgd: SGD, stable: Callable[[SGD], bool], tolerance: float = 1e-9) -> float:
+    """The learning rate up to which `stable(sgd with that lr)` holds, going up from small ones; infinite if always."""
+    low = 1e-3
+    while not stable(replace(sgd, lr=low)):
+        low *= 0.1
+        if low < 1e-12:
+            return 0.0
+    high = low
+    while stable(replace(sgd, lr=high)):
+        low, high = high, 1.25 * high
+        if high > 1e9:
+            return math.inf
+    while high - low > tolerance * high:
+        middle = 0.5 * (low + high)
+        low, high = (middle, high) if stable(replace(sgd, lr=middle)) else (low, middle)
+    return low
+
+
+def radius(problem: QuadraticProblem, sgd: SGD, tolerance: float = 1e-10) -> float:
+    """ρ(M) of the exact averaged regime, as `sgdsim.theory.stability.averaged_radius`; infinite if the mean diverges.
+
+    Pairs of modes need `T_kl = Σ_t (e₀ᵀR_k^t k)(e₀ᵀR_l^t k)`; from the eigenvalues μ of R and the responses' weights w,
+    `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`, and `R_kl = T/(1 + γλ_kλ_l T)`.
+    """
+    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    if not mean_is_stable(problem, sgd):
+        return math.inf
+    if gamma == 0:
+        return 0.0
+    moves = moving(problem)
+    lam, u = problem.eigenvalues[moves], np.ascontiguousarray(problem.eigenvectors[:, moves])
+    _, kick = step(sgd)
+    m = kick.size
+    mu, vectors = np.linalg.eig(mode_maps(lam, sgd))
+    weights = vectors[:, 0, :] * np.linalg.solve(vectors, np.broadcast_to(kick[:, None], (lam.size, m, 1)))[..., 0]
+    total = np.zeros((lam.size, lam.size))
+    for a in range(m):
+        for b in range(m):
+            total += ((weights[:, a, None] * weights[:, b]) / (1 - mu[:, a, None] * mu[:, b])).real
+    product = np.outer(lam, lam)
+    pair = gamma * problem.n * product * total / (1 + gamma * product * total)
+    v, found = np.full(problem.n, problem.n**-0.5), 0.0
+    for _ in range(1000):
+        image = np.einsum("ik,ik->i", u @ (pair * ((u * v[:, None]).T @ u)), u)
+        before, found = found, float(v @ image)
+        v = np.maximum(image, 0.0) / np.linalg.norm(np.maximum(image, 0.0))
+        if abs(found - before) <= tolerance * found:
+            break
+    return found
+
+
+def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
+    """Where the loss with noisy labels ends: `s_∞ = (Nσ²/(bγ)) Ũ(1)/(1 − Ũ(1))` for the iterate, spectral-diagonal.
+
+    Every mode gains `λ²·(Nσ²/b)` a step, and each unit of it `p/(1 + γτλ²p)` in the end; the sum is fed back by Ũ(1).
+    For an average of the iterates the last response is its own. Raises InputError as `at_one`.
+    """
+    step(sgd, averaged=True)  # refuses a tail average: it has no stationary state
+    one = at_one(problem, sgd, tau)
+    if not one.stable:
+        return Floor(math.inf, None)
+    lam = problem.eigenvalues
+    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity
+    moves = moving(problem)
+    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    label = float(sgd.label_source(problem.n, sgd.values(problem.n, 0, 1).batch_size)[0])
+    still = float(np.sum(problem.coefficients[~moves] ** 2))  # what the model cannot fit makes noise for ever
+    square, counts = lam[moves] ** 2, counts[moves]
+    p, _ = responses(lam[moves], sgd)
+    own = 1 + gamma * tau * square * p
+    total = (still + float(np.sum(counts * label * square * p / own))) / (1 - one.noise)
+    if sgd.readout:
+        averaged, _ = responses(lam[moves], sgd, averaged=True)
+        # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.
+        drawn = (gamma * total + label) / own
+        total = still + float(np.sum(counts * square * drawn * averaged))
+    loss = total / (2 * problem.n)
+    return Floor(loss, _reached(problem, sgd, tau, 2 * loss))
+
+
+def _reached(problem: QuadraticProblem, sgd: SGD, tau: float, level: float, most: float = 1e6) -> int | None:
+    """The first step, to 2%, with a loss of at most `level`, found by stepping up to `most`."""
+    from sgdsim.regimes import SpectralDiagonal
+
+    regime = SpectralDiagonal(tau)
+    state = regime.init(problem, sgd, replicates=1, seed=0, test=False)
+    now, after = 0, 0
+    while level > 0 and now <= most:
+        if regime.observe(state, ("loss",))["loss"][0] <= level:
+            return now
+        after = max(now + 1, int(1.02 * now))
+        regime.advance(state, now, after)
+        now = after
+    return None

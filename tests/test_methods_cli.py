@@ -1,0 +1,74 @@
+"""--method, --label-noise, --average and --sampling one-pass on the command line."""
+
+import json
+
+import pytest
+
+import sgdsim as ss
+from sgdsim.theory import linear, stability
+
+POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "30"]
+SHORT = [*POWER, "--n-steps", "30", "--replicates", "2", "--lr", "0.3", "--momentum", "0", "--batch-size", "5"]
+
+
+def test_methods_and_averages_are_axes(run):
+    words = ["--method", "heavy-ball", "nesterov", "corner:theta=1.5,memory=2", "--average", "none", "ema:0.9"]
+    rows = json.loads(run("compare", *SHORT, *words, "--label-noise", "0.1", "--json"))["rows"]
+    assert [(row["method"], row["average"]) for row in rows] == [
+        (m, a) for m in ("heavy-ball", "nesterov", "corner:theta=1.5,memory=2") for a in (None, "ema:decay=0.9")
+    ]
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+    sgd = ss.SGD(0.3, 0.0, 5, method="nesterov", label_noise=0.1, average="ema:0.9")
+    alone = ss.simulate(problem, sgd, ss.SpectralDiagonal(), 30)["loss"].values.ravel()[-1]
+    assert rows[3]["regimes"]["diagonal:tau=1"]["final_loss"] == pytest.approx(alone, rel=1e-12)
+
+
+def test_the_table_names_what_is_unusual(run):
+    header = run("compare", *SHORT, "--method", "nesterov", "--average", "tail:start=10").splitlines()[2].split()
+    assert header[:6] == ["lr", "momentum", "batch", "method", "average", "stable"]
+
+
+def test_one_pass(run):
+    words = ["--sampling", "one-pass", "--regimes", "sampled", "diagonal", "--tau", "-1"]
+    rows = json.loads(run("compare", *SHORT, *words, "--json"))["rows"]
+    assert set(rows[0]["regimes"]) == {"sampled", "diagonal:tau=-1"}
+    assert "has a fixed set of points" in run("compare", *SHORT, "--sampling", "one-pass", code=2)
+
+
+def test_thresholds_of_nesterov(run):
+    words = ["--method", "nesterov", "--momentum", "0.5", "--batch-size", "5", "--exact", "--json"]
+    (row,) = json.loads(run("stability", *POWER, *words))["rows"]
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+    sgd = ss.SGD(1.0, 0.5, 5, method="nesterov")
+    assert row["spectral_diagonal"] == stability.max_lr(problem, sgd)
+    assert row["exact"] == stability.max_lr(problem, sgd, "exact")
+    assert row["full_batch"] == pytest.approx(2 * 1.5 / (1 + 2 * 0.5), rel=1e-6)  # Jury's condition at λ = 1
+    assert "--plot: expected heavy ball" in run("stability", *POWER, *words[:2], "--plot", "m.png", code=2)
+
+
+def test_recommendation_with_noisy_labels(run):
+    words = ["--batch-size", "5", "--horizon", "300", "--label-noise", "0.05", "--method", "nesterov"]
+    facts = json.loads(run("recommend", *POWER, *words, "--json"))
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+    sgd = ss.SGD(facts["lr"], facts["momentum"], 5, method="nesterov", label_noise=0.05)
+    loss = ss.simulate(problem, sgd, ss.SpectralDiagonal(), 300)["loss"].values.ravel()[-1]
+    assert facts["loss"] == pytest.approx(loss, rel=1e-9)
+    assert facts["floor"] == pytest.approx(linear.floor(problem, sgd).loss, rel=1e-9)
+    for lr, momentum in ((1.2, 0), (0.8, 0), (1, 0.03), (1, -0.03)):  # a minimum
+        other = ss.SGD(lr * sgd.lr, momentum + sgd.momentum, 5, method="nesterov", label_noise=0.05)
+        assert ss.simulate(problem, other, ss.SpectralDiagonal(), 300)["loss"].values.ravel()[-1] > 0.9999 * loss
+    assert "best constant setting for 300 steps" in run("recommend", *POWER, *words)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["compare", *SHORT, "--method", "adagrad"], "method: name: expected one of heavy-ball"),
+        (["compare", *SHORT, "--method", "adam"], "method: adam"),
+        (["compare", *SHORT, "--average", "ema:1.5"], "ema: decay: expected"),
+        (["recommend", *POWER, "--method", "am1:nu=1.5"], "--method: expected one that does not change in time"),
+        (["recommend", *POWER, "--method", "nesterov", "--verify"], "--verify: expected only with plain heavy ball"),
+    ],
+)
+def test_bad_input(run, words, message):
+    assert message in run(*words, code=2)
