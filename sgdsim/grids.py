@@ -36,7 +36,7 @@ class Grid:
     Axes, each one value or several: the fields of `SGD`, such as `lr`, `batch_size` or `method`; parameters of a
     schedule as `"lr.exponent"` (with one schedule for `lr` itself), of a method or an average likewise; `tau` of the
     diagonal regime; any other name is handed to the problem, which is then a function, such as `nu`, `kappa` and `n` to
-    `QuadraticProblem.power_law`.
+    `QuadraticProblem.power_law`. A dim `method` of the result is selected by `.sel({"method": …})`.
     """
 
     axes: dict[str, tuple[Any, ...]]

@@ -194,7 +194,7 @@ def test_noise_of_labels_has_its_floor():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"method": "adagrad"}, "method: name: expected one of heavy-ball, nesterov, corner, am1; got 'adagrad'"),
+        ({"method": "adagrad"}, "method: name: expected one of heavy-ball, nesterov, corner, am1, adam; got 'adagrad'"),
         ({"method": "corner:theta=2.5"}, "corner: theta: expected a finite number with 1 < corner: theta < 2, got 2.5"),
         ({"method": "corner"}, "method: corner: expected theta=NUMBER"),
         ({"method": "corner:theta=1.5", "momentum": 0.5}, "momentum: expected 0 with corner"),
@@ -225,7 +225,7 @@ def test_methods_are_axes_of_a_grid(tiny):
     assert result.sizes["method"] == 3
     assert result["average"].values.tolist() == ["none", "ema:0.9"]
     alone = ss.simulate(tiny, ss.SGD(0.3, method="corner:theta=1.5,memory=2"), ss.SpectralDiagonal(), 20)
-    found = result["loss"].sel(method="corner:theta=1.5,memory=2", average="none").squeeze()
+    found = result["loss"].sel({"method": "corner:theta=1.5,memory=2", "average": "none"}).squeeze()
     np.testing.assert_array_equal(found.values, alone["loss"].values.ravel())
 
 

@@ -43,7 +43,18 @@ ALLOWED = {
         "simulation.py",
     },
 }
-THEORY = {"checks", "problem", "methods", "sgd", "spectrum", "sampling", "fits", "regimes", "theory"}  # regimes: loops
+THEORY = {
+    "checks",
+    "problem",
+    "methods",
+    "schedules",
+    "sgd",
+    "spectrum",
+    "sampling",
+    "fits",
+    "regimes",
+    "theory",
+}  # regimes: loops
 BELOW = {"plot", "cli", "report", "sweeps", "results"}
 
 

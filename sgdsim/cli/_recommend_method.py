@@ -35,12 +35,11 @@ def recommend(args: argparse.Namespace) -> int:
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
-    best = horizon.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
-    there = SGD(best.lr, float(best.name), args.batch_size, **options)
+    there, loss = horizon.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
     floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and args.average in (None, "none") else None
     facts = {
         "problem": problem.description, "n": problem.n, **there.spec(), "horizon": args.horizon, "tau": args.tau,
-        "loss": best.loss, "effective_lr": linear.effective_lr(there),
+        "loss": loss, "effective_lr": linear.effective_lr(there),
         "max_lr": stability.max_lr(quadratic, there, tau=args.tau),
         "max_lr_full_batch": stability.max_lr(quadratic, there, "full-batch"),
         "floor": None if floor is None or not math.isfinite(floor.loss) else floor.loss,

@@ -171,11 +171,11 @@ def best_average(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: floa
     return Scheduled(name, sgd.lr, float(np.exp(value)))
 
 
-def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
+def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> tuple[SGD, float]:
     """The constant learning rate (and momentum, where the method takes one) with the least loss after `horizon` steps.
 
     For any stationary method, with noisy labels and averages: by stepping the spectral-diagonal regime, on a thinned
-    spectrum to find the basin. Returns the loss on the whole spectrum; `name` is the best momentum, as text.
+    spectrum to find the basin. Returns the algorithm with these values, and its loss on the whole spectrum.
     """
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.theory import optimal
@@ -211,5 +211,5 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
         )  # fmt: skip
         momentum = float(found.x)
     _, rate = over_lr(momentum)
-    value = loss(problem, replace(sgd, lr=rate, momentum=momentum))
-    return Scheduled(f"{momentum:.6g}", rate, float(np.exp(value)))
+    found = replace(sgd, lr=rate, momentum=momentum)
+    return found, float(np.exp(loss(problem, found)))
