@@ -17,7 +17,8 @@ WITHOUT_REPLACEMENT = "without-replacement"
 WITH_REPLACEMENT = "with-replacement"
 RESHUFFLE = "reshuffle"
 ONE_PASS = "one-pass"
-SAMPLINGS = (WITHOUT_REPLACEMENT, WITH_REPLACEMENT, RESHUFFLE, ONE_PASS)
+OF_POINTS = (WITHOUT_REPLACEMENT, WITH_REPLACEMENT, RESHUFFLE)  # one pass has no points to choose from
+SAMPLINGS = (*OF_POINTS, ONE_PASS)
 _BATCH, _EPOCH, _LABELS, _FEATURES = range(4)  # streams of the generator
 
 _MASK = np.uint64(0xFFFFFFFF)
@@ -201,7 +202,7 @@ def minibatch_indices(
     ------
     InputError : a batch larger than N with a sampling that cannot repeat points, or an unknown sampling.
     """
-    choice("sampling", sampling, SAMPLINGS)
+    choice("sampling", sampling, OF_POINTS)
     sizes = np.ascontiguousarray(batch_sizes, dtype=np.int64)
     if sizes.size and sizes.max() > n_samples and sampling != WITH_REPLACEMENT:
         raise InputError(f"batch_size: expected at most the {n_samples} training points, got {sizes.max()}")

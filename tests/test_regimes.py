@@ -92,7 +92,7 @@ def test_diagonal_equals_the_volterra_sum(momentum, tau):
     np.testing.assert_allclose(losses(problem, sgd, ss.SpectralDiagonal(tau), 80)[0], s / 40, rtol=1e-11)
 
 
-@pytest.mark.parametrize("how", sampling.SAMPLINGS)
+@pytest.mark.parametrize("how", sampling.OF_POINTS)
 def test_sampled_kernel_equals_its_twin(how):
     problem = ss.QuadraticProblem.power_law(23, 1.3, 0.8, seed=2)
     sgd = ss.SGD(schedules.Power(0.5, 0.1), 0.6, schedules.Steps(3, 2, 20, 9), sampling=how)

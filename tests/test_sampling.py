@@ -26,7 +26,7 @@ def test_philox_gives_the_published_vectors(counter, key, expected):
     assert out.tolist() == expected == naive.philox(counter, key)
 
 
-@pytest.mark.parametrize("how", sampling.SAMPLINGS)
+@pytest.mark.parametrize("how", sampling.OF_POINTS)
 def test_batches_equal_the_literal_twin(how):
     keys = sampling.replicate_keys(5, 3)
     sizes = np.array([4, 4, 7, 1, 11, 11, 2, 9, 9])
@@ -39,7 +39,7 @@ def test_batches_equal_the_literal_twin(how):
         assert [row[row >= 0].tolist() for row in rows] == expected
 
 
-@pytest.mark.parametrize("how", sampling.SAMPLINGS)
+@pytest.mark.parametrize("how", sampling.OF_POINTS)
 def test_batches_depend_on_seed_replicate_and_step_alone(how):
     keys = sampling.replicate_keys(0, 4)
     sizes = np.full(40, 6)
