@@ -446,7 +446,7 @@ def test_a_dask_worker_killed_in_mid_sweep(problem, here, uninterrupted, cluster
         patched.setattr(chunks, "_LARGEST", 2)
         victims = list(client.run(os.getpid).values())
         killed = []
-        original = sweeps._Progress.add
+        original = sweeps.Progress.add
 
         def add(self, *arguments):
             original(self, *arguments)
@@ -454,7 +454,7 @@ def test_a_dask_worker_killed_in_mid_sweep(problem, here, uninterrupted, cluster
                 killed.append(victims[0])
                 os.kill(victims[0], signal.SIGKILL)
 
-        patched.setattr(sweeps._Progress, "add", add)
+        patched.setattr(sweeps.Progress, "add", add)
         result = ss.sweep(
             problem, grid, [ss.SampledLinearized(), ss.SpectralDiagonal()], 40_000, record=[100], replicates=40,
             executor=client, path="r.nc",
