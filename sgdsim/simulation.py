@@ -96,7 +96,7 @@ def follow(
     values: dict[str, np.ndarray] = {}
     diverged_at = np.full(replicates, -1, np.int64)
     outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
-    now, chunk = 0, 64
+    now, chunk, followed = 0, 64, np.arange(replicates)
     interrupted, report = False, {}
     try:
         direct = regime.direct(problem, sgd, steps, observe)
@@ -122,10 +122,12 @@ def follow(
             for name in observe:
                 if name not in values:
                     values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
-                values[name][:, column] = seen[name]
-            loss = seen["loss"]
-            bad = ~(loss <= DIVERGED_ABOVE * values["loss"][:, 0]) & (diverged_at < 0)  # NaN counts as bad
-            diverged_at[bad] = step
+                values[name][followed, column] = seen[name]
+            bad = ~(values["loss"][:, column] <= DIVERGED_ABOVE * values["loss"][:, 0])  # NaN counts as bad
+            diverged_at[bad & (diverged_at < 0)] = step
+            going_on = np.flatnonzero(diverged_at[followed] < 0)
+            if 0 < going_on.size < followed.size and regime.keep(state, going_on):
+                followed = followed[going_on]
         report = regime.report(state)
     except KeyboardInterrupt:
         interrupted = True

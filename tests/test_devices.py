@@ -1,4 +1,4 @@
-"""The sampled regime on torch devices: the same numbers as the compiled loop; and which devices there are.
+"""The sampled and averaged regimes on torch devices: the numbers of the compiled loops; and which devices there are.
 
 The torch path runs on the CPU here, as device "cpu:0", which users cannot ask for; on CUDA where there is one.
 """
@@ -15,6 +15,7 @@ import sgdsim as ss
 from sgdsim import devices, sampling, schedules
 from sgdsim.checks import InputError
 from sgdsim.regimes import _sampled_torch
+from sgdsim.theory import stability
 
 WHERE = [
     "cpu:0",
@@ -117,6 +118,52 @@ def test_cells_share_one_copy_of_the_kernel(device):
     grid = ss.Grid.product(lr=[0.1, 0.3, 0.5], momentum=[0.0, 0.5])  # in threads
     ours, theirs = (ss.sweep(problem, grid, [r], 30, replicates=2) for r in (ss.SampledLinearized(), regime))
     np.testing.assert_allclose(theirs.loss.values, ours.loss.values, rtol=1e-12)
+
+
+def averaged(device, dtype="float64"):
+    """The averaged regime in torch on `device`, also where that is the CPU."""
+    if device.startswith("cuda"):
+        return ss.BatchAveraged(device=device, dtype=dtype)
+    regime = ss.BatchAveraged()
+    object.__setattr__(regime, "device", device)
+    object.__setattr__(regime, "dtype", dtype)
+    return regime
+
+
+@pytest.mark.parametrize("device", WHERE)
+@pytest.mark.parametrize("sgd", [sgd for sgd in ALGORITHMS if sgd.sampling != "reshuffle"])
+def test_averaged_in_torch_is_the_compiled_exact_form(problem, sgd, device):
+    runs = [
+        ss.simulate(problem, sgd, regime, 60, observe=["test_loss", "moments"])
+        for regime in (ss.BatchAveraged(0), averaged(device))
+    ]
+    for name in ("loss", "test_loss", "moments"):
+        ours, theirs = (run[name].values for run in runs)
+        np.testing.assert_allclose(theirs, ours, rtol=1e-11, atol=1e-12 * ours.max())
+    assert runs[1].error_estimate.item() == 0
+
+
+@pytest.mark.parametrize("device", WHERE)
+def test_averaged_in_torch_on_data(device):
+    """200 points of digits, 500 steps at 0.9 of the threshold: in float64 to rounding, in float32 to 1e-5."""
+    data = ss.datasets.load("digits", n=200, seed=0)
+    problem = ss.NetworkProblem(ss.networks.MLP(100, seed=0), data).quadratic
+    for momentum in (0.0, 0.9):
+        sgd = ss.SGD(1.0, momentum, 10)
+        sgd = ss.SGD(0.9 * stability.max_lr(problem, sgd, "exact"), momentum, 10)
+        plain = ss.simulate(problem, sgd, ss.BatchAveraged(0), 500).loss.values
+        for dtype, tolerance in (("float64", 1e-10), ("float32", 1e-5)):
+            ours = ss.simulate(problem, sgd, averaged(device, dtype), 500).loss.values
+            np.testing.assert_allclose(ours, plain, rtol=tolerance)
+
+
+def test_what_the_averaged_regime_refuses(problem):
+    with pytest.raises(InputError, match=r"^dtype: expected float64 on the CPU, got float32"):
+        ss.BatchAveraged(dtype="float32")
+    with pytest.raises(InputError, match=r"^dtype: expected one of float64, float32"):
+        ss.BatchAveraged(dtype="half")
+    with pytest.raises(InputError, match=r"^device: expected cpu for anything but plain heavy ball"):
+        averaged("cpu:0").check(problem, ss.SGD(0.3, label_noise=0.1))
 
 
 def test_batches_are_padded_where_sizes_vary():

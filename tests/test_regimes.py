@@ -336,3 +336,36 @@ def test_kernels_are_cached_on_disk():
         _kernels.mean_advance,
     ):
         assert kernel._cache.cache_path
+
+
+@pytest.mark.parametrize("sgd", [ss.SGD(1.4, 0.0, 1), ss.SGD(1.2, 0.2, 1), ss.SGD(1.4, 0.0, 1, average="ema:0.5")])
+@pytest.mark.parametrize("regime", [ss.RealNetwork(), ss.SampledLinearized()])
+def test_diverged_replicates_are_dropped_and_the_others_do_not_notice(monkeypatch, sgd, regime):
+    """A linear model of 60 points: of 8 replicates, a few diverge within 150 steps."""
+    network = ss.networks.MLP(depth=0, seed=0)
+    problem = ss.NetworkProblem(network, ss.datasets.load("digits", n=60, n_test=10, seed=0))
+    kept = []
+    own = type(regime).keep
+
+    def keep(self, state, replicates):
+        kept.append((replicates.size, own(self, state, replicates)))
+        return kept[-1][1]
+
+    def run():
+        return ss.simulate(
+            problem, sgd, regime, 150, record=10, replicates=8, observe=["test_loss", "moments"], seed=3
+        ).drop_vars("seconds")
+
+    monkeypatch.setattr(type(regime), "keep", keep)
+    ours = run()
+    monkeypatch.setattr(type(regime), "keep", lambda *_: False)
+    theirs = run()
+    assert kept
+    assert kept[0][1] is (sgd.is_plain or isinstance(regime, ss.RealNetwork))
+    diverged = ours.diverged_at.values.ravel() >= 0
+    assert diverged.any()
+    assert not diverged.all()
+    assert np.isfinite(ours.loss.values[0, ~diverged]).all()
+    np.testing.assert_array_equal(ours.diverged_at, theirs.diverged_at)
+    for name in ("loss", "test_loss", "moments"):
+        np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-9)

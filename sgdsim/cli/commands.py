@@ -92,6 +92,8 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: arg
             # auto: compiled loops, as no GPU was measured yet
             elif name == "sampled" and args.device not in ("auto", "cpu"):
                 regime = regimes.SampledLinearized(args.device)
+            elif name == "averaged" and args.device not in ("auto", "cpu"):
+                regime = regimes.BatchAveraged(device=args.device)
             out.append(regime)
     return out
 

@@ -72,6 +72,11 @@ class Regime(ABC):
     def advance(self, state: Any, start: int, stop: int) -> None:
         """Take the steps start..stop-1 in place."""
 
+    def keep(self, state: Any, replicates: np.ndarray) -> bool:
+        """Follow from now on only these `replicates`, by their places in the state: the others have diverged. False,
+        and nothing done, where the regime carries all on."""
+        return False
+
     def direct(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
@@ -100,7 +105,8 @@ class Regime(ABC):
 
     @abstractmethod
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes); R replicates (1 if deterministic)."""
+        """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes) of the R replicates in the state (1 if
+        deterministic)."""
 
 
 def parse(text: str) -> Regime:

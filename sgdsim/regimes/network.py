@@ -114,12 +114,6 @@ class RealNetwork(Regime):
 
         step = update if sgd.is_plain else move
         step = _compiled(step) if self.compile else step
-        largest = max(p[0].numel() * p.element_size() for p in parameters.values())
-        together, threads = max(1, _TOGETHER // largest), torch.get_num_threads()
-        if problem.device != "cpu":
-            together = replicates
-        elif together > threads:  # threads share a group's replicates out whole: let none wait for another's last one
-            together -= together % threads
         components = {}
         if not sgd.is_plain:  # no memory yet; the average begins at the iterate
             components = {
@@ -135,7 +129,7 @@ class RealNetwork(Regime):
             {name: torch.zeros_like(p) for name, p in parameters.items()} if sgd.is_plain and has_momentum(sgd) else {},
             components, buffers, step, vmap(single, (0, 0, None)),
             tuple(torch.as_tensor(a, dtype=dtype, device=problem.device) for a in arrays),
-            [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)],
+            _groups(parameters, problem.device),
         )  # fmt: skip
 
     def advance(self, state: _State, start: int, stop: int) -> None:
@@ -143,12 +137,13 @@ class RealNetwork(Regime):
         if state.components:
             _advance_components(state, start, stop)
             return
-
-        def number(value: float) -> torch.Tensor:  # a tensor: a plain number would be compiled in
-            return torch.as_tensor(value, dtype=x.dtype, device=x.device)
-
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
+            # Tensors: plain numbers would be compiled in; all steps' at once: a GPU would wait for each.
+            rates, momenta = (
+                torch.as_tensor(a, dtype=x.dtype, device=x.device)
+                for a in (state.problem.quadratic.torch_lr(values.lr), values.momentum)
+            )
             for group in state.groups:
                 parameters, velocities, buffers = (
                     {name: held[group] for name, held in kept.items()}
@@ -156,8 +151,20 @@ class RealNetwork(Regime):
                 )
                 for t in range(values.lr.size):
                     batch = indices[group, t, : values.batch_size[t]]
-                    lr, momentum = state.problem.quadratic.torch_lr(values.lr[t]), values.momentum[t]
-                    state.update(parameters, velocities, buffers, x[batch], y[batch], number(lr), number(momentum))
+                    state.update(parameters, velocities, buffers, x[batch], y[batch], rates[t], momenta[t])
+
+    def keep(self, state: _State, replicates: np.ndarray) -> bool:
+        places = torch.as_tensor(replicates, device=state.data[0].device)
+        state.keys = state.keys[replicates]
+        state.velocities, state.buffers, parameters = (
+            {name: held[places] for name, held in kept.items()}
+            for kept in (state.velocities, state.buffers, state.parameters)
+        )
+        if state.components:
+            state.components = {name: held[:, places] for name, held in state.components.items()}
+            parameters = {name: held[state.sgd.readout] for name, held in state.components.items()}
+        state.parameters, state.groups = parameters, _groups(parameters, state.problem.device)
+        return True
 
     def observe(self, state: _State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         residual = self._residuals(state, *state.data[:2])
@@ -178,6 +185,18 @@ class RealNetwork(Regime):
                 for i in range(0, x.shape[0], chunk)
             ]
         return torch.cat(parts, dim=1).to(torch.float64).cpu().numpy()
+
+
+def _groups(parameters: dict[str, torch.Tensor], device: str) -> list[slice]:
+    """Which replicates to train together: all on a GPU, else as many as `_TOGETHER` says."""
+    replicates = len(next(iter(parameters.values())))
+    largest = max(p[0].numel() * p.element_size() for p in parameters.values())
+    together, threads = max(1, _TOGETHER // largest), torch.get_num_threads()
+    if device != "cpu":
+        together = replicates
+    elif together > threads:  # threads share a group's replicates out whole: let none wait for another's last one
+        together -= together % threads
+    return [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)]
 
 
 def _advance_components(state: _State, start: int, stop: int) -> None:

@@ -123,6 +123,11 @@ class SampledLinearized(Regime):
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             loop(state.kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
 
+    def keep(self, state: Any, replicates: np.ndarray) -> bool:
+        if isinstance(state, _State):
+            state.keys, state.r, state.v = state.keys[replicates], state.r[replicates], state.v[replicates]
+        return isinstance(state, _State)
+
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         if not isinstance(state, _State):
             return state.observe(what)
