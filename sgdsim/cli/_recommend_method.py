@@ -13,6 +13,7 @@ from sgdsim.cli.arguments import algorithm
 from sgdsim.cli.stability import load, short
 
 _LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
+_LARGEST = 500  # points up to which the exact threshold takes a few seconds
 
 
 def recommend(args: argparse.Namespace) -> int:
@@ -42,12 +43,45 @@ def recommend(args: argparse.Namespace) -> int:
         "loss": loss, "effective_lr": linear.effective_lr(there),
         "max_lr": stability.max_lr(quadratic, there, tau=args.tau),
         "max_lr_full_batch": stability.max_lr(quadratic, there, "full-batch"),
+        "max_lr_exact": _exact(quadratic, there),
+        "law": None if sgd.label_noise or sgd.average else _law(quadratic, there, args.tau, args.horizon, loss),
         "floor": None if floor is None or not math.isfinite(floor.loss) else floor.loss,
         "floor_reached": None if floor is None else floor.reached, "torch_lr_per_alpha": quadratic.torch_lr(1.0),
         "seed": args.seed, "seconds": round(time.perf_counter() - began, 3),
     }  # fmt: skip
     print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
     return 0
+
+
+def _exact(quadratic: Any, sgd: Any) -> float | None:
+    """The exact threshold where it takes seconds."""
+    from sgdsim.theory import stability
+
+    found = None
+    if quadratic.n <= _LARGEST and quadratic.multiplicity is None and sgd.sampling != "one-pass":
+        found = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
+    return found if found is None or math.isfinite(found) else None
+
+
+def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float) -> dict[str, Any] | None:
+    """The late law at a setting and its ratio to the loss at the horizon; None where there is none."""
+    from sgdsim.theory import power_law
+
+    try:
+        law = power_law.PowerLaw.of(quadratic)
+        signal, noise = power_law.method_constants(quadratic, law, sgd, tau=tau)
+    except InputError:
+        return None
+    phase = power_law.phase(law.nu, law.zeta)
+    constant, exponent = {
+        power_law.SIGNAL: (signal, law.zeta), power_law.NOISE: (noise, 2 - 1 / law.nu)
+    }.get(phase, (None, None))  # fmt: skip
+    if constant is None or not math.isfinite(constant):
+        return None
+    return {
+        "phase": str(phase), "nu": law.nu, "kappa": law.kappa, "exponent": exponent, "constant": constant,
+        "ratio": constant * horizon**-exponent / loss if loss > 0 else None,
+    }  # fmt: skip
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -61,6 +95,16 @@ def _text(facts: dict[str, Any]) -> str:
         f"effective lr {short(facts['effective_lr'])}; stable up to lr {short(facts['max_lr'])} at this momentum "
         f"(full batch: {short(facts['max_lr_full_batch'])})",
     ]
+    if facts["max_lr_exact"] is not None:
+        lines[-1] = lines[-1][:-1] + f", exactly at this N: {short(facts['max_lr_exact'])})"
+        if facts["lr"] >= facts["max_lr_exact"]:
+            lines.append("Warning: this lr is above the exact threshold at this N; stay below that.")
+    if facts["law"] is not None:
+        law = facts["law"]
+        lines.append(
+            f"late law ({law['phase']}, ν = {law['nu']:.3g}, κ = {law['kappa']:.3g}): L ≈ {law['constant']:.4g}·"
+            f"t^(−{law['exponent']:.4g}), at the horizon {short(law['ratio'])} times that loss"
+        )
     if facts["floor"] is not None:
         when = "" if facts["floor_reached"] is None else f", within a factor 2 from step {facts['floor_reached']}"
         lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting{when}")

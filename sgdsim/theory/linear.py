@@ -143,9 +143,9 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     return AtOne(noise, signal, noise < 1)
 
 
-def critical_lr(sgd: SGD, stable: Callable[[SGD], bool], tolerance: float = 1e-9) -> float:
-    """The learning rate up to which `stable(sgd with that lr)` holds, going up from small ones; infinite if always."""
-    low = 1e-3
+def critical_lr(sgd: SGD, stable: Callable[[SGD], bool], tolerance: float = 1e-9, *, start: float = 1e-3) -> float:
+    """The learning rate up to which `stable(sgd with that lr)` holds, going up from `start`; infinite if always."""
+    low = start
     while not stable(replace(sgd, lr=low)):
         low *= 0.1
         if low < 1e-12:
@@ -159,39 +159,6 @@ def critical_lr(sgd: SGD, stable: Callable[[SGD], bool], tolerance: float = 1e-9
         middle = 0.5 * (low + high)
         low, high = (middle, high) if stable(replace(sgd, lr=middle)) else (low, middle)
     return low
-
-
-def radius(problem: QuadraticProblem, sgd: SGD, tolerance: float = 1e-10) -> float:
-    """ρ(M) of the exact averaged regime, as `sgdsim.theory.stability.averaged_radius`; infinite if the mean diverges.
-
-    Pairs of modes need `T_kl = Σ_t (e₀ᵀR_k^t k)(e₀ᵀR_l^t k)`; from the eigenvalues μ of R and the responses' weights w,
-    `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`, and `R_kl = T/(1 + γλ_kλ_l T)`.
-    """
-    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
-    if not mean_is_stable(problem, sgd):
-        return math.inf
-    if gamma == 0:
-        return 0.0
-    moves = moving(problem)
-    lam, u = problem.eigenvalues[moves], np.ascontiguousarray(problem.eigenvectors[:, moves])
-    _, kick = step(sgd)
-    m = kick.size
-    mu, vectors = np.linalg.eig(mode_maps(lam, sgd))
-    weights = vectors[:, 0, :] * np.linalg.solve(vectors, np.broadcast_to(kick[:, None], (lam.size, m, 1)))[..., 0]
-    total = np.zeros((lam.size, lam.size))
-    for a in range(m):
-        for b in range(m):
-            total += ((weights[:, a, None] * weights[:, b]) / (1 - mu[:, a, None] * mu[:, b])).real
-    product = np.outer(lam, lam)
-    pair = gamma * problem.n * product * total / (1 + gamma * product * total)
-    v, found = np.full(problem.n, problem.n**-0.5), 0.0
-    for _ in range(1000):
-        image = np.einsum("ik,ik->i", u @ (pair * ((u * v[:, None]).T @ u)), u)
-        before, found = found, float(v @ image)
-        v = np.maximum(image, 0.0) / np.linalg.norm(np.maximum(image, 0.0))
-        if abs(found - before) <= tolerance * found:
-            break
-    return found
 
 
 def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:

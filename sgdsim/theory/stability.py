@@ -13,6 +13,7 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.sgd import SGD
 from sgdsim.theory import _contour, _renewal, linear
+from sgdsim.theory._method_renewal import MethodRenewal
 from sgdsim.theory.generating import noise_propagator_at_one
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
@@ -85,12 +86,11 @@ def max_lr(
     if level == "exact" and sgd.sampling == ONE_PASS:
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if not isinstance(sgd.method, HeavyBall):
-        holds = {
-            "full-batch": lambda other: linear.mean_is_stable(problem, other),
-            "spectral-diagonal": lambda other: linear.at_one(problem, other, tau).stable,
-            "exact": lambda other: linear.radius(problem, other) < 1,
-        }
-        return linear.critical_lr(sgd, holds[level], tolerance)
+        if level == "exact":
+            return MethodRenewal(problem).max_lr(sgd, tolerance)
+        if level == "full-batch":
+            return linear.critical_lr(sgd, lambda other: linear.mean_is_stable(problem, other), tolerance)
+        return linear.critical_lr(sgd, lambda other: linear.at_one(problem, other, tau).stable, tolerance)
     if level == "full-batch":
         return 2 * (1 + momentum)
     if level == "spectral-diagonal":
@@ -197,7 +197,7 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
     if sgd.sampling == ONE_PASS:
         raise InputError("stability: expected batches of fixed points, got one-pass; use diagonal_is_stable, tau -1")
     if not isinstance(sgd.method, HeavyBall):
-        return linear.radius(problem, sgd, tolerance)
+        return MethodRenewal(problem).radius(sgd, tolerance)
     if not full_batch_is_stable(problem, sgd):
         return math.inf
     if noise == 0:

@@ -1,0 +1,67 @@
+"""Exact mean-square stability of any stationary linear method, through the variances of the points' residuals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+
+from sgdsim.problem import QuadraticProblem
+from sgdsim.sgd import SGD
+from sgdsim.theory import linear
+
+
+class MethodRenewal:
+    """The renewal operator M of the exact averaged regime, as `sgdsim.theory.stability.averaged_radius`, for any
+    method. Asked for one algorithm after the other, it begins each time at the eigenvector found last."""
+
+    def __init__(self, problem: QuadraticProblem) -> None:
+        moves = linear.moving(problem)
+        self.problem, self.lam = problem, problem.eigenvalues[moves]
+        self.u = np.ascontiguousarray(problem.eigenvectors[:, moves])
+        self.v = np.full(problem.n, problem.n**-0.5)
+
+    def radius(self, sgd: SGD, tolerance: float = 1e-10, *, side: bool = False) -> float:
+        """ρ(M) to a relative `tolerance`; infinite where the mean diverges. `side`: only on which side of 1 it is.
+
+        M is symmetric with entries ≥ 0, so for any v > 0 of length 1 `vᵀMv ≤ ρ ≤ max_i (Mv)_i/v_i`.
+        """
+        gamma = float(sgd.values(self.problem.n, 0, 1).noise[0])
+        if not linear.mean_is_stable(self.problem, sgd):
+            return math.inf
+        if gamma == 0:
+            return 0.0
+        weights = self._pairs(sgd, gamma)
+        for _ in range(1000):
+            inner = (self.u * self.v[:, None]).T @ self.u
+            image = np.maximum(np.einsum("ik,ik->i", self.u @ (weights * inner), self.u), 0.0)
+            found, highest = float(self.v @ image), float((image / self.v).max())
+            residual = float(np.linalg.norm(image - found * self.v)) / found  # its square is the quotient's error
+            self.v = np.maximum(image / np.linalg.norm(image), 1e-12)
+            if residual**2 <= tolerance or (side and (found > 1 or highest < 1)):
+                break
+        return found
+
+    def max_lr(self, sgd: SGD, tolerance: float) -> float:
+        """The learning rate at which the radius passes 1, going up."""
+        near = linear.critical_lr(sgd, lambda one: linear.at_one(self.problem, one).stable, 1e-2)
+        start = 0.1 * near if math.isfinite(near) else 1e-3
+        return linear.critical_lr(sgd, lambda one: self.radius(one, side=True) < 1, tolerance, start=start)
+
+    def _pairs(self, sgd: SGD, gamma: float) -> np.ndarray:
+        """`γNλ_kλ_l T/(1 + γλ_kλ_l T)`, (n, n), with `T_kl = Σ_t (e₀ᵀR_k^t k)(e₀ᵀR_l^t k)`.
+
+        From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`.
+        """
+        _, kick = linear.step(replace(sgd, average=None))
+        n, m = self.lam.size, kick.size
+        mu, vectors = np.linalg.eig(linear.mode_maps(self.lam, sgd))
+        weights = vectors[:, 0, :] * np.linalg.solve(vectors, np.broadcast_to(kick[:, None], (n, m, 1)))[..., 0]
+        total = np.zeros((n, n))
+        for a in range(m):
+            for b in range(a, m):
+                term = ((weights[:, a, None] * weights[:, b]) / (1 - mu[:, a, None] * mu[:, b])).real
+                total += term if a == b else term + term.T
+        product = gamma * np.outer(self.lam, self.lam)
+        return self.problem.n * product * total / (1 + product * total)
