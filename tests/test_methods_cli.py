@@ -61,25 +61,25 @@ def test_recommendation_with_noisy_labels(run):
 
 
 def test_recommendation_with_the_exact_threshold_and_the_late_law(run):
-    """The exact threshold, and the law beside the recurrence (N = 30 is past its cut-off by then: the law is compared at N = 3000, after 600 steps)."""
-    words = ["--batch-size", "5", "--horizon", "100", "--method", "nesterov"]
+    """The exact threshold, and the law beside the recurrence (at N = 2000: the cut-off of N = 30 comes too soon)."""
+    words = ["--batch-size", "5", "--horizon", "30", "--method", "nesterov"]
     facts = json.loads(run("recommend", *POWER, *words, "--json"))
     problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
     sgd = ss.SGD(facts["max_lr_exact"], facts["momentum"], 5, method="nesterov")
     assert stability.averaged_radius(problem, sgd) == pytest.approx(1, abs=1e-3)
     assert facts["max_lr_exact"] < facts["max_lr"]
 
-    long = ["recommend", "--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "3000", *words]
+    long = ["recommend", "--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "2000", *words]
     facts = json.loads(run(*long, "--json"))
     assert facts["max_lr_exact"] is None  # too long to wait for
     law = facts["law"]
     assert law["exponent"] == pytest.approx(1 / 1.5)
-    assert law["constant"] * 100 ** -law["exponent"] == pytest.approx(law["ratio"] * facts["loss"])
-    wide = ss.QuadraticProblem.power_law(3000, 1.5, 1.0)
+    assert law["constant"] * 30 ** -law["exponent"] == pytest.approx(law["ratio"] * facts["loss"])
+    wide = ss.QuadraticProblem.power_law(2000, 1.5, 1.0)
     sgd = ss.SGD(facts["lr"], facts["momentum"], 5, method="nesterov")
     late = ss.simulate(wide, sgd, ss.SpectralDiagonal(), 600, record=[600])["loss"].values.ravel()[-1]
     assert law["constant"] * 600 ** -law["exponent"] == pytest.approx(late, rel=0.1)
-    assert "late law (signal-dominated" in run(*long)
+    assert "late law (signal-dominated" in run("recommend", *POWER, *words)
 
 
 @pytest.mark.parametrize(
