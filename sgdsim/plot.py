@@ -29,9 +29,12 @@ from matplotlib.patches import Patch
 
 from sgdsim.checks import InputError, choice
 from sgdsim.plot_budget import budget_curves  # noqa: F401
+from sgdsim.plot_epochs import epochs  # noqa: F401
 from sgdsim.plot_hessian import hessian_spectra as hessian_spectra
 from sgdsim.plot_landscape import landscape, recommendation  # noqa: F401
 from sgdsim.plot_maps import loss_maps  # noqa: F401
+from sgdsim.plot_memory import memory_losses  # noqa: F401
+from sgdsim.plot_overlay import overlay  # noqa: F401
 from sgdsim.plot_phases import (  # noqa: F401
     clamped_momentum,
     derivation_check,
@@ -48,6 +51,7 @@ from sgdsim.plot_published import (  # noqa: F401
     phases_with_data,
     valley,
 )
+from sgdsim.plot_schedules import schedules  # noqa: F401
 from sgdsim.plot_show import show  # noqa: F401
 from sgdsim.plot_spectrum import SMALLEST, prepare, spectra, spectrum  # noqa: F401
 from sgdsim.plot_style import regime_style, style
@@ -118,7 +122,8 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
     columns = _columns(used, [size for size in sizes if size > 1])
     rows = math.ceil(used / columns)
     width = {1: 4.0, 2: 3.2, 3: 2.5, 4: 2.2}.get(columns, 2.0)
-    titles = [_cell_title(cell, grid, int(width * 13)) for cell in cells]
+    zipped = [str(name) for name in result.coords if result[name].dims == ("cell",)]
+    titles = [_cell_title(cell, [*grid, *zipped], int(width * 13)) for cell in cells]
     extra = 0.13 * max(title.count("\n") for title in titles)
     with style():
         figure = Figure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")

@@ -34,5 +34,5 @@ def show(figure: Figure | Axes, *, dpi: float = 96) -> Picture:
     dpi = number("dpi", dpi, minimum=20, maximum=600)
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None})
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
     return Picture(buffer.getvalue())

@@ -33,8 +33,9 @@ def final_losses(result: xr.Dataset) -> pd.DataFrame:
     there are several replicates. Means with a diverged replicate in them are infinite."""
     dims = [str(name) for name in result["loss"].dims if name not in ("regime", "replicate", "step")]
     names = [str(name) for name in result["regime"].values]
+    zipped = [str(name) for name in result.coords if result[name].dims == ("cell",) and name not in (*_SYMBOLS, "cell")]
     labels = [name for name in dims if name != "cell"] + [
-        name for name in _SYMBOLS if name not in dims and name in result.coords and result[name].ndim
+        name for name in [*zipped, *_SYMBOLS] if name not in dims and name in result.coords and result[name].ndim
     ]
     rows = []
     for at in itertools.product(*(range(result.sizes[name]) for name in dims)):

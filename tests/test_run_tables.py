@@ -114,3 +114,9 @@ def test_spectrum_of_a_network_is_that_of_its_linearisation(digits_network):
     ours, theirs = (ss.plot.spectrum(one).lines for one in (digits_network, digits_network.quadratic))
     for one, other in zip(ours, theirs, strict=True):
         np.testing.assert_array_equal(one.get_xydata(), other.get_xydata())
+
+
+def test_final_losses_of_a_zipped_grid_name_what_differs(tiny):
+    grid = ss.Grid.zip(method=["heavy-ball", "corner:theta=1.5"], lr=[0.3, 0.2], momentum=[0.5, 0.0], batch_size=[2, 2])
+    frame = tables.final_losses(ss.sweep(tiny, grid, ss.SpectralDiagonal(), 10))
+    assert list(frame.index) == [("heavy-ball", 0.3, 0.5, 2), ("corner:theta=1.5", 0.2, 0.0, 2)]

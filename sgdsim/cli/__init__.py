@@ -15,7 +15,20 @@ import warnings
 from typing import NoReturn
 
 from sgdsim.checks import InputError
-from sgdsim.cli import budget, commands, hessian, landscape, recommend, reproduce, spectrum, stability, theory, validate
+from sgdsim.cli import (
+    budget,
+    commands,
+    epochs,
+    hessian,
+    landscape,
+    recommend,
+    reproduce,
+    schedule,
+    spectrum,
+    stability,
+    theory,
+    validate,
+)
 from sgdsim.cli.arguments import Parser, build_parser
 
 _COMMANDS = {
@@ -32,6 +45,8 @@ _COMMANDS = {
     "recommend": recommend.recommend,
     "landscape": landscape.landscape,
     "budget": budget.budget,
+    "epochs": epochs.epochs,
+    "schedule": schedule.schedule,
     "reproduce": reproduce.reproduce,
     "validate": validate.validate,
 }

@@ -258,12 +258,25 @@ def build_parser() -> argparse.ArgumentParser:
     _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
 
     # They build on this module.
-    from sgdsim.cli import budget, hessian, landscape, recommend, reproduce, stability, theory, validate
+    from sgdsim.cli import (
+        budget,
+        epochs,
+        hessian,
+        landscape,
+        recommend,
+        reproduce,
+        schedule,
+        stability,
+        theory,
+        validate,
+    )
 
     stability.add_parser(commands)
     recommend.add_parser(commands)
     landscape.add_parser(commands)
     budget.add_parser(commands)
+    epochs.add_parser(commands)
+    schedule.add_parser(commands)
     hessian.add_parser(commands)
     validate.add_parser(commands)
     theory.add_parser(commands)

@@ -18,7 +18,7 @@ from sgdsim.sgd import SGD, has_momentum
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
-_FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 8)  # to begin with
+_FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 4)  # to begin with
 _FINEST = 1 / 128  # ratio beyond which the exact form is taken
 _SINGLE = 1e-5  # tolerance down to which U∘U and the slow pairs may be in float32
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from sgdsim.checks import InputError
-from sgdsim.reproduction import exponents, landscapes, momentum, runs
+from sgdsim.reproduction import exponents, landscapes, memory, momentum, runs
 from sgdsim.reproduction.base import VERDICTS, Context, Exhibit, Finding, MissingData, Picture, Row
 
 __all__ = ["EXHIBITS", "VERDICTS", "Context", "Exhibit", "Finding", "MissingData", "Picture", "Row", "choose"]
@@ -30,6 +30,7 @@ EXHIBITS = (
     Exhibit("naive-averaged", "The averaged recursion as usually written", runs.naive_averaged),
     Exhibit("stability", "Stable learning rates", runs.stability_maps),
     Exhibit("budget", "Budget independence", runs.budgets),
+    Exhibit("memory", "Corner SGD against plain SGD", memory.corner),
 )
 
 

@@ -33,11 +33,13 @@ def _orders(points: tuple[int, ...], size: int, batches: int) -> Iterator[tuple[
             yield (first, *others)
 
 
+@np.errstate(over="ignore", invalid="ignore")  # divergence is a result
 def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.ndarray:
     """E L_t at every step of `n_epochs` epochs, (n_epochs·⌊N/b⌋ + 1,), over all orders of every epoch.
 
     Points left over when the next batch does not fit are skipped, as in the sampled regime. Any method and average that
-    do not change in time; no label noise. Raises InputError for more than `MOST_ORDERS` orders, and for schedules.
+    do not change in time; no label noise. Infinite beyond floating point. Raises InputError for more than `MOST_ORDERS`
+    orders, and for schedules.
     """
     n, size = problem.n, sgd.batch_size
     n_epochs = integer("n_epochs", n_epochs, minimum=1)
@@ -78,4 +80,5 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
         after = [np.einsum("oab,bc,odc->ad", p, second, p, optimize=True) / count for p in products]
         loss += [np.trace(s[seen, seen]) for s in after]
         second = after[-1]
-    return np.array(loss) / (2 * n)
+    found = np.array(loss) / (2 * n) + 0.0  # no −0
+    return np.where(np.isfinite(found), found, np.inf)

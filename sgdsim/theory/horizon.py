@@ -1,6 +1,7 @@
 """Learning-rate schedules for a run of T steps: the best piecewise-constant one, beside the usual forms.
 
-All losses are exact for the spectral-diagonal regime, by its recurrence; gradients are the recurrence's adjoint.
+All losses are exact for the spectral-diagonal regime, by its recurrence; gradients are the recurrence's adjoint. Beyond
+800 modes optima are those of a thinned spectrum (`sgdsim.theory.optimal.sketch`), their losses those of the whole one.
 """
 
 from __future__ import annotations
@@ -12,24 +13,26 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim import schedules
-from sgdsim.checks import InputError, integer, number
-from sgdsim.methods import EMA
+from sgdsim.checks import InputError, choice, integer, number
+from sgdsim.methods import EMA, Average, Tail
 from sgdsim.problem import QuadraticProblem
 from sgdsim.sampling import RESHUFFLE
 from sgdsim.schedules import Schedule
 from sgdsim.sgd import SGD
-from sgdsim.theory import _adjoint, stability
+from sgdsim.theory import _adjoint, _pieces, optimal, stability
 
-_UNSTABLE = 1e100  # loss that stands for infinity in an optimisation
+AVERAGES = ("ema", "tail")
 
 
 @dataclass(frozen=True, eq=False)
 class Scheduled:
-    """A schedule of the learning rate, the final loss with it, and the name of its form."""
+    """A schedule of the learning rate, the final loss with it, and the name of its form; `average`: that of the
+    iterates whose loss it is, None for the last iterate."""
 
     name: str
     lr: Schedule | float
     loss: float
+    average: Average | None = None
 
 
 def final_loss(
@@ -40,17 +43,22 @@ def final_loss(
     `lr`: (T,) in place of those of `sgd`. Heavy ball on the last iterate, with or without noisy labels; InputError for
     anything else.
     """
+    total, by_lr, by_momentum = _adjoint.final_loss(*_arguments(problem, sgd, horizon, lr, tau))
+    scale = 2 * problem.n
+    return total / scale, by_lr / scale, by_momentum / scale
+
+
+def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray | None, tau: float) -> tuple:
+    """What the loops take; InputError for what they cannot follow."""
     horizon = integer("horizon", horizon, minimum=1)
     if not replace(sgd, label_noise=0.0).is_plain or sgd.sampling == RESHUFFLE:
         raise InputError("horizon: expected heavy ball with independent batches and no average, got another algorithm")
     values = sgd.values(problem.n, 0, horizon)
     counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
-    total, by_lr, by_momentum = _adjoint.final_loss(
+    return (
         problem.eigenvalues, counts, problem.coefficients**2, values.lr if lr is None else lr, values.momentum,
         values.noise, sgd.label_source(problem.n, values.batch_size), float(tau),
     )  # fmt: skip
-    scale = 2 * problem.n
-    return total / scale, by_lr / scale, by_momentum / scale
 
 
 def best_schedule(
@@ -59,51 +67,39 @@ def best_schedule(
     """The piecewise-constant learning rate with the least loss after `horizon` steps; momentum and batch size as in
     `sgd`, whose own lr is not looked at.
 
-    Pieces are short at both ends (where rates change most), each at least one step. L-BFGS on the logarithms, from
-    `start` and from the best polynomial decay; the result is a local minimum, as good as the closed forms at least up
-    to their piecewise approximation. Raises InputError as `final_loss`.
+    Two ways to cut the run are tried, with pieces short at both ends and short at the end alone; each piece has one
+    step at least. L-BFGS on the logarithms, from `start` and from the best polynomial decay; the result is a local
+    minimum, as good as the closed forms at least up to their piecewise approximation. Raises InputError as
+    `final_loss`.
     """
-    pieces = integer("pieces", pieces, minimum=1, maximum=horizon)
-    starts = _breaks(horizon, pieces)
-    owner = np.searchsorted(starts, np.arange(horizon), side="right") - 1
+    pieces, thin = integer("pieces", pieces, minimum=1, maximum=horizon), optimal.sketch(problem)
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0), tau=tau) if sgd.is_constant else 1.0
-
-    def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
-        rates = np.exp(logs)
-        with np.errstate(over="ignore", invalid="ignore"):
-            loss, by_lr, _ = final_loss(problem, sgd, horizon, lr=rates[owner], tau=tau)
-        if not np.isfinite(loss) or loss > _UNSTABLE:
-            return np.log(_UNSTABLE), np.zeros(pieces)
-        return float(np.log(loss)), np.bincount(owner, by_lr, pieces) * rates / loss
-
     first = 0.5 * limit if start is None else number("start", start)
     decayed = best_of_form("polynomial", problem, sgd, horizon, tau=tau).lr
-    middles = (np.append(starts[1:], horizon) + starts) // 2
-    found = None
-    for guess in (np.full(pieces, first), np.maximum(decayed(middles), 1e-6 * limit)):
-        one = scipy.optimize.minimize(
-            cost, np.log(guess), jac=True, method="L-BFGS-B", bounds=[(np.log(limit) - 25, np.log(limit) + 3)] * pieces,
-            options={"maxiter": 500, "ftol": 1e-12},
-        )  # fmt: skip
-        found = one if found is None or one.fun < found.fun else found
-    rates = tuple(float(v) for v in np.exp(found.x))
-    schedule = schedules.Piecewise(tuple(int(v) for v in starts), rates) if pieces > 1 else rates[0]
-    return Scheduled(f"best of {pieces} pieces", schedule, float(np.exp(found.fun)))
+
+    def over(starts: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
+        middles = (np.append(starts[1:], horizon) + starts) // 2
+        guesses = [np.full(pieces, first), np.maximum(decayed(middles), 1e-6 * limit)]
+        loss, rates = _pieces.minimise(
+            lambda lr: final_loss(thin, sgd, horizon, lr=lr, tau=tau)[:2], starts, horizon, guesses, limit
+        )
+        return loss, starts, rates
+
+    cuts = _pieces.partitions(horizon, pieces)
+    loss, starts, rates = min(map(over, cuts if pieces > 1 else cuts[:1]), key=lambda one: one[0])
+    schedule = schedules.Piecewise(tuple(starts.tolist()), tuple(rates.tolist())) if pieces > 1 else float(rates[0])
+    if thin is not problem:
+        loss = final_loss(problem, replace(sgd, lr=schedule), horizon, tau=tau)[0]
+    return Scheduled(f"best of {pieces} pieces", schedule, loss)
 
 
-def _breaks(horizon: int, pieces: int) -> np.ndarray:
-    """First steps of the pieces: at quantiles of the arcsine law, and different."""
-    ends = horizon * 0.5 * (1 - np.cos(np.pi * np.arange(pieces) / pieces))
-    starts = np.maximum(ends.astype(int), np.arange(pieces))
-    return np.minimum(starts, horizon - pieces + np.arange(pieces))
-
-
-# Each form by its peak rate, the horizon and one more number in (0, 1).
-_FORMS: dict[str, Callable[[float, int, float], Schedule | float]] = {
-    "constant": lambda peak, horizon, _: peak,
-    "cosine": lambda peak, horizon, _: schedules.WarmupCosine(peak, 0, horizon),
-    "warmup-stable-decay": lambda peak, horizon, share: schedules.WarmupStableDecay(
-        peak, horizon, max(1, int(share * horizon))
+# Each form by its peak rate, the horizon and up to two more numbers in (0, 1).
+_FORMS: dict[str, Callable[..., Schedule | float]] = {
+    "constant": lambda peak, horizon: peak,
+    "cosine": lambda peak, horizon: schedules.WarmupCosine(peak, 0, horizon),
+    "linear": lambda peak, horizon: schedules.Polynomial(peak, horizon, 1.0),
+    "warmup-stable-decay": lambda peak, horizon, share, rise=0.0: schedules.WarmupStableDecay(
+        peak, horizon, max(1, int(share * horizon)), int(rise * (1 - share) * horizon)
     ),
     "polynomial": lambda peak, horizon, share: schedules.Polynomial(peak, horizon, 3 * share),
     "power": lambda peak, horizon, share: schedules.Power(peak, share, max(1.0, 0.01 * horizon)),
@@ -112,39 +108,110 @@ FORMS = tuple(_FORMS)
 
 
 def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
-    """The best schedule of one of `FORMS`: its peak, and the share of decay or the exponent where it has one."""
-    make = _FORMS[form]
+    """The best schedule of one of `FORMS`: its peak, and what else it has.
+
+    "warmup-stable-decay" the shares of warm-up and decay, "polynomial" the δ of (1 − t/T)^δ ("linear": δ = 1), "power"
+    the exponent of (1 + 100t/T)^−p; "cosine" begins at its peak.
+    """
+    make = _FORMS[choice("form", form, FORMS)]
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0), tau=tau) if sgd.is_constant else 1.0
 
-    def loss(peak: float, share: float) -> float:
-        schedule = make(peak, horizon, share)
-        with np.errstate(over="ignore", invalid="ignore"):
-            value = final_loss(problem, replace(sgd, lr=schedule), horizon, tau=tau)[0]
-        return float(np.log(value)) if np.isfinite(value) and value < _UNSTABLE else float(np.log(_UNSTABLE))
+    thin = optimal.sketch(problem)
 
-    def over_peak(share: float) -> tuple[float, float]:
+    def loss(peak: float, *shares: float, on: QuadraticProblem = thin) -> float:
+        arguments = _arguments(on, replace(sgd, lr=make(peak, horizon, *shares)), horizon, None, tau)
+        with np.errstate(over="ignore", invalid="ignore"):
+            value = _adjoint.loss_alone(*arguments) / (2 * problem.n)
+        return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
+
+    def over_peak(*shares: float) -> tuple[float, float]:
         one = scipy.optimize.minimize_scalar(
-            lambda log: loss(float(np.exp(log)), share), bounds=(np.log(limit) - 8, np.log(limit) + 0.7),
+            lambda log: loss(float(np.exp(log)), *shares), bounds=(np.log(limit) - 8, np.log(limit) + 0.7),
             method="bounded", options={"xatol": 1e-4},
         )  # fmt: skip
         return float(one.fun), float(np.exp(one.x))
 
-    share = 0.5
-    if form in ("warmup-stable-decay", "polynomial", "power"):
+    def over_share(first: tuple[float, ...]) -> tuple[float, ...]:
         outer = scipy.optimize.minimize_scalar(
-            lambda s: over_peak(float(s))[0], bounds=(0.01, 0.99), method="bounded", options={"xatol": 1e-2}
+            lambda s: over_peak(*first, float(s))[0], bounds=(0.01, 0.99), method="bounded", options={"xatol": 1e-2}
         )
-        share = float(outer.x)
-    value, peak = over_peak(share)
-    return Scheduled(form, make(peak, horizon, share), float(np.exp(value)))
+        return (*first, float(outer.x))
+
+    candidates: list[tuple[float, ...]] = [()]
+    if form in ("warmup-stable-decay", "polynomial", "power"):
+        candidates = [over_share(())]
+    if form == "warmup-stable-decay":
+        candidates.append(over_share(candidates[0]))
+    found = [(*over_peak(*shares), shares) for shares in candidates]
+    _, peak, shares = min(found, key=lambda one: one[0])
+    return Scheduled(form, make(peak, horizon, *shares), float(np.exp(loss(peak, *shares, on=problem))))
 
 
 def compare(
-    problem: QuadraticProblem, sgd: SGD, horizon: int, pieces: int = 12, *, tau: float = 1.0
+    problem: QuadraticProblem,
+    sgd: SGD,
+    horizon: int,
+    pieces: int = 12,
+    *,
+    tau: float = 1.0,
+    averages: bool = False,
 ) -> list[Scheduled]:
-    """The best of every form and of piecewise-constant schedules, by final loss, the least first."""
-    forms = [best_of_form(form, problem, sgd, horizon, tau=tau) for form in FORMS]
-    return sorted([*forms, best_schedule(problem, sgd, horizon, pieces, tau=tau)], key=lambda one: one.loss)
+    """The best of every form and of piecewise-constant schedules, by final loss, the least first.
+
+    `averages`: also the best averages of the iterates of constant learning rates (`best_averaged`).
+    """
+    found = [best_of_form(form, problem, sgd, horizon, tau=tau) for form in FORMS]
+    found.append(best_schedule(problem, sgd, horizon, pieces, tau=tau))
+    if averages:
+        found += [best_averaged(kind, problem, sgd, horizon, tau=tau) for kind in AVERAGES]
+    return sorted(found, key=lambda one: one.loss)
+
+
+def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
+    """The constant learning rate and the average of its iterates with the least loss after `horizon` steps.
+
+    `kind`: "ema", with the best decay, or "tail", the mean from the best step on. Averages allow for larger rates than
+    the last iterate. Nelder–Mead on (log lr, the average's own number). Raises InputError for another kind.
+    """
+    from sgdsim.regimes import SpectralDiagonal
+
+    choice("kind", kind, AVERAGES)
+    horizon, regime = integer("horizon", horizon, minimum=1), SpectralDiagonal(tau)
+    limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0, average=None), tau=tau)
+
+    def made(point: np.ndarray) -> SGD:
+        rate, own = float(np.exp(min(point[0], np.log(2 * limit)))), float(point[1])
+        average = EMA(1 - float(np.exp(min(own, 0.0)))) if kind == "ema" else Tail(_start(own, horizon))
+        return replace(sgd, lr=rate, average=average)
+
+    def loss(on: QuadraticProblem, point: np.ndarray) -> float:
+        state = regime.init(on, made(point), replicates=1, seed=0, test=False)
+        with np.errstate(over="ignore", invalid="ignore"):
+            regime.advance(state, 0, horizon)
+        value = float(regime.observe(state, ("loss",))["loss"][0])
+        return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
+
+    thin = optimal.sketch(problem)
+    grid = [np.array([np.log(share * limit), own]) for share in (0.1, 0.5, 0.9) for own in _OWN[kind](horizon)]
+    begin = min(grid, key=lambda one: loss(thin, one))
+    simplex = begin + np.array([[0.0, 0.0], [0.3, 0.0], [0.0, 0.6 if kind == "ema" else 0.15]])
+    point = scipy.optimize.minimize(
+        lambda one: loss(thin, one), begin, method="Nelder-Mead",
+        options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7, "maxfev": 120},
+    ).x  # fmt: skip
+    best = made(point)
+    return Scheduled(kind, best.lr, float(np.exp(loss(problem, point))), best.average)
+
+
+# Where to begin, by kind: log(1 − decay), or the share of the run before the tail.
+_OWN: dict[str, Callable[[int], np.ndarray]] = {
+    "ema": lambda horizon: np.linspace(np.log(0.5 / horizon), -0.5, 4),
+    "tail": lambda horizon: np.array([0.3, 0.6, 0.9, 0.98]),
+}
+
+
+def _start(share: float, horizon: int) -> int:
+    return int(np.clip(round(share * horizon), 0, horizon))
 
 
 def best_average(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
@@ -178,7 +245,6 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     spectrum to find the basin. Returns the algorithm with these values, and its loss on the whole spectrum.
     """
     from sgdsim.regimes import SpectralDiagonal
-    from sgdsim.theory import optimal
 
     horizon, regime = integer("horizon", horizon, minimum=1), SpectralDiagonal(tau)
     thin = optimal.sketch(problem)
@@ -188,7 +254,7 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
         with np.errstate(over="ignore", invalid="ignore"):
             regime.advance(state, 0, horizon)
         value = float(regime.observe(state, ("loss",))["loss"][0])
-        return float(np.log(value)) if 0 < value < _UNSTABLE else float(np.log(_UNSTABLE))
+        return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
 
     def over_lr(momentum: float) -> tuple[float, float]:
         one = replace(sgd, lr=1.0, momentum=momentum)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.optimize
@@ -20,6 +21,9 @@ from sgdsim.sampling import WITHOUT_REPLACEMENT
 from sgdsim.sgd import SGD, noise_factor
 from sgdsim.spectrum import Spectrum
 from sgdsim.theory import contour, power_law, stability
+
+if TYPE_CHECKING:
+    from sgdsim.theory.horizon import Scheduled
 
 _MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
 _LOWEST = -1e6  # log of a loss that is 0
@@ -169,6 +173,17 @@ def best_momentum(
         options={"xatol": 1e-9},
     )  # fmt: skip
     return float(found.x), math.exp(float(found.fun))
+
+
+def schedule(problem: QuadraticProblem, sgd: SGD, horizon: int, pieces: int = 12, *, tau: float = 1.0) -> Scheduled:
+    """The piecewise-constant learning rate of `pieces` pieces with the least loss after `horizon` steps, by gradient.
+
+    As `sgdsim.theory.horizon.best_schedule`, beside which `sgdsim.theory.horizon.compare` sets the closed forms. Raises
+    InputError as it does.
+    """
+    from sgdsim.theory import horizon as horizons  # it builds on this module
+
+    return horizons.best_schedule(problem, sgd, horizon, pieces, tau=tau)
 
 
 @dataclass(frozen=True)

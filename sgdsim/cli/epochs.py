@@ -1,0 +1,205 @@
+"""`sgdsim epochs`: how far the theory is from a data loader that shuffles."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from typing import Any
+
+from sgdsim.checks import InputError, integer
+from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.stability import add_output, load, short, table
+
+EPOCHS = (1, 2, 5, 10, 20)
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of `sgdsim epochs` to the command line's subparsers."""
+    parser = commands.add_parser("epochs", help="reshuffled epochs against the independent batches of theory")
+    _add_problem(parser)
+    group = parser.add_argument_group(
+        "algorithm",
+        "Heavy ball, twice with the same learning rate and number of steps: batches drawn independently, which is what "
+        "theory averages over, and epochs, as of a data loader with shuffle=True, drop_last=True. The noise of a "
+        "single step is the same.",
+    )
+    group.add_argument("--batch-size", type=_whole, nargs="+", default=[10, 100], metavar="B")
+    group.add_argument(
+        "--lr",
+        type=float,
+        help="in units of 1/lambda_max, for all batch sizes (default: half of the largest stable one of each)",
+    )
+    group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
+    group.add_argument("--epochs", type=_whole, nargs="+", default=list(EPOCHS), metavar="E", help="where to compare")
+    group.add_argument("--regime", default="sampled", choices=["sampled", "network"], help="what runs on the batches")
+    group.add_argument(
+        "--theory",
+        default="averaged",
+        metavar="REGIME",
+        help="averaged, exact for independent batches, or diagonal:tau=NUMBER, faster",
+    )
+    group.add_argument("--replicates", type=_whole, default=400, help="batch sequences of each kind")
+    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+    add_output(parser, "draw losses and ratios over epochs (.png, .pdf or .svg)")
+
+
+def epochs(args: argparse.Namespace) -> int:
+    """Run both kinds of batches, print the losses after whole epochs and what they mean, draw."""
+    from sgdsim import epoch_comparison, regimes
+    from sgdsim.problem import NetworkProblem
+    from sgdsim.sgd import SGD
+
+    began = time.perf_counter()
+    for size in args.batch_size:  # refuses bad values before any data are read
+        SGD(1.0 if args.lr is None else args.lr, args.momentum, size)
+    for count in args.epochs:
+        integer("epochs", count, minimum=1)
+    integer("replicates", args.replicates, minimum=2)
+    theory = regimes.parse(args.theory)
+    if theory.stochastic:
+        raise InputError(f"--theory: expected averaged or diagonal:tau=NUMBER, got {args.theory!r}")
+    if args.plot is not None:
+        from sgdsim import plot_epochs
+
+        plot_epochs.check_sizes(len(args.batch_size))
+    problem = load(args)
+    if args.regime == "network" and not isinstance(problem, NetworkProblem):
+        raise InputError("--regime: expected sampled, as this problem has no network, got network")
+    found = epoch_comparison.compare(
+        problem, args.batch_size, lr=args.lr, momentum=args.momentum, epochs=args.epochs, replicates=args.replicates,
+        seed=args.seed, regime=regimes.parse(args.regime), theory=theory, progress=True,
+    )  # fmt: skip
+    failure = None
+    if args.plot is not None:
+        from sgdsim import plot
+
+        try:
+            plot.save(plot.epochs(found), args.plot)
+        except InputError as error:
+            args.plot, failure = None, error
+    facts = {
+        "problem": problem.description,
+        "n": problem.n,
+        "momentum": args.momentum,
+        "regime": found.attrs["regime"],
+        "theory": found.attrs["theory"],
+        "initial_loss": found.attrs["initial_loss"],
+        "replicates": args.replicates,
+        "rows": _rows(found, problem.quadratic),
+        "seed": args.seed,
+        "device": found.attrs["device"],
+        "interrupted": bool(found.attrs["interrupted"]),
+        "seconds": round(time.perf_counter() - began, 3),
+        "plot": args.plot,
+    }
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
+    if failure is not None:
+        raise failure
+    return 130 if facts["interrupted"] else 0
+
+
+def _rows(found: Any, problem: Any) -> list[dict[str, Any]]:
+    """One dict per batch size and number of epochs asked for; None: infinite, or not known."""
+    rows = []
+    for size in found["batch_size"].values:
+        for epoch in found.attrs["asked"]:
+            at = found.sel(batch_size=size, epoch=epoch)
+            row = {
+                "batch_size": int(size), "lr": float(at["lr"]), "torch_lr": problem.torch_lr(float(at["lr"])),
+                "noise": float(at["noise"]), "epochs": int(epoch), "steps": int(epoch * at["steps_per_epoch"]),
+                "theory": _finite(at["theory"]), "reshuffled_exact": _finite(at["reshuffled_exact"]),
+            }  # fmt: skip
+            for name, sampling in zip(("independent", "reshuffled"), found["sampling"].values, strict=True):
+                one = at.sel(sampling=sampling)
+                row |= {
+                    name: _finite(one["mean"]), f"{name}_stderr": _finite(one["stderr"]),
+                    f"{name}_diverged": int((one["loss"] == math.inf).sum()),
+                }  # fmt: skip
+            for name in ("ratio", "to_theory"):
+                row |= {end: _finite(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
+            rows.append(row)
+    return rows
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _text(facts: dict[str, Any]) -> str:
+    rows = facts["rows"]
+    exact = any(row["reshuffled_exact"] is not None for row in rows)
+    ends = ["exact"] if exact else []
+    lines = [["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled", *ends, "ratio", "to theory"]]
+    last = None
+    for row in rows:
+        first = [f"{row['batch_size']}", short(row["lr"])] if row["batch_size"] != last else ["", ""]
+        last = row["batch_size"]
+        cells = [f"{row['epochs']}", f"{row['steps']}", "diverges" if row["theory"] is None else short(row["theory"])]
+        cells += [_mean(row, name) for name in ("independent", "reshuffled")]
+        cells += [short(row["reshuffled_exact"])] if exact else []
+        lines.append([*first, *cells, _interval(row, "ratio"), _interval(row, "to_theory")])
+    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {facts['momentum']:g}"
+    out = [
+        f"{title}, {facts['replicates']} batch sequences of each kind, initial loss {facts['initial_loss']:.4g}",
+        table(lines),
+        "",
+        f"mean ± standard error; theory ({facts['theory']}): the mean over independent batches",
+        "ratio: reshuffled over independent; to theory: reshuffled over theory; with 95% intervals",
+    ]
+    if exact:
+        out.append("exact: the mean over all orders of an epoch")
+    for size in dict.fromkeys(row["batch_size"] for row in rows):
+        out.append(_meaning([row for row in rows if row["batch_size"] == size]))
+    if facts["interrupted"]:
+        out.append("Interrupted: the rest was not run.")
+    out.append(f"lr 1 is {rows[0]['torch_lr'] / rows[0]['lr']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
+    if facts["plot"]:
+        out.append(f"wrote {facts['plot']}")
+    return "\n".join(out)
+
+
+def _mean(row: dict[str, Any], name: str) -> str:
+    if row[f"{name}_diverged"]:
+        return f"diverged {row[f'{name}_diverged']}"
+    return "-" if row[name] is None else f"{row[name]:.4g} ± {row[f'{name}_stderr']:.1g}"
+
+
+def _interval(row: dict[str, Any], name: str) -> str:
+    if row[name] is None:
+        return "-"
+    value, low, high = (f"{v:.3f}" if 0.01 <= v < 10 else f"{v:.3g}" for v in (row[name], *_ends(row, name)))
+    return f"{value} ({low}–{high})"
+
+
+def _ends(row: dict[str, Any], name: str) -> tuple[float, float]:
+    return row[f"{name}_low"], row[f"{name}_high"]
+
+
+def _meaning(rows: list[dict[str, Any]]) -> str:
+    """One sentence for the rows of a batch size: what a loader that shuffles does that theory does not say."""
+    size, end = rows[0]["batch_size"], rows[-1]
+    known = [row for row in rows if row["to_theory"] is not None]
+    if end["noise"] == 0:
+        return f"batch {size}: the whole data in each step, so that there is nothing to shuffle"
+    if end["to_theory"] is None or not known:
+        return f"batch {size}: runs diverge; lower --lr"
+    when = f"after {end['epochs']} epoch{'s' * (end['epochs'] > 1)}"
+    told = f"batch {size}: {when} a loader that shuffles has"
+    if end["reshuffled_exact"] is not None:
+        return f"{told} {end['reshuffled_exact'] / end['theory']:.3g} times the theory's loss, exactly"
+    low, high = _ends(end, "to_theory")
+    if low <= 1 <= high:
+        apart = [row["epochs"] for row in known if not row["to_theory_low"] <= 1 <= row["to_theory_high"]]
+        widest = max(1 - low, high - 1)
+        told = f"{when} reshuffling cannot be told from the theory's independent batches (within {widest:.1%})"
+        return f"batch {size}: {told}" + (f", after {apart[-1]} it can" if apart else "")
+    if not 0.5 < end["to_theory"] < 2:
+        return f"{told} {end['to_theory']:.3g} times the theory's loss ({low:.3g} to {high:.3g})"
+    side = "below" if end["to_theory"] < 1 else "above"
+    low, high = sorted((abs(low - 1), abs(high - 1)))
+    return f"{told} a loss {abs(end['to_theory'] - 1):.1%} {side} the theory's ({low:.1%} to {high:.1%})"

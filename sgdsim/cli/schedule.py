@@ -1,0 +1,220 @@
+"""`sgdsim schedule`: learning-rate schedules and averages of iterates for a run of T steps, each at its best."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from dataclasses import fields, replace
+from typing import Any
+
+import numpy as np
+
+from sgdsim.checks import InputError, integer, number
+from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.stability import SAMPLINGS, add_output, load, table
+
+REPLICATES = 100
+
+
+def add_parser(commands: Any) -> None:
+    """Add the parser of `sgdsim schedule` to the command line's subparsers."""
+    parser = commands.add_parser("schedule", help="the best schedules of the learning rate for a horizon")
+    _add_problem(parser)
+    group = parser.add_argument_group(
+        "algorithm", "Heavy ball; losses are those after --horizon steps, by spectral-diagonal theory."
+    )
+    group.add_argument("--horizon", type=_whole, default=1000, metavar="T", help="steps of the run")
+    group.add_argument("--batch-size", type=_whole, default=10, metavar="B")
+    group.add_argument("--momentum", type=float, default=0.0, help="the same at all steps")
+    group.add_argument(
+        "--label-noise", type=float, default=0.0, metavar="SIGMA", help="error of labels, in units of the targets"
+    )
+    group.add_argument("--pieces", type=_whole, default=12, metavar="K", help="of the piecewise-constant schedule")
+    group.add_argument("--tau", type=float, default=1.0, help="closure")
+    group.add_argument("--sampling", default=SAMPLINGS[0], choices=SAMPLINGS[:2], help="how batches are drawn")
+    group.add_argument(
+        "--verify", action="store_true", help="run them all on sampled batches as well, the same for all"
+    )
+    group.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
+    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+    add_output(parser, "draw the learning rates and the final losses (.png, .pdf or .svg)")
+
+
+def schedule(args: argparse.Namespace) -> int:
+    """Find the best of every form, print their losses, run and draw them."""
+    from sgdsim.sgd import SGD
+    from sgdsim.theory import horizon
+
+    began = time.perf_counter()
+    steps = integer("horizon", args.horizon, minimum=1)
+    integer("pieces", args.pieces, minimum=1, maximum=steps)
+    number("tau", args.tau)
+    sgd = SGD(1.0, args.momentum, args.batch_size, args.sampling, label_noise=args.label_noise)
+    if args.replicates is not None and not args.verify:
+        raise InputError("--replicates: expected only with --verify, got it without")
+    replicates = integer("replicates", REPLICATES if args.replicates is None else args.replicates, minimum=2)
+    problem = load(args)
+    sgd.check(problem.n, 1)
+    quadratic = problem.quadratic
+    found = horizon.compare(quadratic, sgd, steps, args.pieces, tau=args.tau, averages=True)
+    sampled = _verify(quadratic, sgd, found, steps, replicates, args.seed) if args.verify else None
+    failure = None
+    if args.plot is not None:
+        from sgdsim import plot
+
+        try:
+            title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {args.momentum:g}, T = {steps}"
+            if args.label_noise:
+                title += f", σ = {args.label_noise:g}"
+            plot.save(plot.schedules(found, steps, sampled=sampled, title=title.replace("= -", "= −")), args.plot)
+        except InputError as error:
+            args.plot, failure = None, error
+    facts = {
+        "problem": problem.description,
+        "n": problem.n,
+        "horizon": steps,
+        "batch_size": args.batch_size,
+        "momentum": args.momentum,
+        "label_noise": args.label_noise,
+        "sampling": args.sampling,
+        "tau": args.tau,
+        "torch_lr_per_alpha": quadratic.torch_lr(1.0),
+        "initial_loss": quadratic.initial_loss,
+        "rows": _rows(found, sampled),
+        "replicates": replicates if args.verify else None,
+        "interrupted": args.verify and sampled is None,
+        "seed": args.seed,
+        "seconds": round(time.perf_counter() - began, 3),
+        "plot": args.plot,
+    }
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, found))
+    if failure is not None:
+        raise failure
+    return 130 if facts["interrupted"] else 0
+
+
+def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: int, seed: int) -> np.ndarray | None:
+    """Final losses on sampled batches, (schedules, replicates); the batches are the same for all schedules.
+
+    None after Ctrl-C.
+    """
+    from sgdsim.regimes import SampledLinearized
+    from sgdsim.simulation import simulate
+
+    every = [replace(sgd, lr=one.lr, average=one.average) for one in found]
+    losses = []
+    for one in every:
+        run = simulate(
+            quadratic, one, SampledLinearized(), steps, record=[steps], replicates=replicates, seed=seed, progress=True
+        )
+        if run.attrs["interrupted"]:
+            return None
+        losses.append(run["loss"].values[0, :, -1])
+    return np.array(losses)
+
+
+def _rows(found: list[Any], sampled: np.ndarray | None) -> list[dict[str, Any]]:
+    """One dict per schedule, the best first; None: infinite, or not asked for."""
+    names = [one.name for one in found]
+    base = names.index("constant")
+    rows = []
+    for i, one in enumerate(found):
+        row: dict[str, Any] = {
+            "name": one.name,
+            "lr": getattr(one.lr, "spec", one.lr),
+            "average": None if one.average is None else one.average.spec,
+            "parameters": _parameters(one),
+            "loss": one.loss,
+            "ratio": one.loss / found[base].loss,
+        }
+        if sampled is not None:
+            row |= _sampled(sampled[i], one.loss)
+        rows.append(row)
+    return rows
+
+
+def _parameters(one: Any) -> dict[str, Any]:
+    given: dict[str, Any] = (
+        {} if one.average is None else {f.name: getattr(one.average, f.name) for f in fields(one.average)}
+    )
+    if isinstance(one.lr, float):
+        return {"lr": one.lr} | given
+    return {f.name: getattr(one.lr, f.name) for f in fields(one.lr)} | given
+
+
+def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
+    """Mean over replicates with its standard error, as it is and relative to the theory; None where a run diverged."""
+    with np.errstate(all="ignore"):
+        numbers = {"sampled": losses.mean(), "sampled_stderr": losses.std(ddof=1) / math.sqrt(losses.size)}
+        numbers |= {f"{name}_to_theory": value / theory for name, value in numbers.items()}
+    return {name: float(value) if math.isfinite(value) else None for name, value in numbers.items()}
+
+
+def _text(facts: dict[str, Any], found: list[Any]) -> str:
+    rows, steps = facts["rows"], facts["horizon"]
+    verified = "sampled" in rows[0]
+    lines = [["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]]
+    for row, one in zip(rows, found, strict=True):
+        cells = [row["name"], _shown(one, steps), f"{row['loss']:.4g}", f"{row['ratio']:.4f}"]
+        if verified:
+            for end, digits in (("", ".4g"), ("_to_theory", ".3f")):
+                mean, error = row[f"sampled{end}"], row[f"sampled_stderr{end}"]
+                cells.append("diverges" if mean is None else f"{mean:{digits}} ± {error:.1g}")
+        lines.append(cells)
+    noise = f", label noise {facts['label_noise']:g}" if facts["label_noise"] else ""
+    title = f"{facts['problem'].get('title', '')}: {steps} steps, batch {facts['batch_size']}"
+    out = [
+        f"{title}, momentum {facts['momentum']:g}{noise}, tau {facts['tau']:g}, initial loss "
+        f"{facts['initial_loss']:.4g}",
+        _left(lines),
+        "",
+    ]
+    out.append("loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;")
+    out.append("ema, tail: averages of the iterates of a constant learning rate")
+    if verified:
+        out.append(f"sampled: mean ± standard error over {facts['replicates']} batch sequences, the same for all rows")
+    spec = next((one for one in found if hasattr(one.lr, "spec") and one.lr.name != "piecewise"), None)
+    if spec is not None:
+        out.append(f"the best closed form, for sgdsim simulate: --lr {_rounded(spec.lr).spec}")
+    if facts["interrupted"]:
+        out.append("Interrupted: the schedules were not run on samples.")
+    out.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
+    if facts["plot"]:
+        out.append(f"wrote {facts['plot']}")
+    return "\n".join(out)
+
+
+def _left(lines: list[list[str]]) -> str:
+    """`table`, with the first two columns aligned to the left."""
+    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
+    return table([[line[0].ljust(widths[0]), line[1].ljust(widths[1]), *line[2:]] for line in lines])
+
+
+def _rounded(lr: Any) -> Any:
+    """The schedule with four digits."""
+    return replace(lr, **{f.name: float(f"{v:.4g}") for f in fields(lr) if isinstance(v := getattr(lr, f.name), float)})
+
+
+def _shown(one: Any, steps: int) -> str:
+    """The parameters of a schedule in words."""
+    lr = one.lr
+    if one.average is not None:
+        own = f"decay {one.average.decay:.4g}" if one.name == "ema" else f"from step {one.average.start}"
+        return f"lr {lr:.4g}, {own}"
+    if isinstance(lr, float):
+        return f"lr {lr:.4g}"
+    if lr.name == "piecewise":
+        return f"lr {lr.values[0]:.4g} … {max(lr.values):.4g} … {lr.values[-1]:.4g}"
+    if lr.name == "warmup-cosine":
+        return f"from lr {lr.peak:.4g}"
+    if lr.name == "polynomial":
+        return f"{lr.start:.4g}·(1 - t/T)" + (f"^{lr.power:.4g}" if one.name != "linear" else "")
+    if lr.name == "warmup-stable-decay":
+        rise = f"warm-up {lr.warmup}, " if lr.warmup else ""
+        return f"lr {lr.peak:.4g}, {rise}decay in the last {lr.decay}"
+    return f"{lr.start:.4g}·(1 + t/{lr.offset:g})^-{lr.exponent:.4g}"

@@ -1,0 +1,62 @@
+"""Piecewise-constant schedules: where the pieces begin, and the best values on them by gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import scipy.optimize
+
+UNSTABLE = 1e100  # loss that stands for infinity in an optimisation
+
+
+def partitions(horizon: int, pieces: int) -> list[np.ndarray]:
+    """First steps of the pieces, (pieces,) each: short at both ends (quantiles of the arcsine law), and short at the
+    end alone (in geometric progression, down to a thousandth of the horizon)."""
+    shares = np.arange(pieces) / pieces
+    arcsine = 0.5 * (1 - np.cos(np.pi * shares))
+    geometric = 1 - max(1 / horizon, 1e-3) ** (np.arange(pieces) / max(pieces - 1, 1)) if pieces > 1 else np.zeros(1)
+    return [_distinct(horizon, share) for share in (arcsine, geometric)]
+
+
+def _distinct(horizon: int, shares: np.ndarray) -> np.ndarray:
+    """Ascending and different steps nearest to these shares of the horizon, each piece at least one step."""
+    starts, count = (horizon * shares).astype(int), np.arange(shares.size)
+    starts = np.maximum.accumulate(starts - count) + count
+    return np.minimum(starts, horizon - shares.size + count)
+
+
+def minimise(
+    loss: Callable[[np.ndarray], tuple[float, np.ndarray]],
+    starts: np.ndarray,
+    horizon: int,
+    guesses: list[np.ndarray],
+    limit: float,
+) -> tuple[float, np.ndarray]:
+    """The least `loss` of values that are constant on the pieces, and those values (pieces,).
+
+    `loss`: of the values at all steps (horizon,), with its derivative. L-BFGS on logarithms from each guess (pieces,),
+    between e^−25 and e^3 times `limit`.
+    """
+    owner = np.searchsorted(starts, np.arange(horizon), side="right") - 1
+
+    def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
+        values = np.exp(logs)
+        with np.errstate(over="ignore", invalid="ignore"):
+            found, slope = loss(values[owner])
+        if not np.isfinite(found) or found > UNSTABLE:
+            return np.log(UNSTABLE), np.zeros(starts.size)
+        return float(np.log(found)), np.bincount(owner, slope, starts.size) * values / found
+
+    best = min(
+        (
+            scipy.optimize.minimize(
+                cost, np.log(guess), jac=True, method="L-BFGS-B",
+                bounds=[(np.log(limit) - 25, np.log(limit) + 3)] * starts.size,
+                options={"maxiter": 500, "ftol": 1e-12},
+            )
+            for guess in guesses
+        ),
+        key=lambda one: one.fun,
+    )  # fmt: skip
+    return float(np.exp(best.fun)), np.exp(best.x)
