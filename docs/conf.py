@@ -58,6 +58,7 @@ from sgdsim.schedules import *
 from sgdsim.sgd import noise_factor
 from sgdsim.simulation import simulate
 from sgdsim.problem import QuadraticProblem
+from sgdsim.theory.memory import corner_theta_max, polynomials
 from sgdsim.theory.power_law import phase
 from sgdsim.theory.stability import max_lr
 np.set_printoptions(precision=4)

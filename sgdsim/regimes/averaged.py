@@ -152,7 +152,7 @@ class BatchAveraged(Regime):
             state.error = max(state.error, error)
 
     def _refine(self, state: _State) -> None:
-        """Back to the start, finer."""
+        """Back to the start, finer; the error told stays, as losses from before may have been recorded already."""
         old, n = state.sizes, state.problem.n
         sizes = Sizes(round(1.5 * old.exact), 2 * old.diagonal, 2 * old.pairs, old.ratio / 2)
         if 3 * sizes.exact > n or sizes.ratio < _FINEST:
@@ -197,7 +197,7 @@ def _make_exact(state: _State) -> None:
     state.exact = _Exact(
         state.problem.coefficients.copy(), np.zeros(n), np.zeros((n, n)), np.zeros(extra), np.zeros(extra)
     )
-    state.path, state.side, state.now, state.error = None, None, 0, 0.0
+    state.path, state.side, state.now = None, None, 0
 
 
 def _make_tiers(state: _State, sizes: Sizes, single: bool) -> None:
@@ -207,7 +207,6 @@ def _make_tiers(state: _State, sizes: Sizes, single: bool) -> None:
     coarse = Sizes(sizes.exact // 2, sizes.diagonal // 2, pairs, 2 * sizes.ratio)
     gram = state.gram if state.test else None
     state.path, state.now, state.sizes = MeanPath(problem, state.sgd), 0, sizes
-    state.error = 0.0
     state.side = Side(problem, [sizes, coarse], state.with_momentum, single, gram)
 
 

@@ -246,8 +246,8 @@ def corner_theta_max(nu: float, zeta: float) -> float:
     Beyond ν the noise propagators of an infinite spectrum have no sum, beyond `2/(ζ + 1/ν)` noise decides the late
     loss. InputError outside the signal-dominated phase, ν > 1 and 0 < ζ < 2 − 1/ν.
 
-    >>> corner_theta_max(4.0, 0.25), corner_theta_max(1.5, 1.0)
-    (2.0, 1.2)
+    >>> corner_theta_max(4.0, 0.25), corner_theta_max(1.5, 0.5)
+    (2.0, 1.5)
     """
     if not (number("nu", nu) > 1 and 0 < number("zeta", zeta) < 2 - 1 / nu):
         raise InputError(f"corner: expected nu > 1 and 0 < zeta < 2 - 1/nu, got nu = {nu:g}, zeta = {zeta:g}")
