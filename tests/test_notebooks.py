@@ -26,7 +26,7 @@ NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 300_000  # bytes of a committed notebook
 MAY_IMPORT = {"sgdsim", "numpy", "xarray", "matplotlib", "os", "sys", "torch"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
-TIMEOUT = 600  # seconds a cell
+TIMEOUT = 7200 if os.environ.get("SGDSIM_FULL") == "1" else 600  # seconds a cell
 
 
 def kernel_here(folder: Path) -> None:
