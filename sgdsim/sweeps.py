@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from sgdsim.grids import Cell, Grid
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.progress import Progress
 from sgdsim.regimes.base import Regime
+from sgdsim.signals import sigterm_as_ctrl_c
 from sgdsim.simulation import OUTCOMES, check_observe, record_steps, warn_interrupted
 
 __all__ = ["Grid", "merge", "sweep"]
@@ -82,8 +83,8 @@ def sweep(
     Returns
     -------
     xarray.Dataset in the schema of `sgdsim.results`, dims (grid…, regime, replicate, step). Where cells failed, `error`
-    says why. After Ctrl-C, SIGTERM or a broken executor the rest is NaN, `done` is False there and the attribute
-    `interrupted` is 1.
+    says why. After Ctrl-C or a broken executor the rest is NaN, `done` is False there and the attribute `interrupted`
+    is 1; so is the file at `path` after SIGTERM, which then ends the process unless that has a handler of its own.
 
     Raises
     ------
@@ -137,10 +138,10 @@ def sweep(
         todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
     problems = _Problems(problem)
     work = executors.Work(problems, regimes, cells, settings)
-    failure = None
+    failure, ended = None, []
     with Progress(progress, chunks, todo, grid, names, log_file) as bar:
         result.attrs["interrupted"] = 1  # until the last chunk is done
-        with contextlib.suppress(KeyboardInterrupt), _sigterm_as_ctrl_c():  # also between two chunks
+        with contextlib.suppress(KeyboardInterrupt), sigterm_as_ctrl_c() as ended:  # also between two chunks
             try:
                 with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
                     stopped = False
@@ -169,6 +170,8 @@ def sweep(
             store.remove({chunk.number for chunk in chunks if _is_done(result, grid, chunk, False)})
     elif failure is not None:
         raise NotSaved(str(failure), result)
+    if ended:
+        signal.raise_signal(signal.SIGTERM)  # saved: now the process ends, as whoever sent it wants
     if result.attrs["interrupted"]:
         warn_interrupted()
     told = [text for text in result["error"].values.ravel() if text] if "error" in result else []
@@ -338,20 +341,3 @@ class _Problems:
             if self.values != values:
                 self.last, self.values = self.source(**values), dict(values)
             return self.last
-
-
-@contextlib.contextmanager
-def _sigterm_as_ctrl_c() -> Iterator[None]:
-    """SIGTERM, as schedulers send it before they kill, ends the sweep as Ctrl-C does; in the main thread only."""
-    if threading.current_thread() is not threading.main_thread() or signal.getsignal(signal.SIGTERM) is None:
-        yield
-        return
-
-    def stop(*_: Any) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, stop)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -240,8 +240,8 @@ def test_a_killed_sweep_goes_on(here, uninterrupted, number):
         assert not (here / "r.nc").exists()
         there = len(list(here.glob("r.nc.parts/*.npz")))
     else:
-        assert process.returncode == 0, told
-        assert "interrupted" in told
+        assert process.returncode == (0 if number == signal.SIGINT else -signal.SIGTERM), told
+        assert ("interrupted" in told) == (number == signal.SIGINT)
         partial = ss.load(here / "r.nc")
         there = int(partial["done"].values.sum())
         assert partial.attrs["interrupted"] == 1
@@ -253,6 +253,30 @@ def test_a_killed_sweep_goes_on(here, uninterrupted, number):
     lines = [json.loads(line) for line in (here / "log").read_text().splitlines()]
     assert len(lines) > logged
     assert {"time", "regime", "cells", "seconds", "diverged", "failed"} <= set(lines[-1])
+
+
+def test_sigterm_ends_a_script_but_not_its_own_handler(here):
+    """What comes after the sweep is not run; who handles SIGTERM is asked in place of the default."""
+    script = """
+        import signal, sys, threading, time
+        import sgdsim as ss
+        if sys.argv[1] == "own":
+            signal.signal(signal.SIGTERM, lambda *_: print("handled"))
+        problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+        threading.Timer(2.0, signal.raise_signal, [signal.SIGTERM]).start()
+        began = time.monotonic()
+        ss.simulate(problem, ss.SGD(0.3), ss.BatchAveraged(), 3_000_000 if sys.argv[1] == "default" else 30_000)
+        while time.monotonic() < began + 4:
+            time.sleep(0.1)
+        print("after")
+    """
+    (here / "script.py").write_text(textwrap.dedent(script))
+    run = {
+        kind: subprocess.run([sys.executable, "script.py", kind], cwd=here, capture_output=True, text=True, timeout=120)
+        for kind in ("default", "own")
+    }
+    assert (run["default"].returncode, run["default"].stdout) == (-signal.SIGTERM, "")
+    assert (run["own"].returncode, run["own"].stdout) == (0, "handled\nafter\n")
 
 
 def test_a_damaged_part_is_computed_again(here, uninterrupted):

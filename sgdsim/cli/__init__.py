@@ -1,7 +1,8 @@
 """The command line: each subcommand unpacks its arguments and calls public functions.
 
 Exit codes: 0 done, 1 a check found something (`data verify`) or standard output failed, 2 bad input or an output file
-that could not be written (one line on standard error), 130 Ctrl-C (what was done is printed and saved).
+that could not be written (one line on standard error), 130 Ctrl-C or SIGTERM (what was done is printed and
+saved).
 With `--json` standard output carries one JSON document and nothing else.
 """
 
@@ -30,6 +31,7 @@ from sgdsim.cli import (
     validate,
 )
 from sgdsim.cli.arguments import Parser, build_parser
+from sgdsim.signals import sigterm_as_ctrl_c
 
 _COMMANDS = {
     "compare": commands.compare,
@@ -59,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     def tell(message: str) -> None:
         print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), sigterm_as_ctrl_c():
         warnings.showwarning = lambda message, *_: print(f"sgdsim: {message}", file=sys.stderr)
         try:
             try:
