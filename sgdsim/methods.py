@@ -132,7 +132,8 @@ class Corner(Spec):
     An ideal corner of external angle θπ turns the signal exponent ζ of plain SGD into θζ and the noise exponent into
     2 − θ/ν. Here its power function is an exponential sum with `memory` terms: `δ_m = e^(−(m−½)h)`, `h = spread/√M`,
     `w_m = (2−θ) h δ_m^(2−θ)`; `decay = 1 − δ`, `read = 1`, `write = −w(1 − δ)`, `direct = Σ w`. It accelerates up to
-    about 1/δ_M steps; beyond, it is plain SGD with learning rate `effective_lr`. Stable at full batch up to α = 2.
+    about 1/δ_M steps; beyond, it is plain SGD with learning rate `effective_lr`. Stable at full batch at least up to
+    α = 2.
 
     Parameters
     ----------

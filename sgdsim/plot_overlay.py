@@ -46,6 +46,8 @@ def overlay(
     if along in result.coords and result[along].dims == ("cell",):
         result = result.swap_dims(cell=along)
     others = [str(name) for name in result["loss"].dims if name not in ("regime", "replicate", "step")]
+    if not others:
+        raise InputError("result: expected a grid axis, such as lr or method, got a single cell; use loss_curves")
     along = choice("along", along, others)
     long = [name for name in others if name != along and result.sizes[name] > 1]
     if long:

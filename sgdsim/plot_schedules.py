@@ -64,6 +64,11 @@ def schedules(
         losses.tick_params(axis="y", length=0)
         losses.invert_yaxis()
         losses.set_xlabel("final loss / best constant")
+        seen = np.array([one.loss for one in found] + ([] if sampled is None else sampled.mean(1).tolist()))
+        seen = seen[np.isfinite(seen) & (seen > 0)]
+        if seen.max() > 10 * seen.min():
+            losses.set_xscale("log", nonpositive="clip")
+            losses.set_xlim(seen.min() / found[base].loss / 1.5, seen.max() / found[base].loss * 1.5)
         handles, labels = losses.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
         if title:

@@ -89,7 +89,7 @@ def test_recommendation_with_the_exact_threshold_and_the_late_law(run):
         (["compare", *SHORT, "--method", "adam"], "method: adam"),
         (["compare", *SHORT, "--average", "ema:1.5"], "ema: decay: expected"),
         (["recommend", *POWER, "--method", "am1:nu=1.5"], "--method: expected one that does not change in time"),
-        (["recommend", *POWER, "--method", "nesterov", "--verify"], "--verify: expected only with plain heavy ball"),
+        (["recommend", *POWER, "--method", "nesterov", "--verify"], "--verify: expected only with heavy ball, without"),
     ],
 )
 def test_bad_input(run, words, message):

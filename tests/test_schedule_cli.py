@@ -177,7 +177,7 @@ def test_text(run):
     assert isinstance(schedules.parse("lr", spec), schedules.Schedule)
 
 
-@pytest.mark.parametrize("words", [["--horizon", "1", "--pieces", "1"], ["--horizon", "2", "--pieces", "2"]])
+@pytest.mark.parametrize("words", [["--horizon", "1"], ["--horizon", "2", "--pieces", "2"]])
 def test_the_shortest_horizons(run, words):
     rows = json.loads(run("schedule", "--n", "30", "--width", "20", *words, "--json", "--plot", "s.png"))["rows"]
     assert all(0 < row["loss"] < np.inf for row in rows)
@@ -213,6 +213,7 @@ def test_picture(problem, found):
     ("words", "told"),
     [
         (["--horizon", "0"], "horizon: expected an integer >= 1"),
+        (["--tau", "3"], "tau: expected a finite number with tau <= 1, got 3.0"),
         (["--pieces", "0"], "pieces: expected an integer from 1 to 80"),
         (["--pieces", "81"], "pieces: expected an integer from 1 to 80"),
         (["--batch-size", "61"], "batch_size: expected values from 1 to 60"),
@@ -227,3 +228,27 @@ def test_picture(problem, found):
 )
 def test_bad_input(run, words, told):
     assert told in run("schedule", *SMALL, *words, code=2)
+
+
+def test_where_the_theory_fails_it_says_so(run):
+    """A small random basis at large momentum: the exact threshold is a third below the closure's."""
+    words = ["schedule", "--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "60"]
+    words += ["--horizon", "200", "--pieces", "4"]
+    facts = json.loads(run(*words, "--momentum", "0.9", "--verify", "--replicates", "20", "--json"))
+    problem, sgd = ss.QuadraticProblem.power_law(60, 1.5, 1.0), ss.SGD(1.0, 0.9, 10)
+    assert facts["max_lr"] == stability.max_lr(problem, sgd)
+    assert facts["max_lr_exact"] == pytest.approx(stability.max_lr(problem, sgd, "exact"), rel=1e-3)
+    assert facts["max_lr_exact"] < 0.9 * facts["max_lr"]
+    threshold, sampled = facts["warnings"]
+    assert "the exact threshold is" in threshold
+    assert "best of 4 pieces" in threshold
+    assert "best of 4 pieces" in sampled
+    assert json.loads(run(*words, "--json", "--momentum", "0", "--batch-size", "30"))["warnings"] == []
+
+
+def test_a_form_is_no_worse_than_the_constant_that_it_contains():
+    """With momentum 0.9 the best power is 0."""
+    problem = ss.QuadraticProblem.power_law(100, 1.5, 1.0)
+    sgd = ss.SGD(1.0, 0.9, 10)
+    constant, power = (horizon.best_of_form(form, problem, sgd, 300) for form in ("constant", "power"))
+    assert power.loss <= constant.loss * (1 + 1e-9)

@@ -196,7 +196,7 @@ def test_the_late_optimum_in_a_signal_dominated_problem(document):
 
 def test_negative_momentum_is_told(run):
     text = run("recommend", *POWER, "--n", "1000", "--batch-size", "10", "--horizon", "10000")
-    assert "Negative momentum wins: a loss 1.3% below" in text
+    assert "Negative momentum wins by this theory: a loss 1.3% below" in text
     assert re.search(r"^best +0\.747\d? +\(747\.\d\) +-0\.143", text, re.MULTILINE)  # published: (0.73, −0.14)
     assert "noise-dominated" in text
     assert re.search(r"within 10% for t from 1\.3\de\+03 to 6\.\d+e\+03", text)

@@ -28,16 +28,19 @@ def recommend(args: argparse.Namespace) -> int:
         raise InputError(f"--method: expected one that does not change in time, got {sgd.method.spec}; try compare")
     for name in ("verify", "plot", "replicates"):
         if getattr(args, name) is not None:
-            raise InputError(f"--{name}: expected only with plain heavy ball, got another algorithm; try compare")
+            raise InputError(
+                f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass; try compare"
+            )
     if args.jacobi:
-        raise InputError("--jacobi: expected only with plain heavy ball, got another algorithm")
+        raise InputError("--jacobi: expected only with heavy ball, without noisy labels, averages or one pass")
     if args.horizon > _LONGEST:
         raise InputError(f"--horizon: expected at most {_LONGEST:g} steps for this algorithm, got {args.horizon:g}")
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
     there, loss = horizon.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
-    floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and args.average in (None, "none") else None
+    tail = getattr(sgd.average, "name", "") == "tail"  # has no floor
+    floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and not tail else None
     facts = {
         "problem": problem.description, "n": problem.n, **there.spec(), "horizon": args.horizon, "tau": args.tau,
         "loss": loss, "effective_lr": linear.effective_lr(there),
@@ -107,6 +110,6 @@ def _text(facts: dict[str, Any]) -> str:
         )
     if facts["floor"] is not None:
         when = "" if facts["floor_reached"] is None else f", within a factor 2 from step {facts['floor_reached']}"
-        lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting{when}")
+        lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting (spectral-diagonal){when}")
     lines.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
     return "\n".join(lines)

@@ -45,7 +45,7 @@ def _best(facts: dict[str, Any]) -> list[str]:
         lines.append("Both losses are below the smallest number of floating point.")
     elif momentum and gain > _FLAT:
         sign = "Negative" if momentum < 0 else "Positive"
-        lines.append(f"{sign} momentum wins: a loss {_percent(gain)} below the best without momentum.")
+        lines.append(f"{sign} momentum wins by this theory: a loss {_percent(gain)} below the best without momentum.")
     else:
         lines.append(f"Momentum of either sign brings next to nothing: {100 * gain:.2g}%.")
     return lines

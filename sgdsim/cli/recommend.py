@@ -140,6 +140,12 @@ def _answer(
             f"lr {best.lr:.4g} is above the exact threshold {exact:.4g} at this momentum: spectral-diagonal theory is "
             "too optimistic here, and the mean loss over batches grows in the end. Take less, or try another --tau."
         )
+    elif exact is not None and exact < min(0.9 * levels[1]["spectral_diagonal"], 2 * best.lr):
+        notes.append(
+            f"At this momentum the exact threshold is {1 - exact / levels[1]['spectral_diagonal']:.0%} below the "
+            "spectral-diagonal one: near it losses are larger than predicted, and another setting may be better. "
+            "--verify sampled tells."
+        )
     notes += infinite_spectrum(quadratic) if noise > 0 else []
     jacobi = None
     if args.jacobi:

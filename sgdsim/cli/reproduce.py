@@ -99,5 +99,5 @@ def _text(facts: dict[str, Any]) -> str:
         out.append(f"{len(rows)} rows: {counts}")
     if facts["interrupted"]:
         out.append("Interrupted: the exhibits above are done and in the report.")
-    out.append(f"{facts['seconds']:.1f} s; wrote {facts['out']}/report.md")
+    out.append(f"{facts['seconds']:.1f} s; wrote {facts['out'].rstrip('/')}/report.md")
     return "\n".join(out)

@@ -15,7 +15,9 @@ from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import _add_problem, _whole
 from sgdsim.cli.stability import SAMPLINGS, add_output, load, table
 
-REPLICATES = 100
+REPLICATES, PIECES = 100, 12
+_LARGEST = 1000  # points up to which the exact threshold takes a few seconds
+_NEAR = 0.1  # relative difference from which on the theory is said to be off
 
 
 def add_parser(commands: Any) -> None:
@@ -31,7 +33,12 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--label-noise", type=float, default=0.0, metavar="SIGMA", help="error of labels, in units of the targets"
     )
-    group.add_argument("--pieces", type=_whole, default=12, metavar="K", help="of the piecewise-constant schedule")
+    group.add_argument(
+        "--pieces",
+        type=_whole,
+        metavar="K",
+        help="of the piecewise-constant schedule (default: 12 or T)",
+    )
     group.add_argument("--tau", type=float, default=1.0, help="closure")
     group.add_argument("--sampling", default=SAMPLINGS[0], choices=SAMPLINGS[:2], help="how batches are drawn")
     group.add_argument(
@@ -52,8 +59,8 @@ def schedule(args: argparse.Namespace) -> int:
 
     began = time.perf_counter()
     steps = integer("horizon", args.horizon, minimum=1)
-    integer("pieces", args.pieces, minimum=1, maximum=steps)
-    number("tau", args.tau)
+    pieces = integer("pieces", min(PIECES, steps) if args.pieces is None else args.pieces, minimum=1, maximum=steps)
+    number("tau", args.tau, maximum=1.0)
     sgd = SGD(1.0, args.momentum, args.batch_size, args.sampling, label_noise=args.label_noise)
     if args.replicates is not None and not args.verify:
         raise InputError("--replicates: expected only with --verify, got it without")
@@ -61,7 +68,8 @@ def schedule(args: argparse.Namespace) -> int:
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
-    found = horizon.compare(quadratic, sgd, steps, args.pieces, tau=args.tau, averages=True)
+    found = horizon.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
+    limits = _limits(quadratic, sgd, args.tau)
     sampled = _verify(quadratic, sgd, found, steps, replicates, args.seed) if args.verify else None
     failure = None
     if args.plot is not None:
@@ -85,7 +93,10 @@ def schedule(args: argparse.Namespace) -> int:
         "tau": args.tau,
         "torch_lr_per_alpha": quadratic.torch_lr(1.0),
         "initial_loss": quadratic.initial_loss,
-        "rows": _rows(found, sampled),
+        "max_lr": limits["spectral_diagonal"],
+        "max_lr_exact": limits["exact"],
+        "rows": (rows := _rows(found, sampled, steps)),
+        "warnings": _warnings(rows, limits),
         "replicates": replicates if args.verify else None,
         "interrupted": args.verify and sampled is None,
         "seed": args.seed,
@@ -118,7 +129,48 @@ def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: 
     return np.array(losses)
 
 
-def _rows(found: list[Any], sampled: np.ndarray | None) -> list[dict[str, Any]]:
+def _limits(quadratic: Any, sgd: Any, tau: float) -> dict[str, float | None]:
+    """The largest stable constant rates, the exact one where it takes seconds."""
+    from sgdsim.theory import stability
+
+    plain = replace(sgd, label_noise=0.0)
+    exact = None
+    if quadratic.n <= _LARGEST and quadratic.multiplicity is None:
+        exact = stability.max_lr(quadratic, plain, "exact", tolerance=1e-4)
+    return {"spectral_diagonal": stability.max_lr(quadratic, plain, tau=tau), "exact": exact}
+
+
+def _warnings(rows: list[dict[str, Any]], limits: dict[str, float | None]) -> list[str]:
+    """Where the theory's losses are not to be relied on, by the exact threshold and by the sampled runs."""
+    out = []
+    exact, theory = limits["exact"], limits["spectral_diagonal"]
+    if exact is not None and exact < (1 - _NEAR) * theory:
+        fast = [row["name"] for row in rows if row["largest_lr"] > (1 - 2 * _NEAR) * exact]
+        if fast:
+            out.append(
+                f"at this momentum the exact threshold is {1 - exact / theory:.0%} below that of the theory, and these "
+                f"have rates near or above it: {', '.join(fast)}; their losses are larger than the theory's"
+            )
+    if "sampled" in rows[0]:
+        off = [row["name"] for row in rows if _is_off(row)]
+        if off:
+            out.append(
+                f"sampled runs do not confirm the theory's loss to {_NEAR:.0%} for: {', '.join(off)}; "
+                "go by the column sampled"
+            )
+    return out
+
+
+def _is_off(row: dict[str, Any]) -> bool:
+    """Whether the sampled loss is off the theory's by more than three standard errors and more than `_NEAR`."""
+    if row["sampled"] is None:
+        return True
+    distance = abs(row["sampled_to_theory"] - 1)
+    # Where a mean is several times too large, few runs decide it, and its standard error says nothing.
+    return distance > 1 or distance > max(_NEAR, 3 * row["sampled_stderr_to_theory"])
+
+
+def _rows(found: list[Any], sampled: np.ndarray | None, steps: int) -> list[dict[str, Any]]:
     """One dict per schedule, the best first; None: infinite, or not asked for."""
     names = [one.name for one in found]
     base = names.index("constant")
@@ -129,6 +181,7 @@ def _rows(found: list[Any], sampled: np.ndarray | None) -> list[dict[str, Any]]:
             "lr": getattr(one.lr, "spec", one.lr),
             "average": None if one.average is None else one.average.spec,
             "parameters": _parameters(one),
+            "largest_lr": float(np.max(one.lr(np.arange(steps)))) if callable(one.lr) else one.lr,
             "loss": one.loss,
             "ratio": one.loss / found[base].loss,
         }
@@ -175,12 +228,21 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
         "",
     ]
     out.append("loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;")
-    out.append("ema, tail: averages of the iterates of a constant learning rate")
+    out.append("ema, tail: averages of the iterates of a constant learning rate; pieces: first, largest and last rate")
     if verified:
         out.append(f"sampled: mean ± standard error over {facts['replicates']} batch sequences, the same for all rows")
-    spec = next((one for one in found if hasattr(one.lr, "spec") and one.lr.name != "piecewise"), None)
-    if spec is not None:
-        out.append(f"the best closed form, for sgdsim simulate: --lr {_rounded(spec.lr).spec}")
+    by = "sampled" if verified else "loss"
+    closed = [
+        (row, one)
+        for row, one in zip(rows, found, strict=True)
+        if getattr(one.lr, "name", "piecewise") != "piecewise" and row[by] is not None
+    ]
+    if closed:
+        _, best = min(closed, key=lambda pair: pair[0][by])
+        out.append(f"the best closed form by {by}, for sgdsim simulate: --lr {_rounded(best.lr).spec}")
+    exact = "" if facts["max_lr_exact"] is None else f", {facts['max_lr_exact']:.4g} exactly at this N"
+    out.append(f"constant rates are stable up to lr {facts['max_lr']:.4g} by this theory{exact}")
+    out += [f"Warning: {text}." for text in facts["warnings"]]
     if facts["interrupted"]:
         out.append("Interrupted: the schedules were not run on samples.")
     out.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")

@@ -44,8 +44,8 @@ class Regime(ABC):
             )
         if isinstance(sgd.method, Adam) and self.name != "sampled":
             raise InputError(
-                f"method: adam is not linear in the gradient, so the {self.name} regime has no closed form for it; use "
-                "the sampled regime, which follows it on the linearised network's parameters"
+                f"method: adam is not linear in the gradient, and the {self.name} regime follows linear methods only; "
+                "use the sampled regime, which follows it on the linearised network's parameters"
             )
         if sgd.sampling == ONE_PASS and self.name.partition(":")[0] in ("network", "averaged"):
             raise InputError(

@@ -252,8 +252,13 @@ def phases(context: Context) -> Finding:
         printed = PUBLISHED[name][1] / PUBLISHED[name][0]
         claimed = power_law.phase(PUBLISHED[name][0], printed)
         ends = {power_law.phase(v, max(z, 1e-6)) for v in (nu.low, nu.high) for z in (zeta.low, zeta.high) if v > 0}
-        verdict = REPRODUCED if ends == {claimed} else UNDETERMINED if claimed in ends else DIFFERS
-        reason = "" if verdict == REPRODUCED else "The interval of ν reaches below 1, or that of ζ above 2 − 1/ν."
+        none = zeta.low <= 0  # no power law of the coefficients, and so no phase
+        verdict = UNDETERMINED if claimed in ends else DIFFERS
+        verdict = REPRODUCED if ends == {claimed} and not none else verdict
+        reason = "The interval of ν reaches below 1, or that of ζ above 2 − 1/ν."
+        if none:
+            reason = "The interval of ζ reaches 0, where there is no law; where there is one, the phase is this."
+        reason = "" if verdict == REPRODUCED else reason
         rows.append(
             Row(
                 f"phase, {name}, N = {n}, {NETWORK}", claimed, " or ".join(sorted(ends)),

@@ -51,6 +51,7 @@ def final_loss(
 def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray | None, tau: float) -> tuple:
     """What the loops take; InputError for what they cannot follow."""
     horizon = integer("horizon", horizon, minimum=1)
+    number("tau", tau, maximum=1.0)  # beyond 1 the closure's noise, and then its loss, may become negative
     if not replace(sgd, label_noise=0.0).is_plain or sgd.sampling == RESHUFFLE:
         raise InputError("horizon: expected heavy ball with independent batches and no average, got another algorithm")
     values = sgd.values(problem.n, 0, horizon)
@@ -140,6 +141,8 @@ def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *
     candidates: list[tuple[float, ...]] = [()]
     if form in ("warmup-stable-decay", "polynomial", "power"):
         candidates = [over_share(())]
+    if form in ("polynomial", "power"):
+        candidates.append((0.0,))  # a constant
     if form == "warmup-stable-decay":
         candidates.append(over_share(candidates[0]))
     found = [(*over_peak(*shares), shares) for shares in candidates]
@@ -176,6 +179,7 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
     from sgdsim.regimes import SpectralDiagonal
 
     choice("kind", kind, AVERAGES)
+    number("tau", tau, maximum=1.0)
     horizon, regime = integer("horizon", horizon, minimum=1), SpectralDiagonal(tau)
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0, average=None), tau=tau)
 

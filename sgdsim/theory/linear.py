@@ -110,9 +110,10 @@ def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tupl
         todo = np.arange(eigenvalues.size)
         for _ in range(_DOUBLINGS):
             r = maps[todo]
-            added = r @ total[todo] @ r.swapaxes(1, 2)
-            total[todo] += added
-            maps[todo] = r @ r
+            with np.errstate(over="ignore", invalid="ignore"):  # on the edge of stability sums are infinite
+                added = r @ total[todo] @ r.swapaxes(1, 2)
+                total[todo] += added
+                maps[todo] = r @ r
             todo = todo[added[:, seen, seen] > 1e-17 * total[todo, seen, seen]]
             if not todo.size:
                 break

@@ -22,7 +22,8 @@ LEVELS = ("full-batch", "spectral-diagonal", "exact")
 def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
     if not sgd.is_constant or sgd.sampling == RESHUFFLE:
         raise InputError(
-            "stability: expected constant hyperparameters and independent batches, got a schedule or reshuffling"
+            "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
+            f"{sgd.spec()}"
         )
     values = sgd.values(problem.n, 0, 1)
     return float(values.lr[0]), float(values.momentum[0]), float(values.noise[0])
