@@ -94,3 +94,14 @@ def test_recommendation_with_the_exact_threshold_and_the_late_law(run):
 )
 def test_bad_input(run, words, message):
     assert message in run(*words, code=2)
+
+
+def test_the_unit_of_adams_learning_rate(run):
+    words = ["compare", "--n", "40", "--width", "10", "--lr", "0.01", "--momentum", "0", "--batch-size", "4"]
+    words += ["--n-steps", "5", "--replicates", "2", "--regimes", "sampled"]
+    unit = "in torch.optim.SGD."
+    assert unit in run(*words)
+    alone = run(*words, "--method", "adam")
+    assert unit not in alone
+    assert "The lr of adam is torch.optim.Adam's." in alone
+    assert unit in run(*words, "--method", "adam", "heavy-ball")

@@ -265,7 +265,12 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     if len(rows[0]["regimes"]) > 1:
         notes.append(f"× is the ratio to {reference}")
     notes = ["; ".join(notes) + ". " if notes else ""]
-    notes[0] += f"lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s."
+    adam = {str(row.get("method", "")).startswith("adam") for row in rows}
+    if adam != {True}:
+        notes[0] += f"lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. "
+    if True in adam:
+        notes[0] += "The lr of adam is torch.optim.Adam's. "
+    notes[0] += f"{facts['seconds']:.1f} s."
     if facts["interrupted"]:
         notes.append("Interrupted: the rest was not run.")
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]

@@ -13,6 +13,7 @@ from sgdsim.cli.arguments import _add_problem, _whole
 from sgdsim.cli.stability import add_output, load, short, table
 
 EPOCHS = (1, 2, 5, 10, 20)
+_MANY = 200  # runs from which on their spread is known well
 
 
 def add_parser(commands: Any) -> None:
@@ -151,6 +152,8 @@ def _text(facts: dict[str, Any]) -> str:
         f"mean ± standard error; theory ({facts['theory']}): the mean over independent batches",
         "ratio: reshuffled over independent; to theory: reshuffled over theory; with 95% intervals",
     ]
+    if facts["replicates"] < _MANY:
+        out.append(f"errors are estimated from {facts['replicates']} runs; where losses are skewed that is too few")
     if exact:
         out.append("exact: the mean over all orders of an epoch")
     for size in dict.fromkeys(row["batch_size"] for row in rows):
