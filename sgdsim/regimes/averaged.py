@@ -77,8 +77,8 @@ class BatchAveraged(Regime):
         matrices a step.
     device : "cpu" (default). "cuda", "cuda:K" or "auto" (CUDA where there is one): the exact form in torch there,
         whatever the tolerance, for heavy ball only.
-    dtype : "float64" (default), or on a CUDA device "float32": with rounding errors that grow like those of any sum,
-        about 1e-6 of the loss after 10³ steps.
+    dtype : "float64" (default), or on a CUDA device "float32": within 1e-5 of the loss after 500 steps at 0.9 of the
+        stability threshold (200 digits, momentum 0 and 0.9).
 
     Raises InputError for another device or dtype, or one that is not there.
     """
