@@ -26,9 +26,26 @@ if TYPE_CHECKING:
     from sgdsim.verification import Verification
 
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
+_SHOWN = ("display.max_colwidth", None, "display.float_format", "{:.4g}".format)
 
 
-def final_losses(result: xr.Dataset) -> pd.DataFrame:
+class Table(pd.DataFrame):
+    """A frame that is shown with four digits and whole texts; otherwise a frame like any other."""
+
+    @property
+    def _constructor(self) -> type[Table]:
+        return Table
+
+    def _repr_html_(self) -> str | None:
+        with pd.option_context(*_SHOWN):
+            return super()._repr_html_()
+
+    def __repr__(self) -> str:
+        with pd.option_context(*_SHOWN):
+            return self.to_string()
+
+
+def final_losses(result: xr.Dataset) -> Table:
     """The mean loss at the last step: a row for each cell, a column for each regime, and ± one standard error where
     there are several replicates. Means with a diverged replicate in them are infinite."""
     dims = [str(name) for name in result["loss"].dims if name not in ("regime", "replicate", "step")]
@@ -47,10 +64,10 @@ def final_losses(result: xr.Dataset) -> pd.DataFrame:
             if error is not None:
                 row[f"± {name}"] = error[-1]
         rows.append(row)
-    return pd.DataFrame(rows).set_index([_SYMBOLS.get(name, name) for name in labels])
+    return Table(rows).set_index([_SYMBOLS.get(name, name) for name in labels])
 
 
-def power_laws(found: Mapping[str, Asymptote]) -> pd.DataFrame:
+def power_laws(found: Mapping[str, Asymptote]) -> Table:
     """Fitted exponents with their intervals, and whether the loss follows the law they give: from which step to which
     it is within 10% of the exact loss, or why it is not."""
     rows = {}
@@ -63,7 +80,7 @@ def power_laws(found: Mapping[str, Asymptote]) -> pd.DataFrame:
             f"t = {one.prediction.window[0]:.3g} … {one.prediction.window[1]:.3g}" if one.holds else one.reason
         )
         rows[name] = {"N": one.problem.n, **row}
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return Table.from_dict(rows, orient="index")
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -72,7 +89,7 @@ def _interval(estimate: Estimate | None) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} … {estimate.high:.2f})".replace("-", "−")
 
 
-def budget_losses(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, points: int = 5) -> pd.DataFrame:
+def budget_losses(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, points: int = 5) -> Table:
     """Losses of a result of `sgdsim.budgets.run` at equal budgets t·b, a column for each batch size.
 
     "largest / least" is 1 where the budget alone counts; "at equal t/γ" the same at equal budgets corrected for drawing
@@ -82,10 +99,10 @@ def budget_losses(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem
     compared = budgets.compare(found, points)
     columns = {f"b = {curve.batch_size}": compared.loss[:, i] for i, curve in enumerate(found)}
     columns |= {"largest / least": compared.ratio, "at equal t/γ": compared.ratio_by_noise}
-    return pd.DataFrame(columns, index=pd.Index([f"{at:.0f}" for at in compared.budget], name="t·b"))
+    return Table(columns, index=pd.Index([f"{at:.0f}" for at in compared.budget], name="t·b"))
 
 
-def budget_rates(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem) -> pd.DataFrame:
+def budget_rates(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem) -> Table:
     """The matched learning rates of a result of `sgdsim.budgets.run`: α, its share of the full-batch limit 2(1+β),
     which has to be small, and of the spectral-diagonal limit (τ = 1)."""
     from sgdsim.theory import stability
@@ -100,10 +117,10 @@ def budget_rates(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem)
         "steps": [int(curve.steps[-1]) if curve.steps.size else 0 for curve in found], "α": lr,
         "α / 2(1+β)": lr / (2 * (1 + momentum)), "α / largest stable": lr / bound,
     }  # fmt: skip
-    return pd.DataFrame(columns, index=pd.Index([curve.batch_size for curve in found], name="b"))
+    return Table(columns, index=pd.Index([curve.batch_size for curve in found], name="b"))
 
 
-def closure_distances(found: Sequence[closures.Distance]) -> pd.DataFrame:
+def closure_distances(found: Sequence[closures.Distance]) -> Table:
     """Typical relative distance from the exact average (root mean square over log-spaced steps): a row for each cell,
     a column for each τ and for the sampled mean with the standard error it has. Infinite: the closure diverges."""
     best = {tuple(entry.cell.items()): entry.tau for entry in closures.nearest(list(found))}
@@ -121,27 +138,23 @@ def closure_distances(found: Sequence[closures.Distance]) -> pd.DataFrame:
     names = list(dict.fromkeys(name for key in rows for name, _ in key if name != "cell"))
     index = [tuple(dict(key)[name] for name in names) for key in rows]
     labels = [_SYMBOLS.get(name, name) for name in names]
-    return pd.DataFrame(list(rows.values()), index=pd.MultiIndex.from_tuples(index, names=labels))
+    return Table(list(rows.values()), index=pd.MultiIndex.from_tuples(index, names=labels))
 
 
-def mode_taus(
-    problem: QuadraticProblem | NetworkProblem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)
-) -> pd.DataFrame:
+def mode_taus(problem: QuadraticProblem | NetworkProblem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)) -> Table:
     """The τ that is exact for a residual in one mode, 2 − N Σ_i u_ki⁴, beside the mode's eigenvalue; a mode beyond the
     last is left out."""
     taus = closures.mode_tau(problem)
     chosen = [k for k in modes if 1 <= k <= len(taus)]
     at = np.array(chosen) - 1
     columns = {"λ_k / λ_1": problem.quadratic.eigenvalues[at], "τ of the mode": taus[at]}
-    return pd.DataFrame(columns, index=pd.Index(chosen, name="k"))
+    return Table(columns, index=pd.Index(chosen, name="k"))
 
 
-def weighted_taus(
-    problem: QuadraticProblem | NetworkProblem, lrs: Sequence[float], momentum: float = 0.0
-) -> pd.DataFrame:
+def weighted_taus(problem: QuadraticProblem | NetworkProblem, lrs: Sequence[float], momentum: float = 0.0) -> Table:
     """The mean τ of the modes, weighted by their part in the noise (`sgdsim.closures.noise_tau`), for each α."""
     values = [closures.noise_tau(problem, lr, momentum) for lr in lrs]
-    return pd.DataFrame({"weighted τ": values}, index=pd.Index(list(lrs), name="α"))
+    return Table({"weighted τ": values}, index=pd.Index(list(lrs), name="α"))
 
 
 def recommendation(
@@ -152,7 +165,7 @@ def recommendation(
     sampling: str = WITHOUT_REPLACEMENT,
     tau: float = 1.0,
     exact: bool = True,
-) -> pd.DataFrame:
+) -> Table:
     """The best setting and the best without momentum: α, the same for `torch.optim.SGD`, β, the predicted loss at the
     horizon, and by which learning rate full batch, spectral-diagonal and exact theory expect instability."""
     from sgdsim.theory import stability
@@ -169,10 +182,10 @@ def recommendation(
         if exact:
             row["exact limit"] = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
         rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return Table.from_dict(rows, orient="index")
 
 
-def verified(found: Verification) -> pd.DataFrame:
+def verified(found: Verification) -> Table:
     """What simulations at the recommended setting and beside it gave, next to theory's loss: mean and standard error
     of each regime, and its verdict: is the neighbour higher, lower, or not distinguishable?"""
     rows = []
@@ -183,10 +196,10 @@ def verified(found: Verification) -> pd.DataFrame:
             row[f"± {one.regime}"] = one.stderr[i]
             row[f"{one.regime} is"] = "–" if i == 0 else one.verdicts[i - 1]
         rows.append(row)
-    return pd.DataFrame(rows).set_index("")
+    return Table(rows).set_index("")
 
 
-def thresholds(found: Sequence[Thresholds]) -> pd.DataFrame:
+def thresholds(found: Sequence[Thresholds]) -> Table:
     """Predicted stability limits in α beside those measured by bisection: up to which α the typical run stays within
     10 times its initial loss, and (network) up to which it still ends below it."""
     rows = []
@@ -199,10 +212,10 @@ def thresholds(found: Sequence[Thresholds]) -> pd.DataFrame:
         if "network" in one.measured:
             row["network settles"] = _bracket(one.measured["network"]["settles"])
         rows.append(row)
-    return pd.DataFrame(rows).set_index("b")
+    return Table(rows).set_index("b")
 
 
-def training_ratios(runs: Mapping[str, Training], at: Sequence[int]) -> pd.DataFrame:
+def training_ratios(runs: Mapping[str, Training], at: Sequence[int]) -> Table:
     """The network's mean loss over that of its linearisation on the same batches, ± one standard error, at the steps
     `at`; and by how much the tangent kernel has moved at the last of them."""
     from sgdsim import validation  # loads torch
@@ -215,7 +228,7 @@ def training_ratios(runs: Mapping[str, Training], at: Sequence[int]) -> pd.DataF
             row[f"t = {one.step}"] = "–" if one.ratio is None else f"{one.ratio:.3f}{error}"
         row["kernel moved"] = run.kernel[-1].relative if run.kernel else math.nan
         rows[name] = row
-    return pd.DataFrame.from_dict(rows, orient="index")
+    return Table.from_dict(rows, orient="index")
 
 
 def _bracket(bracket: Bracket) -> str:

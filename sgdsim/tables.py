@@ -12,6 +12,7 @@ import pandas as pd
 from sgdsim.checks import choice
 from sgdsim.problem import QuadraticProblem
 from sgdsim.run_tables import (  # noqa: F401
+    Table,
     budget_losses,
     budget_rates,
     closure_distances,
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from sgdsim.theory.phase_maps import ClampedMomentum, ExponentMap, MomentumMap
     from sgdsim.theory.series import LawCheck, SeriesCheck
 
-_SHOWN = ("display.max_colwidth", None, "display.float_format", "{:.4g}".format)
-
 
 class Formulas:
     """Lines of a derivation; notebooks show them as mathematics, `print` as plain text."""
@@ -48,22 +47,6 @@ class Formulas:
 
     def _repr_markdown_(self) -> str:
         return "\n\n".join(f"*{meaning}*\n\n$$ {formula} $$" for meaning, formula, _ in self.lines)
-
-
-class Table(pd.DataFrame):
-    """A frame that is shown with four digits and whole texts; otherwise a frame like any other."""
-
-    @property
-    def _constructor(self) -> type[Table]:
-        return Table
-
-    def _repr_html_(self) -> str | None:
-        with pd.option_context(*_SHOWN):
-            return super()._repr_html_()
-
-    def __repr__(self) -> str:
-        with pd.option_context(*_SHOWN):
-            return self.to_string()
 
 
 def formulas(derivation: Derivation, *keys: str) -> Formulas:

@@ -120,3 +120,12 @@ def test_final_losses_of_a_zipped_grid_name_what_differs(tiny):
     grid = ss.Grid.zip(method=["heavy-ball", "corner:theta=1.5"], lr=[0.3, 0.2], momentum=[0.5, 0.0], batch_size=[2, 2])
     frame = tables.final_losses(ss.sweep(tiny, grid, ss.SpectralDiagonal(), 10))
     assert list(frame.index) == [("heavy-ball", 0.3, 0.5, 2), ("corner:theta=1.5", 0.2, 0.0, 2)]
+
+
+def test_small_losses_are_shown_with_four_digits(tiny):
+    grid = ss.Grid.product(lr=[0.3], momentum=[0.0], batch_size=[2])
+    frame = tables.final_losses(ss.sweep(tiny, grid, ss.SpectralDiagonal(), n_steps=5))
+    for scale in (1.0, 1e-6, 1e6):
+        shown = f"{scale * frame.iloc[0, 0]:.4g}"
+        assert shown in repr(scale * frame)
+        assert f"<td>{shown}</td>" in (scale * frame)._repr_html_()
