@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from sgdsim.fit_results import Estimate
     from sgdsim.measured_stability import Bracket, Thresholds
     from sgdsim.theory.optimal import Optimum
-    from sgdsim.validation import Training
+    from sgdsim.validation import Law, Slope, Training
     from sgdsim.verification import Verification
 
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
@@ -199,12 +199,12 @@ def verified(found: Verification) -> Table:
     return Table(rows).set_index("")
 
 
-def thresholds(found: Sequence[Thresholds]) -> Table:
-    """Predicted stability limits in α beside those measured by bisection: up to which α the typical run stays within
-    10 times its initial loss, and (network) up to which it still ends below it."""
+def thresholds(found: Mapping[str, Sequence[Thresholds]]) -> Table:
+    """For each data set, predicted stability limits in α beside those measured by bisection: up to which α the typical
+    run stays within 10 times its initial loss, and (network) up to which it still ends below it."""
     rows = []
-    for one in found:
-        row = {"b": one.batch_size, "full batch": one.full_batch}
+    for name, one in ((name, one) for name, several in found.items() for one in several):
+        row = {"data": name, "b": one.batch_size, "full batch": one.full_batch}
         row |= {f"τ = {tau:g}".replace("-", "−"): limit for tau, limit in one.diagonal.items()}
         row["exact"] = one.exact
         for regime, brackets in one.measured.items():
@@ -212,23 +212,47 @@ def thresholds(found: Sequence[Thresholds]) -> Table:
         if "network" in one.measured:
             row["network settles"] = _bracket(one.measured["network"]["settles"])
         rows.append(row)
-    return Table(rows).set_index("b")
+    return Table(rows).set_index(["data", "b"])
 
 
-def training_ratios(runs: Mapping[str, Training], at: Sequence[int]) -> Table:
+def training_ratios(runs: Mapping[tuple[str, int, int], Training], at: Sequence[int]) -> Table:
     """The network's mean loss over that of its linearisation on the same batches, ± one standard error, at the steps
-    `at`; and by how much the tangent kernel has moved at the last of them."""
+    `at`; and by how much the tangent kernel has moved at the last of them. Runs by data set, batch size and width."""
     from sgdsim import validation  # loads torch
 
-    rows = {}
-    for name, run in runs.items():
-        row = {}
+    rows = []
+    for (name, batch_size, width), run in runs.items():
+        row = {"data": name, "b": batch_size, "width": width}
         for one in validation.ratios(run, at):
             error = "" if one.stderr is None else f" ± {one.stderr:.1g}"
             row[f"t = {one.step}"] = "–" if one.ratio is None else f"{one.ratio:.3f}{error}"
         row["kernel moved"] = run.kernel[-1].relative if run.kernel else math.nan
-        rows[name] = row
-    return Table.from_dict(rows, orient="index")
+        rows.append(row)
+    return Table(rows).set_index(["data", "b", "width"])
+
+
+def exponents(runs: Mapping[tuple[str, int, int], Training], laws: Mapping[str, Law]) -> Table:
+    """−d log L/d log t over the last decade of each run, ± one standard error, beside the exponent of the power law
+    fitted to the data set's spectrum: none where its 95% interval reaches zero."""
+    from sgdsim import validation  # loads torch
+
+    rows = []
+    for (name, batch_size, width), run in runs.items():
+        found = validation.slopes(run, validation.decades(run.n_steps)[-1])
+        law = laws[name].exponent
+        row = {"data": name, "b": batch_size, "width": width, "t": "{} … {}".format(*found.window)}
+        row["law"] = _interval(law) if law.low > 0 else f"none: {_interval(law)}"
+        for regime in ("diagonal", "sampled", "network"):
+            row[regime] = _slope(getattr(found, regime))
+        rows.append(row)
+    return Table(rows).set_index(["data", "b", "width"])
+
+
+def _slope(slope: Slope) -> str:
+    if slope.value is None:
+        return "–"
+    error = "" if slope.stderr is None else f" ± {slope.stderr:.1g}"
+    return f"{slope.value:.2f}{error}".replace("-", "−")
 
 
 def _bracket(bracket: Bracket) -> str:

@@ -16,6 +16,7 @@ from sgdsim.run_tables import (  # noqa: F401
     budget_losses,
     budget_rates,
     closure_distances,
+    exponents,
     final_losses,
     mode_taus,
     power_laws,

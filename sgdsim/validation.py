@@ -225,7 +225,7 @@ def ratios(run: Training, at: Sequence[int]) -> list[Ratio]:
         if column.size == 0:
             raise InputError(f"at: expected recorded steps, got {step}")
         network, sampled = run.network[:, column[0]], run.sampled[:, column[0]]
-        value, error = _jackknife(lambda a, b: a.mean() / b.mean(), network, sampled)
+        value, error = jackknife(lambda a, b: a.mean() / b.mean(), network, sampled)
         found.append(Ratio(int(step), value, error, int(np.isinf(network).sum()), int(np.isinf(sampled).sum())))
     return found
 
@@ -265,10 +265,10 @@ def slopes(run: Training, window: tuple[int, int]) -> Slopes:
         return float(-(log_t @ np.log(mean)) / (log_t @ log_t))
 
     curves = (run.diagonal[None], run.sampled, run.network)
-    return Slopes((low, high), *(Slope(*_jackknife(slope, losses[:, inside])) for losses in curves))
+    return Slopes((low, high), *(Slope(*jackknife(slope, losses[:, inside])) for losses in curves))
 
 
-def _jackknife(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float | None, float | None]:
+def jackknife(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float | None, float | None]:
     """The statistic of `samples`, (R, …) each, and its standard error from leaving out one replicate at a time; None
     where they are not finite."""
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import asymptotes, budgets, tables, verification
+from sgdsim import asymptotes, budgets, measured_stability, tables, validation, verification
 from sgdsim.theory import contour, optimal, stability
 
 SGD = ss.SGD(0.5, 0.0, 10)
@@ -129,3 +129,43 @@ def test_small_losses_are_shown_with_four_digits(tiny):
         shown = f"{scale * frame.iloc[0, 0]:.4g}"
         assert shown in repr(scale * frame)
         assert f"<td>{shown}</td>" in (scale * frame)._repr_html_()
+
+
+def test_thresholds_stand_beside_theirs_by_theory(digits_network, tiny):
+    few = {"n_steps": 40, "replicates": 1, "width": 0.5}
+    found = {
+        "digits": [measured_stability.thresholds(digits_network, b, **few) for b in (5, 60)],
+        "tiny": [measured_stability.thresholds(tiny, 2, **few)],
+    }
+    frame = tables.thresholds(found)
+    assert list(frame.index) == [("digits", 5), ("digits", 60), ("tiny", 2)]
+    for row, one in zip(frame.to_dict("records"), [*found["digits"], *found["tiny"]], strict=True):
+        assert (row["full batch"], row["τ = 1"], row["τ = −1"]) == (2.0, one.diagonal[1.0], one.diagonal[-1.0])
+        assert row["exact"] == one.exact
+        bounded = one.measured["sampled"]["bounded"]
+        assert row["sampled stays bounded"] == f"{bounded.low:.3g} … {bounded.high:.3g}"
+    settles = found["digits"][1].measured["network"]["settles"]
+    assert frame.loc[("digits", 60), "network settles"] == f"{settles.low:.3g} … {settles.high:.3g}"
+
+
+def test_training_tables_are_read_off_the_runs(digits_network):
+    run = validation.train(digits_network, ss.SGD(0.5, 0.0, 10), 200, at=[20, 200], replicates=3)
+    key = ("digits", 10, 40)
+    ratios = tables.training_ratios({key: run}, [20, 200]).loc[key]
+    for step in (20, 200):
+        at = run.steps == step
+        mean, error = ratios[f"t = {step}"].split(" ± ")
+        assert float(mean) == pytest.approx(run.network[:, at].mean() / run.sampled[:, at].mean(), abs=5e-4)
+        assert 0 < float(error) < 0.5
+    assert ratios["kernel moved"] == run.kernel[-1].relative
+
+    row = tables.exponents({key: run}, {"digits": validation.law(digits_network)}).loc[key]
+    assert row["t"] == "20 … 200"
+    inside = run.steps >= 20
+    for name in ("diagonal", "sampled", "network"):
+        curve = np.log(np.atleast_2d(getattr(run, name)).mean(0)[inside])
+        slope = -np.polyfit(np.log(run.steps[inside]), curve, 1)[0]
+        assert float(row[name].split(" ± ")[0]) == pytest.approx(slope, abs=5.1e-3)
+    law = validation.law(digits_network).exponent
+    assert row["law"].startswith("none: ") == (law.low <= 0)
+    assert f"{law.value:.2f}".replace("-", "−") in row["law"]

@@ -24,14 +24,20 @@ from sgdsim.reproduction.base import (
 from sgdsim.sgd import SGD, noise_factor
 from sgdsim.sweeps import Grid, sweep
 from sgdsim.theory import stability
+from sgdsim.validation import jackknife
 
 NAIVE, TRUE = 0.0396, 0.0548  # the averaged loss of 500 digits at t = 1000, by the recursion as written and truly
 
 
+def _last(result: Any, regime: str) -> np.ndarray:
+    """The last losses of all replicates."""
+    last = result["loss"].sel(regime=regime).isel(step=-1).values.ravel()
+    return last[~np.isnan(last)]
+
+
 def _mean(result: Any, regime: str) -> tuple[float, float]:
     """Mean of the last losses over replicates and its standard error."""
-    last = result["loss"].sel(regime=regime).isel(step=-1).values.ravel()
-    last = last[~np.isnan(last)]
+    last = _last(result, regime)
     error = float(last.std(ddof=1) / np.sqrt(last.size)) if last.size > 1 else 0.0
     return float(last.mean()), error
 
@@ -39,30 +45,33 @@ def _mean(result: Any, regime: str) -> tuple[float, float]:
 def regimes(context: Context) -> Finding:
     """Loss curves of the four regimes on data, with the spectra."""
     names = ("digits", "bike_sharing", "mnist") if context.full else ("digits", "bike_sharing")
-    n_steps, replicates = context.size(300, 1000), 8
+    n_steps, replicates, many = context.size(300, 1000), 8, 400
     rows, pictures, words = [], [], []
     for name in filter(context.has, names):
         n, width = (500, 500) if name == "digits" or not context.full else (3000, 1000)
         problem = context.network(name, n, width)
         grid = Grid.product(lr=[1.0], momentum=[0.0], batch_size=[10, 100])
+        settings = {"n_steps": n_steps, "seed": context.seed, "executor": "serial"}
         chosen = [RealNetwork(), SampledLinearized(), BatchAveraged(), SpectralDiagonal(1), SpectralDiagonal(-1)]
-        result = finished(
-            sweep(problem, grid, chosen, n_steps, replicates=replicates, seed=context.seed, executor="serial")
-        )
+        result = finished(sweep(problem, grid, chosen, replicates=replicates, **settings))
+        # A few runs say how far network and linearisation are apart, not what their mean is: rare batches kick it up.
+        means = finished(sweep(problem.quadratic, grid, [SampledLinearized()], replicates=many, **settings))
         for size in (10, 100):
             cell = result.sel(batch_size=size)
             exact, _ = _mean(cell, "averaged")
-            sampled, error = _mean(cell, "sampled")
-            network, spread = _mean(cell, "network")
+            sampled, error = _mean(means.sel(batch_size=size), "sampled")
+            paired = jackknife(lambda a, b: a.mean() / b.mean(), _last(cell, "network"), _last(cell, "sampled"))
+            network, spread = (np.nan if value is None else value for value in paired)
             diagonal = {tau: _mean(cell, f"diagonal:tau={tau}")[0] for tau in (1, -1)}
             rows.append(
                 Row(
                     f"loss after {n_steps} steps over the exact average, {name}, N = {n}, b = {size}, α = 1", "–",
-                    f"network {network / exact:.3f}, sampled {sampled / exact:.3f}, τ = 1 {diagonal[1] / exact:.3f}, "
-                    f"τ = −1 {diagonal[-1] / exact:.3f}",
-                    f"± {spread / exact:.3f} network, ± {error / exact:.3f} sampled (standard errors)", EVIDENCE, "",
-                    {"averaged": exact, "sampled": sampled, "network": network, "tau=1": diagonal[1],
-                     "tau=-1": diagonal[-1], "sampled_stderr": error, "network_stderr": spread},
+                    f"sampled {sampled / exact:.3f}, τ = 1 {diagonal[1] / exact:.3f}, "
+                    f"τ = −1 {diagonal[-1] / exact:.3f}; network over sampled {network:.3f}",
+                    f"± {error / exact:.3f} sampled ({many} runs), ± {spread:.3f} network ({replicates} runs, the "
+                    "same batches)", EVIDENCE, "",
+                    {"averaged": exact, "sampled": sampled, "tau=1": diagonal[1], "tau=-1": diagonal[-1],
+                     "sampled_stderr": error, "network_over_sampled": network, "network_stderr": spread},
                 )
             )  # fmt: skip
         ratios = [row.values["tau=1"] / row.values["averaged"] for row in rows[-2:]]
@@ -73,7 +82,8 @@ def regimes(context: Context) -> Finding:
     text = (
         "The network, its linearisation on the same batches, the exact average over batches and the spectral-diagonal "
         f"closures, from one spectrum. The closure τ = 1 over the exact average at the end: {'; '.join(words)}. "
-        f"The network leaves its linearisation as its width is finite. {context.absent(names)}"
+        f"The pictures have {replicates} batch sequences. At b = 10 some batches kick the loss up, and the mean over "
+        f"so few runs is mostly below the average; over {many} it is not. {context.absent(names)}"
     )
     return Finding(tuple(rows), text, tuple(pictures))
 
