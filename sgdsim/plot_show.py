@@ -17,6 +17,9 @@ class Picture:
     def __init__(self, png: bytes) -> None:
         self.png = png
 
+    def __repr__(self) -> str:
+        return "<picture>"  # no address: notebooks run again stay the same
+
     def _repr_png_(self) -> bytes:
         return self.png
 
