@@ -138,15 +138,19 @@ def explore(*, n: int = 10_000, **start: float) -> Any:
         raise InputError(f"batch_size: expected one of {', '.join(map(str, sizes))}; got {values['batch_size']!r}")
     wide = {"layout": widgets.Layout(width="30em"), "style": {"description_width": "9em"}}
     sliders = {
-        "nu": widgets.FloatSlider(values["nu"], min=0.6, max=3.0, step=0.05, description="ν, eigenvalues", **wide),
-        "kappa": widgets.FloatSlider(values["kappa"], min=0.2, max=8.0, step=0.1, description="κ, target", **wide),
+        "nu": widgets.FloatSlider(
+            values["nu"], min=_grid(values["nu"], 0.6, 0.05), max=3.0, step=0.05, description="ν, eigenvalues", **wide
+        ),
+        "kappa": widgets.FloatSlider(
+            values["kappa"], min=_grid(values["kappa"], 0.2, 0.1), max=8.0, step=0.1, description="κ, target", **wide
+        ),
         "lr": widgets.FloatLogSlider(
-            values["lr"], min=-3, max=math.log10(4), step=0.01, description="learning rate α", readout_format=".3g",
-            **wide,
+            values["lr"], min=_grid(math.log10(values["lr"]), -3, 0.01), max=math.log10(4), step=0.01,
+            description="learning rate α", readout_format=".3g", **wide,
         ),
         "momentum": widgets.FloatSlider(
-            values["momentum"], min=-0.98, max=0.995, step=0.005, description="momentum β", readout_format=".3f",
-            **wide,
+            values["momentum"], min=_grid(values["momentum"], -0.98, 0.005), max=0.995, step=0.005,
+            description="momentum β", readout_format=".3f", **wide,
         ),
         "batch_size": widgets.SelectionSlider(
             options=sizes, value=values["batch_size"], description="batch size b", **wide
@@ -171,6 +175,12 @@ def explore(*, n: int = 10_000, **start: float) -> Any:
     box = widgets.VBox([columns, sliders["batch_size"], message, image])
     box.sliders, box.image, box.message = sliders, image, message
     return box
+
+
+def _grid(start: float, low: float, step: float) -> float:
+    """The least value from `low` on that whole steps lead from to `start`. A browser moves a slider that stands between
+    two steps to one of them, sooner or later, and with it the setting."""
+    return start - step * math.floor((start - low) / step + 1e-9)
 
 
 def _widgets_package() -> Any:

@@ -94,6 +94,22 @@ def test_sliders_redraw():
     assert box.image.value == start
 
 
+@pytest.mark.parametrize(
+    "start",
+    [{}, {"nu": 1.234, "kappa": 2.345, "lr": 0.1234, "momentum": -0.1234}, {"lr": 0.001, "momentum": -0.98}, {"lr": 4}],
+)
+def test_sliders_start_on_a_step(start):
+    """A browser moves a slider that stands between two steps, and the picture with it."""
+    sliders = explorer.explore(n=100, **start).sliders
+    for name in ("nu", "kappa", "lr", "momentum"):
+        slider = sliders[name]
+        assert slider.value == {**explorer.DEFAULTS, **start}[name]
+        steps = ((np.log10(slider.value) if name == "lr" else slider.value) - slider.min) / slider.step
+        assert steps == pytest.approx(round(steps), abs=1e-9)
+        low = {"nu": 0.6, "kappa": 0.2, "lr": -3, "momentum": -0.98}[name]
+        assert low - 1e-12 <= slider.min < low + slider.step
+
+
 def test_redraw_is_quick():
     """Some ten milliseconds; the limit leaves room for a machine that is busy with other work."""
     box = explorer.explore()
