@@ -94,7 +94,11 @@ def spectra(found: Mapping[str, Asymptote]) -> Figure:
         for (name, one), top, bottom in zip(found.items(), axes[0], axes[1], strict=True):
             spectrum(one.problem, ax=top, fit=one.fit).set_title(f"{name}, N = {one.problem.n}")
             if one.prediction is not None:
-                prediction(one.prediction, ax=bottom, title="the law holds" if one.holds else "the law does not hold")
+                prediction(
+                    one.prediction,
+                    ax=bottom,
+                    title="within 10% of the law" if one.holds else "not within 10% of the law",
+                )
                 low, high = bottom.get_ylim()  # a law that does not hold may lie above the loss at all times
                 bottom.set_ylim(low, max(high, 1.5 * one.prediction.law[-1]))
             else:

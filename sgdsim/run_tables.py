@@ -76,7 +76,7 @@ def power_laws(found: Mapping[str, Asymptote]) -> Table:
         for symbol, estimate in (("ν", fit.nu), ("κ", fit.kappa), ("ζ", fit.zeta)):
             row[symbol] = _interval(estimate)
         row["exponent of t"] = "–" if one.prediction is None else f"{-one.prediction.exponent:.2f}".replace("-", "−")
-        row["law holds"] = (
+        row["law within 10%"] = (
             f"t = {one.prediction.window[0]:.3g} … {one.prediction.window[1]:.3g}" if one.holds else one.reason
         )
         rows[name] = {"N": one.problem.n, **row}

@@ -211,3 +211,19 @@ def test_pictures(tmp_path):
         ss.plot.show("figure")
     with pytest.raises(ss.InputError, match="dpi"):
         ss.plot.show(Figure(), dpi=10_000)
+
+
+@pytest.mark.parametrize(("nu", "kappa", "horizon"), [(1.2, 3.857, 1000), (1.5, 1.0, 100), (2.0, 4.0, 300)])
+def test_no_momentum_is_best_because_the_contour_misses_it(nu, kappa, horizon):
+    """At β = 0.996 and 1000 steps the momentum is not over; by contour alone the first of these was the best there."""
+    problem = ss.QuadraticProblem.power_law(1000, nu, kappa)
+    quick, momenta, profile = phase_maps.best_momentum(problem, noise=1.0, horizon=horizon)
+    stepped = contour.loss_at(
+        problem, horizon, lr=quick.lr, momentum=quick.momentum, noise=1.0, method="recurrence"
+    ).loss
+    assert stepped == pytest.approx(quick.loss, rel=1e-3)
+    top = stability.diagonal_max_lr(problem, momentum=momenta[-1], noise=1.0)
+    coarse, dense = top * np.geomspace(0.02, 0.97, 14), top * np.geomspace(0.01, 0.98, 400)
+    at = {"momentum": momenta[-1], "noise": 1.0, "method": "recurrence"}
+    least = [contour.loss_at(problem, horizon, lr=lrs, **at).loss.min() for lrs in (dense, coarse)]
+    assert least[0] * 0.999 <= profile[-1] <= least[1] * 1.001  # at the largest momentum

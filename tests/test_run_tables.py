@@ -50,7 +50,7 @@ def test_tables_and_picture_of_asymptotes():
     assert list(frame["N"]) == [500, 500]
     assert frame.loc["steep", "ν"].startswith("1.50 (")
     assert frame.loc["flat", "exponent of t"] == "–"
-    assert frame.loc["flat", "law holds"] == found["flat"].reason
+    assert frame.loc["flat", "law within 10%"] == found["flat"].reason
     figure = ss.plot.spectra(found)
     assert len(figure.axes) == 4
     assert figure.axes[3].get_title() == "no law"
