@@ -239,3 +239,21 @@ def test_no_room_for_the_file(here, option):
     assert told[option.removeprefix("--")] is None
     assert (here / name).read_bytes() == OLD
     assert [path.name for path in here.iterdir()] == [name]
+
+
+def test_ctrl_c_as_compiled_code_returns(monkeypatch, capsys):
+    """Python then finds a result and an exception, and wraps the exception."""
+
+    def command(_):
+        raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
+
+    monkeypatch.setitem(cli._COMMANDS, "data", command)
+    assert cli.main(["data", "list"]) == 130
+    assert capsys.readouterr().err == "sgdsim data: interrupted\n"
+
+    def broken(_):
+        raise SystemError("another one")
+
+    monkeypatch.setitem(cli._COMMANDS, "data", broken)
+    with pytest.raises(SystemError):
+        cli.main(["data", "list"])

@@ -295,10 +295,18 @@ def test_ctrl_c_in_the_search_for_a_threshold(run, monkeypatch):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(RealNetwork, "advance", stop)
-    document = json.loads(run("validate", *SMALL, "--json", "--out", "v.json", code=130))
+    before = "what an earlier run of an hour found"
+    for name in ("v.json", "v.png"):
+        Path(name).write_text(before)
+    words = ["validate", *SMALL, "--out", "v.json", "--plot", "v.png"]
+    document = json.loads(run(*words, "--json", code=130))
     assert document["interrupted"]
     assert document["cells"] == []
-    assert "Nothing was done" in run("validate", *SMALL, code=130)
+    assert document["out"] is document["plot"] is None
+    told = run(*words, code=130)
+    assert "Nothing was done" in told
+    assert "wrote" not in told
+    assert {Path(name).read_text() for name in ("v.json", "v.png")} == {before}
 
 
 def test_picture(run):

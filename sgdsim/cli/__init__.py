@@ -78,6 +78,11 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             tell("interrupted")
             return 130
+        except SystemError as error:  # a signal that came while compiled code returned
+            if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
+                raise
+            tell("interrupted")
+            return 130
         except MemoryError as error:
             tell(f"error: expected a problem that fits into memory, got: {error or 'no memory left'}")
             return 2

@@ -66,7 +66,6 @@ def validate(args: argparse.Namespace) -> int:
     failure = None  # told after the numbers: they may be the work of hours
     if args.read is not None:
         facts["cells"] = join([load(path) for path in args.read])
-        failure = _save(facts, args)
     else:
         try:
             for cells in run(args):
@@ -78,6 +77,9 @@ def validate(args: argparse.Namespace) -> int:
         except KeyboardInterrupt:
             facts["interrupted"] = True
     facts["seconds"] = round(time.perf_counter() - began, 3)
+    done = any(cell[part] for cell in facts["cells"] for part in PARTS)
+    if facts["interrupted"] and not done:  # what is there already stays
+        args.out = args.plot = None
     failure = _save(facts, args)
     if failure is not None:
         args.out = None
