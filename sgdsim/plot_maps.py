@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import matplotlib
@@ -33,6 +35,8 @@ _BOUND = {"color": "black", "linestyle": "-", "linewidth": 1.3}
 _FULL_BATCH = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 0.9}
 _ASYMPTOTE = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
 _STAR = {"color": PALETTE[3], "marker": "*", "markersize": 9.5, "markeredgecolor": "white", "linestyle": "none"}
+_MARK = {"color": "white", "markersize": 6, "markeredgecolor": "black", "linestyle": "none"}
+_MARKS = [{**_MARK, "marker": marker} for marker in "oDs"]
 
 
 def check_panels(regimes: int, batch_sizes: int) -> None:
@@ -42,7 +46,12 @@ def check_panels(regimes: int, batch_sizes: int) -> None:
 
 
 def loss_maps(
-    result: xr.Dataset, problem: QuadraticProblem, *, width: float | None = None, decades: float = 6.0
+    result: xr.Dataset,
+    problem: QuadraticProblem,
+    *,
+    width: float | None = None,
+    decades: float = 6.0,
+    marks: Mapping[str, tuple[float, float]] | None = None,
 ) -> Figure:
     """The final loss over momentum and learning rate: a panel per regime and batch size, one colour scale for all.
 
@@ -57,6 +66,7 @@ def loss_maps(
     problem : the problem it was made with, for N and the boundaries.
     width : of the smoothing before the minimum is looked for, in cells; None: 1 for random batches, else 0.
     decades : length of the colour scale at most.
+    marks : other points (α, β) to show in every panel, by what they are called.
 
     Raises
     ------
@@ -84,6 +94,8 @@ def loss_maps(
             ax = axes[row, column]
             ax.set_visible(True)
             draw(ax, panel, quadratic, scale, minimum(panel, width=width))
+            for (lr, momentum), look in zip((marks or {}).values(), itertools.cycle(_MARKS), strict=False):
+                ax.plot(momentum, lr, zorder=4, clip_on=False, **look)
             last = place + columns >= sizes and block == len(regimes) - 1
             ax.tick_params(labelbottom=last, labelleft=column == 0)
             ax.set(xlabel="momentum β" if last else "", ylabel="learning rate α" if column == 0 else "")
@@ -97,7 +109,7 @@ def loss_maps(
         bar = figure.colorbar(mapped, ax=shown, pad=0.015, aspect=16 * shape[0], extend=extend[below, above])
         bar.set_label(f"log₁₀ of the loss at t = {maps[0].n_steps}", fontsize=7.5)
         bar.ax.tick_params(labelsize=7, length=2, width=0.5)
-        _legend(figure, maps, columns)
+        _legend(figure, maps, columns, list(marks or ()))
         title = quadratic.description.get("title", "")
         figure.suptitle(title if len(regimes) > 1 else f"{title}: {regime_style(regimes[0])['label']}")
     return figure
@@ -191,11 +203,13 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, words: str, *, near: tuple[fl
     )  # fmt: skip
 
 
-def _legend(figure: Figure, maps: list[LossMap], columns: int) -> None:
+def _legend(figure: Figure, maps: list[LossMap], columns: int, marks: Sequence[str] = ()) -> None:
     """What the colours and lines are; lines that no panel has are left out."""
     handles: dict[str, Any] = {"least loss": Line2D([], [], **_STAR)}
     if any(panel.regime in SMOOTHED for panel in maps):
         handles = {"least loss (sampled: smoothed)": handles.popitem()[1]}
+    for name, look in zip(marks, itertools.cycle(_MARKS), strict=False):
+        handles[name] = Line2D([], [], **look)
     if any(panel.noise > 0 for panel in maps):
         handles["spectral-diagonal, $\\tilde U(1) = 1$"] = Line2D([], [], **_BOUND)
         handles["its limit at β → 1: $2(1-\\beta)/(\\gamma\\lambda_{\\rm crit})$"] = Line2D([], [], **_ASYMPTOTE)

@@ -52,9 +52,7 @@ def momentum_profiles(profiles: Sequence[tuple[float, float, np.ndarray, np.ndar
             _ticks(ax)
         axes[0].set_ylabel("loss / loss at β = 0")
         handles = [Line2D([], [], **_OURS), Line2D([], [], **_PUBLISHED)]
-        figure.legend(
-            handles, ["least loss, without a grid", "published (coarse grid)"], loc="outside lower center", ncols=2
-        )
+        figure.legend(handles, ["least loss, without a grid", "published"], loc="outside lower center", ncols=2)
     return figure
 
 
@@ -84,9 +82,10 @@ def negative_momentum_region(
         handles = {
             "condition holds": Patch(facecolor=PALETTE[9], alpha=0.45),
             "ζ = 2 − 1/ν; noise dominates above": Line2D([], [], color="black", linestyle=(0, (4, 2)), linewidth=1.2),
-            "best β < 0, exactly": Line2D([], [], **looks[True]),
-            "best β ≥ 0, exactly": Line2D([], [], **looks[False]),
         }
+        for negative, words in ((True, "best β < 0, exactly"), (False, "best β ≥ 0, exactly")):
+            if any((best < 0) == negative for *_, best in checked):
+                handles[words] = Line2D([], [], **looks[negative])
         figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=1)
     return figure
 

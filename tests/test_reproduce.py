@@ -143,22 +143,32 @@ def test_verdicts():
 def test_choose_names_the_exhibits(run):
     assert reproduction.choose(["budget", "best-lr"])[0].name == "best-lr"
     assert "expected one of best-lr" in run("reproduce", "--figure", "nonsense", code=2)
+    assert "got 'list'" in run("reproduce", "--figure", "budget", "list", code=2)
     listed = run("reproduce", "--figure", "list").splitlines()
     assert [line.split()[0] for line in listed] == [known.name for known in reproduction.EXHIBITS]
 
 
 def test_missing_data_is_recorded_and_the_rest_goes_on(run, monkeypatch, tmp_path):
-    critical = next(known for known in reproduction.EXHIBITS if known.name == "critical")
-    use(monkeypatch, critical, exhibit("fine"))
-    out = run("reproduce", "--data-dir", str(tmp_path / "nowhere"), "--out", "report")
-    assert "critical: skipped. mnist" in out
-    absent = reproduction.Context(data_dir=tmp_path / "nowhere").absent(["digits", "mnist", "bike_sharing"])
+    names = ("critical", "landscape-mnist", "phases")
+    use(monkeypatch, *(known for known in reproduction.EXHIBITS if known.name in names), exhibit("fine"))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    out = run("reproduce", "--data-dir", str(empty), "--out", "report")
+    assert "landscape-mnist: skipped. mnist" in out
+    assert "phases: skipped. bike_sharing" in out
+    assert "critical: skipped" not in out  # one of its values needs no data
+    assert "published 2.14772 · ours 2.147722" in out
+    absent = reproduction.Context(data_dir=empty).absent(["digits", "mnist", "bike_sharing"])
     assert absent == "Not here, so left out: mnist, bike_sharing."
-    assert "1 rows: 1 reproduced" in out
+    assert "2 rows: 2 reproduced" in out
     text = (tmp_path / "report" / "report.md").read_text()
     assert "*Skipped: mnist" in text
     assert "| loss \\| at the end | 1 | 1.0 | 0 … 2 | reproduced |" in text
+    assert "Not here, so left out: mnist." in text
     assert (tmp_path / "report" / "figures" / "curve.png").stat().st_size > 1000
+    words = run("reproduce", "--data-dir", str(tmp_path / "nowhere"), "--out", "other", code=2)
+    assert "data_dir: expected a folder, got" in words
+    assert not (tmp_path / "other").exists()
 
 
 def test_ctrl_c_keeps_what_is_done(run, monkeypatch, tmp_path):

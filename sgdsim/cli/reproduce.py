@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import textwrap
 import time
 from typing import Any
 
-from sgdsim.checks import integer
+from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _whole
 
 
@@ -30,13 +31,15 @@ def reproduce(args: argparse.Namespace) -> int:
     """Work out the exhibits one by one; each is on disk before the next begins."""
     from sgdsim import reproduction
 
-    if args.figure is not None and "list" in args.figure:
+    if args.figure == ["list"]:
         listed = [{"name": exhibit.name, "title": exhibit.title} for exhibit in reproduction.EXHIBITS]
         width = max(len(entry["name"]) for entry in listed)
         lines = [f"{entry['name']:<{width}}  {entry['title']}" for entry in listed]
         print(json.dumps({"exhibits": listed}, ensure_ascii=False) if args.json else "\n".join(lines))
         return 0
     exhibits = reproduction.choose(args.figure)
+    if args.data_dir is not None and not os.path.isdir(args.data_dir):
+        raise InputError(f"data_dir: expected a folder, got {args.data_dir!r}")
     context = reproduction.Context(args.full, args.data_dir, integer("seed", args.seed))
     from sgdsim.reproduction.document import Report
 

@@ -26,7 +26,7 @@ VERDICTS = {
     REPRODUCED: "the published value agrees with ours to the digits it is given in, or lies in our interval",
     PRECISE: "the published value lies in our interval, and ours is computed without the grid that limited it",
     DIFFERS: "the published value lies outside our interval; the reason is given",
-    UNDETERMINED: "the published value lies in our interval, but so do very different ones",
+    UNDETERMINED: "the published value lies in our interval, or does as well as ours, but so do very different ones",
     EVIDENCE: "nothing published to compare with; the row supports a reason given elsewhere, or shows a known trap",
 }
 

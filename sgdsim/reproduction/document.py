@@ -126,7 +126,8 @@ class Report:
             "",
             "M. Velikanov, D. Kuznedelev, D. Yarotsky, *A view of mini-batch SGD via generating functions: conditions "
             "of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, "
-            "[arXiv:2206.11124](https://arxiv.org/abs/2206.11124). Values from their public notebooks are marked so;",
+            "[arXiv:2206.11124](https://arxiv.org/abs/2206.11124). Values from their public "
+            "[notebooks](https://github.com/Godofnothing/PowerLawOptimization) are marked so;",
             "those on Corner SGD are from D. Yarotsky, [arXiv:2504.12519](https://arxiv.org/abs/2504.12519).",
             "",
             f"{len(done)} of {len(EXHIBITS)} exhibits: "

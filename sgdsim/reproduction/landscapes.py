@@ -130,11 +130,22 @@ def power_law(context: Context) -> Finding:
         "optimiser takes the momentum step only for β > 0."
     )
     pictures = (
-        Picture("landscape_power_law", "loss_maps", (exact_result, problem), "Final loss, diagonal, the paper's grid."),
-        Picture("landscape_power_law_sampled", "loss_maps", (sampled_result, problem),
-                f"Final loss, sampled, mean of {replicates} runs a cell."),
+        Picture("landscape_power_law", "loss_maps", (exact_result, problem), "Final loss, diagonal, the paper's grid.",
+                _published(published)),
+        Picture("landscape_power_law_sampled", "loss_maps", (sampled_result, problem), _sampled(stride, replicates),
+                _published(star(POWER_LAW_STARS["sampled"]))),
     )  # fmt: skip
     return Finding(tuple(rows), text, pictures)
+
+
+def _published(place: tuple[float, float]) -> dict[str, Any]:
+    """The options of a map that shows the published star."""
+    return {"marks": {"published": place}}
+
+
+def _sampled(stride: int, replicates: int, of: str = "") -> str:
+    lines = "the paper's grid" if stride == 1 else f"every {stride}th line of the paper's grid"
+    return f"Final loss, {of}sampled, {lines}, mean of {replicates} runs a cell."
 
 
 def _sampled_row(
@@ -219,7 +230,8 @@ def mnist(context: Context) -> Finding:
             "least loss over (α, β), MNIST, diagonal τ = 1, on the paper's grid", _place(*published),
             _place(least.lr, least.momentum), _described(panel, 0.05), DIFFERS if least.at_edge or not np.allclose(
                 (least.lr, least.momentum), published) else REPRODUCED,
-            f"The star is not the least cell of its own map: the authors' notebook prints {shown(RIDGE_LOSS[at_star])} "
+            f"The star is not the least cell of its own map: the authors' notebook (NegativeMomentum.ipynb) prints "
+            f"{shown(RIDGE_LOSS[at_star])} "
             f"there and {shown(RIDGE_LOSS[at_end])} at {_place(*ridge[at_end])}, the least of five local minima along "
             f"α/(1−β) ≈ const; it sets the star by hand. At β = {published[1]:.2f} the best α is {in_column:.2f}.",
             {"published": published, "ours": (least.lr, least.momentum), "edge": list(least.at_edge)},
@@ -247,10 +259,11 @@ def mnist(context: Context) -> Finding:
     best_per_column = np.nanmin(np.where(np.isfinite(panel.loss), panel.loss, np.inf), axis=0)
     ridge_data = (panel.momentum, best_per_column, ridge[:, 1], np.array(RIDGE_LOSS), losses, published[1])
     pictures = (
-        Picture("landscape_mnist", "loss_maps", (result, problem), "Final loss, MNIST, diagonal, paper's grid."),
+        Picture("landscape_mnist", "loss_maps", (result, problem), "Final loss, MNIST, diagonal, the paper's grid.",
+                _published(published)),
         Picture("landscape_mnist_ridge", "valley", ridge_data, "Least loss over α, and what the notebook prints."),
         Picture("landscape_mnist_sampled", "loss_maps", (sampled_result, problem),
-                f"Final loss, MNIST, sampled, mean of {replicates} runs a cell."),
+                _sampled(stride, replicates, "MNIST, "), _published(star(MNIST_STARS["sampled"]))),
     )  # fmt: skip
     return Finding(tuple(rows), text, pictures)
 
