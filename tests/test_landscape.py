@@ -267,6 +267,14 @@ def test_full_batch_has_one_boundary(problem):
     np.testing.assert_allclose(line.get_ydata(), 2 * (1 + line.get_xdata()))
 
 
+def test_other_points_are_marked_in_every_panel(problem, result):
+    figure = plot.loss_maps(result, problem, marks={"published": (0.7, -0.1), "another": (0.9, 0.2)})
+    assert [text.get_text() for text in figure.legends[0].get_texts()][1:3] == ["published", "another"]
+    for ax in visible(figure):
+        marked = {line.get_marker(): line.get_xydata().tolist() for line in ax.lines if line.get_marker() in ("o", "D")}
+        assert marked == {"o": [[-0.1, 0.7]], "D": [[0.2, 0.9]]}
+
+
 def test_too_many_panels_are_refused(problem, result, monkeypatch):
     monkeypatch.setattr(plot_maps, "MAX_PANELS", 3)
     with pytest.raises(ss.InputError, match="at most 3 maps to draw, got 2 × 2"):
