@@ -36,7 +36,7 @@ def memory_losses(panels: Mapping[str, Sequence[tuple[str, np.ndarray, tuple[flo
                     )  # fmt: skip
             low = min(loss.min() for _, loss, _ in curves)
             ax.set(xscale="log", yscale="log", title=title, xlabel="SGD step t", ylim=(max(0.25 * low, 0.0015), 1.5))
-            ax.set_xlim(right=4 * max(loss.size for _, loss, _ in curves))
+            ax.set_xlim(right=6 * max(loss.size for _, loss, _ in curves))
             ax.legend(loc="lower left")
             ax.tick_params(which="major", length=3, width=0.6, labelsize=7)
             ax.tick_params(which="minor", length=1.5, width=0.4)

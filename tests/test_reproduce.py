@@ -199,8 +199,9 @@ def test_a_report_is_taken_up_again_and_other_folders_are_refused(run, monkeypat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
     assert "one with a report of ours" in run("reproduce", "--out", "mine", code=2)
-    (tmp_path / "mine" / "report.json").write_text('{"made_by": "me", "exhibits": {}}')
-    assert "one with a report of ours" in run("reproduce", "--out", "mine", code=2)
+    for text in ('{"made_by": "me", "exhibits": {}}', '{"made_by": "sgdsim repro'):
+        (tmp_path / "mine" / "report.json").write_text(text)
+        assert "one with a report.json that is not ours, or damaged" in run("reproduce", "--out", "mine", code=2)
     assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == ["report.json", "thesis.tex"]
     (tmp_path / "file").write_text("")
     assert "got a file" in run("reproduce", "--out", "file", code=2)

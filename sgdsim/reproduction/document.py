@@ -55,8 +55,9 @@ class Report:
         if path.is_dir() and any(path.iterdir()):
             found = _stored(path)
             if found is None:
+                got = f"one with a {JSON} that is not ours, or damaged" if (path / JSON).exists() else "other files"
                 raise InputError(
-                    f"{path}: expected a new or empty folder or one with a report of ours, got one with other files"
+                    f"{path}: expected a new or empty folder or one with a report of ours, got {got}; try another one"
                 )
             entries = found
         try:
