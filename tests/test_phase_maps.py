@@ -94,6 +94,16 @@ def test_local_exponents_settle_on_both_sides():
         phase_maps.local_exponents(1.5, [1.0], n=100, last=1e3, lr=1.5)
 
 
+@pytest.mark.parametrize("floor", [1e-3, 1e-2])
+def test_best_momentum_follows_a_flat_valley(floor):
+    """With a floor the valley is so flat that losses within 0.03% of the least have momenta 0.15 apart."""
+    problem = ss.QuadraticProblem.power_law(10_000, 1.5, 3.0, lambda_min=floor)
+    quick, _, _ = phase_maps.best_momentum(problem, noise=1.0, horizon=3981)
+    best = optimal.best(problem, noise=1.0, horizon=3981)
+    assert quick.momentum == pytest.approx(best.momentum, abs=0.05)
+    assert quick.loss == pytest.approx(best.loss, rel=1e-4)
+
+
 @pytest.mark.parametrize(("nu", "kappa"), [(1.5, 3.0), (1.25, 0.75), (2.0, 5.0), (2.0, 2.25)])
 def test_best_momentum_is_nearly_the_optimum(nu, kappa):
     problem = ss.QuadraticProblem.power_law(1000, nu, kappa)

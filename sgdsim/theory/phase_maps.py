@@ -19,7 +19,7 @@ from sgdsim.theory import contour, optimal, power_law, stability
 _MOMENTA = np.linspace(-0.92, 0.92, 24)
 _TOWARD_ONE = 1 - np.geomspace(0.06, 2e-3, 6)  # a budget-like optimum has momentum close to 1
 _FRACTIONS = np.geomspace(0.02, 0.97, 14)  # of the largest stable learning rate
-_ZOOMS = 3  # each one looks at 7 × 7 points a third as far apart
+_ZOOMS = 8  # each one looks at 7 × 7 points a third as far apart; valleys lie across the grid
 
 
 @dataclass(frozen=True, eq=False)
