@@ -88,7 +88,7 @@ def exponent_map(found: ExponentMap) -> Figure:
         bar.ax.tick_params(labelsize=6.5, length=2, width=0.5)
         zeta = found.kappa / found.nu[:, None]
         colors = _shades(found.nu)
-        top = min(float(zeta.max()), 1.5 * float(np.nanmax(found.predicted)))
+        top = min(float(zeta.max()), 1.6 * float(np.nanmax(found.predicted)))
         line = np.linspace(0, top, 200)
         for i, (nu, color) in enumerate(zip(found.nu, colors, strict=True)):
             right.plot(line, np.where(nu > 1, np.minimum(line, 2 - 1 / nu), np.nan), color=color, **_dashes())
@@ -148,7 +148,7 @@ def momentum_profile(
     """
     with style():
         if ax is None:
-            ax = Figure(figsize=(4.4, 2.8), layout="constrained").subplots()
+            ax = Figure(figsize=(5.4, 2.8), layout="constrained").subplots()
         lowest = 1.0
         for (name, (best, momenta, losses)), color in zip(found.items(), PALETTE, strict=False):
             relative = losses / best.plain_loss
@@ -166,7 +166,7 @@ def momentum_profile(
         ax.axhline(1, color="0.6", linewidth=0.7)
         ax.set(xlim=(-1, 1), ylim=(lowest - 0.1 * (1 - lowest) - 0.002, 1 + 2 * (1 - lowest) + 0.01))
         ax.set(xlabel="momentum β", ylabel="best loss at β, over that at 0")
-        ax.legend(loc="upper center", fontsize=7, frameon=True, facecolor="white", framealpha=0.85, edgecolor="none")
+        ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0), fontsize=7)
         _small_ticks(ax)
     return ax
 

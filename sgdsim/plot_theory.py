@@ -64,7 +64,7 @@ def stability_map(
         problem, momentum=_MOMENTA, noise=np.array(gammas)[:, None, None], tau=np.array(taus)[:, None]
     )  # (batch sizes, taus, momenta)
     critical = [stability.critical_eigenvalue(problem, tau) for tau in taus]
-    columns = min(len(batch_sizes), 4 if len(batch_sizes) > 6 else 3)
+    columns = min(len(batch_sizes), 4 if len(batch_sizes) == 4 or len(batch_sizes) > 6 else 3)
     rows = math.ceil(len(batch_sizes) / columns)
     top = 1.08 * max(bounds.max(), max((lr for *_, lr in exact), default=0.0))
     with style():
