@@ -163,3 +163,34 @@ def test_picture_has_both_axes(problem):
 )
 def test_bad_input_is_one_line(run, words, told):
     assert told in run("budget", *POWER, *words, code=2)
+
+
+def test_in_the_noise_dominated_phase_the_budget_alone_counts_without_momentum(run):
+    """α_eff Ṽ(1) does not depend on α while αλ ≪ (1 − β)²; with momentum 0.9 that range is a hundred times smaller."""
+    problem = ss.QuadraticProblem.power_law(10_000, 1.5, 4.0)
+    at = {"batch_sizes": [1, 4, 16], "lr": 0.005, "n_steps": 50_000}
+    last = {}
+    for momentum in (0.0, 0.9):
+        result = budgets.run(problem, ss.SpectralDiagonal(), momentum=momentum, **at)
+        last[momentum] = budgets.compare(budgets.curves(result, problem)).ratio[-1]
+    assert last[0.0] < 1.05
+    assert last[0.9] > 4
+    words = [
+        "budget",
+        "--dataset",
+        "power_law",
+        "--nu",
+        "1.5",
+        "--n",
+        "200",
+        "--batch-size",
+        "1",
+        "4",
+        "--n-steps",
+        "500",
+    ]
+    told = run(*words, "--kappa", "4")
+    assert (
+        "noise-dominated; there the budget alone counts at late times, for lr far below 2(1 + momentum) and (1" in told
+    )
+    assert "lr far below 2(1 + momentum)\n" in run(*words, "--kappa", "1")

@@ -159,10 +159,12 @@ def _text(facts: dict[str, Any]) -> str:
     out.append("by theory it is what counts at late times where batches are not far below N")
     if law is not None:
         phase = f"nu = {law['nu']:.3g}, zeta = {law['zeta']:.3g}: {law['phase']}"
-        if law["phase"] == "signal-dominated":
-            out.append(f"{phase}; there the budget alone counts at late times, for lr far below 2(1 + momentum)")
+        limits = {"signal-dominated": "2(1 + momentum)", "noise-dominated": "2(1 + momentum) and (1 - momentum)^2"}
+        if law["phase"] in limits:
+            limit = limits[law["phase"]]
+            out.append(f"{phase}; there the budget alone counts at late times, for lr far below {limit}")
         else:
-            out.append(f"{phase}; only in the signal-dominated phase does theory expect the budget alone to count")
+            out.append(f"{phase}; there theory has no law")
     for run in runs:
         if run["lr"] >= run["max_lr_spectral_diagonal"]:
             out.append(
