@@ -256,4 +256,6 @@ def _slope(slope: Slope) -> str:
 
 
 def _bracket(bracket: Bracket) -> str:
-    return f"{bracket.low:.3g} … {bracket.high:.3g}"
+    if math.isinf(bracket.high):
+        return f"> {bracket.low:.3g}"
+    return f"{bracket.low:.3g} … {bracket.high:.3g}" if bracket.low > 0 else f"< {bracket.high:.3g}"

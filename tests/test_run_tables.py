@@ -1,10 +1,12 @@
 """Tables of runs for notebooks, and whether the law of a fitted spectrum holds."""
 
+import math
+
 import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import asymptotes, budgets, measured_stability, tables, validation, verification
+from sgdsim import asymptotes, budgets, measured_stability, run_tables, tables, validation, verification
 from sgdsim.theory import contour, optimal, stability
 
 SGD = ss.SGD(0.5, 0.0, 10)
@@ -146,6 +148,13 @@ def test_thresholds_stand_beside_theirs_by_theory(digits_network, tiny):
         assert row["sampled stays bounded"] == f"{bounded.low:.3g} … {bounded.high:.3g}"
     settles = found["digits"][1].measured["network"]["settles"]
     assert frame.loc[("digits", 60), "network settles"] == f"{settles.low:.3g} … {settles.high:.3g}"
+
+
+def test_open_brackets():
+    shown = [
+        run_tables._bracket(measured_stability.Bracket(*ends)) for ends in ((1.9, 2.0), (128.0, math.inf), (0, 0.5))
+    ]
+    assert shown == ["1.9 … 2", "> 128", "< 0.5"]
 
 
 def test_training_tables_are_read_off_the_runs(digits_network):
