@@ -39,7 +39,9 @@ def reproduce(args: argparse.Namespace) -> int:
         return 0
     exhibits = reproduction.choose(args.figure)
     if args.data_dir is not None and not os.path.isdir(args.data_dir):
-        raise InputError(f"data_dir: expected a folder, got {args.data_dir!r}")
+        raise InputError(
+            f"data_dir: expected a folder, got {args.data_dir!r}; sgdsim data list says where data sets are"
+        )
     context = reproduction.Context(args.full, args.data_dir, integer("seed", args.seed))
     from sgdsim.reproduction.document import Report
 

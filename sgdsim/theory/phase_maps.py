@@ -179,13 +179,13 @@ def best_momentum(
         beta = np.broadcast_to(beta[:, None], lr.shape)
         hyper = {"noise": noise, "tau": tau}
         found = contour.loss_at(thin, int(horizon), lr=lr, momentum=beta, method="contour", **hyper)
-        log_loss = found.log_loss
+        logs = found.log_loss
         # Close to |β| = 1 the momentum has not faded at the horizon, and the contour does not see it.
         poor = ~(found.error < 1e-4)
         if poor.any():
             hyper |= {"lr": lr[poor], "momentum": beta[poor], "method": "recurrence"}
-            log_loss[poor] = contour.loss_at(thin, int(horizon), **hyper).log_loss
-        return np.where(np.isfinite(log_loss), log_loss, np.inf), lr
+            logs[poor] = contour.loss_at(thin, int(horizon), **hyper).log_loss
+        return np.where(np.isfinite(logs), logs, np.inf), lr
 
     momenta = np.sort(np.concatenate([_MOMENTA, _TOWARD_ONE]))
     table, _ = log_loss(momenta, _FRACTIONS)
