@@ -233,7 +233,8 @@ def training_ratios(runs: Mapping[tuple[str, int, int], Training], at: Sequence[
 
 def exponents(runs: Mapping[tuple[str, int, int], Training], laws: Mapping[str, Law]) -> Table:
     """−d log L/d log t over the last decade of each run, ± one standard error, beside the exponent of the power law
-    fitted to the data set's spectrum: none where its 95% interval reaches zero."""
+    fitted to the data set's spectrum: none where its 95% interval reaches zero. Runs as in `training_ratios`, laws by
+    data set. Raises InputError for a run with fewer than 5 recorded steps in that decade."""
     from sgdsim import validation  # loads torch
 
     rows = []

@@ -138,6 +138,13 @@ class Context:
         """Whether all files of a data set are here."""
         return all(file["present"] for file in datasets.status(name, self.data_dir))
 
+    def present(self, names: Sequence[str]) -> list[str]:
+        """Those that are here; MissingData where none is."""
+        found = [name for name in names if self.has(name)]
+        if not found:
+            self.data(names[0], 1)  # tells which file is missing
+        return found
+
     def absent(self, names: Sequence[str]) -> str:
         """A sentence about those that are not here; empty where all are."""
         gone = [name for name in names if not self.has(name)]

@@ -81,8 +81,8 @@ def exponents(context: Context) -> Finding:
     n = context.size(1000, 3000)
     rows, curves, notes = [], [], []
     null = unit_tail(n)
-    here = [name for name in PUBLISHED if context.has(name)] or list(PUBLISHED)
-    for name, (nu, kappa, slope) in ((name, PUBLISHED[name]) for name in here):
+    for name in context.present(list(PUBLISHED)):
+        nu, kappa, slope = PUBLISHED[name]
         problems = _problems(context, name, n)
         windows = _windows(problems[NETWORK], nu, kappa)
         for kind, problem in problems.items():
@@ -254,7 +254,7 @@ def phases(context: Context) -> Finding:
     laws = {f"ν = 1.5, κ = {kappa:g}": power_law.PowerLaw(1.5, kappa) for kappa in (3.0, 0.75)}
     fitted = {}
     rows = []
-    for name in [name for name in PUBLISHED if context.has(name)] or list(PUBLISHED):
+    for name in context.present(list(PUBLISHED)):
         n = context.size(1000, 3000)
         fit = _fit(context, name, n, NETWORK, context.network(name, n, 1000).quadratic)
         nu, zeta = fit.nu, fit.zeta

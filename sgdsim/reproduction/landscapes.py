@@ -230,7 +230,7 @@ def mnist(context: Context) -> Finding:
             "least loss over (α, β), MNIST, diagonal τ = 1, on the paper's grid", _place(*published),
             _place(least.lr, least.momentum), _described(panel, 0.05), DIFFERS if least.at_edge or not np.allclose(
                 (least.lr, least.momentum), published) else REPRODUCED,
-            f"The star is not the least cell of its own map: the authors' notebook (NegativeMomentum.ipynb) prints "
+            "The star is not the least cell of its own map: the authors' notebook (NegativeMomentum.ipynb) prints "
             f"{shown(RIDGE_LOSS[at_star])} "
             f"there and {shown(RIDGE_LOSS[at_end])} at {_place(*ridge[at_end])}, the least of five local minima along "
             f"α/(1−β) ≈ const; it sets the star by hand. At β = {published[1]:.2f} the best α is {in_column:.2f}.",

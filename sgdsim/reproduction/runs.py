@@ -76,11 +76,13 @@ def regimes(context: Context) -> Finding:
         pictures.append(
             Picture(f"regimes_{name}", "comparison", (result,), f"Four regimes and the spectrum, {name}, N = {n}.")
         )
+    worst = max(abs(row.values["sampled"] - row.values["averaged"]) / row.values["sampled_stderr"] for row in rows)
     text = (
         "The network, its linearisation on the same batches, the exact average over batches and the spectral-diagonal "
         f"closures, from one spectrum. The closure τ = 1 over the exact average at the end: {'; '.join(words)}. "
-        f"The pictures have {replicates} batch sequences. At b = 10 some batches kick the loss up, and the mean over "
-        f"so few runs is mostly below the average; over {many} it is not. {context.absent(names)}"
+        f"The pictures have {replicates} batch sequences. Where rare batches kick the loss up, the mean over so few "
+        f"runs tells little about the average; the mean over {many} is at most {worst:.1f} standard errors from it. "
+        f"{context.absent(names)}"
     )
     return Finding(tuple(rows), text, tuple(pictures))
 
