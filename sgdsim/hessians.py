@@ -234,4 +234,7 @@ class _Look:
         shift = float(np.abs(scipy.linalg.eigvalsh_tridiagonal(diagonal, off)).max()) or 1.0
         shifted = LinearOperator(hessian.shape, matvec=lambda v: sign * (hessian @ v) + shift * v, dtype=np.float64)
         pairs = lanczos.top_eigenpairs(shifted, k, tolerance=self.tolerance, seed=self.seed)
-        return lanczos.TopEigenpairs(sign * (pairs.eigenvalues - shift), pairs.eigenvectors, pairs.residuals)
+        # Not `pairs.eigenvalues − shift`, which has the rounding errors of the shift: the Hessian may be 0.
+        found = np.einsum("ij,ij->j", pairs.eigenvectors, hessian @ pairs.eigenvectors)
+        order = np.argsort(-sign * found, kind="stable")
+        return lanczos.TopEigenpairs(found[order], pairs.eigenvectors[:, order], pairs.residuals[order])
