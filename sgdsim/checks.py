@@ -68,7 +68,7 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
     """`value` as a finite, contiguous float64 array of `ndim` dimensions (and of `shape`, None = any length)."""
     try:
-        given = np.asarray(value)
+        given = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor with a gradient
         if given.dtype.kind not in "biufO":  # complex numbers, text and dates would be converted in silence
             raise TypeError(given.dtype)
         result = np.ascontiguousarray(given, dtype=np.float64)
@@ -87,3 +87,20 @@ def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | Non
         bad = int(result.size - np.isfinite(result).sum())
         raise InputError(f"{name}: expected finite values, got {bad} NaN or infinite of {result.size}")
     return result
+
+
+def own_array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
+    """`array` as a read-only copy, for whoever keeps it: neither the caller's later writes nor ours reach the other's.
+
+    A read-only array that owns its memory (made here before, or `freeze`d) is kept as it is.
+    """
+    checked = array(name, value, ndim=ndim, shape=shape)
+    if checked is value and checked.flags.owndata and not checked.flags.writeable:
+        return checked
+    return freeze(checked.copy())
+
+
+def freeze(values: np.ndarray) -> np.ndarray:
+    """`values`, read-only from now on: for an array that was just made and is handed out."""
+    values.setflags(write=False)
+    return values

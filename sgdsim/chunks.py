@@ -62,8 +62,8 @@ class Done:
 
     @property
     def ended(self) -> np.ndarray:
-        """Whether each cell came to its end, in whatever way, (cells,)."""
-        return ~np.isin(self.outcome[:, 0], (INTERRUPTED, NOT_RUN))
+        """Whether each cell came to its end, in whatever way, with all its replicates, (cells,)."""
+        return ~np.isin(self.outcome, (INTERRUPTED, NOT_RUN)).any(1)
 
     @property
     def failed(self) -> bool:

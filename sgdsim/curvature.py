@@ -13,7 +13,15 @@ from torch.func import functional_call, grad, jvp, vjp
 
 from sgdsim import devices
 from sgdsim.checks import InputError, array, choice, integer
-from sgdsim.ntk.modules import DTYPES, check_module, inputs, outputs, plain_attention, prepared
+from sgdsim.ntk.modules import (
+    DTYPES,
+    check_module,
+    inputs,
+    outputs,
+    plain_attention,
+    prepared,
+    with_gradients,
+)
 
 
 class Curvature:
@@ -36,6 +44,7 @@ class Curvature:
         norm in training mode; sizes that differ; one input with batch norm in training mode.
     """
 
+    @with_gradients
     def __init__(
         self,
         module: nn.Module,
@@ -51,7 +60,7 @@ class Curvature:
         kind = DTYPES[choice("dtype", dtype, DTYPES)]
         chunk = integer("chunk", chunk, minimum=1)
         self._x = inputs("x", x, devices.resolve(device), kind)
-        self._y = torch.as_tensor(array("y", y, ndim=1, shape=(self._x.shape[0],)), device=self._x.device).to(kind)
+        self._y = torch.tensor(array("y", y, ndim=1, shape=(self._x.shape[0],)), device=self._x.device).to(kind)
         module = prepared(module, self._x, kind)
         together = _made_one_batch(module)
         self._chunk = self._x.shape[0] if together else chunk
@@ -79,6 +88,7 @@ class Curvature:
         pieces = torch.split(flat, [p.numel() for p in self._free.values()])
         return {name: piece.view_as(p) for (name, p), piece in zip(self._free.items(), pieces, strict=True)}
 
+    @with_gradients
     def _summed(self, product: Any) -> np.ndarray:
         """Σ over chunks of `product(x, y)`, a dict like the parameters, flattened."""
         total = {name: torch.zeros_like(p) for name, p in self._free.items()}
@@ -100,6 +110,7 @@ class Curvature:
         """∂L/∂w, (size,)."""
         return self._summed(lambda x, y: grad(lambda p: self._loss(p, x, y))(self._free))
 
+    @with_gradients
     def hessian(self) -> LinearOperator:
         """`v ↦ ∂²L/∂w² v`, (size, size).
 

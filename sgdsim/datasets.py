@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim._dataset_formats import READERS, RawData, data_folder
-from sgdsim.checks import InputError, array, choice, integer
+from sgdsim.checks import InputError, choice, integer, own_array
 from sgdsim.fetching import fetch, status, verify
 
 __all__ = ["NAMES", "Dataset", "fetch", "load", "status", "verify"]
@@ -33,7 +33,8 @@ class Dataset:
     Parameters
     ----------
     x, y : arrays (n, d) and (n,)
-        Training inputs and targets. They are taken as they are: standardise your own data first.
+        Training inputs and targets. Their values are taken as they are: standardise your own data first. All four
+        arrays are copied and read-only.
     name : str
         Shown in results and plots.
     x_test, y_test : arrays (m, d) and (m,), optional
@@ -57,14 +58,14 @@ class Dataset:
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise InputError(f"name: expected a non-empty string, got {self.name!r}")
-        x = array("x", self.x, ndim=2)
-        self._set(x=x, y=array("y", self.y, ndim=1, shape=(len(x),)))
+        x = own_array("x", self.x, ndim=2)
+        self._set(x=x, y=own_array("y", self.y, ndim=1, shape=(len(x),)))
         if (self.x_test is None) != (self.y_test is None):
             given, absent = ("y_test", "x_test") if self.x_test is None else ("x_test", "y_test")
             raise InputError(f"{absent}: expected an array beside {given}, got None; give both or neither")
         if self.x_test is not None:
-            x_test = array("x_test", self.x_test, ndim=2, shape=(None, x.shape[1]))
-            self._set(x_test=x_test, y_test=array("y_test", self.y_test, ndim=1, shape=(len(x_test),)))
+            x_test = own_array("x_test", self.x_test, ndim=2, shape=(None, x.shape[1]))
+            self._set(x_test=x_test, y_test=own_array("y_test", self.y_test, ndim=1, shape=(len(x_test),)))
         try:
             info = json.loads(json.dumps(self.info))
         except (TypeError, ValueError) as error:

@@ -6,12 +6,17 @@ what was begun in this process is given back as far as it got.
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
+import contextlib
+import functools
 import os
+import pickle
+import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numba
@@ -152,18 +157,59 @@ def _warm() -> int:
 
 
 def _submitted(pool: concurrent.futures.Executor, work: Work, todo: Sequence[Chunk]) -> Iterator[tuple[Chunk, Done]]:
-    def submit(chunk: Chunk) -> concurrent.futures.Future:
-        return pool.submit(remote, work.problem(dict(chunk.values)), *work.arguments(chunk))
+    with _sender(pool, todo) as send:
 
-    yield from _as_completed(pool, todo, submit, work, threading.Event())
+        def submit(chunk: Chunk) -> concurrent.futures.Future:
+            return pool.submit(remote, send(work.problem(dict(chunk.values))), *work.arguments(chunk))
+
+        yield from _as_completed(pool, todo, submit, work, threading.Event())
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A problem in a file, which each worker process of this machine reads once."""
+
+    path: str
+
+    def problem(self) -> Any:
+        return _read_problem(self.path)
+
+
+@functools.lru_cache(maxsize=1)
+def _read_problem(path: str) -> Any:
+    return pickle.loads(Path(path).read_bytes())
+
+
+@contextlib.contextmanager
+def _sender(pool: concurrent.futures.Executor, todo: Sequence[Chunk]) -> Iterator[Callable[[Any], Any]]:
+    """How the problem goes to the workers: as it is, or once in a file where a pool of processes would pickle the one
+    problem of all chunks for each of them."""
+    several = len({chunk.values for chunk in todo}) > 1
+    if several or not isinstance(pool, concurrent.futures.ProcessPoolExecutor):
+        yield lambda problem: problem
+        return
+    with tempfile.TemporaryDirectory(prefix="sgdsim-", ignore_cleanup_errors=True) as folder:
+        file = Path(folder, "problem.pickle")
+
+        def send(problem: Any) -> _Stored:
+            if not file.exists():
+                file.write_bytes(pickle.dumps(problem, protocol=5))
+            return _Stored(str(file))
+
+        yield send
+
+
+_alone = threading.RLock()
 
 
 def remote(problem: Any, *arguments: Any) -> Done:
     """`chunks.compute` as a worker calls it: one thread of compiled code, as there is a worker for each core."""
+    problem = problem.problem() if isinstance(problem, _Stored) else problem
     before = numba.get_num_threads()
-    numba.set_num_threads(1)
+    numba.set_num_threads(1)  # of this thread alone
     try:
-        return chunks.compute(problem, *arguments)
+        with contextlib.nullcontext() if _threads_may_overlap() else _alone:
+            return chunks.compute(problem, *arguments)
     finally:
         numba.set_num_threads(before)
 
@@ -209,7 +255,7 @@ def _as_completed(
             future.cancel()
 
 
-@contextmanager
+@contextlib.contextmanager
 def _client(address: Any) -> Iterator[Any]:
     """A Dask client: the given one, one at an address, or one of a local cluster with a process for each core."""
     try:
@@ -241,6 +287,7 @@ def _dask(address: Any, work: Work, todo: Sequence[Chunk]) -> Iterator[tuple[Chu
     with _client(address) as client:
         import distributed
 
+        lost = (asyncio.CancelledError, concurrent.futures.CancelledError, distributed.KilledWorker)
         running: dict[Any, Chunk] = {}
         ended = distributed.as_completed()
         scattered: dict[tuple, Any] = {}
@@ -274,13 +321,18 @@ def _dask(address: Any, work: Work, todo: Sequence[Chunk]) -> Iterator[tuple[Chu
                 future = next(ended)
                 chunk = running.pop(future)
                 tries[chunk.number] = tries.get(chunk.number, 0) + 1
-                if future.status == "finished":
-                    yield chunk, future.result()
-                elif future.status == "cancelled" and tries[chunk.number] <= _RETRIES:
+                # By its result, asked for once: its status may change between two looks while workers die.
+                try:
+                    done = future.result()
+                except lost as error:
                     scattered.pop(chunk.values, None)  # the workers that held the problem died
-                    submit(chunk)
-                else:
-                    yield chunk, work.failed(chunk, future.exception() or RuntimeError(future.status))
+                    if tries[chunk.number] <= _RETRIES:
+                        submit(chunk)
+                        continue
+                    done = work.failed(chunk, error)
+                except Exception as error:
+                    done = work.failed(chunk, error)
+                yield chunk, done
                 yield from fill()
         finally:
             client.cancel(list(running))

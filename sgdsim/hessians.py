@@ -22,7 +22,7 @@ from sgdsim.checks import InputError, choice, integer, number
 from sgdsim.curvature import Curvature
 from sgdsim.datasets import Dataset
 from sgdsim.hessian_results import HessianAt, HessianSpectra, count_outliers
-from sgdsim.ntk.modules import DTYPES, inputs, outputs, prepared
+from sgdsim.ntk.modules import DTYPES, inputs, outputs, prepared, with_gradients
 from sgdsim.regimes.sampled import batch_blocks
 from sgdsim.sampling import WITHOUT_REPLACEMENT, replicate_keys
 from sgdsim.schedules import Schedule
@@ -35,6 +35,7 @@ __all__ = ["HessianAt", "HessianSpectra", "count_outliers", "hessian_spectra"]
 _TOLERANCE = {"float64": 1e-7, "float32": 1e-4}
 
 
+@with_gradients
 def hessian_spectra(
     module: nn.Module,
     data: Dataset,
@@ -143,7 +144,7 @@ class _Run:
 
     def __init__(self, module: nn.Module, data: Dataset, device: str, dtype: str) -> None:
         self._x = inputs("x", data.x, device, DTYPES[dtype])
-        self._y = torch.as_tensor(data.y, device=device).to(DTYPES[dtype])
+        self._y = torch.tensor(data.y, device=device).to(DTYPES[dtype])
         self.module = prepared(module, self._x, DTYPES[dtype])
         self._free = [p for p in self.module.parameters() if p.requires_grad]
         self._velocities = [torch.zeros_like(p) for p in self._free]

@@ -19,14 +19,13 @@ conditions of convergence, phase transitions, benefit from negative momenta*, IC
 from __future__ import annotations
 
 import copy
-import hashlib
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdsim.checks import InputError, array, integer, number
+from sgdsim.checks import InputError, array, freeze, integer, number, own_array
+from sgdsim.identity import digest, made_once
 from sgdsim.spectrum import Spectrum
 from sgdsim.transfer import TestPoints
 
@@ -49,6 +48,8 @@ class QuadraticProblem:
     test : how test residuals follow the training ones, or None.
     description : JSON-able facts that say how the problem was made.
     basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
+
+    Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
     """
 
     spectrum: Spectrum
@@ -58,7 +59,7 @@ class QuadraticProblem:
     basis_seed: int | None = None
 
     def __post_init__(self) -> None:
-        coefficients = array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
+        coefficients = own_array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
         object.__setattr__(self, "coefficients", coefficients)
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
@@ -123,7 +124,7 @@ class QuadraticProblem:
                 raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
             test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
         facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
-        return cls(spectrum, spectrum.eigenvectors.T @ residual, test, description or facts)
+        return cls(spectrum, freeze(spectrum.eigenvectors.T @ residual), test, description or facts)
 
     @classmethod
     def from_operator(
@@ -185,7 +186,7 @@ class QuadraticProblem:
         """(modes,) for how many of the N eigenvalues each mode stands, None: for one; see `Spectrum`."""
         return self.spectrum.multiplicity
 
-    @cached_property
+    @made_once
     def eigenvectors(self) -> np.ndarray:
         """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own."""
         if self.spectrum.eigenvectors is not None:
@@ -199,19 +200,20 @@ class QuadraticProblem:
             raise InputError("problem: expected eigenvectors (or a basis_seed to draw some), got eigenvalues only")
         gaussian = np.random.default_rng(self.basis_seed).standard_normal((self.n, self.n))
         q, r = np.linalg.qr(gaussian)
-        return np.ascontiguousarray(q * np.sign(np.diag(r)))  # with R's signs taken out, Q is uniformly distributed
+        uniform = q * np.sign(np.diag(r))  # with R's signs taken out, Q is uniformly distributed
+        return freeze(np.ascontiguousarray(uniform))
 
-    @cached_property
+    @made_once
     def kernel(self) -> np.ndarray:
         """`K̂ = U diag(λ) Uᵀ`, (n, n), exactly symmetric."""
         u = self.eigenvectors
         kernel = (u * self.eigenvalues) @ u.T
-        return (kernel + kernel.T) * 0.5
+        return freeze((kernel + kernel.T) * 0.5)
 
-    @cached_property
+    @made_once
     def residual(self) -> np.ndarray:
         """`r_0 = U a`, (n,)."""
-        return self.eigenvectors @ self.coefficients
+        return freeze(self.eigenvectors @ self.coefficients)
 
     @property
     def initial_loss(self) -> float:
@@ -222,13 +224,14 @@ class QuadraticProblem:
         """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
         return lr * self.n / self.spectrum.scale
 
-    @cached_property
+    @made_once
     def fingerprint(self) -> str:
-        """SHA-256 of the modes: tells whether two results belong to the same problem."""
-        digest = hashlib.sha256(self.eigenvalues.tobytes())
-        digest.update((self.coefficients**2).tobytes())
-        digest.update(b"" if self.multiplicity is None else self.multiplicity.tobytes())
-        return digest.hexdigest()
+        """SHA-256 over all that a result depends on: spectrum, basis, signed coefficients, test points. Equal problems
+        that another type of CPU computed can differ in it, as they do in their last bits."""
+        return digest(
+            "quadratic", self.spectrum.scale, self.eigenvalues, self.multiplicity, self.coefficients,
+            self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else vars(self.test).values()),
+        )  # fmt: skip
 
 
 class NetworkProblem:
@@ -272,7 +275,7 @@ class NetworkProblem:
             title += f", width {network['width']}"
         return {"kind": "network", "title": title, "network": network, "data": self.data.info}
 
-    @cached_property
+    @made_once
     def quadratic(self) -> QuadraticProblem:
         """The linearised problem: empirical NTK, residual at the start, test points where the data have some."""
         from sgdsim import ntk
@@ -290,12 +293,24 @@ class NetworkProblem:
             description=self.description,
         )
 
-    @cached_property
+    @made_once
     def initial_outputs(self) -> tuple[np.ndarray, np.ndarray | None]:
         """Outputs of the network before training, in float64, on training and test inputs: (n,), and (m,) or None."""
         from sgdsim import ntk
 
         test = self.data.x_test
-        return ntk.evaluate(self.network, self.data.x, self.device), (
-            None if test is None else ntk.evaluate(self.network, test, self.device)
+        return freeze(ntk.evaluate(self.network, self.data.x, self.device)), (
+            None if test is None else freeze(ntk.evaluate(self.network, test, self.device))
         )
+
+    @made_once
+    def fingerprint(self) -> str:
+        """SHA-256 over the network (its code as far as Python shows it, parameters, buffers, outputs), the data and the
+        linearised problem."""
+        from sgdsim import ntk
+
+        data = self.data
+        return digest(
+            "network", *ntk.identity(self.network), data.x, data.y, data.x_test, data.y_test, *self.initial_outputs,
+            self.quadratic.fingerprint,
+        )  # fmt: skip

@@ -11,17 +11,23 @@ no modes; its `description` says what made them.
 
 A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
 there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
-the problem's description and fingerprint, seed and device.
+the problem's description and fingerprint, seed, device and machine (CPU, BLAS, threads: `sgdsim.machine`).
+
+Behind the netCDF data a file has a line with their SHA-256, which other readers do not see: a file that is not what was
+written is refused. One that another program wrote has none and is taken as it is.
 """
 
 from __future__ import annotations
 
 import contextlib
 import datetime
+import errno
+import hashlib
 import importlib.metadata
 import json
 import os
 import platform
+import re
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -31,12 +37,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from sgdsim import machine
 from sgdsim.checks import InputError
 from sgdsim.problem import QuadraticProblem, TestPoints
 from sgdsim.simulation import OUTCOMES
 from sgdsim.spectrum import Spectrum
 
-SCHEMA = 2  # 2: cells may fail
+SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the machine, a checksum behind the file
+_TRAILER = re.compile(rb"\nsgdsim sha256 ([0-9a-f]{64})\n")
 _COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
 _UNITS = {
     "loss": "training loss ‖r‖²/(2N)",
@@ -110,6 +118,7 @@ def provenance(
         "problem_sha256": fingerprint,
         "seed": str(seed),  # as text: seeds may exceed 64 bits
         "device": device,
+        "machine": json.dumps(machine.describe()),
         "interrupted": 0,
     }
 
@@ -119,9 +128,11 @@ def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
 
     Raises
     ------
-    InputError : the folder does not exist or cannot be written, or the disk is full.
+    InputError : `result` is no xarray.Dataset, the folder does not exist or cannot be written, or the disk is full.
     """
-    path = Path(path)
+    if not isinstance(result, xr.Dataset):
+        raise InputError(f"result: expected an xarray.Dataset, such as `sweep` returns, got {type(result).__name__}")
+    path = _path(path)
     with replacing(path) as temporary:
         encoding = {
             name: {"zlib": True, "complevel": 4}
@@ -130,8 +141,16 @@ def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
         }
         # In memory first: HDF5 prints pages and may crash where the disk is full, a plain write raises one error.
         with _without_cluster():
-            temporary.write_bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
+            content = bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
+        with temporary.open("wb") as file:
+            file.write(content + _trailer(content))
+            file.flush()
+            os.fsync(file.fileno())  # what it replaces, and a sweep's parts, are removed next
     return path
+
+
+def _trailer(content: bytes) -> bytes:
+    return b"\nsgdsim sha256 %s\n" % hashlib.sha256(content).hexdigest().encode()
 
 
 def _without_cluster() -> contextlib.AbstractContextManager:
@@ -147,7 +166,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     ------
     InputError : no such file, not a netCDF-4 file, or not a result of sgdsim.
     """
-    return _read(Path(path), "loss", "result")
+    return _read(_path(path), "loss", "result")
 
 
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
@@ -173,7 +192,7 @@ def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: in
 
 def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     """The problem that `save_problem` wrote; InputError for any other file."""
-    stored = _read(Path(path), "coefficients", "spectrum")
+    stored = _read(_path(path), "coefficients", "spectrum")
     if "scale" not in stored.attrs:
         raise InputError(
             f"{path}: expected a spectrum written by sgdsim spectrum --out, got a result of another command"
@@ -201,6 +220,8 @@ def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
     """The whole file; InputError unless it is one of sgdsim's that holds `variable`."""
     if not path.is_file():
         raise InputError(f"{path}: expected a {kind} file, found none")
+    if not _is_as_written(path):
+        raise InputError(f"{path}: expected a {kind} as sgdsim wrote it, got a damaged file (its checksum differs)")
     try:
         with _without_cluster():
             stored = xr.load_dataset(path, engine="h5netcdf")
@@ -217,20 +238,71 @@ def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
     return stored
 
 
+def _path(path: str | os.PathLike) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise InputError(f"path: expected a file name, got {path!r}"[:300]) from None
+
+
+def _is_as_written(path: Path) -> bool:
+    """Whether the file is what `save` wrote: before HDF5 sees it, which may hang on a damaged one."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END) - len(_trailer(b""))
+            file.seek(max(length, 0))
+            trailer = _TRAILER.fullmatch(file.read())
+            if trailer is None:
+                return True
+            file.seek(0)
+            total, left = hashlib.sha256(), length
+            while left and (piece := file.read(min(left, 1 << 20))):
+                total.update(piece)
+                left -= len(piece)
+    except OSError as error:
+        raise InputError(f"{path}: could not be read: {error.strerror or error}") from error
+    return total.hexdigest().encode() == trailer[1]
+
+
+def asked_of(result: xr.Dataset, path: str | os.PathLike) -> dict[str, Any]:
+    """What the sweep that made `result`, read from `path`, was asked for; InputError for any other result."""
+    try:
+        asked = json.loads(result.attrs["asked"])
+        if isinstance(asked, dict):
+            return asked
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{path}: expected a sweep to continue, got another result; give another path")
+
+
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block succeeds and removed when it does not."""
+def replacing(path: Path, *, first: bool = False) -> Iterator[Path]:
+    """A temporary path beside `path`, moved onto it when the block succeeds and removed when it does not.
+
+    `first`: only where nothing is there; what somebody else put there meanwhile stays.
+    """
     temporary = _temporary(path)
     try:
         yield temporary
         mask = os.umask(0)
         os.umask(mask)
         temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; a result is an ordinary file
-        os.replace(temporary, os.path.realpath(path))
+        (_put_first if first else os.replace)(temporary, os.path.realpath(path))
     except OSError as error:
         raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _put_first(temporary: Path, path: str) -> None:
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
+        pass
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EMLINK):
+            raise
+        os.replace(temporary, path)  # a file system without hard links
 
 
 def check_writable(path: str | os.PathLike) -> None:

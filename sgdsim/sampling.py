@@ -8,6 +8,8 @@ number of threads; and a batch of size b is the beginning of the batch of size b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numba
 import numpy as np
 
@@ -20,6 +22,8 @@ ONE_PASS = "one-pass"
 OF_POINTS = (WITHOUT_REPLACEMENT, WITH_REPLACEMENT, RESHUFFLE)  # one pass has no points to choose from
 SAMPLINGS = (*OF_POINTS, ONE_PASS)
 _BATCH, _EPOCH, _LABELS, _FEATURES = range(4)  # streams of the generator
+
+_LAID_OUT = 1_000_000  # steps whose batch sizes are held at once
 
 _MASK = np.uint64(0xFFFFFFFF)
 _32 = np.uint64(32)
@@ -121,8 +125,8 @@ def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
 
 
 @numba.njit(cache=True, nogil=True)
-def _epoch_layout(sizes, n_samples, epochs, offsets):
-    epoch, offset = 0, 0
+def _epoch_layout(sizes, n_samples, epoch, offset, epochs, offsets):
+    """Epoch and offset of each batch, from a place on; returns the place behind the last."""
     for t in range(sizes.size):
         if offset + sizes[t] > n_samples:
             epoch += 1
@@ -130,6 +134,32 @@ def _epoch_layout(sizes, n_samples, epochs, offsets):
         epochs[t] = epoch
         offsets[t] = offset
         offset += sizes[t]
+    return epoch, offset
+
+
+class EpochPlaces:
+    """Where reshuffled epochs are at a step: (epoch, how many of its points are used).
+
+    `batch_sizes(start, stop)` gives the sizes of those steps. Going on from the last step that was asked for, a run in
+    many pieces costs as much as one in one piece.
+    """
+
+    def __init__(self, n_samples: int, batch_sizes: Callable[[int, int], np.ndarray]) -> None:
+        self._n, self._sizes = n_samples, batch_sizes
+        self._known = (0, 0, 0)  # step, epoch, used: replaced as one, as threads may share this
+
+    def at(self, step: int) -> tuple[int, int]:
+        """The place before `step`."""
+        now, epoch, used = self._known
+        if now > step:
+            now, epoch, used = 0, 0, 0
+        while now < step:
+            sizes = self._sizes(now, min(now + _LAID_OUT, step))
+            scratch = np.empty((2, sizes.size), dtype=np.int64)
+            epoch, used = _epoch_layout(sizes, self._n, epoch, used, *scratch)
+            now += sizes.size
+        self._known = (now, epoch, used)
+        return epoch, used
 
 
 @numba.njit(cache=True, nogil=True)
@@ -181,18 +211,19 @@ def minibatch_indices(
     stop: int,
     keys: np.ndarray,
     sampling: str = WITHOUT_REPLACEMENT,
+    place: tuple[int, int] = (0, 0),
 ) -> np.ndarray:
     """Indices of the mini-batches of steps start..stop-1 for each replicate.
 
     Parameters
     ----------
     n_samples : number of training points N, below 2**31.
-    batch_sizes : (stop - start,) integers in [1, N]; with `sampling="reshuffle"` the sizes of *all* steps, (stop,),
-        because they decide where an epoch ends.
+    batch_sizes : (stop - start,) integers in [1, N].
     keys : (R, 2) from `replicate_keys`.
     sampling : "without-replacement" (each batch by itself), "with-replacement", or "reshuffle": every epoch is a fresh
         permutation cut into batches; points left over when the next batch does not fit are skipped (as a data loader
         with `shuffle=True, drop_last=True` does).
+    place : of "reshuffle": what `EpochPlaces.at(start)` says; (0, 0) at step 0.
 
     Returns
     -------
@@ -206,13 +237,12 @@ def minibatch_indices(
     sizes = np.ascontiguousarray(batch_sizes, dtype=np.int64)
     if sizes.size and sizes.max() > n_samples and sampling != WITH_REPLACEMENT:
         raise InputError(f"batch_size: expected at most the {n_samples} training points, got {sizes.max()}")
-    window = sizes[start:] if sampling == RESHUFFLE else sizes
-    shape = (keys.shape[0], stop - start, int(window.max()) if window.size else 0)
+    shape = (keys.shape[0], stop - start, int(sizes.max()) if sizes.size else 0)
     out = np.full(shape, -1, dtype=np.int32)
     if sampling == RESHUFFLE:
         epochs, offsets = np.empty((2, sizes.size), dtype=np.int64)
-        _epoch_layout(sizes, n_samples, epochs, offsets)
-        _draw_reshuffled(keys, n_samples, window, epochs[start:], offsets[start:], out)
+        _epoch_layout(sizes, n_samples, *place, epochs, offsets)
+        _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out)
     else:
-        _draw_independent(keys, n_samples, window, start, sampling == WITH_REPLACEMENT, out)
+        _draw_independent(keys, n_samples, sizes, start, sampling == WITH_REPLACEMENT, out)
     return out

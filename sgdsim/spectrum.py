@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from sgdsim import devices
-from sgdsim.checks import InputError, array, integer, number
+from sgdsim.checks import InputError, array, freeze, integer, number, own_array
 
 if TYPE_CHECKING:
     from sgdsim.lanczos import SpectralDensity, SpectralMeasure, TopEigenpairs
@@ -54,6 +54,8 @@ class Spectrum:
     multiplicity : (modes,) for how many of the n eigenvalues each mode stands, real numbers ≥ 0 that sum to n; None:
         each for one. A mode with multiplicity 0 is a place where the residual has weight, in a spectrum that is known
         by quadrature alone. Not with eigenvectors.
+
+    Arrays are copied and read-only.
     """
 
     eigenvalues: np.ndarray
@@ -63,7 +65,7 @@ class Spectrum:
     multiplicity: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        values = array("eigenvalues", self.eigenvalues, ndim=1)
+        values = own_array("eigenvalues", self.eigenvalues, ndim=1)
         if values[0] != 1.0 or (np.diff(values) > 0).any() or values[-1] < 0:
             raise InputError(
                 "eigenvalues: expected non-negative values in descending order from 1 (divide by the largest), "
@@ -71,7 +73,7 @@ class Spectrum:
             )
         object.__setattr__(self, "eigenvalues", values)
         if self.eigenvectors is not None:
-            vectors = array("eigenvectors", self.eigenvectors, ndim=2, shape=(values.size, values.size))
+            vectors = own_array("eigenvectors", self.eigenvectors, ndim=2, shape=(values.size, values.size))
             object.__setattr__(self, "eigenvectors", vectors)
         if number("scale", self.scale) <= 0:
             raise InputError(f"scale: expected λ_max(Θ) > 0, got {self.scale}")
@@ -79,7 +81,7 @@ class Spectrum:
             object.__setattr__(self, "multiplicity", self._checked_multiplicity())
 
     def _checked_multiplicity(self) -> np.ndarray:
-        counts = array("multiplicity", self.multiplicity, ndim=1, shape=self.eigenvalues.shape)
+        counts = own_array("multiplicity", self.multiplicity, ndim=1, shape=self.eigenvalues.shape)
         total = counts.sum()
         if counts.min() < 0 or round(total) < 1 or abs(total - round(total)) > 1e-6 * total:
             raise InputError(
@@ -131,7 +133,7 @@ class Spectrum:
                 "kernel: expected a positive semidefinite matrix, got eigenvalues from "
                 f"{values[-1]:.3g} to {values[0]:.3g}"
             )
-        return cls(np.maximum(values / values[0], 0.0), vectors, float(values[0]), quality)
+        return cls(np.maximum(values / values[0], 0.0), freeze(vectors), float(values[0]), quality)
 
     @classmethod
     def from_operator(

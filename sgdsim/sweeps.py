@@ -19,14 +19,14 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdsim import executors, parts, results
+from sgdsim import executors, identity, parts, results
 from sgdsim.checks import InputError, integer
 from sgdsim.chunks import Chunk, Done, Settings, plan
 from sgdsim.grids import Cell, Grid
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.progress import Progress
 from sgdsim.regimes.base import Regime
-from sgdsim.signals import sigterm_as_ctrl_c
+from sgdsim.signals import held_back, sigterm_as_ctrl_c
 from sgdsim.simulation import OUTCOMES, check_observe, record_steps, warn_interrupted
 
 __all__ = ["Grid", "merge", "sweep"]
@@ -113,39 +113,71 @@ def sweep(
     cells = list(grid.whole_cells())
     _check(problem, grid, cells, regimes, settings)
     if shard is not None:
-        shard = (integer("shard", shard[0], minimum=1, maximum=shard[1]), integer("shard", shard[1], minimum=1))
-        if path is None:
-            raise InputError("shard: expected a path, where the shards are brought together; got none")
+        shard = _shard(shard, path, resume)
     held = settings.replicates if any(regime.stochastic for regime in regimes) else 1
     settings = dataclasses.replace(settings, replicates=held)
-    asked = _asked(problem, grid, regimes, n_steps, record, settings)
+    problems = _Problems(problem)
+    asked = _asked(problems, grid, cells, regimes, n_steps, record, settings)
     result = _empty(problem, grid, regimes, settings, asked)
+    work = executors.Work(problems, regimes, cells, settings)
     chunks = plan(cells, regimes, settings, None if callable(problem) else problem.n)
-
-    store = None
     if path is not None:
         results.check_writable(path)
-        if resume:
+    with sigterm_as_ctrl_c() as ended, _opened(path, asked, alone=shard is None) as store:
+        if store is not None and resume:
+            store.check()
             _take_over(result, path, asked)
-        else:
-            parts.discard(path)
-        if len(chunks) > 1:
-            store = parts.Parts(path, asked, result)
+        elif store is not None:
+            store.remove()
+        keeping = store is not None and (len(chunks) > 1 or shard is not None)
+        if keeping:
+            store.begin(result)
             for done in store.finished():
                 _enter(result, grid, done)
-    todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
-    if shard is not None:
-        todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
-    problems = _Problems(problem)
-    work = executors.Work(problems, regimes, cells, settings)
-    failure, ended = None, []
-    with Progress(progress, chunks, todo, grid, names, log_file) as bar:
-        result.attrs["interrupted"] = 1  # until the last chunk is done
-        with contextlib.suppress(KeyboardInterrupt), sigterm_as_ctrl_c() as ended:  # also between two chunks
-            try:
-                with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
-                    stopped = False
-                    for chunk, done in stream:
+        todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
+        if shard is not None:
+            todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
+        with Progress(progress, chunks, todo, grid, names, log_file) as bar:
+            failure = _follow(work, executor, todo, result, grid, store if keeping else None, bar)
+        if store is not None and shard is None:
+            with held_back():
+                try:
+                    results.save(result, path)
+                except InputError as error:
+                    raise NotSaved(str(error), result) from error
+                store.remove()
+        elif failure is not None:
+            raise NotSaved(str(failure), result)
+    if ended:
+        signal.raise_signal(signal.SIGTERM)  # saved: now the process ends, as whoever sent it wants
+    _warn(result)
+    return result
+
+
+def _opened(
+    path: str | os.PathLike | None, asked: parts.Asked, *, alone: bool
+) -> contextlib.AbstractContextManager[parts.Parts | None]:
+    return contextlib.nullcontext() if path is None else parts.opened(path, asked, alone=alone)
+
+
+def _follow(
+    work: executors.Work,
+    executor: Any,
+    todo: Sequence[Chunk],
+    result: xr.Dataset,
+    grid: Grid,
+    store: parts.Parts | None,
+    bar: Progress,
+) -> InputError | None:
+    """Compute `todo` into `result` and the store, until the end or an interruption; why the store could not be written,
+    or None."""
+    failure, stopped = None, False
+    result.attrs["interrupted"] = 1  # until the last chunk is done
+    with contextlib.suppress(KeyboardInterrupt):  # also between two chunks
+        try:
+            with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
+                for chunk, done in stream:
+                    with held_back():
                         _enter(result, grid, done)
                         bar.add(chunk, done)
                         stopped |= not done.ended.all()
@@ -154,33 +186,39 @@ def sweep(
                                 store.write(chunk.number, done)
                             except InputError as error:  # the disk is full: go on, it may still hold the result
                                 failure = error
-                    result.attrs["interrupted"] = int(stopped)
-            except concurrent.futures.BrokenExecutor as error:
-                warnings.warn(
-                    f"a worker process of the executor died ({error}); the same call goes on with what is missing",
-                    RuntimeWarning,
-                    stacklevel=2,
-                )
-    if path is not None and shard is None:
-        try:
-            results.save(result, path)
-        except InputError as error:
-            raise NotSaved(str(error), result) from error
-        if store is not None:
-            store.remove({chunk.number for chunk in chunks if _is_done(result, grid, chunk, False)})
-    elif failure is not None:
-        raise NotSaved(str(failure), result)
-    if ended:
-        signal.raise_signal(signal.SIGTERM)  # saved: now the process ends, as whoever sent it wants
+                result.attrs["interrupted"] = int(stopped)
+        except concurrent.futures.BrokenExecutor as error:
+            warnings.warn(
+                f"a worker process of the executor died ({error}); the same call goes on with what is missing",
+                RuntimeWarning,
+                stacklevel=3,
+            )
+    return failure
+
+
+def _warn(result: xr.Dataset) -> None:
+    """Say, where the caller of `sweep` sees it, what is missing or failed."""
     if result.attrs["interrupted"]:
         warn_interrupted()
-    told = [text for text in result["error"].values.ravel() if text] if "error" in result else []
-    if told:
+    messages = [text for text in result["error"].values.ravel() if text] if "error" in result else []
+    if messages:
         warnings.warn(
-            f"{len(told)} of {result['error'].size} runs of cells failed, the first with: {told[0]}",
-            RuntimeWarning, stacklevel=2,
-        )  # fmt: skip
-    return result
+            f"{len(messages)} of {result['error'].size} runs of cells failed, the first with: {messages[0]}",
+            RuntimeWarning,
+            stacklevel=3,
+        )
+
+
+def _shard(shard: Any, path: Any, resume: bool) -> tuple[int, int]:
+    """The checked shard, (i, k)."""
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise InputError(f"shard: expected (i, k), the i-th of k shares, such as (3, 16), got {shard!r}")
+    if path is None:
+        raise InputError("shard: expected a path, where the shards are brought together; got none")
+    if not resume:
+        raise InputError("resume: expected True with a shard, as the other shards' parts are at the same path")
+    count = integer("shard", shard[1], minimum=1)
+    return integer("shard", shard[0], minimum=1, maximum=count), count
 
 
 def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) -> xr.Dataset:
@@ -242,15 +280,18 @@ def _check(problem: Any, grid: Grid, cells: list[Cell], regimes: list[Regime], s
             regime.check(problem, cell.sgd)
 
 
-def _asked(problem: Any, grid: Grid, regimes: list[Regime], n_steps: int, record: Any, settings: Settings) -> dict:
+def _asked(
+    problems: _Problems,
+    grid: Grid,
+    cells: list[Cell],
+    regimes: list[Regime],
+    n_steps: int,
+    record: Any,
+    settings: Settings,
+) -> dict[str, Any]:
     """All that decides the numbers, JSON-able."""
-    if callable(problem):
-        source = f"{getattr(problem, '__module__', '')}.{getattr(problem, '__qualname__', type(problem).__qualname__)}"
-        if dataclasses.is_dataclass(problem):
-            source += json.dumps(dataclasses.asdict(problem), default=str)
-    else:
-        source = problem.quadratic.fingerprint
     return {
+        "schema": results.SCHEMA,
         "grid": grid.spec(),
         "zip": grid.zipped,
         "regimes": [regime.name for regime in regimes],
@@ -260,7 +301,7 @@ def _asked(problem: Any, grid: Grid, regimes: list[Regime], n_steps: int, record
         "observe": list(settings.observe),
         "replicates": settings.replicates,
         "seed": str(settings.seed),
-        "problem": source,
+        "problem": problems.identity(cells[0].problem),
         "sgdsim_version": importlib.metadata.version("sgdsim"),
     }
 
@@ -289,10 +330,11 @@ def _take_over(result: xr.Dataset, path: str | os.PathLike, asked: dict[str, Any
     if not os.path.exists(path):
         return
     before = results.load(path)
-    if "asked" not in before.attrs:
-        raise InputError(f"{path}: expected a sweep to continue, got another result; give another path")
-    parts.check_same(os.fspath(path), json.loads(before.attrs["asked"]), asked)
-    done = before["done"].values
+    parts.check_same(os.fspath(path), results.asked_of(before, path), asked)
+    for name, variable in result.variables.items():
+        if name not in before.variables or before[name].dims != variable.dims or before[name].shape != variable.shape:
+            raise InputError(f"{path}: expected a sweep with {name} {dict(variable.sizes)}, got one without; remove it")
+    done = before["done"].values.astype(bool)
     for name, variable in result.data_vars.items():
         if variable.dims[: done.ndim] == result["done"].dims:
             variable.values[done] = before[name].values[done]
@@ -341,3 +383,14 @@ class _Problems:
             if self.values != values:
                 self.last, self.values = self.source(**values), dict(values)
             return self.last
+
+    def identity(self, values: dict[str, Any]) -> str:
+        """What tells the problem, or the function that makes problems, from others. Of a function that is its name, its
+        code and arguments as far as Python shows them, and the problem that it makes of `values`."""
+        if not callable(self.source):
+            return self.source.fingerprint
+        try:
+            first = self(values).fingerprint
+        except Exception:  # its cells fail, and say why
+            first = "none"
+        return f"{identity.of_function(self.source)} {first}"

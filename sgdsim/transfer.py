@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdsim.checks import InputError, array
+from sgdsim.checks import InputError, array, own_array
 from sgdsim.spectrum import Spectrum
 
 
@@ -18,12 +18,20 @@ class TestPoints:
     ----------
     residual : (m,) test residuals e_0 = f(x) − y(x) at the start.
     transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding.
+
+    Both are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     residual: np.ndarray
     transfer: np.ndarray
+
+    def __post_init__(self) -> None:
+        residual = own_array("test residual", self.residual, ndim=1)
+        transfer = own_array("transfer", self.transfer, ndim=2, shape=(residual.size, None))
+        object.__setattr__(self, "residual", residual)
+        object.__setattr__(self, "transfer", transfer)
 
     @classmethod
     def from_cross_kernel(cls, spectrum: Spectrum, cross_kernel: np.ndarray, residual: np.ndarray) -> TestPoints:

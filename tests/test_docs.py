@@ -137,4 +137,33 @@ def test_comparison_sees_a_difference():
     ):
         assert not examples.same("loss 0.1234 ± 0.01, 3.2 s", other)
     assert not examples.same("lr 5", "lr 7")
+
+
+@pytest.mark.parametrize(
+    ("stands", "elsewhere", "wrong"),
+    [
+        ("3 cells, 0.4 s, memory 0.80 GB", "3 cells, 61.0 s, memory 12.31 GB", "5 cells, 0.4 s, memory 0.80 GB"),
+        ("residual 8e-16 of λ_max", "residual 2.8e-14 of λ_max", "residual 8e-12 of λ_max"),
+        ("residual 8e-16 of λ_max", "residual 3e-17 of λ_max", "residual 0.8 of λ_max"),
+        ("loss 8e-16", "loss 9e-16", "loss 3e-14"),  # no rounding error: a number
+        ("0.3,0.3318005892874488", "0.3,0.3318005892874511", "0.3,0.3318005894874488"),
+        ("0.095652173913,-0.6", "0.095652173914,-0.6", "0.095652173945,-0.6"),
+    ],
+)  # fmt: skip
+def test_what_belongs_to_a_machine_is_not_compared_and_what_is_wrong_is_seen(stands, elsewhere, wrong):
+    assert examples.same(stands, elsewhere)
+    assert not examples.same(stands, wrong)
+
+
+@pytest.mark.parametrize("wrong", [("0.1234", "0.1434"), ("2e-15", "2e-09"), ("0.12345678901234", "0.12345679901234")])
+def test_a_page_with_a_wrong_number_is_found(tmp_path, wrong):
+    page = tmp_path / "page.md"
+    stands, printed = (f"loss {wrong[k]}, residual {wrong[k]} of all, 0.{k} s" for k in (0, 1))
+    page.write_text(f"```console\n$ echo '{printed}'\n{stands}\n```\n")
+    assert len(examples.run_page(page)) == 1
+    page.write_text(f"```console\n$ echo '{printed}'\n{printed.replace('0.1 s', '7.5 s')}\n```\n")
+    assert not examples.run_page(page)
+
+
+def test_an_example_is_taken_apart():
     assert list(examples.commands("$ a \\\n  b\nout\n$ c\n")) == [("$ a \\\n  b", "out"), ("$ c", "")]

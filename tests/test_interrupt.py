@@ -12,6 +12,7 @@ import struct
 import subprocess
 import sys
 import termios
+import textwrap
 import time
 from pathlib import Path
 
@@ -257,3 +258,26 @@ def test_ctrl_c_as_compiled_code_returns(monkeypatch, capsys):
     monkeypatch.setitem(cli._COMMANDS, "data", broken)
     with pytest.raises(SystemError):
         cli.main(["data", "list"])
+
+
+@pytest.mark.parametrize("moment", ["loading", "after"])
+def test_ctrl_c_before_and_after_the_command_ends_quietly(here, moment):
+    """While modules load, and when all is said: no traceback."""
+    script = """
+        import signal, sys
+        class Stop:
+            def find_spec(self, name, *_):
+                if name == "sgdsim.cli":
+                    signal.raise_signal(signal.SIGINT)
+        if sys.argv[1] == "loading":
+            sys.meta_path.insert(0, Stop())
+        else:
+            import atexit
+            atexit.register(lambda: signal.raise_signal(signal.SIGINT))
+        sys.argv[1:] = ["--version"]
+        from sgdsim.__main__ import entry
+        entry()
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script), moment], capture_output=True, text=True)
+    assert ended.returncode == (130 if moment == "loading" else 0)
+    assert ended.stderr == ("sgdsim: interrupted\n" if moment == "loading" else "")

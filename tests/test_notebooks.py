@@ -13,6 +13,7 @@ import os
 import re
 import sys
 import tempfile
+import textwrap
 from pathlib import Path
 
 import pytest
@@ -55,7 +56,8 @@ def execute(notebook: nbformat.NotebookNode, folder: Path) -> nbformat.NotebookN
 
 
 def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Without what differs from run to run or machine to machine: versions, widget models, warnings of the system."""
+    """Without what differs from run to run or machine to machine: versions, widget models, warnings of the system, and
+    where a text was cut (what is printed leaves the kernel in pieces of some fifth of a second)."""
     notebook.metadata = nbformat.from_dict(
         {
             "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -65,7 +67,13 @@ def cleaned(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
     for cell in notebook.cells:
         cell.metadata = nbformat.from_dict({})
         if cell.cell_type == "code":
-            cell.outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) and o.get("name") != "stderr"]
+            outputs = [o for o in cell.outputs if WIDGET not in o.get("data", {}) and o.get("name") != "stderr"]
+            cell.outputs = outputs[:1]
+            for output in outputs[1:]:
+                if output.output_type == cell.outputs[-1].output_type == "stream":
+                    cell.outputs[-1].text += output.text
+                else:
+                    cell.outputs.append(output)
     return notebook
 
 
@@ -94,6 +102,24 @@ def test_the_kernel_is_this_interpreter(kernels):
     cells = [nbformat.v4.new_code_cell("import os, sys; print(sys.executable, os.environ.get('SGDSIM_FULL'))")]
     done = execute(nbformat.v4.new_notebook(cells=cells), kernels)
     assert done.cells[0].outputs[0].text.split() == [sys.executable, "None"]
+
+
+def test_printed_slowly_is_printed_once(kernels):
+    """What a busy machine does to a loop of prints: the kernel sends what there is before the loop has ended."""
+    code = """
+        import sys
+        for word in ("one", "two"):
+            print(word)
+            sys.stdout.flush()
+            print("a warning", file=sys.stderr, flush=True)
+        word
+    """
+    cells = [nbformat.v4.new_code_cell(textwrap.dedent(code))]
+    done = execute(nbformat.v4.new_notebook(cells=cells), kernels)
+    assert len(done.cells[0].outputs) > 3
+    printed, value = cleaned(done).cells[0].outputs
+    assert (printed.output_type, printed.text) == ("stream", "one\ntwo\n")
+    assert value.data == {"text/plain": "'two'"}
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

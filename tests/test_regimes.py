@@ -130,19 +130,28 @@ def digits_kernel():
 
 
 def test_the_obvious_averaged_form_fails_and_ours_does_not(digits_kernel):
-    """b = 10, α = 1, t = 1000: 0.0548, where the mean of 4,000 sampled runs is 0.05489 ± 0.00011."""
+    """b = 10, α = 1, t = 1000: 0.0548, where the mean of 4,000 sampled runs is 0.05489 ± 0.00011.
+
+    How large the obvious form's error is at some step is the CPU's rounding; what it grows by is not. An antisymmetric
+    part X of C becomes X + (1 − γ)α² KXK, so its leading pair of modes gains 1 + (1 − γ)α² λ₁λ₂ a step.
+    """
     sgd = ss.SGD(1.0, 0.0, 10)
-    ours = ss.simulate(digits_kernel, sgd, AVERAGED, 1000)["loss"].values[0, 0, -1]
-    assert ours == pytest.approx(0.0548, abs=5e-5)
-    values = sgd.values(500, 0, 1000)
+    values = sgd.values(500, 0, 1200)
+    ours = ss.simulate(digits_kernel, sgd, AVERAGED, 1200, record=1)["loss"].values[0, 0]
+    assert ours[1000] == pytest.approx(0.0548, abs=5e-5)
     obvious = naive.averaged(
         digits_kernel.kernel, digits_kernel.residual, values.lr, values.momentum, values.noise, symmetrise=False
     )
-    assert not abs(obvious[-1] - 0.0548) < 0.01
+    error = abs(obvious - ours)
+    assert error[:200].max() < 1e-8 * ours[0]  # the same recursion, until then
+    assert error[1200] > ours[0]
+    first, second = digits_kernel.spectrum.eigenvalues[:2]
+    growth = np.log1p((1 - values.noise[0]) * first * second)
+    assert np.log(error[1100] / error[900]) / 200 == pytest.approx(growth, rel=0.03)
     runs = ss.simulate(digits_kernel, sgd, SAMPLED, 1000, replicates=2000, seed=1)["loss"].values[0, :, -1]
     error = runs.std(ddof=1) / np.sqrt(runs.size)
-    assert abs(runs.mean() - ours) < 4 * error
-    assert error < 0.01 * ours
+    assert abs(runs.mean() - ours[1000]) < 4 * error
+    assert error < 0.01 * ours[1000]
 
 
 def test_averaged_stays_symmetric_and_stable_with_momentum(digits_kernel):
@@ -367,5 +376,9 @@ def test_diverged_replicates_are_dropped_and_the_others_do_not_notice(monkeypatc
     assert not diverged.all()
     assert np.isfinite(ours.loss.values[0, ~diverged]).all()
     np.testing.assert_array_equal(ours.diverged_at, theirs.diverged_at)
-    for name in ("loss", "test_loss", "moments"):
+    for name in ("loss", "test_loss"):
         np.testing.assert_allclose(ours[name], theirs[name], rtol=1e-9)
+    # A moment is (u_k·r)², a sum of N products: rounded in another order (BLAS has its own for each number of
+    # replicates), u_k·r differs by a multiple of the rounding error of |r|, however small it is itself.
+    shares = [np.sqrt(run.moments / run.moments.sum("mode", skipna=False)) for run in (ours, theirs)]
+    np.testing.assert_allclose(*shares, rtol=0, atol=1e-12)

@@ -44,13 +44,33 @@ def test_batches_depend_on_seed_replicate_and_step_alone(how):
     keys = sampling.replicate_keys(0, 4)
     sizes = np.full(40, 6)
     whole = sampling.minibatch_indices(20, sizes, 0, 40, keys, how)
-    window = sizes if how == "reshuffle" else sizes[17:]
-    assert (sampling.minibatch_indices(20, window, 17, 40, keys, how) == whole[:, 17:]).all()  # any chunk
+    place = sampling.EpochPlaces(20, lambda start, stop: sizes[start:stop]).at(17) if how == "reshuffle" else (0, 0)
+    assert (sampling.minibatch_indices(20, sizes[17:], 17, 40, keys, how, place) == whole[:, 17:]).all()  # any chunk
     assert (sampling.minibatch_indices(20, sizes, 0, 40, keys[2:3], how) == whole[2:3]).all()  # any company
     assert (sampling.replicate_keys(0, 9)[:4] == keys).all()
     other = sampling.minibatch_indices(20, sizes, 0, 40, sampling.replicate_keys(1, 4), how)
     assert (other != whole).any(axis=(1, 2)).all()
     assert len({row.tobytes() for row in whole}) == 4
+
+
+def test_places_in_epochs_are_found_going_on(monkeypatch):
+    """In any order, from sizes that change; and pieces of a run lay each step out once."""
+    monkeypatch.setattr(sampling, "_LAID_OUT", 7)
+    sizes, asked = np.random.default_rng(0).integers(1, 12, 100), []
+
+    def of(start, stop):
+        asked.append(stop - start)
+        return sizes[start:stop]
+
+    epoch, used, expected = 0, 0, []
+    for size in sizes.tolist():
+        expected.append((epoch, used))
+        epoch, used = (epoch, used + size) if used + size <= 15 else (epoch + 1, size)
+    places = sampling.EpochPlaces(15, of)
+    # Before a step the place is behind the last batch, whether or not the next one fits.
+    assert [places.at(step) for step in range(100)] == expected
+    assert sum(asked) == 99
+    assert [places.at(step) for step in (50, 3, 99)] == [expected[step] for step in (50, 3, 99)]
 
 
 def test_a_larger_batch_begins_with_the_smaller_one():

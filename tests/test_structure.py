@@ -94,7 +94,7 @@ def test_imports_follow_the_design(path):
     tops = {module.split(".")[0] for module in imports(path)}
     for package, homes in ALLOWED.items():
         assert package not in tops or name in homes
-    if not name.startswith("cli/"):
+    if not name.startswith("cli/") and name != "__main__.py":
         assert "cli" not in own(path)
         assert "plot" not in own(path)
     if name.startswith("theory/"):
@@ -109,7 +109,7 @@ def test_imports_follow_the_design(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_libraries_keep_quiet(path):
     """No printing outside the command line, no global seeding, no silenced warnings, no reading of argv."""
-    if path.parent.name == "cli":
+    if path.parent.name == "cli" or path.name == "__main__.py":
         return
     text = path.read_text()
     calls = [node.func for node in ast.walk(ast.parse(text)) if isinstance(node, ast.Call)]

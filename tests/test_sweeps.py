@@ -211,7 +211,7 @@ def begin(here: Path, executor: str) -> subprocess.Popen:
     (here / "script.py").write_text(textwrap.dedent(SCRIPT))
     process = subprocess.Popen([sys.executable, "script.py", executor], cwd=here, stderr=subprocess.PIPE, text=True)
     deadline = time.monotonic() + 120
-    while len(list(here.glob("r.nc.parts/*.npz"))) < 3:
+    while len(list(here.glob("r.nc.parts/*.chunk"))) < 3:
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -238,7 +238,7 @@ def test_a_killed_sweep_goes_on(here, uninterrupted, number):
     _, told = process.communicate(timeout=60)
     if number == signal.SIGKILL:
         assert not (here / "r.nc").exists()
-        there = len(list(here.glob("r.nc.parts/*.npz")))
+        there = len(list(here.glob("r.nc.parts/*.chunk")))
     else:
         assert process.returncode == (0 if number == signal.SIGINT else -signal.SIGTERM), told
         assert ("interrupted" in told) == (number == signal.SIGINT)
@@ -283,7 +283,7 @@ def test_a_damaged_part_is_computed_again(here, uninterrupted):
     process = begin(here, "serial")
     process.kill()
     process.communicate()
-    victim, *_ = sorted(here.glob("r.nc.parts/*.npz"))
+    victim, *_ = sorted(here.glob("r.nc.parts/*.chunk"))
     victim.write_bytes(victim.read_bytes()[:-100])
     (here / "r.nc.parts" / ".0.npz.abc.npz").write_bytes(b"left behind by a kill")
     assert_same(finish(here), uninterrupted)

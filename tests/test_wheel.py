@@ -45,7 +45,7 @@ def test_contents(wheel):
         scripts = archive.read(f"{info}/entry_points.txt").decode()
         manifest = archive.read("sgdsim/MANIFEST.toml")
         metadata = archive.read(f"{info}/METADATA").decode()
-    assert "sgdsim = sgdsim.cli:entry" in scripts
+    assert "sgdsim = sgdsim.__main__:entry" in scripts
     assert manifest == (ROOT / "data" / "MANIFEST.toml").read_bytes()
     assert f"{info}/licenses/LICENSE" in names
     assert re.search(r"^License-Expression: MIT$", metadata, re.M)

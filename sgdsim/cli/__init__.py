@@ -13,7 +13,6 @@ import os
 import re
 import sys
 import warnings
-from typing import NoReturn
 
 from sgdsim.checks import InputError
 from sgdsim.cli import (
@@ -118,12 +117,3 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         *known, last = _COMMANDS
         parser.error(f"expected a command: {', '.join(known)} or {last}")
     return args
-
-
-def entry() -> NoReturn:
-    """The console script."""
-    sys.exit(main())
-
-
-if __name__ == "__main__":
-    entry()

@@ -151,8 +151,8 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
             raise InputError(f"--plot: expected at most {plot.MAX_CELLS} cells to draw, got {len(cells)}; use --out")
     if args.out is not None:
         results.check_writable(args.out)
-        left = parts.folder(args.out)
-        if not how["resume"] and left.exists():
+        if not how["resume"] and parts.unfinished(args.out):
+            left = parts.folder(args.out)
             raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
     _check_distinct(args)
     problem = _problem(args)

@@ -271,7 +271,8 @@ def _shown(one: Any, steps: int) -> str:
     if isinstance(lr, float):
         return f"lr {lr:.4g}"
     if lr.name == "piecewise":
-        return f"lr {lr.values[0]:.4g} … {max(lr.values):.4g} … {lr.values[-1]:.4g}"
+        # Three digits: the loss is so flat in the single pieces that the fourth is the optimizer's.
+        return f"lr {lr.values[0]:.3g} … {max(lr.values):.3g} … {lr.values[-1]:.3g}"
     if lr.name == "warmup-cosine":
         return f"from lr {lr.peak:.4g}"
     if lr.name == "polynomial":

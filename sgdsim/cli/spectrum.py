@@ -151,7 +151,7 @@ def _top(problem: Any, k: int, analytic: bool, seed: int) -> tuple[np.ndarray, n
 def _matrix_free(facts: dict[str, Any]) -> str:
     """What is exact and what is estimated in a spectrum by Lanczos quadrature."""
     quality = facts["quality"]  # not known of a spectrum from a file
-    top = "" if quality is None else f" (largest residual {quality['residual']:.1e} of λ_max)"
+    top = "" if quality is None else f" (largest residual {quality['residual']:.0e} of λ_max)"
     error = None if quality is None else quality["trace"]
     return f"matrix-free: the first λ_k one by one{top}, the others by stochastic Lanczos quadrature" + (
         "" if error is None else f"; standard error of Σ λ_k {100 * error:.2g}%"
@@ -178,7 +178,7 @@ def _text(facts: dict[str, Any]) -> str:
     tails = tails if facts["c_total"] > c.sum() * (1 + 1e-9) else np.cumsum(c[::-1])[::-1]
     lines.append("Σ_{l≥k} c" + "  ".join(f"{tails[k - 1]:9.3g}" for k in shown))
     if facts["residual"] is not None and "multiplicity" not in facts:
-        lines.append(f"decomposition: largest residual {facts['residual']:.1e} of λ_max")
+        lines.append(f"decomposition: largest residual {facts['residual']:.0e} of λ_max")
     fit = facts["fit"]
     if fit is not None:
         for name, label in (("nu", "ν"), ("kappa", "κ"), ("zeta", "ζ = κ/ν")):

@@ -16,7 +16,7 @@ from sgdsim import devices
 from sgdsim.checks import InputError, choice, integer
 from sgdsim.ntk import layers
 from sgdsim.ntk.calls import recorded
-from sgdsim.ntk.modules import DTYPES, check_module, empty, inputs, outputs, plain_attention, prepared
+from sgdsim.ntk.modules import DTYPES, check_module, empty, inputs, outputs, plain_attention, prepared, with_gradients
 
 # Working memory beyond the result, in bytes, unless the caller says otherwise.
 BUDGET = 1_000_000_000
@@ -28,6 +28,7 @@ _PROBES = (2, 3)
 _PROBE_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
+@with_gradients
 def empirical_ntk(
     module: nn.Module,
     x1: np.ndarray,
@@ -107,6 +108,7 @@ def _transposed(block: torch.Tensor) -> torch.Tensor:
     return block.permute(1, 0, 3, 2) if block.ndim == 4 else block.T
 
 
+@with_gradients
 def contraction_plan(module: nn.Module, x: np.ndarray, *, dtype: str = "float64") -> dict[str, str]:
     """How `empirical_ntk` treats each trainable parameter: the layer's kind, or "jacobian". `x`: some inputs."""
     check_module(module)

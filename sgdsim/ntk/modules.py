@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import copy
-from collections.abc import Iterator
+import functools
+import inspect
+import threading
+from collections.abc import Callable, Iterator
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -14,6 +18,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sgdsim.checks import InputError, array, choice
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+_P, _R = ParamSpec("_P"), TypeVar("_R")
+_attention = threading.RLock()
+
+
+def with_gradients(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """The function, taking gradients whether or not its caller is inside `torch.no_grad()` or `inference_mode()`."""
+
+    @functools.wraps(function)
+    def wrapped(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        with torch.inference_mode(False), torch.enable_grad():
+            return function(*args, **kwargs)
+
+    return wrapped
 
 
 def check_module(module: nn.Module, *, batch_norm: bool = False) -> None:
@@ -26,6 +43,8 @@ def check_module(module: nn.Module, *, batch_norm: bool = False) -> None:
     # A network that builds its parameters from the first data (`build`) may have none yet.
     if not any(p.requires_grad for p in module.parameters()) and not hasattr(module, "build"):
         raise InputError("network: expected a module with trainable parameters, got none with requires_grad")
+    if any(nn.parameter.is_lazy(p) for p in module.parameters()):
+        raise InputError("network: expected parameters that are there, got lazy ones; call the network once on inputs")
     for name, part in module.named_modules():
         random = isinstance(part, nn.modules.dropout._DropoutNd) and part.p > 0
         random = random or (isinstance(part, nn.MultiheadAttention) and part.dropout > 0)
@@ -59,14 +78,18 @@ def outputs(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
 
 @contextlib.contextmanager
 def plain_attention() -> Iterator[None]:
-    """Attention by its plain formula: torch's fused kernels have no forward derivative and no batching rule."""
-    before = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        with sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(before)
+    """Attention by its plain formula: torch's fused kernels have no forward derivative and no batching rule.
+
+    The switch is the whole process's: one thread at a time, so that each finds it as it was.
+    """
+    with _attention:
+        before = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)
+        try:
+            with sdpa_kernel(SDPBackend.MATH):
+                yield
+        finally:
+            torch.backends.mha.set_fastpath_enabled(before)
 
 
 def prepared(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> nn.Module:
@@ -76,16 +99,34 @@ def prepared(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> nn.Modul
     return copy.deepcopy(module).to(device=x.device, dtype=dtype)
 
 
+def identity(module: nn.Module) -> list[str | np.ndarray]:
+    """What tells `module` from another for `sgdsim.identity.digest`: structure, code of its own classes as far as
+    Python shows it, parameters and buffers."""
+    facts: list[str | np.ndarray] = [str(module)]
+    for kind in dict.fromkeys(type(part) for part in module.modules()):
+        facts.append(f"{kind.__module__}.{kind.__qualname__}")
+        if not kind.__module__.startswith("torch."):
+            with contextlib.suppress(OSError, TypeError):  # made in an interpreter that keeps no source
+                facts.append(inspect.getsource(kind))
+    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
+        shown = tensor.detach().cpu().reshape(-1)
+        facts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}")
+        facts.append(shown.view(torch.uint8).numpy())
+    return facts
+
+
 def inputs(name: str, x: np.ndarray | torch.Tensor, device: str, dtype: torch.dtype) -> torch.Tensor:
     """`x` as a tensor: integers (tokens) stay integers, the rest become `dtype`; InputError unless finite."""
     values = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
     if values.ndim < 1 or values.shape[0] == 0:
         raise InputError(f"{name}: expected at least one input, got shape {values.shape}")
     if np.issubdtype(values.dtype, np.integer):
-        return torch.as_tensor(np.ascontiguousarray(values), dtype=torch.int64, device=device)
-    return torch.as_tensor(array(name, values, ndim=values.ndim), device=device).to(dtype)
+        return torch.tensor(values, dtype=torch.int64, device=device)
+    # A copy: a module may change its input in place.
+    return torch.tensor(array(name, values, ndim=values.ndim), device=device).to(dtype)
 
 
+@with_gradients
 def evaluate(module: nn.Module, x: np.ndarray, device: str = "cpu", dtype: str = "float64") -> np.ndarray:
     """Outputs of a network with one output on `x` (n, ...), (n,) float64; InputError for several outputs."""
     tensor = inputs("x", x, device, DTYPES[choice("dtype", dtype, DTYPES)])

@@ -10,7 +10,7 @@ from torch.func import functional_call, jvp, vjp
 
 from sgdsim import devices
 from sgdsim.checks import choice, integer
-from sgdsim.ntk.modules import DTYPES, check_module, inputs, outputs, plain_attention, prepared
+from sgdsim.ntk.modules import DTYPES, check_module, inputs, outputs, plain_attention, prepared, with_gradients
 
 
 def ntk_operator(
@@ -50,6 +50,7 @@ def ntk_operator(
     def on(part: torch.Tensor):
         return lambda parameters: functional_call(module, {**parameters, **fixed}, (part,)).reshape(-1)
 
+    @with_gradients
     def product(rows: torch.Tensor, columns: torch.Tensor, v: np.ndarray) -> np.ndarray:
         v = torch.as_tensor(np.ascontiguousarray(v).ravel(), device=left.device).to(kind)
         direction = {name: torch.zeros_like(p) for name, p in free.items()}

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import copy
+
 import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
 from sgdsim.checks import InputError
+from sgdsim.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.sgd import SGD
 
@@ -27,9 +30,10 @@ def check(problem: NetworkProblem | QuadraticProblem, sgd: SGD) -> None:
         )
 
 
+@with_gradients
 def jacobian(problem: NetworkProblem, x: np.ndarray) -> torch.Tensor:
     """The outputs' derivatives by every trainable parameter at the start, (points, parameters) float64."""
-    network = problem.network
+    network = copy.deepcopy(problem.network)  # functional calls swap its parameters: not those of other threads
     frozen = {name: p.detach().double() for name, p in network.named_parameters() if not p.requires_grad}
     frozen |= {name: b.detach().double() if b.is_floating_point() else b for name, b in network.named_buffers()}
     trained = {name: p.detach().double() for name, p in network.named_parameters() if p.requires_grad}
@@ -38,7 +42,7 @@ def jacobian(problem: NetworkProblem, x: np.ndarray) -> torch.Tensor:
         return functional_call(network, {**parameters, **frozen}, (point[None],)).reshape(())
 
     rows = vmap(grad(output), (None, 0))
-    points = torch.as_tensor(x, dtype=torch.float64)
+    points = torch.tensor(x, dtype=torch.float64)
     parts = [rows(trained, part) for part in points.split(64)]
     return torch.cat([torch.cat([p.reshape(len(p), -1) for p in part.values()], 1) for part in parts])
 
@@ -50,7 +54,7 @@ class State:
         self.problem, self.sgd, self.keys = problem, sgd, keys
         self.jacobian = jacobian(problem, problem.data.x)
         self.test = jacobian(problem, problem.data.x_test) if test else None
-        self.residual = torch.as_tensor(problem.quadratic.residual)
+        self.residual = torch.tensor(problem.quadratic.residual)
         size = (len(keys), self.jacobian.shape[1])
         self.moved, self.first, self.second = (torch.zeros(size, dtype=torch.float64) for _ in range(3))
 

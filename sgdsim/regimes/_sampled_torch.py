@@ -22,7 +22,7 @@ def kernel_on(problem: QuadraticProblem, device: str) -> torch.Tensor:
     with _lock:
         held = _kernels.setdefault(problem, {})
         if device not in held:
-            held[device] = torch.as_tensor(problem.kernel, device=device)
+            held[device] = torch.tensor(problem.kernel, device=device)
         return held[device]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -11,6 +12,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from sgdsim import sampling
 from sgdsim.checks import InputError, choice
+from sgdsim.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import Regime
 from sgdsim.regimes.sampled import batch_blocks, label_errors
@@ -74,9 +76,10 @@ class RealNetwork(Regime):
                 "regime: network needs a NetworkProblem (a network and data), got a problem without a network"
             )
 
+    @with_gradients
     def init(self, problem: NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> _State:
         dtype = DTYPES[self.dtype]
-        network = problem.network
+        network = copy.deepcopy(problem.network)  # functional calls swap its parameters: not those of other threads
         parameters, buffers = stack_module_state([network] * replicates)
         frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
 
@@ -128,10 +131,11 @@ class RealNetwork(Regime):
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
             {name: torch.zeros_like(p) for name, p in parameters.items()} if sgd.is_plain and has_momentum(sgd) else {},
             components, buffers, step, vmap(single, (0, 0, None)),
-            tuple(torch.as_tensor(a, dtype=dtype, device=problem.device) for a in arrays),
+            tuple(torch.tensor(a, dtype=dtype, device=problem.device) for a in arrays),
             _groups(parameters, problem.device),
         )  # fmt: skip
 
+    @with_gradients
     def advance(self, state: _State, start: int, stop: int) -> None:
         x, y = state.data[:2]
         if state.components:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -40,12 +41,26 @@ def batch_blocks(sgd: SGD, n_samples: int, keys: np.ndarray, start: int, stop: i
     values = sgd.values(n_samples, start, stop)
     largest = int(values.batch_size.max(initial=1))
     block = max(1, _DRAWN // (keys.shape[0] * largest * width))
+    places = _places(sgd, n_samples) if sgd.sampling == sampling.RESHUFFLE else None
     for low in range(start, stop, block):
         high = min(low + block, stop)
         window = slice(low - start, high - start)
-        sizes = sgd.batch_sizes(0, high) if sgd.sampling == sampling.RESHUFFLE else values.batch_size[window]
-        batches = sampling.minibatch_indices(n_samples, sizes, low, high, keys, sgd.sampling)
+        place = (0, 0) if places is None else places.at(low)
+        batches = sampling.minibatch_indices(n_samples, values.batch_size[window], low, high, keys, sgd.sampling, place)
         yield type(values)(*(v[window] for v in values)), batches
+
+
+def _places(sgd: SGD, n_samples: int) -> sampling.EpochPlaces:
+    """One for all pieces of a run (and for other runs of the same algorithm, which does no harm)."""
+    try:
+        return _kept_places(sgd, n_samples)
+    except TypeError:  # a schedule of the user's that has no hash
+        return sampling.EpochPlaces(n_samples, sgd.batch_sizes)
+
+
+@functools.lru_cache(maxsize=64)
+def _kept_places(sgd: SGD, n_samples: int) -> sampling.EpochPlaces:
+    return sampling.EpochPlaces(n_samples, sgd.batch_sizes)
 
 
 def label_errors(sgd: SGD, batches: np.ndarray, start: int, keys: np.ndarray) -> np.ndarray:
