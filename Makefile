@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format docs examples notebooks browser lock clean
+.PHONY: demo test lint format docs examples notebooks browser kills lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -44,6 +44,10 @@ notebooks: $(READY)
 browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,notebooks,browser]'
 	$(BIN)/python -m pytest tests/test_browser.py
+
+# Sweeps stopped in every way and finished: cases of all kinds, or of KIND, from seed SEED on; a case takes a minute.
+kills: $(READY)
+	PYTHONPATH=tests OPENBLAS_NUM_THREADS=1 $(BIN)/python -m kills $(KIND) --seed $(or $(SEED),0) --count $(or $(COUNT),5)
 
 # Write down the versions in .venv as the tested set, after the suite passed with them.
 lock: $(READY)

@@ -1,6 +1,6 @@
 """Kills that can be aimed: however a sweep is stopped, the same call finishes it, to the last bit, and leaves nothing.
 
-`make kills [SEED=0 COUNT=100 KIND=stops]` runs COUNT cases of each kind, or of one. A case is decided by its kind and
+`make kills [SEED=0 COUNT=5 KIND=commands]` runs COUNT cases of each kind, or of one. A case is decided by its kind and
 its seed alone; each is printed, and a failure with the words that run it again. The moments are drawn relative to what
 can be seen of a sweep (its files, its log), and whatever the moment, the same must come out; so no case depends on
 how fast a machine is.

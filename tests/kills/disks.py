@@ -27,7 +27,9 @@ def small_disk(draw: random.Random, home: Path) -> tuple[int, list[str]]:
     place = home / "disk"
     place.mkdir()
     size = draw.randint(2, 40) * 4096
-    made = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True)
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True
+    )
     if made.returncode:
         raise SkipTest(f"a small file system cannot be made: {made.stderr.strip()}")
     try:
@@ -46,7 +48,9 @@ def _run(call, home: Path, expected, limits, what: str | None = None, mend=lambd
     codes = []
     try:
         for limit in limits:
-            before = None if limit is None else lambda most=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))  # noqa: E731, E501
+            before = (
+                None if limit is None else lambda most=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+            )  # noqa: E731, E501
             running = Running(call, home, before=before)
             codes.append(running.end())
             assert codes[-1] in (0, 2), f"exit {codes[-1]}: {running.told[-1500:]}"

@@ -32,7 +32,7 @@ from kills import oracle, target
 from sgdsim.checks import InputError
 from sgdsim.regimes.base import Regime
 
-_NAMES = set("replace rename unlink remove link symlink mkdir rmdir open write writelines close flush truncate ftruncate "
+_NAMES = set("replace rename unlink remove link symlink mkdir rmdir open write pwrite writelines close flush truncate ftruncate "
              "fsync fdatasync flock lockf fcntl chmod fchmod utime".split())  # fmt: skip
 KILLED = 137
 _MARK = b"quick "
@@ -113,7 +113,9 @@ class Injection:
             return
         self.count += 1
         if self.count > self.k:
-            (Path.cwd().parent / "where").write_text(f"{called.__name__}, {Path(frame.f_code.co_filename).name}:{frame.f_lineno}")
+            (Path.cwd().parent / "where").write_text(
+                f"{called.__name__}, {Path(frame.f_code.co_filename).name}:{frame.f_lineno}"
+            )
             raise FAULTS[self.fault]()
 
     @property
@@ -122,13 +124,13 @@ class Injection:
 
 
 def is_file_operation(frame, called) -> bool:
-    """Whether a C function is one, on behalf of the sweep: not of the import system, or on standard streams."""
+    """Whether a C function is one, on behalf of the sweep: not of the import system, or about the machine."""
     owner = getattr(called, "__self__", None)
     on_file = isinstance(owner, (io.FileIO, io.BufferedWriter, io.BufferedRandom, io.TextIOWrapper))
     if called.__name__ not in _NAMES or not (on_file or called.__module__ in ("posix", "io", "_io", "fcntl")):
         return False
     while frame is not None:
-        if "importlib" in frame.f_code.co_filename:
+        if any(name in frame.f_code.co_filename for name in ("importlib", "sgdsim/machine.py")):
             return False
         frame = frame.f_back
     return True
@@ -159,7 +161,7 @@ def in_child(work: Callable[[], object], home: Path) -> int:
             work()
             code = 0
         except BaseException as error:
-            last = traceback.extract_tb(error.__traceback__)[-1]
+            last = [at for at in traceback.extract_tb(error.__traceback__) if "_call_" not in at.name][-1]
             reason = f"{type(error).__name__}: {error} ({Path(last.filename).name}:{last.lineno} {last.name})"
             (home.parent / "failure").write_text(reason)
         finally:

@@ -13,7 +13,6 @@ from kills.processes import Running, moment
 SIGNALS = [(SIGKILL,), (SIGTERM,), (SIGINT,), (SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGTERM, SIGKILL), (SIGINT, SIGTERM)]  # fmt: skip
 
 
-
 def stop(draw: random.Random, running: Running, signals: tuple[int, ...]) -> str:
     """Send `signals` at a moment drawn at random; says which."""
     if signals[0] != SIGKILL:
@@ -80,7 +79,9 @@ def commands(draw: random.Random, home: Path) -> tuple[int, list[str]]:
     """`landscape --out` and `compare --out --resume`."""
     call = oracle.words(draw.choice(["landscape", "compare", "network", "maps"]))
     used = draw.choice(["threads", "threads", "serial", "dask"])
-    return stopped_and_finished(draw, home, [*call, "--executor", used], oracle.reference(*call, "--executor", "serial"))
+    return stopped_and_finished(
+        draw, home, [*call, "--executor", used], oracle.reference(*call, "--executor", "serial")
+    )
 
 
 def scripts(draw: random.Random, home: Path) -> tuple[int, list[str]]:

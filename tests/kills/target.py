@@ -97,9 +97,11 @@ def main(kind: str, *words: str) -> int:
 
 
 def cli(words: list[str]) -> int:
-    from sgdsim import cli
+    """As the console script does, to the interpreter's end."""
+    from sgdsim.__main__ import entry
 
-    return cli.main(words)
+    sys.argv = ["sgdsim", *words]
+    entry()
 
 
 def script(name: str, executor: str, seed: str, *words: str) -> int:
