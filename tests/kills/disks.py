@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import resource
 import subprocess
 from pathlib import Path
-
 from unittest import SkipTest
 
 from kills import oracle
@@ -27,9 +27,8 @@ def small_disk(draw: random.Random, home: Path) -> tuple[int, list[str]]:
     place = home / "disk"
     place.mkdir()
     size = draw.randint(2, 40) * 4096
-    made = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place], capture_output=True, text=True
-    )
+    command = ["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", place]
+    made = subprocess.run(command, capture_output=True, text=True)
     if made.returncode:
         raise SkipTest(f"a small file system cannot be made: {made.stderr.strip()}")
     try:
@@ -44,13 +43,15 @@ def _grow(place: Path) -> None:
     subprocess.run(["mount", "-o", "remount,size=100m", place], check=True)
 
 
+def _limit(size: int) -> None:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, size))
+
+
 def _run(call, home: Path, expected, limits, what: str | None = None, mend=lambda home: None) -> tuple[int, list[str]]:
     codes = []
     try:
         for limit in limits:
-            before = (
-                None if limit is None else lambda most=limit: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
-            )  # noqa: E731, E501
+            before = None if limit is None else functools.partial(_limit, limit)
             running = Running(call, home, before=before)
             codes.append(running.end())
             assert codes[-1] in (0, 2), f"exit {codes[-1]}: {running.told[-1500:]}"

@@ -74,7 +74,7 @@ def assert_whole(home: Path, expected: xr.Dataset, left: set[str] = LEFT) -> Non
 
 def _cells(one: xr.Dataset, other: xr.Dataset) -> int:
     differ = ~((one["loss"] == other["loss"]) | (np.isnan(one["loss"]) & np.isnan(other["loss"])))
-    return int(differ.any([dim for dim in ("replicate", "step")]).sum())
+    return int(differ.any(["replicate", "step"]).sum())
 
 
 def assert_partial(home: Path, *expected: xr.Dataset) -> None:

@@ -84,7 +84,10 @@ def together(draw: random.Random, home: Path) -> tuple[int, list[str]]:
         assert first == second or codes != [0, 0], "both were let in"
         assert kills or 0 in codes, "neither was let in"
         oracle.assert_partial(home, *expected)
-        again = [_finish(call, home, whole, refusable=first != second) for call, whole in zip((first, second), expected, strict=True)]  # fmt: skip
+        again = [
+            _finish(call, home, whole, refusable=first != second)
+            for call, whole in zip((first, second), expected, strict=True)
+        ]
         assert 0 in again, f"neither goes on: {again}"
     except (AssertionError, ValueError) as error:
         raise AssertionError(f"{story}\n{error}") from error

@@ -10,7 +10,9 @@ from signal import SIGINT, SIGKILL, SIGTERM
 from kills import oracle
 from kills.processes import Running, moment
 
-SIGNALS = [(SIGKILL,), (SIGTERM,), (SIGINT,), (SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGTERM, SIGKILL), (SIGINT, SIGTERM)]  # fmt: skip
+SIGNALS = [
+    (SIGKILL,), (SIGTERM,), (SIGINT,), (SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGTERM, SIGKILL), (SIGINT, SIGTERM),
+]  # fmt: skip
 
 
 def stop(draw: random.Random, running: Running, signals: tuple[int, ...]) -> str:
