@@ -6,7 +6,7 @@ checksum of the rest, and the arrays as NumPy's `savez` writes them. A chunk of 
 was written, counts as missing.
 
 A file is complete or not there: it is written under another name, flushed and renamed. So any process may die at any
-moment. One sweep at a time works on a path, or several shards of one (`sgdsim.ownership`).
+moment. One sweep at a time works on a path, or several shards of one.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ no modes; its `description` says what made them.
 
 A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
 there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
-the problem's description and fingerprint, seed, device and machine (CPU, BLAS, threads: `sgdsim.machine`).
+the problem's description and fingerprint, seed, device and machine (CPU, BLAS and threads).
 
 Behind the netCDF data a file has a line with their SHA-256, which other readers do not see: a file that is not what was
 written is refused. One that another program wrote has none and is taken as it is.
