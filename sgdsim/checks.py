@@ -92,7 +92,7 @@ def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | Non
 def own_array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
     """`array` as a read-only copy, for whoever keeps it: neither the caller's later writes nor ours reach the other's.
 
-    A read-only array that owns its memory (made here before, or `freeze`d) is kept as it is.
+    A read-only array that owns its memory (made here before, or by `freeze`) is kept as it is.
     """
     checked = array(name, value, ndim=ndim, shape=shape)
     if checked is value and checked.flags.owndata and not checked.flags.writeable:

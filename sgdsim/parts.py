@@ -6,7 +6,7 @@ checksum of the rest, and the arrays as NumPy's `savez` writes them. A chunk of 
 was written, counts as missing.
 
 A file is complete or not there: it is written under another name, flushed and renamed. So any process may die at any
-moment. One sweep at a time works on a path, or several shards of one (`sgdsim.ownership`).
+moment. One sweep at a time works on a path, or several shards of one.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -95,11 +96,15 @@ class Parts:
             os.fsync(file.fileno())
 
     def remove(self) -> None:
-        """Remove all that this module writes: what would be trusted, the description, last."""
-        for file in (file for pattern in _REMOVED for file in self.home.glob(pattern)):
-            file.unlink(missing_ok=True)
-        for name in (_EMPTY, _ASKED):
-            (self.home / name).unlink(missing_ok=True)
+        """Remove all that this module writes, and what a kill left of it and of the result: the description, which
+        would be trusted, last. Raises InputError where that fails."""
+        target = Path(os.path.realpath(self.path))
+        left = [target.parent.glob(results.temporary_names(target)), *map(self.home.glob, _REMOVED)]
+        try:
+            for file in itertools.chain(*left, [self.home / _EMPTY, self.home / _ASKED]):
+                file.unlink(missing_ok=True)
+        except OSError as error:
+            raise InputError(f"{self.home}: could not be removed: {error.strerror or error}") from error
 
 
 @contextlib.contextmanager

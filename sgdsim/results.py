@@ -11,7 +11,7 @@ no modes; its `description` says what made them.
 
 A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
 there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
-the problem's description and fingerprint, seed, device and machine (CPU, BLAS, threads: `sgdsim.machine`).
+the problem's description and fingerprint, seed, device and machine (CPU, BLAS and threads).
 
 Behind the netCDF data a file has a line with their SHA-256, which other readers do not see: a file that is not what was
 written is refused. One that another program wrote has none and is taken as it is.
@@ -22,6 +22,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import errno
+import glob
 import hashlib
 import importlib.metadata
 import json
@@ -40,6 +41,7 @@ import xarray as xr
 from sgdsim import machine
 from sgdsim.checks import InputError
 from sgdsim.problem import QuadraticProblem, TestPoints
+from sgdsim.signals import held_back
 from sgdsim.simulation import OUTCOMES
 from sgdsim.spectrum import Spectrum
 
@@ -277,21 +279,22 @@ def asked_of(result: xr.Dataset, path: str | os.PathLike) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def replacing(path: Path, *, first: bool = False) -> Iterator[Path]:
-    """A temporary path beside `path`, moved onto it when the block succeeds and removed when it does not.
+    """A temporary path beside `path`, moved onto it when the block succeeds and removed when it does not. Ctrl-C waits.
 
     `first`: only where nothing is there; what somebody else put there meanwhile stays.
     """
-    temporary = _temporary(path)
-    try:
-        yield temporary
-        mask = os.umask(0)
-        os.umask(mask)
-        temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; a result is an ordinary file
-        (_put_first if first else os.replace)(temporary, os.path.realpath(path))
-    except OSError as error:
-        raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with held_back():
+        temporary = _temporary(path)
+        try:
+            yield temporary
+            mask = os.umask(0)
+            os.umask(mask)
+            temporary.chmod(0o666 & ~mask)  # mkstemp's files are private; a result is an ordinary file
+            (_put_first if first else os.replace)(temporary, os.path.realpath(path))
+        except OSError as error:
+            raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 def _put_first(temporary: Path, path: str) -> None:
@@ -307,7 +310,8 @@ def _put_first(temporary: Path, path: str) -> None:
 
 def check_writable(path: str | os.PathLike) -> None:
     """InputError now, before the work, if `save` could not write there later."""
-    _temporary(path).unlink()
+    with held_back():
+        _temporary(path).unlink()
 
 
 def _temporary(path: str | os.PathLike) -> Path:
@@ -318,9 +322,14 @@ def _temporary(path: str | os.PathLike) -> Path:
         raise InputError(f"{path}: expected a file to write, got {kind}")
     try:
         handle, name = tempfile.mkstemp(prefix=f".{target.name}.", suffix=target.suffix, dir=target.parent)
+        os.close(handle)
     except OSError as error:
         raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {target.parent}") from error
     except ValueError as error:  # a null byte
         raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
-    os.close(handle)
     return Path(name)
+
+
+def temporary_names(target: Path) -> str:
+    """A glob pattern for what `_temporary` makes for `target`, in its folder."""
+    return f".{glob.escape(target.name)}.{'?' * 8}{glob.escape(target.suffix)}"

@@ -145,7 +145,10 @@ def sweep(
                     results.save(result, path)
                 except InputError as error:
                     raise NotSaved(str(error), result) from error
-                store.remove()
+                try:
+                    store.remove()
+                except InputError as error:
+                    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
         elif failure is not None:
             raise NotSaved(str(failure), result)
     if ended:

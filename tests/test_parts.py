@@ -320,3 +320,20 @@ def test_threads_share_a_network(here):
         with concurrent.futures.ThreadPoolExecutor(4) as pool:
             np.testing.assert_array_equal(losses(problem, pool), expected)
     np.testing.assert_array_equal(losses(problem, "serial"), expected)
+
+
+def test_a_clean_up_that_fails_does_not_lose_the_result(problem, here, monkeypatch):
+    begun(problem, monkeypatch)
+    (here / ".r.nc.abcd1234.nc").write_bytes(b"left behind by a kill while the result was saved")
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.Parts, "remove", _refused)
+        with pytest.warns(RuntimeWarning, match="busy"):
+            found = run(problem, path="r.nc")
+    assert same(found, run(problem))
+    assert same(ss.load("r.nc"), found)
+    run(problem, path="r.nc")
+    assert [path.name for path in here.iterdir()] == ["r.nc"]
+
+
+def _refused(self):
+    raise InputError("r.nc.parts: could not be removed: busy")

@@ -100,8 +100,8 @@ def prepared(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> nn.Modul
 
 
 def identity(module: nn.Module) -> list[str | np.ndarray]:
-    """What tells `module` from another for `sgdsim.identity.digest`: structure, code of its own classes as far as
-    Python shows it, parameters and buffers."""
+    """What tells `module` from another, for a digest: structure, code of its own classes as far as Python shows it,
+    parameters and buffers."""
     facts: list[str | np.ndarray] = [str(module)]
     for kind in dict.fromkeys(type(part) for part in module.modules()):
         facts.append(f"{kind.__module__}.{kind.__qualname__}")
