@@ -1,6 +1,7 @@
 """`python -m kills [KIND …] --seed 0 --count 1`: see the package's docstring."""
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -16,6 +17,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the first case; the others follow")
     parser.add_argument("--count", type=int, default=1, help="cases of each kind")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(130))  # so that what was started is ended as well
     stops, failed, cases = 0, [], 0
     for seed in range(args.seed, args.seed + args.count):
         for kind in args.kinds or KINDS:

@@ -22,7 +22,7 @@ class Running:
     """A target in a process group of its own; what it says on standard error is read on, from a terminal or a pipe."""
 
     def __init__(self, words: Sequence[str], home: Path, *, terminal: bool = False, before: Callable | None = None):
-        self.home, self.words, self.told = home, list(words), ""
+        self.home, self.words, self.terminal, self.told = home, list(words), terminal, ""
         ours, theirs = pty.openpty() if terminal else os.pipe()
         environment = dict(os.environ, PYTHONPATH=os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")]))
         self.process = subprocess.Popen(
@@ -109,14 +109,16 @@ def moment(draw: random.Random, running: Running) -> tuple[str, Callable[[], boo
     """A state of a sweep that can be seen, drawn at random, in words and as a question."""
     home, more = running.home, draw.randint(1, 8)
     files_before, lines_before = files(home), lines(home)
-    return draw.choice(
-        [
-            ("at once", lambda: True),
-            ("when the parts are there", lambda: (home / "r.nc.parts").exists()),
-            (f"{more} files on", lambda: files(home) >= files_before + more),
-            (f"{more} lines of the log on", lambda: lines(home) >= lines_before + more),
-            (f"{more} lines of the log on ", lambda: lines(home) >= lines_before + more),
-            ("when the result is there", lambda: (home / "r.nc").exists()),
-            (f"{60 * more} characters on", lambda: len(running.told) >= 60 * more),
-        ]
-    )
+    moments = [
+        ("at once", lambda: True),
+        ("when the parts are there", lambda: (home / "r.nc.parts").exists()),
+        (f"{more} files on", lambda: files(home) >= files_before + more),
+        (f"{more} lines of the log on", lambda: lines(home) >= lines_before + more),
+    ]
+    if (home / "r.nc").exists():
+        moments.append((f"{more} lines of the log on", lambda: lines(home) >= lines_before + more))
+    else:
+        moments.append(("when the result is there", lambda: (home / "r.nc").exists()))
+    if running.terminal:  # the progress bar
+        moments.append((f"{100 * more} characters on", lambda: len(running.told) >= 100 * more))
+    return draw.choice(moments)

@@ -48,7 +48,7 @@ def check_exit(running: Running, code: int, signals: tuple[int, ...], expected) 
 def stopped_and_finished(draw: random.Random, home: Path, call: list[str], expected) -> tuple[int, list[str]]:
     """Stop the call some times, then let it end; how many signals were sent, and the story."""
     story, kills = [], 0
-    for _ in range(draw.randint(1, 4)):
+    for _ in range(draw.randint(2, 6)):
         running = Running(call, home, terminal=draw.random() < 0.5)
         try:
             signals = draw.choice(SIGNALS)
