@@ -119,8 +119,8 @@ def followed(draw: random.Random, home: Path) -> tuple[int, list[str]]:
 
 
 def copied(draw: random.Random, home: Path) -> tuple[int, list[str]]:
-    """Files of another sweep among the parts: those of new names are not taken; where one takes the place of the
-    sweep's own, it is computed again, or the path refused."""
+    """Files of another sweep among the parts. Those of new names are not taken, nor is a foreign one under a name of
+    the sweep's own; where the one that both have is another's, the path may be refused."""
     first, second = _calls(draw)
     elsewhere = home / "elsewhere"
     elsewhere.mkdir()
@@ -128,14 +128,19 @@ def copied(draw: random.Random, home: Path) -> tuple[int, list[str]]:
         _killed(first, home, draw.randint(1, 3))
         _killed(second, elsewhere, draw.randint(4, 9))
         own, others = ({p.name for p in (place / "r.nc.parts").iterdir()} for place in (home, elsewhere))
-        replacing = draw.random() < 0.5
-        names = draw.sample(sorted(own & others), 1) if replacing else sorted(others - own)
-        for name in names:
-            shutil.copy(elsewhere / "r.nc.parts" / name, home / "r.nc.parts" / name)
+        how = draw.choice(["beside", "in place of its own", "common"])
+        names = {name: name for name in sorted(others - own)}
+        if how == "common":
+            names = {name: name for name in draw.sample(sorted(own & others), 1)}
+        elif how == "in place of its own" and names and own - others:
+            names = {draw.choice(sorted(names)): draw.choice(sorted(own - others))}
+        for theirs, ours in names.items():
+            shutil.copy(elsewhere / "r.nc.parts" / theirs, home / "r.nc.parts" / ours)
     finally:
         shutil.rmtree(elsewhere)
+    story = f"{first[1]} with copies {how}: {names}"
     try:
-        _finish(first, home, oracle.reference(*first), refusable=replacing)
+        _finish(first, home, oracle.reference(*first), refusable=how == "common")
     except (AssertionError, ValueError) as error:
-        raise AssertionError(f"{first[1]} with copies of {names}\n{error}") from error
-    return 2, [f"{first[1]} with copies of {names}"]
+        raise AssertionError(f"{story}\n{error}") from error
+    return 2, [story]
