@@ -188,10 +188,9 @@ def read_files(folder: Path) -> Iterator[tuple[str, str]]:
 
 
 def _from_the_first_difference(before: str, now: str) -> tuple[str, str]:
-    same = len(os.path.commonprefix([before, now]))
-    return tuple(
-        f"{word}: …{text[max(0, same - 60) : same + 60]!r}" for word, text in (("before", before), ("now", now))
-    )
+    same = next((i for i, (x, y) in enumerate(zip(before, now, strict=False)) if x != y), 0)
+    near = slice(max(0, same - 60), same + 60)
+    return f"before: …{before[near]!r}", f"now: …{now[near]!r}"
 
 
 def main() -> int:
