@@ -86,8 +86,11 @@ def test_ctrl_c_in_a_terminal(here):
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
     process = subprocess.Popen(
-        [SGDSIM, *words, "--out", "r.nc", "--plot", "r.png"], cwd=here, stdout=subprocess.PIPE, stderr=theirs, text=True
-    )
+        [SGDSIM, *words, "--out", "r.nc", "--plot", "r.png"], cwd=here, text=True,
+        stdout=subprocess.PIPE, stderr=theirs,
+        # Where the tests run in the background of a script, Ctrl-C is ignored, and so it would be here.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
     os.close(theirs)
     try:
         # The bar names the cell when it begins, at most twice; then only when steps of it have been made.
