@@ -26,8 +26,8 @@ def add_parser(commands: Any) -> None:
     prove.add_argument("--method", choices=METHODS, help="only this kind of momentum")
     prove.add_argument(
         "--effort", type=float, metavar="UNITS",
-        help="the most that the solver may spend on a query, in its own units, so that no verdict depends on the machine "
-        "or its load (default: 1e7; the hardest query takes 5 percent of it)",
+        help="most that the solver may spend on a query, in its own units, so that verdicts do not depend on the "
+        "machine or its load (default: 1e7; the hardest query takes 5 percent of it)",
     )  # fmt: skip
     prove.add_argument("--timeout", type=float, metavar="SECONDS", help="give up a query after this time, too")
     prove.add_argument("--json", action="store_true", help="print one JSON document")

@@ -30,7 +30,7 @@ from sgdsim.theory.derive import METHODS, Derivation, derive
 
 PROVED, COUNTEREXAMPLE, UNKNOWN = "proved", "counterexample", "unknown"
 SIGMA = sp.Symbol("sigma", real=True)  # S at z = 1
-#: z3's resource units for one query. The hardest one takes 0.51 million (z3 5.0; with 4.13 it is another, 0.56 million).
+#: z3's resource units for one query. The hardest one takes 0.51 million (z3 5.0; another one 0.56 million with 4.13).
 EFFORT = 10_000_000
 
 
@@ -155,8 +155,8 @@ def check(claim: Claim, effort: int = EFFORT, timeout: float | None = None) -> R
 
 
 def follows(claim: Claim) -> bool:
-    """Whether `P > 0` follows from the claim's lemmas, by exact algebra: the domain is σ > 0 and one without σ, in which
-    the lemmas hold; P is linear in σ; and the lemmas say that it is > 0 at σ = 0, and so is its slope."""
+    """Whether `P > 0` follows from the claim's lemmas, by exact algebra: the domain is σ > 0 and one without σ, in
+    which the lemmas hold; P is linear in σ; and the lemmas say that it is > 0 at σ = 0, and so is its slope."""
     above, whole = sp.Gt(SIGMA, 0), _positive(claim.statement)
     rest = [relation for relation in claim.domain if relation != above]
     if whole is None or above not in claim.domain or any(SIGMA in relation.free_symbols for relation in rest):
