@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format docs examples notebooks browser kills lock clean
+.PHONY: demo test portability kills lint format docs examples notebooks browser lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -13,6 +13,11 @@ demo: $(READY)
 # Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
 test: lint
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# The suite as older CPUs would run it, on one and on two threads; the table of machines is in tests/portability.py.
+# MACHINES="old haswell" and THREADS=1 choose some; PYTEST="tests/test_docs.py -x" goes to pytest.
+portability: $(READY)
+	$(BIN)/python tests/portability.py $(MACHINES) --threads $(or $(THREADS),1 2) -- $(PYTEST)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -29,11 +29,11 @@ class made_once(functools.cached_property):
 def of_function(function: Callable[..., object]) -> str:
     """What tells a function from others: its name and, outside sgdsim, a digest of its code and of what is bound."""
     if isinstance(function, functools.partial):
-        bound = json.dumps([function.args, function.keywords], default=_name)
+        bound = json.dumps([function.args, function.keywords], default=name_of)
         return f"partial of {of_function(function.func)} with {bound}"
-    name = _name(function)
+    name = name_of(function)
     if dataclasses.is_dataclass(function) and not isinstance(function, type):
-        return name + json.dumps(dataclasses.asdict(function), default=_name)
+        return name + json.dumps(dataclasses.asdict(function), default=name_of)
     if name.startswith("sgdsim."):
         return name
     code = inspect.unwrap(function)
@@ -43,7 +43,7 @@ def of_function(function: Callable[..., object]) -> str:
         source = inspect.getsource(code)
     except (OSError, TypeError):  # typed in, or an object that can be called
         source = ""
-    return f"{name} {digest(source, json.dumps([*cells, *values], default=_name))[:16]}"
+    return f"{name} {digest(source, json.dumps([*cells, *values], default=name_of))[:16]}"
 
 
 def _is_empty(cell: CellType) -> bool:
@@ -54,10 +54,14 @@ def _is_empty(cell: CellType) -> bool:
     return False
 
 
-def _name(thing: object) -> str:
-    """Module and qualified name of a function, class or an object's class: the same in every process."""
+def name_of(thing: object) -> str:
+    """Module and qualified name of a function, class or an object's class: the same in every process.
+
+    Of sgdsim's own without the module: files name them, and where they live may change.
+    """
     named = thing if hasattr(thing, "__qualname__") else type(thing)
-    return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
+    home = getattr(named, "__module__", None) or ""
+    return f"{'sgdsim' if home.startswith('sgdsim.') else home}.{named.__qualname__}"
 
 
 def digest(*facts: np.ndarray | str | int | float | None) -> str:

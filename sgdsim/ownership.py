@@ -45,9 +45,9 @@ def owned(home: Path, path: str, *, alone: bool) -> Iterator[None]:
         try:
             _leave(home, handle)
         finally:
-            os.close(handle)
-            with contextlib.suppress(OSError):  # after the lock is closed: NFS keeps a removed file until then
-                home.rmdir()
+            with contextlib.suppress(OSError):  # all is saved by now
+                os.close(handle)
+                home.rmdir()  # after the lock is closed: NFS keeps a removed file until then
 
 
 def _locked(home: Path, path: str, alone: bool) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import threading
-from typing import Any
+from typing import Any, TextIO
 
 from tqdm import tqdm
 
@@ -14,6 +15,22 @@ from sgdsim.checks import InputError
 from sgdsim.chunks import Chunk, Done
 from sgdsim.grids import Grid
 from sgdsim.simulation import OUTCOMES
+
+
+def check_log(log_file: str | os.PathLike | None) -> None:
+    """InputError now, before anything is begun, if the log could not be written later."""
+    if log_file is not None:
+        new = not os.path.exists(log_file)
+        _opened(log_file).close()
+        if new:
+            os.unlink(log_file)
+
+
+def _opened(log_file: str | os.PathLike) -> TextIO:
+    try:
+        return open(log_file, "a", encoding="utf-8")
+    except (OSError, ValueError, TypeError) as error:
+        raise InputError(f"{log_file}: could not be written: {getattr(error, 'strerror', None) or error}") from error
 
 
 class Progress:
@@ -42,10 +59,7 @@ class Progress:
 
     def __enter__(self) -> Progress:
         if self.log_file is not None:
-            try:
-                self.log = open(self.log_file, "a", encoding="utf-8")
-            except OSError as error:
-                raise InputError(f"{self.log_file}: could not be written: {error.strerror or error}") from error
+            self.log = _opened(self.log_file)
         return self
 
     def __exit__(self, *_: Any) -> None:

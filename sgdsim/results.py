@@ -294,7 +294,7 @@ def replacing(path: Path, *, first: bool = False) -> Iterator[Path]:
         except OSError as error:
             raise InputError(f"{path}: could not be written: {error.strerror or error}") from error
         finally:
-            temporary.unlink(missing_ok=True)
+            _drop(temporary)
 
 
 def _put_first(temporary: Path, path: str) -> None:
@@ -308,10 +308,15 @@ def _put_first(temporary: Path, path: str) -> None:
         os.replace(temporary, path)  # a file system without hard links
 
 
+def _drop(temporary: Path) -> None:
+    with contextlib.suppress(OSError):  # what stays goes with the next sweep there that ends well
+        temporary.unlink(missing_ok=True)
+
+
 def check_writable(path: str | os.PathLike) -> None:
     """InputError now, before the work, if `save` could not write there later."""
     with held_back():
-        _temporary(path).unlink()
+        _drop(_temporary(path))
 
 
 def _temporary(path: str | os.PathLike) -> Path:

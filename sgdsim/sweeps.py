@@ -24,7 +24,7 @@ from sgdsim.checks import InputError, integer
 from sgdsim.chunks import Chunk, Done, Settings, plan
 from sgdsim.grids import Cell, Grid
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.progress import Progress
+from sgdsim.progress import Progress, check_log
 from sgdsim.regimes.base import Regime
 from sgdsim.signals import held_back, sigterm_as_ctrl_c
 from sgdsim.simulation import OUTCOMES, check_observe, record_steps, warn_interrupted
@@ -121,6 +121,7 @@ def sweep(
     result = _empty(problem, grid, regimes, settings, asked)
     work = executors.Work(problems, regimes, cells, settings)
     chunks = plan(cells, regimes, settings, None if callable(problem) else problem.n)
+    check_log(log_file)
     if path is not None:
         results.check_writable(path)
     with sigterm_as_ctrl_c() as ended, _opened(path, asked, alone=shard is None) as store:

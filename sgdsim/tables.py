@@ -97,15 +97,15 @@ def laws(checks: Mapping[str, LawCheck]) -> Table:
     return Table.from_dict(rows, orient="index")
 
 
-def proofs(timeout: float = 30.0) -> Table:
+def proofs(effort: int | None = None) -> Table:
     """The facts about both update rules that an SMT solver decides, each with its control, which must fail.
 
-    Raises InputError if z3 is not installed.
+    `effort`: as for `sgdsim.theory.prove.check`; None for its default. Raises InputError if z3 is not installed.
     """
     from sgdsim.theory import printing, prove
 
     rows = []
-    for result in prove.prove(timeout=timeout):
+    for result in prove.prove(effort=prove.EFFORT if effort is None else effort):
         values = result.control.values or {}
         at = ", ".join(f"{printing.plain(symbol)} = {value}" for symbol, value in values.items())
         rows.append(

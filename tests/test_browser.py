@@ -27,6 +27,8 @@ SHOTS = os.environ.get("SGDSIM_SCREENSHOTS")  # a folder: pictures of every page
 EXPLORER = ROOT / "notebooks" / "09_explore.ipynb"
 PAGES = ["index", "tutorial", "explanation/stability", "explanation/generating-functions", "cli", "reference/theory"]
 
+LAST_RESORT = 600  # seconds until something is taken never to come
+
 pytest.importorskip("playwright", reason="needs playwright: pip install 'sgdsim[browser]'")
 pytest.importorskip("sphinx", reason="needs the site: pip install 'sgdsim[docs]'")
 if CHROMIUM is None:
@@ -65,6 +67,7 @@ def site(tmp_path_factory):
 def opened(browser, address, width=1280, height=900):
     """A page with nothing kept from before, and the complaints heard while it is open."""
     context = browser.new_context(viewport={"width": width, "height": height})
+    context.set_default_timeout(1000 * LAST_RESORT)
     page, heard = context.new_page(), []
     page.on("console", lambda m: heard.append(m.text) if m.type == "error" else None)
     page.on("pageerror", lambda e: heard.append(str(e)))
@@ -138,8 +141,8 @@ def test_a_dead_link_and_a_missing_picture_would_be_seen(browser, site):
         page.evaluate("document.querySelector('article').append(Object.assign(new Image(), {src: 'none.png'}))")
         page.wait_for_function("[...document.images].every(i => i.complete)")
         assert not page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
-        page.wait_for_timeout(100)
-        assert any("404" in text for text in heard)
+        # Asking the page also lets its messages come.
+        assert until(lambda: page.evaluate("true") and any("404" in text for text in heard))
 
 
 @pytest.fixture(scope="module")
@@ -166,19 +169,14 @@ def jupyter(tmp_path_factory):
     log = folder.parent / "jupyter.log"
     with log.open("w") as out, subprocess.Popen(command, env=env, cwd=folder, stdout=out, stderr=out) as server:
         address = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            if server.poll() is not None:
-                pytest.fail(log.read_text())
-            with contextlib.suppress(OSError):
-                urllib.request.urlopen(f"{address}/api/status").close()
-                break
-            time.sleep(0.25)
         try:
+            assert until(lambda: server.poll() is not None or answers(f"{address}/api/status"))
+            assert server.poll() is None, log.read_text()
             yield address
         finally:
             server.terminate()
             try:
-                server.wait(20)
+                server.wait(LAST_RESORT)
             except subprocess.TimeoutExpired:
                 server.kill()
 
@@ -186,17 +184,17 @@ def jupyter(tmp_path_factory):
 def test_sliders_of_the_explorer(browser, jupyter):
     """All cells run in JupyterLab; a slider moved by keyboard changes the picture, and back again restores it."""
     with opened(browser, f"{jupyter}/lab/tree/{EXPLORER.name}", 1400, 1000) as (page, _):
-        page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook-cell')", timeout=90_000)
+        page.wait_for_function("window.jupyterapp && document.querySelector('.jp-Notebook-cell')")
         kernel = "window.jupyterapp.shell.currentWidget?.sessionContext?.session?.kernel"
-        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=90_000)
+        page.wait_for_function(f"{kernel}?.status === 'idle'")
         page.evaluate("void window.jupyterapp.commands.execute('notebook:run-all-cells')")
         handle = page.locator(".widget-slider [role=slider]").first
-        handle.wait_for(timeout=120_000)
+        handle.wait_for()
         picture = page.locator(".jp-OutputArea img.widget-image").first
-        picture.wait_for(timeout=60_000)
+        picture.wait_for()
         # The outputs of all cells are there, and none is an error.
-        page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output img').length >= 5", timeout=120_000)
-        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=60_000)
+        page.wait_for_function("document.querySelectorAll('.jp-OutputArea-output img').length >= 5")
+        page.wait_for_function(f"{kernel}?.status === 'idle'")
         assert page.locator("[data-mime-type$=stderr], [data-mime-type$=error]").count() == 0
         before = seen(picture)
         assert before["width"] > 300
@@ -207,7 +205,7 @@ def test_sliders_of_the_explorer(browser, jupyter):
             page.keyboard.press("ArrowRight")
         assert until(lambda: seen(picture) not in (before, None))
         assert readout.inner_text() != value
-        page.wait_for_function(f"{kernel}?.status === 'idle'", timeout=60_000)
+        page.wait_for_function(f"{kernel}?.status === 'idle'")
         shot(page, "explorer")
         for _ in range(3):
             page.keyboard.press("ArrowLeft")
@@ -228,9 +226,15 @@ def seen(picture):
     return picture.evaluate(_BYTES)
 
 
-def until(holds, seconds=60.0) -> bool:
+def answers(address: str) -> bool:
+    with contextlib.suppress(OSError), urllib.request.urlopen(address):
+        return True
+    return False
+
+
+def until(holds) -> bool:
     """Whether `holds()` becomes true in time."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + LAST_RESORT
     while time.monotonic() < end:
         if holds():
             return True

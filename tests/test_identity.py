@@ -111,6 +111,12 @@ def test_functions_that_make_problems_are_told_apart(tmp_path):
         ss.sweep(makers["another"], grid, ss.SpectralDiagonal(), 20, path=tmp_path / "r.nc")
 
 
+def test_our_own_are_named_without_their_module():
+    """So that files outlive a move."""
+    assert identity.of_function(ss.QuadraticProblem.power_law) == "sgdsim.QuadraticProblem.power_law"
+    assert identity.name_of(ss.networks.MLP) == "sgdsim.MLP"
+
+
 def test_a_function_whose_code_cannot_be_seen_is_told_by_its_problem():
     scale, scope = 1.0, {"ss": ss}
     problems = []

@@ -152,6 +152,10 @@ def test_leftovers_go_with_success(problem, here, monkeypatch):
 
 
 def test_a_failed_start_leaves_nothing(problem, here, monkeypatch):
+    with pytest.raises(InputError, match="could not be written"):
+        run(problem, path="r.nc", log_file="missing/log")
+    assert not list(here.iterdir())
+
     def refuse(self, empty):
         raise InputError("no disk")
 

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import signal
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -41,8 +43,11 @@ def test_claim_is_proved_and_its_control_refuted(claim):
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.method}: {claim.name}")
 def test_control_is_wider_and_the_domain_not_empty(claim):
-    assert prove.check(dataclasses.replace(claim, statement=sp.And(*claim.control))).answer.verdict == prove.PROVED
-    nothing = dataclasses.replace(claim, statement=sp.Gt(X, 10**9))  # false wherever the domain has a point of its own
+    wider = dataclasses.replace(claim, statement=sp.And(*claim.control), lemmas=())
+    assert prove.check(wider).answer.verdict == prove.PROVED
+    nothing = dataclasses.replace(
+        claim, statement=sp.Gt(X, 10**9), lemmas=()
+    )  # false wherever the domain has a point of its own
     assert prove.check(nothing).answer.verdict == prove.COUNTEREXAMPLE
 
 
@@ -106,13 +111,105 @@ def test_control_that_holds_is_a_failure():
     assert (result.answer.verdict, result.control.verdict, result.ok) == (prove.PROVED, prove.PROVED, False)
 
 
-def test_no_time_is_unknown_and_not_a_pass():
-    """Directly in g the Nesterov bound is beyond the solver; that is why the claim is in σ."""
+def hard_claim():
+    """Directly in g the Nesterov bound takes the solver minutes; that is why the claim is in σ."""
     claim, d = of("nesterov", "sufficient"), derive("nesterov")
-    hard = dataclasses.replace(claim, domain=(*claim.domain[:-1], G < 0, sp.expand(d.bound) > 0), statement=d.S > 0)
-    result = prove.check(hard, timeout=0.2)
-    assert result.answer.verdict == prove.UNKNOWN
-    assert not result.ok
+    domain = (*claim.domain[:-1], G < 0, sp.expand(d.bound) > 0)
+    return dataclasses.replace(claim, domain=domain, statement=d.S > 0, lemmas=())
+
+
+def test_too_little_effort_is_unknown_and_not_a_pass():
+    """The limit is z3's own count, so that it ends at the same point each time."""
+    claim = hard_claim()
+    results = [prove.check(claim, effort=20_000) for _ in range(3)]
+    assert [r.answer.verdict for r in results] == [prove.UNKNOWN] * 3
+    assert not any(r.ok for r in results)
+    assert len({r.answer.effort for r in results}) == 1
+    assert 20_000 <= results[0].answer.effort < 40_000 <= prove.check(claim, effort=40_000).answer.effort < 60_000
+    assert results[0].answer.values is None
+
+
+def test_no_wall_time_unless_asked(monkeypatch):
+    """Nothing that a busy machine could spend is set on the solver, but for `timeout`."""
+    told = []
+    setting = z3.Solver.set
+    monkeypatch.setattr(z3.Solver, "set", lambda self, *args: (told.append(args), setting(self, *args))[1])
+    claim = of("heavy-ball", "u > 0")
+    prove.check(claim)
+    assert told == [("rlimit", prove.EFFORT)] * 2
+    told.clear()
+    prove.check(claim, timeout=2)
+    assert told == [("rlimit", prove.EFFORT), ("timeout", 2000)] * 2
+
+
+@pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: f"{claim.method}: {claim.name}")
+def test_every_claim_takes_less_than_a_tenth_of_the_effort(claim):
+    """Counted alike on every machine, and whatever was asked before."""
+    few, many = (prove.check(claim, effort) for effort in (prove.EFFORT // 10, prove.EFFORT))
+    assert few.ok
+    assert (few.answer.effort, few.control.effort) == (many.answer.effort, many.control.effort)
+    assert few.answer.values == many.answer.values
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_lemmas_imply_the_claim(method):
+    """Linear in σ: the end σ = 0 and the slope; and not without one of them, or with more than they are about."""
+    claim = of(method, "sufficient")
+    assert prove.follows(claim)
+    assert set(claim.lemmas) <= set(prove.claims(method))  # shown, and checked, on their own
+    end, slope = claim.lemmas
+    assert sp.expand(_left(end) + prove.SIGMA * _left(slope) - _left(claim)) == 0
+    below = dataclasses.replace(end, domain=(*end.domain, X < 1))  # a case that leaves x ≥ 1 out
+    square = dataclasses.replace(slope, statement=sp.expand(_left(slope) + prove.SIGMA) > 0)
+    broken = [
+        {"lemmas": (end,)},
+        {"lemmas": (slope,)},
+        {"lemmas": ()},
+        {"lemmas": (below, slope)},
+        {"lemmas": (dataclasses.replace(end, statement=_left(end) >= 0), slope)},
+        {"lemmas": (dataclasses.replace(end, statement=_left(end) > -1), slope)},
+        {"domain": claim.domain[:-1]},
+        {"domain": (*claim.domain[:-1], prove.SIGMA > -1)},
+        {"domain": claim.domain[1:]},
+        {"domain": (*claim.domain, prove.SIGMA < X)},
+        {"statement": _left(claim) > 1},
+        {"statement": sp.expand(_left(claim) - 1) > 0},
+        {"statement": sp.expand(_left(claim) + prove.SIGMA**2) > 0, "lemmas": (end, slope, square)},
+    ]
+    for change in broken:
+        assert not prove.follows(dataclasses.replace(claim, **change)), change
+    one_case = prove.check(dataclasses.replace(claim, lemmas=(end,)))
+    assert (one_case.answer.verdict, one_case.ok) == (prove.UNKNOWN, False)
+
+
+def _left(claim):
+    return claim.statement.lhs - claim.statement.rhs
+
+
+def test_a_lemma_that_is_not_shown_carries_nothing():
+    """A lemma that fails, or whose control does not, leaves the claim undecided."""
+    claim = of("nesterov", "sufficient")
+    end, slope = claim.lemmas
+    for bad in (dataclasses.replace(end, control=end.domain), dataclasses.replace(end, domain=end.control)):
+        assert prove.check(dataclasses.replace(claim, lemmas=(bad, slope))).answer.verdict == prove.UNKNOWN
+    few = prove.check(claim, effort=5_000)
+    assert (few.answer.verdict, few.ok) == (prove.UNKNOWN, False)
+
+
+def test_ctrl_c_stops_the_solver(monkeypatch):
+    """z3 takes the signal for itself and answers "unknown": no verdict comes of that, and no other claim is begun."""
+    asked, claim = [], dataclasses.replace(hard_claim(), control=hard_claim().domain)
+    check = z3.Solver.check
+
+    def interrupted(self):
+        asked.append(self)
+        threading.Timer(0.3, signal.pthread_kill, [threading.main_thread().ident, signal.SIGINT]).start()
+        return check(self)
+
+    monkeypatch.setattr(z3.Solver, "check", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        prove.prove([claim, CLAIMS[0]], effort=2**32 - 1, timeout=60)
+    assert len(asked) == 1
 
 
 def test_irrational_points_are_replaced_by_rational_ones():
@@ -155,6 +252,10 @@ def test_json(capsys):
     assert len(document["rows"]) == len(prove.claims("heavy-ball"))
     row = document["rows"][0]
     assert row["verdict"] == "proved"
+    assert 0 < row["effort"] < prove.EFFORT
+    assert [r["follows_from"] for r in document["rows"] if "follows_from" in r] == [
+        ["S > 0 at σ = 0", "S increases with σ"]
+    ]
     values = {sp.Symbol(name, real=True): sp.Rational(value) for name, value in row["control"]["values"].items()}
     assert derive().S.subs(values) <= 0
 
@@ -162,7 +263,12 @@ def test_json(capsys):
 def test_bad_input_is_one_line(monkeypatch, capsys):
     for timeout in (0, -1, float("nan"), float("inf")):
         with pytest.raises(InputError, match="timeout: expected"):
-            prove.check(CLAIMS[0], timeout)
+            prove.check(CLAIMS[0], timeout=timeout)
+    for effort in (0, -1, 1.5, 2**32, float("nan")):
+        with pytest.raises(InputError, match="effort: expected an integer from 1 to 4294967295"):
+            prove.check(CLAIMS[0], effort)
+    assert cli.main(["theory", "prove", "--effort", "0"]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
     with pytest.raises(InputError, match="method: expected one of heavy-ball, nesterov"):
         prove.claims("adam")
     monkeypatch.setitem(sys.modules, "z3", None)

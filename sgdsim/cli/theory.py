@@ -24,7 +24,12 @@ def add_parser(commands: Any) -> None:
     form.add_argument("--json", action="store_true", help="print one JSON document")
     prove = actions.add_parser("prove", help="positivity and monotonicity, as queries over the reals (needs z3-solver)")
     prove.add_argument("--method", choices=METHODS, help="only this kind of momentum")
-    prove.add_argument("--timeout", type=float, default=30.0, metavar="SECONDS", help="for each query")
+    prove.add_argument(
+        "--effort", type=float, metavar="UNITS",
+        help="most that the solver may spend on a query, in its own units, so that verdicts do not depend on the "
+        "machine or its load (default: 1e7; the hardest query takes 5 percent of it)",
+    )  # fmt: skip
+    prove.add_argument("--timeout", type=float, metavar="SECONDS", help="give up a query after this time, too")
     prove.add_argument("--json", action="store_true", help="print one JSON document")
 
 
@@ -75,7 +80,8 @@ def _prove(args: argparse.Namespace) -> int:
     from sgdsim.theory import prove
 
     methods = METHODS if args.method is None else (args.method,)
-    results = prove.prove([claim for method in methods for claim in prove.claims(method)], args.timeout)
+    effort = prove.EFFORT if args.effort is None else args.effort
+    results = prove.prove([claim for method in methods for claim in prove.claims(method)], effort, args.timeout)
     passed, seconds = sum(r.ok for r in results), time.perf_counter() - began
     if args.json:
         rows = [_row(r) for r in results]
@@ -91,10 +97,13 @@ def _row(result: Any) -> dict[str, Any]:
     def told(domain: tuple, answer: Any) -> dict[str, Any]:
         values = None if answer.values is None else {s.name: str(value) for s, value in answer.values.items()}
         domain = [str(relation) for relation in domain]
-        return {"verdict": answer.verdict, "seconds": round(answer.seconds, 3), "values": values, "domain": domain}
+        spent = {"seconds": round(answer.seconds, 3), "effort": answer.effort}
+        return {"verdict": answer.verdict, **spent, "values": values, "domain": domain}
 
     claim = result.claim
     head = {"method": claim.method, "claim": claim.name, "statement": str(claim.statement), "ok": result.ok}
+    if claim.lemmas:
+        head["follows_from"] = [lemma.name for lemma in claim.lemmas]
     return {**head, **told(claim.domain, result.answer), "control": told(claim.control, result.control)}
 
 
@@ -106,13 +115,14 @@ def _text(result: Any) -> str:
         return f"{answer.verdict}{' at ' if values else ''}{values} ({answer.seconds:.2f} s)"
 
     claim = result.claim
+    because = f" by {' and '.join(lemma.name for lemma in claim.lemmas)}" if claim.lemmas else ""
     dropped = ", ".join(plain(relation) for relation in claim.domain if relation not in claim.control)
     added = ", ".join(plain(relation) for relation in claim.control if relation not in claim.domain)
     control = f"with {added} instead of {dropped}" if added else f"without {dropped}"
     return "\n".join(
         (
             f"{'ok  ' if result.ok else 'FAIL'} {claim.method}: {claim.name}",
-            f"     on {', '.join(plain(relation) for relation in claim.domain)}: {told(result.answer)}",
+            f"     on {', '.join(plain(relation) for relation in claim.domain)}{because}: {told(result.answer)}",
             f"     {control}: {told(result.control)}",
         )
     )

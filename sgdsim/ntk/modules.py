@@ -16,6 +16,7 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sgdsim.checks import InputError, array, choice
+from sgdsim.identity import name_of
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _P, _R = ParamSpec("_P"), TypeVar("_R")
@@ -104,8 +105,8 @@ def identity(module: nn.Module) -> list[str | np.ndarray]:
     parameters and buffers."""
     facts: list[str | np.ndarray] = [str(module)]
     for kind in dict.fromkeys(type(part) for part in module.modules()):
-        facts.append(f"{kind.__module__}.{kind.__qualname__}")
-        if not kind.__module__.startswith("torch."):
+        facts.append(name_of(kind))
+        if not kind.__module__.startswith(("torch.", "sgdsim.")):
             with contextlib.suppress(OSError, TypeError):  # made in an interpreter that keeps no source
                 facts.append(inspect.getsource(kind))
     for name, tensor in [*module.named_parameters(), *module.named_buffers()]:

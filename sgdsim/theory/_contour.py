@@ -1,5 +1,7 @@
 """Compiled sums over eigenvalues behind `sgdsim.theory.contour`: arrays in, arrays out.
 
+All are serial; those with `low, high` do these items alone, for `sgdsim.theory._share`.
+
 With `z = e^{−σ}` and x = αλ the common denominator of both generating functions is `S = A0 + x(A1 + x A2)`,
 `A0 = (1−z)(1−βz)(1−β²z)`, `A1 = 2z(1+β)(1−βz)`, `A2 = z(g(1+βz) − (1−βz))`; written like this, with 1−z from
 `expm1`, it keeps its digits where z → 1 and x → 0.
@@ -104,11 +106,10 @@ def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
     return high
 
 
-@numba.njit(**_OPTIONS, parallel=True)
-def all_critical(eigenvalues, weights, beta, gamma, g):
-    """The learning rate at which Ũ(1) = 1, or 2(1+β), of every cell; eigenvalues > 0."""
-    out = np.empty(beta.size)
-    for i in numba.prange(beta.size):
+@numba.njit(**_OPTIONS)
+def critical(eigenvalues, weights, beta, gamma, g, out, first, end):
+    """The learning rate at which Ũ(1) = 1, or 2(1+β), of each cell; eigenvalues > 0."""
+    for i in range(first, end):
         top = 2.0 * (1.0 + beta[i])
         if gamma[i] == 0.0 or _gap(eigenvalues, weights, eigenvalues.size, top, beta[i], gamma[i], g[i], 0.0) > 0.0:
             out[i] = top
@@ -121,7 +122,6 @@ def all_critical(eigenvalues, weights, beta, gamma, g):
             else:
                 high = middle
         out[i] = low
-    return out
 
 
 @numba.njit(**_OPTIONS, fastmath=_FAST)
@@ -210,35 +210,30 @@ def _inverse(eigenvalues, weights, c, alpha, beta, gamma, g, shift, t, n_nodes):
     return total * step / math.pi, size * step / math.pi
 
 
-@numba.njit(**_OPTIONS, parallel=True)
-def invert(eigenvalues, weights, c, alpha, beta, gamma, g, shift, cells, times, n_nodes):
+@numba.njit(**_OPTIONS)
+def invert(eigenvalues, weights, c, alpha, beta, gamma, g, shift, cells, times, n_nodes, out, size, low, high):
     """`e^{−shift·t} s_t` of items (cell, t), and the size of what was summed; hyperparameters are arrays over cells."""
-    out, size = np.empty(cells.size), np.empty(cells.size)
-    for i in numba.prange(cells.size):
+    for i in range(low, high):
         k = cells[i]
         out[i], size[i] = _inverse(
             eigenvalues, weights, c, alpha[k], beta[k], gamma[k], g[k], shift[k], times[i], n_nodes
         )
-    return out, size
 
 
-@numba.njit(**_OPTIONS, parallel=True)
-def all_rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
-    """`rightmost` of every cell."""
-    out = np.empty(alpha.size)
-    for i in numba.prange(alpha.size):
+@numba.njit(**_OPTIONS)
+def rightmost_of(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance, out, low, high):
+    """`rightmost` of each cell."""
+    for i in range(low, high):
         out[i] = rightmost(eigenvalues, weights, occupied, alpha[i], beta[i], gamma[i], g[i], tolerance[i])
-    return out
 
 
-@numba.njit(**_OPTIONS, parallel=True)
-def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts):
-    """log s_t by the recurrence at the first `counts[cell]` of the ascending `steps`, (cells, steps).
+@numba.njit(**_OPTIONS)
+def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts, out, low, high):
+    """log s_t by the recurrence at the first `counts[cell]` of the ascending `steps`, into out (cells, steps).
 
     Logarithms, and a state rescaled now and then, because a loss may pass the range of float64 both ways.
     """
-    out = np.full((alpha.size, steps.size), np.nan)
-    for cell in numba.prange(alpha.size):
+    for cell in range(low, high):
         lr, momentum = np.full(_STRIDE, alpha[cell]), np.full(_STRIDE, beta[cell])
         noise = np.full(_STRIDE, gamma[cell])
         c, j, p = c0.copy(), np.zeros(c0.size), np.zeros(c0.size)
@@ -260,7 +255,6 @@ def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts)
                         p[k] /= s
                     s = 1.0
             out[cell, i] = scale + math.log(s) if s > 0.0 else -np.inf
-    return out
 
 
 @numba.njit(**_OPTIONS)
@@ -305,11 +299,10 @@ def _mean_factor(x, beta, t, slope):
     return size, abs(size)
 
 
-@numba.njit(**_OPTIONS, parallel=True)
-def noiseless(eigenvalues, c, alpha, beta, shift, cells, times):
+@numba.njit(**_OPTIONS)
+def noiseless(eigenvalues, c, alpha, beta, shift, cells, times, out, size, low, high):
     """`e^{−shift·t} s_t` without sampling noise, in closed form, of items (cell, t); and the same with envelopes."""
-    out, size = np.empty(cells.size), np.empty(cells.size)
-    for i in numba.prange(cells.size):
+    for i in range(low, high):
         total, most, cell = 0.0, 0.0, cells[i]
         for k in range(c.size):
             if c[k] > 0.0:
@@ -317,4 +310,3 @@ def noiseless(eigenvalues, c, alpha, beta, shift, cells, times):
                 total += c[k] * f * f
                 most += c[k] * envelope * envelope
         out[i], size[i] = total, most
-    return out, size

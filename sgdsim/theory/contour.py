@@ -17,7 +17,7 @@ from sgdsim.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.sampling import RESHUFFLE, WITHOUT_REPLACEMENT
 from sgdsim.sgd import SGD, noise_factor
-from sgdsim.theory import _contour
+from sgdsim.theory import _contour, _share
 
 METHODS = ("auto", "recurrence", "contour")
 #: How a value may have been found.
@@ -27,6 +27,7 @@ _GOOD = 1e-9  # relative error that is not worth the recurrence
 _EARLIEST = 40  # below, nodes of the contour would wrap around |Im σ| = π
 _WORK = 1e10  # modes × steps of a recurrence that is still run where the contour is poor (some seconds)
 _CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
+_ROOT, _STEP, _POWERS = 10, 0.3, 15  # costs per mode in terms of the contour: of σ₁, a step, a closed form
 _LATEST = 1e15  # float64 counts steps exactly up to here
 
 
@@ -153,15 +154,20 @@ class _Cells:
         # Without noise only modes that hold an error count.
         active = self.c[: self.occupied] > 0
         quiet = self.gamma == 0
-        out = _contour.all_rightmost(
-            lam, counts, self.occupied, self.alpha, self.beta, self.gamma, self.gamma * self.tau, tolerance
+        out, still = np.empty(self.alpha.size), np.empty(quiet.sum())
+        hyper = (self.alpha, self.beta, self.gamma, self.gamma * self.tau, tolerance)
+        work = _share.pieces(
+            _contour.rightmost_of, (lam, counts, self.occupied, *hyper, out), out.size, _ROOT * self.occupied
         )
-        if quiet.any() and not active.all():
+        only_active = quiet.any() and not active.all()
+        if only_active:
             some = lam[: self.occupied][active]
-            out[quiet] = _contour.all_rightmost(
-                some, np.ones(some.size), some.size, self.alpha[quiet], self.beta[quiet], *np.zeros((2, quiet.sum())),
-                tolerance[quiet],
-            )  # fmt: skip
+            hyper = (self.alpha[quiet], self.beta[quiet], *np.zeros((2, still.size)), tolerance[quiet])
+            arguments = (some, np.ones(some.size), some.size, *hyper, still)
+            work += _share.pieces(_contour.rightmost_of, arguments, still.size, _ROOT * some.size)
+        _share.run(work)
+        if only_active:
+            out[quiet] = still
         return np.maximum(out, 0.0) if self.still else out
 
     def follow(self, times: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -175,27 +181,38 @@ class _Cells:
         early = max(first, _cheap(times)) if method == "auto" else first
         if method == "recurrence":
             early = times.size
-        counts = np.full(n_cells, early)
-        late = times[early:]
-        if late.size:
-            log_s[:, early:], error[:, early:], used[:, early:] = self._contour(late)
+        counts, recurred = np.full(n_cells, early if early > first else 0), np.empty(log_s.shape)
+        work, late = self._recur(times, counts, recurred), times[early:]
+        if not late.size:
+            _share.run(work)
+        else:  # one sharing of threads for both ways
+            log_s[:, early:], error[:, early:], used[:, early:] = self._contour(late, work)
             if method == "auto":
                 poor = ~(error <= _GOOD) & (used == USED.index("contour"))
                 poor &= times * self.lam.size <= _WORK
-                counts = np.maximum(counts, np.where(poor, np.arange(1, times.size + 1), 0).max(1))
+                needed = np.where(poor, np.arange(1, times.size + 1), 0).max(1)
+                _share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
+                counts = np.maximum(counts, needed)
         stepped = np.arange(times.size) < counts[:, None]
         stepped[:, :first] = False
         if stepped.any():
-            multiplicity = None if self.single else self.counts
-            found = _contour.recur(
-                self.lam, multiplicity, self.c, self.alpha, self.beta, self.gamma, self.tau, times, counts
-            )
-            log_s[stepped] = found[stepped]
+            log_s[stepped] = recurred[stepped]
             error[stepped] = np.broadcast_to(1e-15 * (10 + times), log_s.shape)[stepped]
             used[stepped] = USED.index("recurrence")
         return log_s, error, used
 
-    def _contour(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def _recur(self, times: np.ndarray, counts: np.ndarray, out: np.ndarray) -> list[tuple[float, _share.Piece]]:
+        """The work of stepping to the first `counts` (cells,) of the times, into out (cells, T)."""
+        most = counts.max()
+        if most == 0:
+            return []
+        multiplicity = None if self.single else self.counts
+        hyper = (self.alpha, self.beta, self.gamma, self.tau)
+        arguments = (self.lam, multiplicity, self.c, *hyper, times, counts, out)
+        return _share.pieces(_contour.recur, arguments, counts.size, _STEP * self.lam.size * times[most - 1])
+
+    def _contour(self, times: np.ndarray, work: list[tuple[float, _share.Piece]]) -> tuple[np.ndarray, ...]:
+        """log s, relative error and method at late times, (cells, T) each; does the other `work` beside."""
         cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
         at = times[columns]
         shift = self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
@@ -203,23 +220,31 @@ class _Cells:
         scaled, error, used = np.empty(at.size), np.full(at.size, 1e-12), np.empty(at.size)
         quiet = np.flatnonzero((self.gamma == 0)[cells])
         noisy = np.flatnonzero((self.gamma != 0)[cells])
-        scaled[quiet], size = _contour.noiseless(
-            self.lam, self.c, self.alpha, self.beta, shift, cells[quiet], at[quiet]
-        )
         used[quiet], used[noisy] = USED.index("closed form"), USED.index("contour")
-        if noisy.size:
-            scaled[noisy], error[noisy] = self._invert(cells[noisy], at[noisy], shift)
+        exact, size = np.empty((2, quiet.size))
+        arguments = (self.lam, self.c, self.alpha, self.beta, shift, cells[quiet], at[quiet], exact, size)
+        work = work + _share.pieces(_contour.noiseless, arguments, quiet.size, _POWERS * self.lam.size)
+        inverse = np.empty((2, 2, noisy.size))
+        for nodes, (value, terms) in zip((_NODES, _FEWER), inverse, strict=True):
+            arguments = (*self._sums(), shift, cells[noisy], at[noisy], nodes, value, terms)
+            work += _share.pieces(_contour.invert, arguments, noisy.size, nodes * self.lam.size)
+        _share.run(work)
+        scaled[quiet] = exact
+        scaled[noisy], error[noisy] = self._judge(*inverse, cells[noisy], at[noisy], shift)
         with np.errstate(all="ignore"):
-            error[quiet] += 1e-15 * at[quiet] * np.sqrt(size / scaled[quiet])
+            error[quiet] += 1e-15 * at[quiet] * np.sqrt(size / exact)
             log_s = np.log(scaled) + growth
         error = np.where(scaled > 0, error + 2e-14 * np.abs(growth), np.inf)
         return tuple(v.reshape(self.alpha.size, times.size) for v in (log_s, error, used))
 
-    def _invert(self, cells: np.ndarray, at: np.ndarray, shift: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """`e^{−shift·t} s_t` and its relative error."""
-        common = (self.lam, self.counts, self.c, self.alpha, self.beta, self.gamma, self.gamma * self.tau, shift)
-        scaled, size = _contour.invert(*common, cells, at, _NODES)
-        other, _ = _contour.invert(*common, cells, at, _FEWER)
+    def _sums(self) -> tuple[np.ndarray, ...]:
+        return self.lam, self.counts, self.c, self.alpha, self.beta, self.gamma, self.gamma * self.tau
+
+    def _judge(
+        self, better: np.ndarray, fewer: np.ndarray, cells: np.ndarray, at: np.ndarray, shift: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`e^{−shift·t} s_t` and its relative error, from two contours: each (value, size of what was summed)."""
+        (scaled, size), (other, _) = better, fewer
         with np.errstate(all="ignore"):
             # Two contours, the rounding of what was summed, and what the momentum cluster still has.
             cluster = np.exp(np.minimum(at * (np.log(np.abs(self.beta[cells])) - shift[cells]), 0.0)) * self.total

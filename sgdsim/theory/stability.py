@@ -12,11 +12,12 @@ from sgdsim.methods import HeavyBall
 from sgdsim.problem import QuadraticProblem
 from sgdsim.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.sgd import SGD
-from sgdsim.theory import _contour, _renewal, linear
+from sgdsim.theory import _contour, _renewal, _share, linear
 from sgdsim.theory._method_renewal import MethodRenewal
 from sgdsim.theory.generating import noise_propagator_at_one
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
+_BISECTIONS = 15  # cost of a threshold per mode, in terms of the contour
 
 
 def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
@@ -117,7 +118,9 @@ def diagonal_max_lr(
     lam = problem.eigenvalues[moving]
     counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moving]
     cells = (np.ascontiguousarray(v.ravel()) for v in (beta, gamma, gamma * tau))
-    return _contour.all_critical(lam, counts, *cells).reshape(beta.shape)[()]
+    out = np.empty(beta.size)
+    _share.run(_share.pieces(_contour.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))
+    return out.reshape(beta.shape)[()]
 
 
 def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
@@ -151,10 +154,10 @@ class _Renewal:
 
     def radius(self, lr: float, tolerance: float, max_iterations: int = 300) -> float:
         """ρ(M) by power iteration from where the last one ended; M is symmetric with entries ≥ 0."""
-        x = lr * self.lam
+        x, hyper = lr * self.lam, (self.beta, self.gamma, self.n)
         for _ in range(max_iterations):
             inner = self._inner()
-            _renewal.weigh(inner, x, self.beta, self.gamma, self.n)
+            _share.run(_share.pieces(_renewal.weigh, (inner, x, *hyper), x.size, x.size))
             image = np.einsum("ik,ik->i", self.u @ inner, self.u)
             radius = float(self.v @ image)
             # Rayleigh's quotient errs by the square of the residual.
@@ -172,10 +175,12 @@ class _Renewal:
 
     def root(self, low: float, high: float) -> float:
         """Where `vᵀMv = 1` for the present v: with U's part fixed, α enters the pair weights only."""
-        inner = self._inner()
+        inner, rows = self._inner(), np.empty(self.lam.size)
 
         def excess(log_lr: float) -> float:
-            return math.log(_renewal.weighted_square(inner, math.exp(log_lr) * self.lam, self.beta, self.gamma, self.n))
+            arguments = (inner, math.exp(log_lr) * self.lam, self.beta, self.gamma, self.n, rows)
+            _share.run(_share.pieces(_renewal.weighted_squares, arguments, rows.size, rows.size / 2))
+            return math.log(rows.sum())
 
         if excess(math.log(high)) <= 0:
             return high

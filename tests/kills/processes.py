@@ -120,5 +120,5 @@ def moment(draw: random.Random, running: Running) -> tuple[str, Callable[[], boo
     else:
         moments.append(("when the result is there", lambda: (home / "r.nc").exists()))
     if running.terminal:  # the progress bar
-        moments.append((f"{100 * more} characters on", lambda: len(running.told) >= 100 * more))
+        moments.append((f"{40 * more} characters on", lambda: len(running.told) >= 40 * more))
     return draw.choice(moments)
