@@ -13,6 +13,8 @@ from kills.processes import Running, moment
 SIGNALS = [
     (SIGKILL,), (SIGTERM,), (SIGINT,), (SIGINT, SIGINT), (SIGTERM, SIGTERM), (SIGTERM, SIGKILL), (SIGINT, SIGTERM),
 ]  # fmt: skip
+# Their workers tell of Ctrl-C by tracebacks of their own where it comes to them as well.
+_OWN_GROUP = ("processes", "dask", "client")
 
 
 def stop(draw: random.Random, running: Running, signals: tuple[int, ...]) -> str:
@@ -22,7 +24,7 @@ def stop(draw: random.Random, running: Running, signals: tuple[int, ...]) -> str
     name, seen = moment(draw, running)
     delay = draw.choice([0.0, draw.uniform(0, 0.05), draw.uniform(0, 1.0)])
     gaps = [draw.choice([0.0, draw.uniform(0, 0.05), draw.uniform(0, 0.5)]) for _ in signals[1:]]
-    group = draw.random() < 0.5 and "processes" not in running.words and "dask" not in running.words
+    group = draw.random() < 0.5 and not any(word.startswith(_OWN_GROUP) for word in running.words)
     running.until(seen)
     time.sleep(delay)
     for number, gap in zip(signals, [*gaps, 0.0], strict=True):
