@@ -15,7 +15,8 @@ from sgdsim import cli
 from sgdsim.cli import streams
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
-WORDS = "simulate --dataset power_law --nu 1.5 --kappa 3 --n 20 --n-steps 5 --out r.nc".split()
+PROBLEM = "--dataset power_law --nu 1.5 --kappa 3 --n 20"
+WORDS = ["simulate", *PROBLEM.split(" "), "--n-steps", "5", "--out", "r.nc"]
 FULL = Path("/dev/full")
 posix = pytest.mark.skipif(os.name != "posix", reason="closing a standard stream is the shell's")
 
