@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgdsim.checks import InputError, integer
+from sgdsim.estimates import require_memory
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import OBSERVABLES, Regime
 from sgdsim.sgd import SGD
@@ -50,7 +51,9 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
     if record is None:
         inner = np.geomspace(1, n_steps, _RECORDED).round()
     elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
-        inner = np.arange(0, n_steps, integer("record", record, minimum=1))
+        every = integer("record", record, minimum=1)
+        require_memory(f"{n_steps // every:.3g} recorded steps", 24.0 * (n_steps // every), "record fewer")
+        inner = np.arange(0, n_steps, every)
     else:
         if not np.iterable(record) or isinstance(record, str):
             raise InputError(f"record: expected None, an integer or a list of steps, got {record!r}")
@@ -60,6 +63,8 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
 
 def check_observe(problem: QuadraticProblem | NetworkProblem, observe: Sequence[str]) -> tuple[str, ...]:
     """The observables with "loss" first; InputError for unknown ones and for a test loss without test data."""
+    if not np.iterable(observe):
+        raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {observe!r}")
     observe = (observe,) if isinstance(observe, str) else tuple(observe)
     for name in observe:
         if name not in OBSERVABLES:

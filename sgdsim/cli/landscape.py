@@ -13,6 +13,7 @@ from sgdsim.cli.commands import told_shard
 from sgdsim.cli.stability import add_common, load, short, table
 from sgdsim.specs import readable
 
+MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
 
 
@@ -57,9 +58,11 @@ def _range(name: str):
             if len(parts) == 1:
                 return [float(text)]
             low, high, count = float(parts[0]), float(parts[1]), _whole(parts[2])
+            if count > MAX_VALUES:
+                raise argparse.ArgumentTypeError(f"expected a COUNT of at most {MAX_VALUES}, got {text!r}")
             if len(parts) > 3:
                 raise ValueError
-        except (ValueError, IndexError, argparse.ArgumentTypeError):
+        except (ValueError, IndexError):
             raise argparse.ArgumentTypeError(f"expected a number or LOW:HIGH:COUNT, got {text!r}") from None
         try:
             return spaced(name, low, high, count)

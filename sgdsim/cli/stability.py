@@ -58,6 +58,9 @@ def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:
 
 def load(args: argparse.Namespace) -> Any:
     """The problem, without test points; before that, the picture's path is checked."""
+    from sgdsim import estimates
+    from sgdsim.problem import NetworkProblem
+
     if args.plot is not None:
         from sgdsim import plot, results
 
@@ -69,7 +72,10 @@ def load(args: argparse.Namespace) -> Any:
         raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
     if args.kernel is None and args.spectrum is None and args.dataset != POWER_LAW:
         args.n_test = 0
-    return _problem(args)
+    problem = _problem(args)
+    if isinstance(problem, NetworkProblem):
+        estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
+    return problem
 
 
 def infinite_spectrum(problem: Any) -> list[str]:
