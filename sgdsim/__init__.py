@@ -29,6 +29,8 @@ __all__ = sorted([*_HOMES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
+    if name.startswith("plot"):  # also `from sgdsim import plot_maps`
+        importlib.import_module("sgdsim._backend").import_matplotlib()
     if name in _HOMES:
         value = getattr(importlib.import_module(f"sgdsim.{_HOMES[name]}"), name)
     elif name in _MODULES:

@@ -183,6 +183,11 @@ def read_cifar_batch(path: Path) -> np.ndarray:
     if not data or len(data) % CIFAR_RECORD:
         raise InputError(f"{path}: expected a multiple of {CIFAR_RECORD} bytes, got {len(data)}; fetch it again")
     records = np.frombuffer(data, np.uint8).reshape(-1, CIFAR_RECORD)
+    promised = re.search(r"\.first(\d+)\.bin", path.name)
+    if promised is not None and len(records) != int(promised[1]):
+        raise InputError(
+            f"{path}: expected {int(promised[1])} records, as its name says, got {len(records)}; fetch it again"
+        )
     _check_labels(path, records[:, 0])
     return records
 

@@ -23,6 +23,7 @@ __all__ = ["NAMES", "Dataset", "fetch", "load", "status", "verify"]
 NAMES = tuple(READERS)
 """Names that `load` takes."""
 
+_LARGE = 1e100  # beyond it, and below its inverse, squares come near the ends of float64
 MAX_DEFAULT_TEST = 1000  # test rows drawn when the number is left open
 
 
@@ -143,6 +144,14 @@ def load(
     train, test = _split(raw, name, n, n_test, seed)
 
     x, y = np.divide(raw.x[train], raw.scale, dtype=np.float64), raw.y[train].astype(np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):  # `Dataset` refuses rows that are too far from the others
+        return _prepared(raw, name, x, y, train, test, seed)
+
+
+def _prepared(
+    raw: RawData, name: str, x: np.ndarray, y: np.ndarray, train: np.ndarray, test: np.ndarray, seed: int
+) -> Dataset:
+    """The data set of the rows `train`, which are `x` and `y`, and `test`."""
     shift, spread = _statistics(x, per_column=raw.kind == "table")
     y_shift, y_spread = (float(value) for value in _statistics(y, per_column=False))
     x_test = y_test = None
@@ -231,11 +240,20 @@ def _statistics(values: np.ndarray, *, per_column: bool) -> tuple[np.ndarray, np
     low, high = values.min(axis=axis), values.max(axis=axis)
     # Rounding in the mean would leave a constant column a spread of about 1e-17; dividing by that makes it noise.
     constant = low == high
-    return np.where(constant, low, values.mean(axis=axis)), np.where(constant, 0.0, values.std(axis=axis))
+    # Squares of 1e200 and of 1e-200 are no floats. Powers of two change no digit; 1 where they are not needed.
+    size = np.maximum(np.abs(low), np.abs(high))
+    extreme = (size > _LARGE) | ((size < 1 / _LARGE) & ~constant)
+    unit = np.where(extreme, np.exp2(np.frexp(size)[1].clip(-1000, 1000)), 1.0)
+    scaled = values if (unit == 1).all() else values / unit
+    mean, spread = unit * scaled.mean(axis=axis), unit * scaled.std(axis=axis)
+    return np.where(constant, low, mean), np.where(constant, 0.0, spread)
 
 
 def _standardise(x: np.ndarray, shift: np.ndarray, spread: np.ndarray) -> np.ndarray:
     """(x - shift) / spread, in place; 0 where the training data have no spread."""
+    if (spread > _LARGE).any() or (spread[spread > 0] < 1 / _LARGE).any():  # 1/spread, or a difference, may overflow
+        unit = np.where(spread > 0, np.exp2(np.frexp(spread)[1].clip(-1000, 1000)), 1.0)
+        return _standardise(x / unit, shift / unit, spread / unit)
     x -= shift
     x *= np.divide(1.0, spread, out=np.zeros_like(spread), where=spread > 0)
     return x

@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import itertools
+import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from sgdsim.sgd import SGD
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SGD)}  # of lr there is none
 _SCHEDULED = ("lr", "momentum", "batch_size")
+MAX_CELLS = 10_000_000  # some kB each
 _OWNERS = (*_SCHEDULED, "method", "average")  # what may have parameters of its own
 
 
@@ -48,8 +50,8 @@ class Grid:
         axes = _axes(axes)
         for name, values in axes.items():
             if len(set(map(_plain, values))) < len(values):
-                raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
-        return cls(axes, zipped=False)
+                raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}"[:300])
+        return cls(axes, zipped=False)._checked()
 
     @classmethod
     def zip(cls, **axes: Any) -> Grid:
@@ -60,7 +62,7 @@ class Grid:
         if any(length not in (1, longest) for length in lengths.values()):
             shown = ", ".join(f"{name}: {length}" for name, length in lengths.items())
             raise InputError(f"zip: expected lists of equal length (or length 1), got {shown}")
-        return cls({name: values * (longest // len(values)) for name, values in axes.items()}, zipped=True)
+        return cls({name: values * (longest // len(values)) for name, values in axes.items()}, zipped=True)._checked()
 
     @classmethod
     def from_table(cls, table: str | os.PathLike | Mapping[str, Any]) -> Grid:
@@ -80,6 +82,13 @@ class Grid:
                 raise InputError(f"{table}: expected a value for each of {', '.join(filter(None, row))}; line {line}")
         return cls.zip(**{name: [value(name, row[name]) for row in rows] for name in rows[0]})
 
+    def _checked(self) -> Grid:
+        """Itself; InputError for more cells than anyone could hold or wait for."""
+        if self.size > MAX_CELLS:
+            shape = " × ".join(map(str, self.shape))
+            raise InputError(f"grid: expected at most {MAX_CELLS} cells, got {shape}; take fewer values of some axis")
+        return self
+
     @property
     def shape(self) -> tuple[int, ...]:
         """Lengths of the grid's dims."""
@@ -89,7 +98,7 @@ class Grid:
     @property
     def size(self) -> int:
         """Number of cells."""
-        return int(np.prod(self.shape))
+        return math.prod(self.shape)
 
     @property
     def problem_axes(self) -> tuple[str, ...]:
@@ -140,14 +149,28 @@ def value(name: str, text: str) -> Any:
     return parse(name, text) if name in _SCHEDULED else text
 
 
+def _listed(name: str, values: Any) -> tuple[Any, ...]:
+    """The values of an axis; InputError for what is neither one value nor a list of them."""
+    if isinstance(values, np.ndarray) and values.ndim == 0:
+        values = values.item()
+    if isinstance(values, str) or hasattr(values, "spec") or not isinstance(values, Iterable):
+        return (values,)
+    if isinstance(values, (Mapping, Set)):
+        raise InputError(f"{name}: expected one value, or a list of them, got a {type(values).__name__}")
+    listed = tuple(v.item() if isinstance(v, np.ndarray) and v.ndim == 0 else v for v in values)
+    for value in listed:
+        simple = isinstance(value, Hashable) and (isinstance(value, str) or not isinstance(value, Iterable))
+        if not simple and not hasattr(value, "spec"):
+            raise InputError(f"{name}: expected one value, or a list of them, got a {type(value).__name__} in it")
+    return listed
+
+
 def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     if "lr" not in axes:
         raise InputError("grid: expected values for lr, got none")
     out = {}
     for name, values in axes.items():
-        if isinstance(values, str) or hasattr(values, "spec") or np.ndim(values) == 0:
-            values = (values,)
-        out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in values)
+        out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in _listed(name, values))
         if not out[name]:
             raise InputError(f"{name}: expected at least one value, got an empty list")
     for name in (name for name in out if "." in name):

@@ -71,8 +71,8 @@ class HessianSpectra:
     """What `sgdsim.hessians.hessian_spectra` gives: `at`, one `HessianAt` for each of the `steps` that was reached.
 
     `lr`: the torch learning rate used, a number or a schedule (None if Ctrl-C came before it was known);
-    `diverged_at`: the step at which the loss had passed 1e10 times its start (or was not finite), None if it never did;
-    `interrupted`: ended early by Ctrl-C.
+    `diverged_at`: the step at which the loss had passed 1e10 times its start or the mean of y²/2 (or was no
+    finite number), None if it never did; `interrupted`: ended early by Ctrl-C.
     """
 
     at: tuple[HessianAt, ...]

@@ -27,7 +27,7 @@ from sgdsim.regimes.sampled import batch_blocks
 from sgdsim.sampling import WITHOUT_REPLACEMENT, replicate_keys
 from sgdsim.schedules import Schedule
 from sgdsim.sgd import SGD
-from sgdsim.simulation import DIVERGED_ABOVE
+from sgdsim.simulation import has_diverged
 
 __all__ = ["HessianAt", "HessianSpectra", "count_outliers", "hessian_spectra"]
 
@@ -107,7 +107,7 @@ def hessian_spectra(
     run = _Run(module, data, place["device"], dtype)
     if steps[-1] > 0:
         run.try_batch(int(sgd.batch_sizes(0, steps[-1]).min()))
-    highest = DIVERGED_ABOVE * here.loss()
+    start = max(here.loss(), 0.5 * float(np.mean(data.y**2)))  # the former may be 0, and a batch's loss not
     found: list[HessianAt] = []
     diverged_at, interrupted = None, True  # until the last step is done
     with (
@@ -123,13 +123,13 @@ def hessian_spectra(
         for before, step in itertools.pairwise([0, *steps]):
             bar.set_description("training", refresh=False)
             for now, loss in run.advance(sgd, seed, before, step):
-                if not loss <= highest:  # NaN counts as diverged
+                if has_diverged(loss, start):
                     diverged_at = now
                     break
                 bar.update(1)
             if diverged_at is None:
                 here = Curvature(run.module, data.x, data.y, **place)
-                if not here.loss() <= highest:
+                if has_diverged(here.loss(), start):
                     diverged_at = step
             if diverged_at is not None:
                 break

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.checks import InputError
+from sgdsim.checks import InputError, array
 from sgdsim.problem import QuadraticProblem
 
 
@@ -53,18 +53,12 @@ def load_kernel(
         extra["cross_kernel"] = arrays["cross_kernel"]
     if "test_residual" in arrays or "test_targets" in arrays:
         extra["test_residual"] = (
-            arrays["test_residual"] if "test_residual" in arrays else _negated(arrays["test_targets"])
+            arrays["test_residual"] if "test_residual" in arrays else -array("targets", arrays["test_targets"], ndim=1)
         )
-    start = arrays["residual"] if "residual" in arrays else _negated(arrays["targets"])
+    start = arrays["residual"] if "residual" in arrays else -array("targets", arrays["targets"], ndim=1)
     n = np.size(start)
     description = {"kind": "kernel", "title": f"{path.name}, N = {n}", "n": n, "file": path.name}
     return QuadraticProblem.from_kernel(arrays["kernel"], start, description=description, **extra)
-
-
-def _negated(values: Any) -> np.ndarray:
-    if not np.issubdtype(np.asarray(values).dtype, np.number):
-        raise InputError(f"targets: expected real numbers, got {np.asarray(values).dtype}")
-    return -np.asarray(values, dtype=np.float64)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class LossMap:
     diverged : (L, M) whether at least one replicate diverged.
     missing : (L, M) whether a cell was not run, failed or was interrupted.
     noise, tau : γ of the batch size, and the closure of the regime (1 where the regime has none).
+    method : of the algorithm, as `SGD.spec` names it.
     """
 
     regime: str
@@ -44,6 +45,7 @@ class LossMap:
     loss: np.ndarray
     diverged: np.ndarray
     missing: np.ndarray
+    method: str = "heavy-ball"
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     if any(result.sizes[name] != 1 for name in others):
         raise InputError(f"result: expected a single value of {', '.join(others)}; select one with result.sel")
     sampling = str(result["sampling"].values.ravel()[0]) if "sampling" in result.coords else WITHOUT_REPLACEMENT
+    method = str(result["method"].values.ravel()[0]) if "method" in result.coords else "heavy-ball"
     flat = result[["loss", "outcome", "done"]].isel({**dict.fromkeys(others, 0), "step": -1}).sortby(["lr", "momentum"])
     flat = flat.transpose("regime", "batch_size", "lr", "momentum", "replicate")
     out = []
@@ -94,6 +97,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
                 LossMap(
                     regime, int(size), float(noise_factor(problem.n, int(size), sampling)), _closure(regime),
                     int(result["step"].values[-1]), flat["lr"].values, flat["momentum"].values, loss, diverged, missing,
+                    method,
                 )
             )  # fmt: skip
     return out

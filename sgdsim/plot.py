@@ -60,6 +60,7 @@ from sgdsim.plot_theory import phase_diagram, prediction, stability_map  # noqa:
 from sgdsim.plot_validation import validation  # noqa: F401
 from sgdsim.results import replacing
 from sgdsim.sampling import WITHOUT_REPLACEMENT
+from sgdsim.specs import readable
 
 MAX_CELLS = 24  # panels of one `comparison`
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
@@ -207,14 +208,18 @@ def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
     data = cell[observable]
     for name in ("regime", "replicate"):
         data = data if name in data.dims else data.expand_dims(name)
-    steps = data["step"].values
-    if not (steps >= 1).any():
+    every = data["step"].values
+    if not (every >= 1).any():
         raise InputError("result: expected at least one recorded step >= 1, got step 0 only")
     names = np.atleast_1d(data["regime"].values)
     curves = []
     for name, runs in zip(names, data.transpose("regime", "replicate", "step").values, strict=True):
         runs = runs[~np.isnan(runs).all(axis=1)].astype(float)
         if not len(runs):
+            continue
+        recorded = ~np.isnan(runs).all(axis=0)  # cells of `sgdsim.budgets.run` have steps of their own
+        runs, steps = runs[:, recorded], every[recorded]
+        if not (steps >= 1).any():
             continue
         with np.errstate(over="ignore"):
             mean = runs.mean(axis=0)
@@ -312,7 +317,7 @@ def _cell_title(cell: xr.Dataset, grid: Sequence[str], width: int) -> str:
                 value = float(value)
             schedule, _, arguments = str(value).partition(":")
             if isinstance(value, float):
-                text = (f"{value:g}" if value.is_integer() else f"{value:.4g}").replace("-", "−")
+                text = (f"{value:g}" if value.is_integer() else readable(value, 4)).replace("-", "−")
             else:
                 text = f"{schedule}({arguments})".replace(",", ", ") if arguments else schedule
             symbols.setdefault(text if arguments else f"{text}#{name}", []).append(_SYMBOLS.get(name, name))

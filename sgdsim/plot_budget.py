@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 
 from sgdsim.budgets import curves
 from sgdsim.plot_style import regime_style, style
+from sgdsim.specs import readable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -57,5 +58,5 @@ def budget_curves(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem
         title = json.loads(result.attrs["problem"]).get("title", "")
         momentum = float(np.ravel(result["momentum"].values)[0])
         regime = regime_style(str(result["regime"].values[0]))["label"]
-        figure.suptitle(f"{title}: {regime}, β = {momentum:g}, equal γα".replace("= -", "= −"))
+        figure.suptitle(f"{title}: {regime}, β = {readable(momentum)}, equal γα".replace("= -", "= −"))
     return figure

@@ -12,6 +12,7 @@ from matplotlib.ticker import NullLocator
 from sgdsim.checks import InputError
 from sgdsim.epoch_comparison import COVERAGE
 from sgdsim.plot_style import PALETTE, regime_style, style
+from sgdsim.specs import readable
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,7 +70,9 @@ def epochs(found: xr.Dataset) -> Figure:
         columns = 2 if len(labels) == 4 or sizes.size == 1 else 3
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
         title = json.loads(found.attrs["problem"]).get("title", "")
-        figure.suptitle(f"{title}: {found.attrs['regime']}, β = {found.attrs['momentum']:g}".replace("= -", "= −"))
+        figure.suptitle(
+            f"{title}: {found.attrs['regime']}, β = {readable(found.attrs['momentum'])}".replace("= -", "= −")
+        )
     return figure
 
 

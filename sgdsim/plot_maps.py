@@ -159,6 +159,8 @@ def _scale(maps: list[LossMap], initial: float, decades: float) -> Normalize:
 def _boundaries(ax: Axes, panel: LossMap, problem: QuadraticProblem) -> None:
     from sgdsim.theory import stability
 
+    if panel.method != "heavy-ball":
+        return  # the formulas are heavy ball's
     left, right = ax.get_xlim()
     beta = np.clip(np.linspace(left, right, 400), -0.999, 0.9995)
     full = 2 * (1 + beta)
@@ -210,10 +212,11 @@ def _legend(figure: Figure, maps: list[LossMap], columns: int, marks: Sequence[s
         handles = {"least loss (sampled: smoothed)": handles.popitem()[1]}
     for name, look in zip(marks, itertools.cycle(_MARKS), strict=False):
         handles[name] = Line2D([], [], **look)
-    if any(panel.noise > 0 for panel in maps):
+    if any(panel.noise > 0 and panel.method == "heavy-ball" for panel in maps):
         handles["spectral-diagonal, $\\tilde U(1) = 1$"] = Line2D([], [], **_BOUND)
         handles["its limit at β → 1: $2(1-\\beta)/(\\gamma\\lambda_{\\rm crit})$"] = Line2D([], [], **_ASYMPTOTE)
-    handles["full batch, $2(1+\\beta)$"] = Line2D([], [], **_FULL_BATCH)
+    if any(panel.method == "heavy-ball" for panel in maps):
+        handles["full batch, $2(1+\\beta)$"] = Line2D([], [], **_FULL_BATCH)
     if any(panel.diverged.any() for panel in maps):
         handles["diverged"] = Patch(facecolor=_DIVERGED)
     if any(panel.missing.any() for panel in maps):

@@ -36,6 +36,9 @@ if TYPE_CHECKING:
     from sgdsim.lanczos import SpectralMeasure
 
 
+_LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses 10¹⁰ times as large
+
+
 @dataclass(frozen=True, eq=False)
 class QuadraticProblem:
     """A quadratic problem in its eigenbasis: all that the sampled, averaged and diagonal regimes need.
@@ -60,6 +63,11 @@ class QuadraticProblem:
 
     def __post_init__(self) -> None:
         coefficients = own_array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
+        largest = np.abs(coefficients).max()
+        if largest > _LARGEST:
+            raise InputError(
+                f"residual: expected values up to {_LARGEST:g}, whose squares are floats, got {largest:.3g}"
+            )
         object.__setattr__(self, "coefficients", coefficients)
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")

@@ -12,10 +12,13 @@ import pandas as pd
 import xarray as xr
 
 from sgdsim.checks import InputError
+from sgdsim.methods import Adam
 from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes import SpectralDiagonal
 from sgdsim.results import replacing
 from sgdsim.sgd import SGD
 from sgdsim.simulation import OUTCOMES
+from sgdsim.specs import readable
 from sgdsim.sweeps import Grid
 from sgdsim.theory import stability
 
@@ -35,7 +38,7 @@ def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) 
             return None
 
     out = {"full_batch": ask(stability.full_batch_is_stable)}
-    out |= {f"diagonal:tau={tau:g}": ask(stability.diagonal_is_stable, tau) for tau in taus}
+    out |= {SpectralDiagonal(tau).name: ask(stability.diagonal_is_stable, tau) for tau in taus}
     out["averaged"] = ask(stability.averaged_is_stable) if problem.n <= EXACT_STABILITY_UP_TO else None
     return out
 
@@ -54,7 +57,7 @@ def rows(
         known = [stable[key] for key in ("averaged", *(k for k in stable if k.startswith("diagonal")), "full_batch")]
         row: dict[str, Any] = {
             **sgd.spec(),
-            "torch_lr": _finite(quadratic.torch_lr(sgd.lr)) if isinstance(sgd.lr, (int, float)) else None,
+            "torch_lr": _torch_lr(quadratic, sgd),
             "predicted_stable": next((value for value in known if value is not None), None),
             "stable": stable,
             "regimes": {name: _final(result, index, position) for position, name in enumerate(names)},
@@ -65,6 +68,13 @@ def rows(
             numbers[f"ratio_to_{reference}"] = _finite(final / base) if final is not None and base else None
         out.append(row)
     return out
+
+
+def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
+    """What torch's optimizer is given: `torch.optim.Adam` α itself, `torch.optim.SGD` α·N/λ_max; None: a schedule."""
+    if not isinstance(sgd.lr, (int, float)):
+        return None
+    return float(sgd.lr) if isinstance(sgd.method, Adam) else _finite(problem.torch_lr(sgd.lr))
 
 
 def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:
@@ -103,16 +113,42 @@ def failures(result: xr.Dataset) -> list[dict[str, str]]:
 
 
 def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
-    """A row for each cell, regime and replicate that was run: hyperparameters, outcome and the last losses; with
-    `curves`, for each recorded step of it."""
+    """A row for each cell, regime and replicate that was run: hyperparameters, outcome, the losses at the last step
+    that it recorded, and that `step`; with `curves`, for each step that it recorded. InputError for no result."""
     names = [name for name in ("loss", "test_loss") if name in result]
-    dims = result["outcome"].dims
+    dims = _check_result(result)
     wanted = result[["outcome", "diverged_at", "done", "seconds", *names, *(["error"] if "error" in result else [])]]
-    wanted = wanted if curves else wanted.isel(step=-1)
     wanted = wanted.drop_vars([name for name in wanted.coords if name not in wanted.dims and name == "mode"])
-    table = wanted.to_dataframe(dim_order=[*dims, *(["step"] if curves else [])]).reset_index()
-    table = table[table["outcome"] != OUTCOMES.index("not_run")]
+    table = wanted.to_dataframe(dim_order=[*dims, "step"]).reset_index()
+    # Cells may have recorded different steps (`sgdsim.budgets.run`); one that failed at once recorded none.
+    recorded = result["loss"].notnull().transpose(*dims, "step").values
+    count = recorded.shape[-1]
+    last = np.where(recorded.any(-1), count - 1 - recorded[..., ::-1].argmax(-1), count - 1)
+    kept = last[..., None] == np.arange(count)
+    table = table[(kept | recorded if curves else kept).ravel() & (table["outcome"] != OUTCOMES.index("not_run"))]
     return table.assign(outcome=np.array(OUTCOMES)[table["outcome"].to_numpy()]).reset_index(drop=True)
+
+
+def _check_result(result: xr.Dataset) -> tuple[str, ...]:
+    """The dims of a result's outcomes; InputError where variables are missing or go over other dims."""
+    for name, dims in (("outcome", {"regime", "replicate"}), ("loss", {"regime", "replicate", "step"})):
+        if name not in result or not dims <= set(result[name].dims):
+            have = ", ".join(map(str, result[name].dims)) if name in result else "no such variable"
+            raise InputError(f"result: expected {name} over {', '.join(sorted(dims))}, got {have or 'no dims'}")
+    dims = tuple(str(dim) for dim in result["outcome"].dims)
+    over = {"loss": (*dims, "step"), "test_loss": (*dims, "step"), "diverged_at": dims}
+    over |= dict.fromkeys(("done", "seconds", "error"), tuple(dim for dim in dims if dim != "replicate"))
+    for name, expected in over.items():
+        if name not in result and name not in ("test_loss", "error"):
+            raise InputError(f"result: expected a variable {name}, got none")
+        if name in result and set(result[name].dims) != set(expected):
+            raise InputError(f"result: expected {name} over {', '.join(expected)}, got {', '.join(result[name].dims)}")
+    codes = result["outcome"].values
+    if codes.dtype.kind not in "iu" or not ((codes >= 0) & (codes < len(OUTCOMES))).all():
+        raise InputError(f"result: expected outcomes from 0 to {len(OUTCOMES) - 1}, got others")
+    if result["loss"].dtype.kind != "f":
+        raise InputError(f"result: expected losses as floats, got {result['loss'].dtype}")
+    return dims
 
 
 def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False) -> int:
@@ -164,7 +200,7 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
 
 
 def _short(value: Any) -> str:
-    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+    return readable(value) if isinstance(value, (int, float)) else str(value)
 
 
 def _stability(stable: dict[str, bool | None]) -> str:

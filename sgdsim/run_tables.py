@@ -14,6 +14,7 @@ from sgdsim import budgets, closures
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.sampling import WITHOUT_REPLACEMENT
 from sgdsim.sgd import SGD
+from sgdsim.specs import shortest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -129,7 +130,7 @@ def closure_distances(found: Sequence[closures.Distance]) -> Table:
         key = tuple(entry.cell.items())
         row = rows.setdefault(key, {})
         if entry.tau is not None:
-            row[f"τ = {entry.tau:g}".replace("-", "−")] = entry.typical
+            row[f"τ = {shortest(entry.tau)}".replace("-", "−")] = entry.typical
         else:
             row["sampled mean"] = entry.typical
             row["its standard error"] = math.nan if entry.stderr is None else entry.stderr
@@ -205,7 +206,7 @@ def thresholds(found: Mapping[str, Sequence[Thresholds]]) -> Table:
     rows = []
     for name, one in ((name, one) for name, several in found.items() for one in several):
         row = {"data": name, "b": one.batch_size, "full batch": one.full_batch}
-        row |= {f"τ = {tau:g}".replace("-", "−"): limit for tau, limit in one.diagonal.items()}
+        row |= {f"τ = {shortest(tau)}".replace("-", "−"): limit for tau, limit in one.diagonal.items()}
         row["exact"] = one.exact
         for regime, brackets in one.measured.items():
             row[f"{regime} stays bounded"] = _bracket(brackets["bounded"])

@@ -15,6 +15,8 @@ from sgdsim.checks import InputError, choice, integer, number
 from sgdsim.methods import Average, HeavyBall, Maps, Method, parse_average, parse_method, with_average
 from sgdsim.schedules import Schedule
 
+_LARGEST_BATCH = 10**18  # an int64
+_LARGEST_ERROR = 1e140  # of labels: its square, times N/b and a learning rate, is still a float
 _CHECKED_STEPS = 10_000_000  # steps of a schedule that are all looked at before a run
 
 
@@ -81,9 +83,9 @@ class SGD:
         if not isinstance(self.momentum, Schedule):
             number("momentum", self.momentum, minimum=-1.0, maximum=1.0, open_ends=True)
         if not isinstance(self.batch_size, Schedule):
-            integer("batch_size", self.batch_size, minimum=1)
+            integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
         choice("sampling", self.sampling, _sampling.SAMPLINGS)
-        number("label_noise", self.label_noise, minimum=0.0)
+        number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
         if isinstance(self.method, str):
             object.__setattr__(self, "method", parse_method(self.method))
         if isinstance(self.average, str):

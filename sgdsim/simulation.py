@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgdsim.checks import InputError, integer
+from sgdsim.estimates import require_memory
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import OBSERVABLES, Regime
 from sgdsim.sgd import SGD
@@ -19,8 +20,8 @@ from sgdsim.sgd import SGD
 if TYPE_CHECKING:
     import xarray as xr
 
-# A loss beyond this multiple of the initial loss counts as diverged. Below it transient growth is allowed for; above it
-# float64 would still hold the number, but squares of it soon would not.
+# A loss beyond this multiple of a run's scale (`has_diverged`) counts as diverged. Below it transient growth is allowed
+# for; above it float64 would still hold the number, but squares of it soon would not.
 DIVERGED_ABOVE = 1e10
 OUTCOMES = ("not_run", "completed", "diverged", "interrupted", "failed")
 MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
@@ -50,7 +51,9 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
     if record is None:
         inner = np.geomspace(1, n_steps, _RECORDED).round()
     elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
-        inner = np.arange(0, n_steps, integer("record", record, minimum=1))
+        every = integer("record", record, minimum=1)
+        require_memory(f"{n_steps // every:.3g} recorded steps", 24.0 * (n_steps // every), "record fewer")
+        inner = np.arange(0, n_steps, every)
     else:
         if not np.iterable(record) or isinstance(record, str):
             raise InputError(f"record: expected None, an integer or a list of steps, got {record!r}")
@@ -60,6 +63,8 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
 
 def check_observe(problem: QuadraticProblem | NetworkProblem, observe: Sequence[str]) -> tuple[str, ...]:
     """The observables with "loss" first; InputError for unknown ones and for a test loss without test data."""
+    if not np.iterable(observe):
+        raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {observe!r}")
     observe = (observe,) if isinstance(observe, str) else tuple(observe)
     for name in observe:
         if name not in OBSERVABLES:
@@ -98,10 +103,11 @@ def follow(
     outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
     now, chunk, followed = 0, 64, np.arange(replicates)
     interrupted, report = False, {}
+    least = least_scale(problem, sgd, regime)
     try:
         direct = regime.direct(problem, sgd, steps, observe)
         if direct is not None:
-            return known_trace(*direct, steps, observe, time.perf_counter() - began)
+            return known_trace(*direct, steps, observe, time.perf_counter() - began, least)
         state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
         for column, step in enumerate(steps):
             while now < step and (diverged_at < 0).any():
@@ -123,7 +129,7 @@ def follow(
                 if name not in values:
                     values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
                 values[name][followed, column] = seen[name]
-            bad = ~(values["loss"][:, column] <= DIVERGED_ABOVE * values["loss"][:, 0])  # NaN counts as bad
+            bad = has_diverged(values["loss"][:, column], values["loss"][:, 0], least)
             diverged_at[bad & (diverged_at < 0)] = step
             going_on = np.flatnonzero(diverged_at[followed] < 0)
             if 0 < going_on.size < followed.size and regime.keep(state, going_on):
@@ -136,12 +142,38 @@ def follow(
     return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
 
 
+def has_diverged(loss: np.ndarray | float, initial: np.ndarray | float, least: float = 0.0) -> np.ndarray:
+    """Whether losses have passed 10¹⁰ times their scale, or are no numbers: the one rule for all runs.
+
+    The scale is the loss at the start, `initial`, which broadcasts against `loss`, but no less than `least_scale`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ~(loss <= DIVERGED_ABOVE * np.maximum(initial, least)) | ~np.isfinite(loss)
+
+
+def least_scale(problem: QuadraticProblem | NetworkProblem, sgd: SGD, regime: Regime) -> float:
+    """What a loss is measured by where a run starts at its targets, with a loss of 0 or of rounding errors alone.
+
+    Noisy labels move such a run away, up to about the loss that they have themselves, σ²/2; a network's outputs are
+    known to rounding errors of about eps times the targets.
+    """
+    rounding = 0.0
+    if isinstance(problem, NetworkProblem):
+        rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.data.y**2))
+    return 0.5 * max(sgd.label_noise**2, rounding)
+
+
 def known_trace(
-    values: dict[str, np.ndarray], report: dict[str, float], steps: np.ndarray, observe: tuple[str, ...], seconds: float
+    values: dict[str, np.ndarray],
+    report: dict[str, float],
+    steps: np.ndarray,
+    observe: tuple[str, ...],
+    seconds: float,
+    least: float = 0.0,
 ) -> Trace:
     """The trace of a cell whose `values` (R, T) at all `steps` are known without stepping there."""
     values = {name: np.array(values[name]) for name in observe}
-    bad = ~(values["loss"] <= DIVERGED_ABOVE * values["loss"][:, :1])
+    bad = has_diverged(values["loss"], values["loss"][:, :1], least)
     diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
     outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)
     _mark_diverged(values, outcome, diverged_at, steps)

@@ -9,6 +9,20 @@ from typing import Any, ClassVar
 from sgdsim.checks import InputError, choice
 
 
+def shortest(value: float) -> str:
+    """The shortest text that reads back as the same float, whole numbers without a point."""
+    return str(float(value)).removesuffix(".0")
+
+
+def readable(value: float, digits: int = 6) -> str:
+    """`value` in `digits` digits, or in as many more as it takes not to say 0, 1 or −1 of what is not: there other laws
+    hold. Integers in full."""
+    if isinstance(value, int):
+        return str(value)
+    texts = (f"{value:.{count}g}" for count in range(digits, 18))
+    return next(text for text in texts if float(text) not in (-1, 0, 1) or float(text) == value)
+
+
 @dataclass(frozen=True)
 class Spec:
     """The base: `name` is the class's, the fields are its parameters."""
@@ -19,7 +33,7 @@ class Spec:
     def spec(self) -> str:
         """The text that `parse` reads back; parameters at their defaults are left out."""
         given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
-        words = ",".join(f"{name}={str(value).removesuffix('.0')}" for name, value in given)
+        words = ",".join(f"{name}={value if isinstance(value, int) else shortest(value)}" for name, value in given)
         return f"{self.name}:{words}" if words else self.name
 
 

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 NEGATIVE_TOLERANCE = 1e-6
 SYMMETRY_TOLERANCE = 1e-5
 
+_SMALLEST = 1e-290  # of a kernel's largest entry: learning rates in its units, 1/λ_max times N, are still floats
+
 # Errors of LAPACK's eigh are about N·eps, 1e-12 at N = 5000.
 QUALITY_TOLERANCE = 1e-8
 
@@ -119,6 +121,14 @@ class Spectrum:
         size = np.abs(kernel).max()
         if size == 0:
             raise InputError("kernel: expected a matrix with a positive eigenvalue, got all zeros")
+        if size < _SMALLEST:
+            raise InputError(
+                f"kernel: expected entries above {_SMALLEST:g}, got {size:.3g} as the largest; scale it up"
+            )
+        # Squares and sums of entries beyond 1e100 are no floats. A power of two changes no digit.
+        exponent = 0 if 1e-100 < size < 1e100 else int(np.frexp(size)[1])
+        if exponent:
+            kernel, size = np.ldexp(kernel, -exponent), np.ldexp(size, -exponent)
         asymmetry = np.abs(kernel - kernel.T).max() / size
         if asymmetry > SYMMETRY_TOLERANCE:
             raise InputError(
@@ -131,9 +141,12 @@ class Spectrum:
         if values[0] <= 0 or values[-1] < -NEGATIVE_TOLERANCE * values[0]:
             raise InputError(
                 "kernel: expected a positive semidefinite matrix, got eigenvalues from "
-                f"{values[-1]:.3g} to {values[0]:.3g}"
+                f"{np.ldexp(values[-1], exponent):.3g} to {np.ldexp(values[0], exponent):.3g}"
             )
-        return cls(np.maximum(values / values[0], 0.0), freeze(vectors), float(values[0]), quality)
+        scale = float(np.ldexp(values[0], exponent))
+        if not np.isfinite(scale):
+            raise InputError("kernel: expected a largest eigenvalue below 1.8e308, got one beyond; scale it down")
+        return cls(np.maximum(values / values[0], 0.0), freeze(vectors), scale, quality)
 
     @classmethod
     def from_operator(

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from sgdsim import executors, identity, parts, results
+from sgdsim import estimates, executors, identity, parts, results
 from sgdsim.checks import InputError, integer
 from sgdsim.chunks import Chunk, Done, Settings, plan
 from sgdsim.grids import Cell, Grid
@@ -112,6 +112,7 @@ def sweep(
         raise InputError(f"on_error: expected record or raise, got {on_error!r}")
     cells = list(grid.whole_cells())
     _check(problem, grid, cells, regimes, settings)
+    estimates.check(problem, cells, regimes, settings)
     if shard is not None:
         shard = _shard(shard, path, resume)
     held = settings.replicates if any(regime.stochastic for regime in regimes) else 1

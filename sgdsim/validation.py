@@ -26,6 +26,7 @@ from sgdsim.fit_results import Estimate
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized, SpectralDiagonal
 from sgdsim.sgd import SGD
+from sgdsim.specs import shortest
 from sgdsim.theory import stability
 
 _RECORDED = 60  # log-spaced steps beside those asked for: a full loss costs a network as much as some tens of steps
@@ -53,7 +54,7 @@ class Training:
     ----------
     sgd, n_steps, seed : what was run.
     steps : (T,) recorded steps, from 0.
-    network, sampled : (R, T) train losses; infinite once diverged (beyond 10¹⁰ times the start), NaN where not reached.
+    network, sampled : (R, T) train losses; infinite once diverged (`simulation.has_diverged`), NaN where not reached.
     diagonal : (T,) of the spectral-diagonal regime with τ = 1.
     kernel : how the tangent kernel changed.
     interrupted : whether Ctrl-C ended it early.
@@ -180,13 +181,14 @@ def _run(
 ) -> Iterator[tuple[int, Any]]:
     """Record `loss` (R, T) in place and yield (step, state) after each recorded step, until all have diverged."""
     state = regime.init(problem, sgd, replicates=len(loss), seed=seed, test=False)
+    least = simulation.least_scale(problem, sgd, regime)
     for column, (before, step) in enumerate(itertools.pairwise([0, *steps.tolist()])):
         for start in range(before, step, _CHUNK):
             stop = min(start + _CHUNK, step)
             regime.advance(state, start, stop)
             tick(stop - start)
         loss[:, column] = regime.observe(state, ("loss",))["loss"]
-        gone = ~(loss[:, column] <= simulation.DIVERGED_ABOVE * loss[:, 0])  # NaN counts as diverged
+        gone = simulation.has_diverged(loss[:, column], loss[:, 0], least)
         if column:
             gone |= np.isinf(loss[:, column - 1])
         loss[gone, column] = np.inf
@@ -290,7 +292,7 @@ def plain(value: Any) -> Any:
     if dataclasses.is_dataclass(value):
         return {name: plain(entry) for name, entry in vars(value).items()}
     if isinstance(value, dict):
-        return {f"{name:g}" if isinstance(name, float) else name: plain(entry) for name, entry in value.items()}
+        return {shortest(name) if isinstance(name, float) else name: plain(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple | np.ndarray):
         return [plain(entry) for entry in value]
     if isinstance(value, np.generic):

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import platform
 import subprocess
 import sys
 import tempfile
@@ -17,9 +18,10 @@ from pathlib import Path
 
 from numpy._core._multiarray_umath import __cpu_dispatch__, __cpu_features__
 
+_CPU = Path("/proc/cpuinfo")
 _AVX2 = {"AVX", "F16C", "FMA3", "AVX2", "X86_V3"}  # numpy's names, of all its versions, for code that needs no more
 
-# What each machine has (of /proc/cpuinfo), which of numpy's features stay, and its variables.
+# What each machine has (flags of /proc/cpuinfo), which of numpy's features stay, and its variables.
 MACHINES: dict[str, tuple[set[str], set[str], dict[str, str]]] = {
     "old": (
         set(),
@@ -61,7 +63,7 @@ def environment(machine: str, threads: int, compiled: Path) -> dict[str, str]:
 
 def missing(machine: str) -> set[str]:
     """What the machine has and this CPU has not."""
-    flags = next(line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("flags"))
+    flags = next(line for line in _CPU.read_text().splitlines() if line.startswith("flags"))
     return MACHINES[machine][0] - set(flags.split())
 
 
@@ -73,6 +75,8 @@ def main() -> int:
     words = sys.argv[1:]
     own = words.index("--") if "--" in words else len(words)
     args = parser.parse_args(words[:own])
+    if platform.machine() not in {"x86_64", "AMD64"} or not _CPU.exists():
+        parser.error("expected Linux on an x86-64 CPU: these are its older ones")
     if unknown := set(args.machines) - set(MACHINES):
         parser.error(f"machines: expected some of {', '.join(MACHINES)}, got {', '.join(sorted(unknown))}")
     ends: dict[str, str] = {}

@@ -497,6 +497,15 @@ def test_the_longer_partial_batch_wins(tmp_path):
     assert len(formats.read_cifar10(tmp_path).x_test) == 100
 
 
+@pytest.mark.parametrize("end", ["", ".gz"])
+def test_a_partial_cifar_batch_holds_what_its_name_says(tmp_path, end):
+    path = tmp_path / f"data_batch_1.first9999.bin{end}"
+    content = bytes(3 * 3073)
+    path.write_bytes(gzip.compress(content) if end else content)
+    with pytest.raises(InputError, match="expected 9999 records, as its name says, got 3"):
+        formats.read_cifar_batch(path)
+
+
 def test_missing_cifar_batch(tmp_path):
     write_cifar_parts(tmp_path, skip="data_batch_4")
     text = message(datasets.load, "cifar10", data_dir=tmp_path)

@@ -1,6 +1,7 @@
 """--method, --label-noise, --average and --sampling one-pass on the command line."""
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -50,9 +51,9 @@ def test_recommendation_with_noisy_labels(run):
     words = ["--batch-size", "5", "--horizon", "300", "--label-noise", "0.05", "--method", "nesterov"]
     facts = json.loads(run("recommend", *POWER, *words, "--json"))
     problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
-    sgd = ss.SGD(facts["lr"], facts["momentum"], 5, method="nesterov", label_noise=0.05)
+    sgd = ss.SGD(facts["best"]["lr"], facts["best"]["momentum"], 5, method="nesterov", label_noise=0.05)
     loss = ss.simulate(problem, sgd, ss.SpectralDiagonal(), 300)["loss"].values.ravel()[-1]
-    assert facts["loss"] == pytest.approx(loss, rel=1e-9)
+    assert facts["best"]["loss"] == pytest.approx(loss, rel=1e-9)
     assert facts["floor"] == pytest.approx(linear.floor(problem, sgd).loss, rel=1e-9)
     for lr, momentum in ((1.2, 0), (0.8, 0), (1, 0.03), (1, -0.03)):  # a minimum
         other = ss.SGD(lr * sgd.lr, momentum + sgd.momentum, 5, method="nesterov", label_noise=0.05)
@@ -65,21 +66,53 @@ def test_recommendation_with_the_exact_threshold_and_the_late_law(run):
     words = ["--batch-size", "5", "--horizon", "30", "--method", "nesterov"]
     facts = json.loads(run("recommend", *POWER, *words, "--json"))
     problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
-    sgd = ss.SGD(facts["max_lr_exact"], facts["momentum"], 5, method="nesterov")
+    (level,) = facts["max_lr"]
+    assert level["momentum"] == facts["best"]["momentum"]
+    sgd = ss.SGD(level["exact"], level["momentum"], 5, method="nesterov")
     assert stability.averaged_radius(problem, sgd) == pytest.approx(1, abs=1e-3)
-    assert facts["max_lr_exact"] < facts["max_lr"]
+    assert level["exact"] < level["spectral_diagonal"]
 
     long = ["recommend", "--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "2000", *words]
     facts = json.loads(run(*long, "--json"))
-    assert facts["max_lr_exact"] is None  # too long to wait for
+    assert facts["max_lr"][0]["exact"] is None  # too long to wait for
     law = facts["law"]
     assert law["exponent"] == pytest.approx(1 / 1.5)
-    assert law["constant"] * 30 ** -law["exponent"] == pytest.approx(law["ratio"] * facts["loss"])
+    assert law["constant"] * 30 ** -law["exponent"] == pytest.approx(law["ratio"] * facts["best"]["loss"])
     wide = ss.QuadraticProblem.power_law(2000, 1.5, 1.0)
-    sgd = ss.SGD(facts["lr"], facts["momentum"], 5, method="nesterov")
+    sgd = ss.SGD(facts["best"]["lr"], facts["best"]["momentum"], 5, method="nesterov")
     late = ss.simulate(wide, sgd, ss.SpectralDiagonal(), 600, record=[600])["loss"].values.ravel()[-1]
     assert law["constant"] * 600 ** -law["exponent"] == pytest.approx(late, rel=0.1)
     assert "late law (signal-dominated" in run("recommend", *POWER, *words)
+
+
+def shape(value):
+    """The keys of a JSON document, of all objects that are there."""
+    return {key: shape(entry) for key, entry in value.items()} if isinstance(value, dict) else None
+
+
+def test_recommendations_have_one_schema(run):
+    words = ["recommend", *POWER, "--batch-size", "5", "--horizon", "30", "--json"]
+    plain = json.loads(run(*words))
+    for more in (["--method", "nesterov"], ["--label-noise", "0.1"], ["--sampling", "one-pass"]):
+        other = json.loads(run(*words, *more))
+        assert list(other) == list(plain)
+        for key in ("best", "law", "seconds"):
+            assert list(other[key]) == list(plain[key])
+        assert list(other["max_lr"][0]) == list(plain["max_lr"][0])
+        assert shape(other["max_lr"][0]) == shape(plain["max_lr"][-1])
+
+
+def test_a_landscape_of_another_method_has_its_thresholds(run):
+    words = ["landscape", *POWER, "--lr", "0.2", "0.5", "--momentum", "0.5", "--n-steps", "20", "--method", "nesterov"]
+    (row,) = json.loads(run(*words, "--json"))["rows"]
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 1.0)
+    sgd = ss.SGD(1.0, 0.5, 10, method="nesterov")
+    assert row["max_lr_spectral_diagonal"] == stability.max_lr(problem, sgd)
+    assert row["max_lr_full_batch"] == stability.max_lr(problem, sgd, "full-batch")
+    run(*words, "--plot", "map.svg")
+    assert "full batch" not in Path("map.svg").read_text()  # the lines that are drawn are heavy ball's
+    run(*[word for word in words if word not in ("--method", "nesterov")], "--plot", "map.svg")
+    assert "full batch" in Path("map.svg").read_text()
 
 
 @pytest.mark.parametrize(

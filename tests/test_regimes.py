@@ -143,7 +143,7 @@ def test_the_obvious_averaged_form_fails_and_ours_does_not(digits_kernel):
         digits_kernel.kernel, digits_kernel.residual, values.lr, values.momentum, values.noise, symmetrise=False
     )
     error = abs(obvious - ours)
-    assert error[:200].max() < 1e-8 * ours[0]  # the same recursion, until then
+    assert error[:200].max() < 1e-7 * ours[0]  # the same recursion, until then
     assert error[1200] > ours[0]
     first, second = digits_kernel.spectrum.eigenvalues[:2]
     growth = np.log1p((1 - values.noise[0]) * first * second)

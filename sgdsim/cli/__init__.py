@@ -1,15 +1,15 @@
 """The command line: each subcommand unpacks its arguments and calls public functions.
 
-Exit codes: 0 done, 1 a check found something (`data verify`) or standard output failed, 2 bad input or an output file
-that could not be written (one line on standard error), 130 Ctrl-C or SIGTERM (what was done is printed and
-saved).
-With `--json` standard output carries one JSON document and nothing else.
+Exit codes: 0 done, 1 a check found something (`data verify`) or standard output failed (closed, full; files are written
+all the same), 2 bad input or an output file that could not be written (one line on standard error), 130 Ctrl-C or
+SIGTERM (what was done is printed and saved). A standard error that fails changes nothing.
+With `--json` standard output carries one JSON document and nothing else. Letters that the encoding of standard output
+lacks are spelled: nu for ν.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import sys
 import warnings
@@ -26,6 +26,7 @@ from sgdsim.cli import (
     schedule,
     spectrum,
     stability,
+    streams,
     theory,
     validate,
 )
@@ -58,10 +59,10 @@ def main(argv: list[str] | None = None) -> int:
     program = "sgdsim"
 
     def tell(message: str) -> None:
-        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+        streams.tell(f"{program}: {message}")
 
-    with warnings.catch_warnings(), sigterm_as_ctrl_c():
-        warnings.showwarning = lambda message, *_: print(f"sgdsim: {message}", file=sys.stderr)
+    with streams.usable(), warnings.catch_warnings(), sigterm_as_ctrl_c():
+        warnings.showwarning = lambda message, *_: streams.tell(f"sgdsim: {message}")
         try:
             try:
                 args = _parse(argv)
@@ -94,8 +95,11 @@ def main(argv: list[str] | None = None) -> int:
             if error.filename is not None:
                 tell(f"error: {error.filename}: {error.strerror}")
                 return 2
+            if isinstance(error, FileNotFoundError):  # os.getcwd names no file
+                tell("error: expected a working folder, got one that was removed; cd to another")
+                return 2
             # Standard output: its reader went away, or its disk is full.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            streams.silence(sys.stdout)
             if not isinstance(error, BrokenPipeError):
                 tell(f"error: output: {error.strerror or error}")
             return 1

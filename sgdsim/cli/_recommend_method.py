@@ -11,8 +11,14 @@ from typing import Any
 from sgdsim.checks import InputError
 from sgdsim.cli.arguments import algorithm
 from sgdsim.cli.stability import load, short
+from sgdsim.specs import readable, shortest
 
 _LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
+TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
+_LAW = (
+    "source", "reason", "nu", "kappa", "zeta", "fit", "phase", "exponent", "constant", "signal", "noise", "crossover",
+    "window", "within", "asymptotic", "ratio",
+)  # fmt: skip
 _LARGEST = 500  # points up to which the exact threshold takes a few seconds
 
 
@@ -41,19 +47,47 @@ def recommend(args: argparse.Namespace) -> int:
     there, loss = horizon.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
     tail = getattr(sgd.average, "name", "") == "tail"  # has no floor
     floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and not tail else None
+    law = _law(quadratic, there, args.tau, args.horizon, loss, bool(sgd.label_noise or sgd.average))
+    levels = {
+        "full_batch": _finite(stability.max_lr(quadratic, there, "full-batch")),
+        "spectral_diagonal": _finite(stability.max_lr(quadratic, there, tau=args.tau)),
+        "exact": _exact(quadratic, there),
+    }
+    torch = {name: None if lr is None else quadratic.torch_lr(lr) for name, lr in levels.items()}
+    # The keys of the plain form, in its order; None where nothing is known for this algorithm.
     facts = {
-        "problem": problem.description, "n": problem.n, **there.spec(), "horizon": args.horizon, "tau": args.tau,
-        "loss": loss, "effective_lr": linear.effective_lr(there),
-        "max_lr": stability.max_lr(quadratic, there, tau=args.tau),
-        "max_lr_full_batch": stability.max_lr(quadratic, there, "full-batch"),
-        "max_lr_exact": _exact(quadratic, there),
-        "law": None if sgd.label_noise or sgd.average else _law(quadratic, there, args.tau, args.horizon, loss),
-        "floor": None if floor is None or not math.isfinite(floor.loss) else floor.loss,
-        "floor_reached": None if floor is None else floor.reached, "torch_lr_per_alpha": quadratic.torch_lr(1.0),
-        "seed": args.seed, "seconds": round(time.perf_counter() - began, 3),
+        "problem": problem.description, "n": problem.n, "lambda_max": quadratic.spectrum.scale,
+        "torch_lr_per_alpha": quadratic.torch_lr(1.0), **algorithm_facts(sgd),
+        "noise": float(sgd.values(problem.n, 0, 1).noise[0]), "tau": args.tau, "horizon": args.horizon,
+        "seed": args.seed,
+        "best": {
+            "lr": there.lr, "torch_lr": quadratic.torch_lr(there.lr), "momentum": there.momentum,
+            "loss": _finite(loss), "effective_lr": _finite(linear.effective_lr(there)),
+        },
+        "plain": None, "gain": None, "negative_momentum": None,
+        "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
+        "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(there.lr, levels["exact"]),
+        "floor": None if floor is None else _finite(floor.loss),
+        "floor_reached": None if floor is None else floor.reached, "verify": None, "interrupted": False,
+        "seconds": dict.fromkeys(TIMES) | {"total": round(time.perf_counter() - began, 3)}, "plot": None,
     }  # fmt: skip
     print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
     return 0
+
+
+def algorithm_facts(sgd: Any) -> dict[str, Any]:
+    """What the algorithm is, but for the learning rate and momentum that are looked for."""
+    return {name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")}
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _notes(lr: float, exact: float | None) -> list[str]:
+    if exact is None or lr < exact:
+        return []
+    return ["this lr is above the exact threshold at this N; stay below that."]
 
 
 def _exact(quadratic: Any, sgd: Any) -> float | None:
@@ -66,44 +100,50 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
     return found if found is None or math.isfinite(found) else None
 
 
-def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float) -> dict[str, Any] | None:
-    """The late law at a setting and its ratio to the loss at the horizon; None where there is none."""
+def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
+    """The late law at a setting and its ratio to the loss at the horizon, None where not known; `without`: for noisy
+    labels and averages there is none."""
     from sgdsim.theory import power_law
 
+    facts: dict[str, Any] = dict.fromkeys(_LAW)
+    if without:
+        return facts | {"reason": "expected neither noisy labels nor averages"}
     try:
         law = power_law.PowerLaw.of(quadratic)
         signal, noise = power_law.method_constants(quadratic, law, sgd, tau=tau)
-    except InputError:
-        return None
+    except InputError as error:
+        return facts | {"reason": str(error)}
+    made = quadratic.description.get("kind") == "power_law" and not quadratic.description.get("lambda_min")
     phase = power_law.phase(law.nu, law.zeta)
+    facts |= {"source": "given" if made else "fitted", "nu": law.nu, "kappa": law.kappa, "zeta": law.zeta}
+    facts["phase"] = str(phase)
     constant, exponent = {
         power_law.SIGNAL: (signal, law.zeta), power_law.NOISE: (noise, 2 - 1 / law.nu)
     }.get(phase, (None, None))  # fmt: skip
     if constant is None or not math.isfinite(constant):
-        return None
-    return {
-        "phase": str(phase), "nu": law.nu, "kappa": law.kappa, "exponent": exponent, "constant": constant,
-        "ratio": constant * horizon**-exponent / loss if loss > 0 else None,
-    }  # fmt: skip
+        return facts
+    ratio = constant * float(horizon) ** -exponent / loss if loss > 0 else None
+    return facts | {"exponent": exponent, "constant": constant, "ratio": ratio}
 
 
 def _text(facts: dict[str, Any]) -> str:
     what = [facts["method"], f"batch {facts['batch_size']}", facts["sampling"]]
     what += [f"label noise {facts['label_noise']:g}"] if facts["label_noise"] else []
     what += [f"average {facts['average']}"] if facts["average"] else []
+    best, level = facts["best"], facts["max_lr"][0]
     lines = [
         f"{facts['problem'].get('title', '')}: {', '.join(what)}",
-        f"best constant setting for {facts['horizon']:g} steps: lr {short(facts['lr'])}, momentum "
-        f"{short(facts['momentum'])}; loss {short(facts['loss'])} (spectral-diagonal, tau {facts['tau']:g})",
-        f"effective lr {short(facts['effective_lr'])}; stable up to lr {short(facts['max_lr'])} at this momentum "
-        f"(full batch: {short(facts['max_lr_full_batch'])})",
+        f"best constant setting for {facts['horizon']:g} steps: lr {short(best['lr'])}, momentum "
+        f"{readable(best['momentum'], 4)}; loss {short(best['loss'])} (spectral-diagonal, "
+        f"tau {shortest(facts['tau'])})",
+        f"effective lr {short(best['effective_lr'])}; stable up to lr {short(level['spectral_diagonal'])} at this "
+        f"momentum (full batch: {short(level['full_batch'])})",
     ]
-    if facts["max_lr_exact"] is not None:
-        lines[-1] = lines[-1][:-1] + f", exactly at this N: {short(facts['max_lr_exact'])})"
-        if facts["lr"] >= facts["max_lr_exact"]:
-            lines.append("Warning: this lr is above the exact threshold at this N; stay below that.")
-    if facts["law"] is not None:
-        law = facts["law"]
+    if level["exact"] is not None:
+        lines[-1] = lines[-1][:-1] + f", exactly at this N: {short(level['exact'])})"
+    lines += [f"Warning: {note}" for note in facts["notes"]]
+    law = facts["law"]
+    if law["constant"] is not None:
         lines.append(
             f"late law ({law['phase']}, ν = {law['nu']:.3g}, κ = {law['kappa']:.3g}): L ≈ {law['constant']:.4g}·"
             f"t^(−{law['exponent']:.4g}), at the horizon {short(law['ratio'])} times that loss"
@@ -111,5 +151,5 @@ def _text(facts: dict[str, Any]) -> str:
     if facts["floor"] is not None:
         when = "" if facts["floor_reached"] is None else f", within a factor 2 from step {facts['floor_reached']}"
         lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting (spectral-diagonal){when}")
-    lines.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
+    lines.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']['total']:.1f} s.")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 from sgdsim.cli.stability import short, table
+from sgdsim.specs import readable, shortest
 
 _FLAT = 1e-3  # a gain below this is not worth having
 
@@ -13,7 +14,7 @@ _FLAT = 1e-3  # a gain below this is not worth having
 def text(facts: dict[str, Any]) -> str:
     """Everything as lines; learning rates in units of 1/λ_max and, in brackets, those of torch.optim.SGD."""
     head = f"{facts['problem'].get('title', '')}: batch {facts['batch_size']}, {steps(facts['horizon'])}, tau "
-    lines = [head + f"{facts['tau']:g}, noise γ = {facts['noise']:.4g}", ""]
+    lines = [head + f"{shortest(facts['tau'])}, noise γ = {facts['noise']:.4g}", ""]
     lines += [*_best(facts), "", *_levels(facts), "", *_law(facts), *_asymptotic(facts)]
     if facts["jacobi"] is not None:
         lines += ["", *_jacobi(facts["jacobi"])]
@@ -21,7 +22,7 @@ def text(facts: dict[str, Any]) -> str:
         lines += ["", *(f"Note: {note}" for note in facts["notes"])]
     if facts["verify"] is not None:
         lines += ["", *_verify(facts["verify"], facts["horizon"])]
-    times = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items())
+    times = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items() if value is not None)
     lines += ["", f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {times}."]
     if facts["plot"]:
         lines.append(f"wrote {facts['plot']}")
@@ -52,7 +53,7 @@ def _best(facts: dict[str, Any]) -> list[str]:
 
 
 def _momentum(value: float) -> str:
-    return f"{round(value, 9) + 0.0:.5g}"
+    return "0" if abs(value) < 1e-9 else readable(value, 5)  # what the search for an optimum leaves of 0
 
 
 def _percent(gain: float) -> str:

@@ -6,6 +6,7 @@ import textwrap
 from typing import Any
 
 from sgdsim.cli.stability import short, table
+from sgdsim.specs import readable
 
 THRESHOLDS = (
     "Learning rates in units of 1/λ_max of the tangent kernel at the start. Predicted: full batch 2(1+β), "
@@ -59,7 +60,7 @@ def _markdown(rows: list[list[str]]) -> str:
 
 
 def _where(cell: dict[str, Any]) -> list[str]:
-    momentum = f", β = {cell['momentum']:g}".replace("-", "−") if cell["momentum"] else ""
+    momentum = f", β = {readable(cell['momentum'])}".replace("-", "−") if cell["momentum"] else ""
     return [f"{cell['dataset']}{momentum}", f"{cell['n']}", f"{cell['network'].get('width', '-')}"]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import re
+import sys
 from typing import Any, NoReturn
 
 from sgdsim.checks import InputError
@@ -34,6 +35,13 @@ class Parser(argparse.ArgumentParser):
         options.setdefault("formatter_class", _Formatter)
         super().__init__(**options, allow_abbrev=False)
         self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)")
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        """argparse would pass over a standard output that is full or closed."""
+        if file is sys.stdout:
+            file.write(message)
+        else:
+            super()._print_message(message, file)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")

@@ -11,6 +11,7 @@ from typing import Any
 from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole
 from sgdsim.cli.stability import add_common, load, short, table
+from sgdsim.specs import readable
 
 
 def add_parser(commands: Any) -> None:
@@ -151,7 +152,7 @@ def _text(facts: dict[str, Any]) -> str:
         ]
         ratios = ["-" if row[key] is None else f"{row[key]:.4g}" for key in ("ratio", "ratio_by_noise")]
         body.append([f"{row['budget']:.4g}", *losses, *ratios])
-    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {facts['momentum']:g}"
+    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [f"{title}, learning rates matched by gamma*lr", table(head), "", "loss at equal budget", table(body), ""]
     out.append(
         "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):"

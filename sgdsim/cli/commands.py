@@ -10,12 +10,15 @@ import sys
 import time
 from typing import Any
 
-from sgdsim.checks import InputError
+from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import DEFAULTS, LISTS, POWER_LAW, algorithm, execution
+
+_MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
 def _problem(args: argparse.Namespace):
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
+    from sgdsim import estimates
     from sgdsim.problem import NetworkProblem, QuadraticProblem
 
     kind = "power_law" if args.dataset == POWER_LAW else "data sets"
@@ -47,14 +50,21 @@ def _problem(args: argparse.Namespace):
     if kind == "power_law":
         if args.nu is None or args.kappa is None:
             raise InputError("--dataset power_law: expected --nu and --kappa; for example --nu 1.5 --kappa 3")
+        n = integer("n", args.n, minimum=1)
+        estimates.require_memory(f"a spectrum of {n:.4g} points", 32.0 * n, "take a smaller --n")
         return QuadraticProblem.power_law(args.n, args.nu, args.kappa, args.lambda_min, args.seed)
     from sgdsim import datasets, networks
 
+    network: Any
     if args.model is not None:
         network = _model(args.model)
     else:
         network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
     data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
+    if args.model is None:
+        inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
+        advice = "take a smaller --width or --depth"
+        estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
     return NetworkProblem(network, data, device=args.device)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _add_problem, _whole
 from sgdsim.cli.stability import add_output, load, short, table
+from sgdsim.specs import readable
 
 EPOCHS = (1, 2, 5, 10, 20)
 _MANY = 200  # runs from which on their spread is known well
@@ -144,7 +145,7 @@ def _text(facts: dict[str, Any]) -> str:
         cells += [_mean(row, name) for name in ("independent", "reshuffled")]
         cells += [short(row["reshuffled_exact"])] if exact else []
         lines.append([*first, *cells, _interval(row, "ratio"), _interval(row, "to_theory")])
-    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {facts['momentum']:g}"
+    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [
         f"{title}, {facts['replicates']} batch sequences of each kind, initial loss {facts['initial_loss']:.4g}",
         table(lines),

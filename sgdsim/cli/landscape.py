@@ -11,7 +11,9 @@ from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_algorithm, add_execution, algorithm, execution
 from sgdsim.cli.commands import told_shard
 from sgdsim.cli.stability import add_common, load, short, table
+from sgdsim.specs import readable
 
+MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
 
 
@@ -56,9 +58,11 @@ def _range(name: str):
             if len(parts) == 1:
                 return [float(text)]
             low, high, count = float(parts[0]), float(parts[1]), _whole(parts[2])
+            if count > MAX_VALUES:
+                raise argparse.ArgumentTypeError(f"expected a COUNT of at most {MAX_VALUES}, got {text!r}")
             if len(parts) > 3:
                 raise ValueError
-        except (ValueError, IndexError, argparse.ArgumentTypeError):
+        except (ValueError, IndexError):
             raise argparse.ArgumentTypeError(f"expected a number or LOW:HIGH:COUNT, got {text!r}") from None
         try:
             return spaced(name, low, high, count)
@@ -118,7 +122,8 @@ def landscape(args: argparse.Namespace) -> int:
             plot.save(plot_maps.loss_maps(result, problem), args.plot)
         except InputError as error:
             args.plot, failure = None, failure or error
-    rows = [_row(panel, problem.quadratic) for panel in maps.panels(result, problem.quadratic)]
+    options = {name: values[0] for name, values in algorithm(args).items()}
+    rows = [_row(panel, problem.quadratic, options) for panel in maps.panels(result, problem.quadratic)]
     interrupted = bool(result.attrs["interrupted"])
     facts = {
         "problem": problem.description,
@@ -126,7 +131,7 @@ def landscape(args: argparse.Namespace) -> int:
         "n_steps": args.n_steps,
         "initial_loss": problem.quadratic.initial_loss,
         "rows": rows,
-        "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0),
+        "torch_lr_per_alpha": 1.0 if is_adam(args.method) else problem.quadratic.torch_lr(1.0),
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": interrupted,
@@ -134,21 +139,30 @@ def landscape(args: argparse.Namespace) -> int:
         "out": args.out,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, args.replicates))
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, args.replicates, is_adam(args.method)))
     if failure is not None:
         raise failure
     return 130 if interrupted else 0
 
 
-def _row(panel: Any, problem: Any) -> dict[str, Any]:
-    """The minimum of one map, and the largest learning rates that theory calls stable at its momentum."""
+def is_adam(method: str | None) -> bool:
+    """Whether the method is adam, whose learning rates are torch's own and for which there is no theory."""
+    return method is not None and method.partition(":")[0] == "adam"
+
+
+def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
+    """The minimum of one map, and the largest learning rates that theory calls stable at its momentum; `options`: the
+    algorithm, but for learning rate, momentum and batch size."""
     from sgdsim import maps
+    from sgdsim.sgd import SGD
     from sgdsim.theory import stability
 
     least = maps.minimum(panel)
-    stable = None
-    if least is not None:
-        stable = float(stability.diagonal_max_lr(problem, momentum=least.momentum, noise=panel.noise, tau=panel.tau))
+    stable = full = None
+    if least is not None and not is_adam(options.get("method")):
+        sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)
+        stable = stability.max_lr(problem, sgd, tau=panel.tau)
+        full = stability.max_lr(problem, sgd, "full-batch")
     return {
         "regime": panel.regime,
         "batch_size": panel.batch_size,
@@ -158,7 +172,7 @@ def _row(panel: Any, problem: Any) -> dict[str, Any]:
         "smoothed": least is not None and least.smoothed,
         "at_edge": [] if least is None else list(least.at_edge),
         "max_lr_spectral_diagonal": stable,
-        "max_lr_full_batch": None if least is None else 2 * (1 + least.momentum),
+        "max_lr_full_batch": full,
         "tau": panel.tau,
         "noise": panel.noise,
         "diverged": int(panel.diverged.sum()),
@@ -167,17 +181,21 @@ def _row(panel: Any, problem: Any) -> dict[str, Any]:
     }
 
 
-def _text(facts: dict[str, Any], replicates: int) -> str:
+def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
     rows = facts["rows"]
     missing = any(row["missing"] for row in rows)
     lines = [["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]]
     lines[0] += ["no result"] if missing else []
     for row in rows:
-        known = row["loss"] is not None
+        known = row["loss"] is not None and row["max_lr_spectral_diagonal"] is not None
         ratio = row["lr"] / row["max_lr_spectral_diagonal"] if known else None
         marks = ("~" if row["smoothed"] else "") + ("!" if row["at_edge"] else "")
         cells = [row["regime"], f"{row['batch_size']}", short(row["loss"]) + marks, short(row["lr"])]
-        cells += [short(row["momentum"]), short(row["max_lr_spectral_diagonal"]), short(ratio)]
+        cells += [
+            "-" if row["momentum"] is None else readable(row["momentum"], 4),
+            short(row["max_lr_spectral_diagonal"]),
+            short(ratio),
+        ]
         cells += [f"{row['diverged']}/{row['cells']}"] + ([f"{row['missing']}"] if missing else [])
         lines.append(cells)
     out = [
@@ -185,9 +203,12 @@ def _text(facts: dict[str, Any], replicates: int) -> str:
         f"seed {facts['seed']}",
         table(lines),
         "",
-        "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1); at small "
-        "batches runs may diverge below it: sgdsim stability --exact",
     ]
+    if not adam:
+        out.append(
+            "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1); at small "
+            "batches runs may diverge below it: sgdsim stability --exact"
+        )
     if any(row["smoothed"] for row in rows):
         out.append(
             f"~ where the log of the mean loss over {replicates} replicates is least when smoothed over 1 cell; the "
@@ -197,6 +218,7 @@ def _text(facts: dict[str, Any], replicates: int) -> str:
         out.append("! at the edge of the grid: the minimum may lie beyond")
     if facts["interrupted"]:
         out.append("Interrupted: the rest was not run.")
-    out.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
+    unit = f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD"
+    out.append(f"{'The lr is that of torch.optim.Adam' if adam else unit}. {facts['seconds']:.1f} s.")
     out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
     return "\n".join(out)

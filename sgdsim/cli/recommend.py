@@ -12,6 +12,7 @@ import numpy as np
 
 from sgdsim.checks import InputError, integer, number
 from sgdsim.cli import _recommend_method, _recommend_text
+from sgdsim.cli._recommend_method import TIMES, algorithm_facts
 from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
 from sgdsim.cli.stability import add_common, add_output, infinite_spectrum, load
 
@@ -68,14 +69,13 @@ def recommend(args: argparse.Namespace) -> int:
         )
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     quadratic = problem.quadratic
-    seconds = {"problem": time.perf_counter() - began}
+    seconds = dict.fromkeys(TIMES) | {"problem": time.perf_counter() - began}
     facts: dict[str, Any] = {
         "problem": problem.description,
         "n": problem.n,
         "lambda_max": quadratic.spectrum.scale,
         "torch_lr_per_alpha": quadratic.torch_lr(1.0),
-        "batch_size": args.batch_size,
-        "sampling": args.sampling,
+        **algorithm_facts(SGD(1.0, 0.0, args.batch_size, args.sampling)),
         "noise": noise,
         "tau": args.tau,
         "horizon": horizon,
@@ -88,7 +88,7 @@ def recommend(args: argparse.Namespace) -> int:
     if regimes is not None:
         checked = _verify(args, problem, best, horizon, regimes, seconds)
         interrupted = checked["interrupted"]
-    facts |= {"verify": checked, "interrupted": interrupted}
+    facts |= {"floor": None, "floor_reached": None, "verify": checked, "interrupted": interrupted}
     failure = None
     if args.plot is not None:
         from sgdsim import plot
@@ -99,7 +99,7 @@ def recommend(args: argparse.Namespace) -> int:
         except InputError as error:
             args.plot, failure = None, error
     seconds["total"] = time.perf_counter() - began
-    facts |= {"seconds": {name: round(value, 3) for name, value in seconds.items()}, "plot": args.plot}
+    facts |= {"seconds": {name: value and round(value, 3) for name, value in seconds.items()}, "plot": args.plot}
     print(json.dumps(facts, allow_nan=False) if args.json else _recommend_text.text(facts))
     if failure is not None:
         raise failure
@@ -118,9 +118,12 @@ def _answer(
     rate = float(contour.rate(quadratic, lr=best.lr, **hyper))
     law, facts, notes = _law(quadratic)
     found = None
+    facts |= _prediction(None) | {"asymptotic": None, "ratio": None}
     if law is not None:
         found = _predict(args, quadratic, best, law)
         facts |= _prediction(found)
+        if found.exponent is not None and math.isfinite(found.constant) and best.loss > 0:
+            facts["ratio"] = _finite(found.constant * float(horizon) ** -found.exponent / best.loss)
         asymptotic, more = _asymptotic(quadratic, law, noise, args.tau)
         facts["asymptotic"] = asymptotic
         notes += more
@@ -167,7 +170,11 @@ def _answer(
 
 
 def _setting(quadratic: Any, lr: float, momentum: float, loss: float) -> dict[str, float | None]:
-    return {"lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": momentum, "loss": _finite(loss)}
+    effective = lr / (1 - momentum)
+    return {
+        "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": momentum, "loss": _finite(loss),
+        "effective_lr": effective,
+    }  # fmt: skip
 
 
 def _finite(value: float | None) -> float | None:
@@ -208,7 +215,10 @@ def _predict(args: argparse.Namespace, quadratic: Any, best: Any, law: Any) -> A
 
 
 def _prediction(found: Any) -> dict[str, Any]:
-    """A `Prediction` as JSON."""
+    """A `Prediction` as JSON; where there is none, everything is None."""
+    if found is None:
+        names = ("phase", "exponent", "constant", "signal", "noise", "crossover", "window", "within")
+        return dict.fromkeys(names)
 
     def pair(law: tuple[float, float] | None) -> dict[str, float | None] | None:
         return None if law is None else {"exponent": law[0], "constant": _finite(law[1])}

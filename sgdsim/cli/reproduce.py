@@ -35,7 +35,7 @@ def reproduce(args: argparse.Namespace) -> int:
         listed = [{"name": exhibit.name, "title": exhibit.title} for exhibit in reproduction.EXHIBITS]
         width = max(len(entry["name"]) for entry in listed)
         lines = [f"{entry['name']:<{width}}  {entry['title']}" for entry in listed]
-        print(json.dumps({"exhibits": listed}, ensure_ascii=False) if args.json else "\n".join(lines))
+        print(json.dumps({"exhibits": listed}) if args.json else "\n".join(lines))
         return 0
     exhibits = reproduction.choose(args.figure)
     if args.data_dir is not None and not os.path.isdir(args.data_dir):
@@ -62,7 +62,7 @@ def reproduce(args: argparse.Namespace) -> int:
         "interrupted": interrupted,
         "seconds": round(time.perf_counter() - began, 3),
     }
-    print(json.dumps(facts, ensure_ascii=False, allow_nan=False) if args.json else _text(facts))
+    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
     return 130 if interrupted else 0
 
 

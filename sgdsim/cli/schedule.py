@@ -14,6 +14,7 @@ import numpy as np
 from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import _add_problem, _whole
 from sgdsim.cli.stability import SAMPLINGS, add_output, load, table
+from sgdsim.specs import readable, shortest
 
 REPLICATES, PIECES = 100, 12
 _LARGEST = 1000  # points up to which the exact threshold takes a few seconds
@@ -76,7 +77,8 @@ def schedule(args: argparse.Namespace) -> int:
         from sgdsim import plot
 
         try:
-            title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {args.momentum:g}, T = {steps}"
+            title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {readable(args.momentum)}"
+            title += f", T = {steps}"
             if args.label_noise:
                 title += f", σ = {args.label_noise:g}"
             plot.save(plot.schedules(found, steps, sampled=sampled, title=title.replace("= -", "= −")), args.plot)
@@ -222,7 +224,7 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
     noise = f", label noise {facts['label_noise']:g}" if facts["label_noise"] else ""
     title = f"{facts['problem'].get('title', '')}: {steps} steps, batch {facts['batch_size']}"
     out = [
-        f"{title}, momentum {facts['momentum']:g}{noise}, tau {facts['tau']:g}, initial loss "
+        f"{title}, momentum {readable(facts['momentum'])}{noise}, tau {shortest(facts['tau'])}, initial loss "
         f"{facts['initial_loss']:.4g}",
         _left(lines),
         "",

@@ -11,6 +11,7 @@ from typing import Any
 from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import POWER_LAW, _add_problem, _whole, add_algorithm, algorithm
 from sgdsim.cli.commands import _check_distinct, _problem
+from sgdsim.specs import readable, shortest
 
 SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
 BATCH_SIZES = (1, 10, 100)
@@ -57,6 +58,9 @@ def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:
 
 def load(args: argparse.Namespace) -> Any:
     """The problem, without test points; before that, the picture's path is checked."""
+    from sgdsim import estimates
+    from sgdsim.problem import NetworkProblem
+
     if args.plot is not None:
         from sgdsim import plot, results
 
@@ -68,7 +72,10 @@ def load(args: argparse.Namespace) -> Any:
         raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
     if args.kernel is None and args.spectrum is None and args.dataset != POWER_LAW:
         args.n_test = 0
-    return _problem(args)
+    problem = _problem(args)
+    if isinstance(problem, NetworkProblem):
+        estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
+    return problem
 
 
 def infinite_spectrum(problem: Any) -> list[str]:
@@ -228,7 +235,7 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
     lines = [header]
     for row in rows:
         levels = [row["full_batch"], row["spectral_diagonal"], *([row["exact"]] if exact else [])]
-        cells = [f"{row['batch_size']}", f"{row['momentum']:g}", f"{row['tau']:g}", *map(short, levels)]
+        cells = [f"{row['batch_size']}", readable(row["momentum"]), shortest(row["tau"]), *map(short, levels)]
         lines.append([*cells[:4], cells[4] + ("*" if row["note"] else ""), *cells[5:]])
     method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
     out = [f"{facts['problem'].get('title', '')}{method}: largest stable learning rate", table(lines), ""]
@@ -239,7 +246,9 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
             for e in of_tau
         )
         critical = of_tau[0]["critical_eigenvalue"]
-        out.append(f"momentum → 1, tau {tau:g}: λ_crit = {critical:.6g}, lr/(1 − momentum) < 2/(γ λ_crit): {bounds}")
+        out.append(
+            f"momentum → 1, tau {shortest(tau)}: λ_crit = {critical:.6g}, lr/(1 − momentum) < 2/(γ λ_crit): {bounds}"
+        )
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
         out.append(f"* {note}")
     out += facts["notes"]

@@ -15,6 +15,7 @@ from sgdsim.regimes import _kernels, _linear
 from sgdsim.regimes._tiers import MeanPath, Side, Sizes, Tiers, one_blas_thread
 from sgdsim.regimes.base import Regime
 from sgdsim.sgd import SGD, has_momentum
+from sgdsim.specs import shortest
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
@@ -97,7 +98,7 @@ class BatchAveraged(Regime):
 
     @property
     def name(self) -> str:
-        return "averaged" if self.tolerance == TOLERANCE else f"averaged:tolerance={self.tolerance:g}"
+        return "averaged" if self.tolerance == TOLERANCE else f"averaged:tolerance={shortest(self.tolerance)}"
 
     def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
         super().check(problem, sgd)

@@ -14,6 +14,7 @@ from sgdsim.regimes import _kernels, _linear
 from sgdsim.regimes.base import Regime
 from sgdsim.sampling import RESHUFFLE
 from sgdsim.sgd import SGD
+from sgdsim.specs import shortest
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
 
@@ -52,12 +53,12 @@ class SpectralDiagonal(Regime):
     needs_basis: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "tau", number("tau", self.tau))
+        object.__setattr__(self, "tau", number("tau", self.tau) + 0.0)  # -0 is 0
         choice("method", self.method, ("auto", "recurrence", "contour"))
 
     @property
     def name(self) -> str:
-        return f"diagonal:tau={str(self.tau).removesuffix('.0')}"
+        return f"diagonal:tau={shortest(self.tau)}"
 
     def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
         super().check(problem, sgd)

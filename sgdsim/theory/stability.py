@@ -160,6 +160,8 @@ class _Renewal:
             _share.run(_share.pieces(_renewal.weigh, (inner, x, *hyper), x.size, x.size))
             image = np.einsum("ik,ik->i", self.u @ inner, self.u)
             radius = float(self.v @ image)
+            if radius == 0:  # lr² is no float: nothing moves
+                return 0.0
             # Rayleigh's quotient errs by the square of the residual.
             residual = float(np.linalg.norm(image - radius * self.v)) / abs(radius)
             image = np.maximum(image, 0.0)

@@ -1,0 +1,180 @@
+"""What will not fit into memory is refused, and what will take long is told, before anything begins."""
+
+import math
+import warnings
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim import cli, estimates, simulation
+from sgdsim.checks import InputError
+from sgdsim.chunks import Settings
+
+PROBLEM = ss.QuadraticProblem.power_law(100, 1.5, 1.0)
+YEAR = 31557600
+
+
+@pytest.fixture(autouse=True)
+def sixteen_gigabytes(monkeypatch):
+    """The same machine for every test."""
+    monkeypatch.setattr(estimates, "physical_memory", lambda: 16e9)
+
+
+def ask(regime, n_steps=1000, problem=PROBLEM, replicates=1, observe=("loss",), **values):
+    cells = list(ss.Grid.zip(**{"lr": 0.5, **values}).whole_cells())
+    settings = Settings(simulation.record_steps(n_steps), observe, replicates, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        estimates.check(problem, cells, [regime], settings)
+
+
+@pytest.mark.parametrize(
+    ("regime", "changes", "words"),
+    [
+        (ss.SampledLinearized(), {"replicates": 10**18}, "got a result of about"),
+        (ss.SampledLinearized(), {"problem": ss.QuadraticProblem.power_law(10**5, 1.5, 1.0)}, "state of the sampled"),
+        (ss.BatchAveraged(), {"problem": ss.QuadraticProblem.power_law(10**5, 1.5, 1.0)}, "state of the averaged"),
+        (ss.SampledLinearized(), {"batch_size": 10**10, "sampling": "with-replacement"}, "state of the sampled"),
+        (ss.SpectralDiagonal(), {"observe": ("loss", "moments"), "problem": ss.QuadraticProblem.power_law(10**8, 2, 1)},
+         "got a result of about"),
+        (ss.SampledLinearized(), {"batch_size": 10**18, "sampling": "one-pass"}, "time: expected steps between which"),
+    ],
+)  # fmt: skip
+def test_what_cannot_be_is_refused(regime, changes, words):
+    with pytest.raises(InputError, match=words):
+        ask(regime, **changes)
+
+
+@pytest.mark.parametrize(
+    ("regime", "changes"),
+    [
+        (ss.SampledLinearized(), {"n_steps": 10**15}),
+        (ss.BatchAveraged(), {"n_steps": 10**12}),
+        (ss.SpectralDiagonal(), {"n_steps": 10**15, "observe": ("loss", "moments")}),
+        (ss.SpectralDiagonal(method="recurrence"), {"n_steps": 10**15}),
+        (ss.SpectralDiagonal(), {"n_steps": 10**15, "method": "nesterov"}),
+        (ss.SampledLinearized(), {"batch_size": 10**9, "sampling": "one-pass"}),
+    ],
+)
+def test_what_takes_long_is_told(regime, changes):
+    with pytest.raises(RuntimeWarning, match=r"this will take about .* (days|years), unless it diverges; Ctrl-C keeps"):
+        ask(regime, **changes)
+
+
+@pytest.mark.parametrize(
+    ("regime", "changes"),
+    [
+        (ss.SpectralDiagonal(), {"n_steps": 10**15}),  # by contour
+        (ss.SpectralDiagonal(), {"replicates": 10**18}),  # it has one
+        (ss.SpectralDiagonal(), {"problem": ss.QuadraticProblem.power_law(10**7, 1.5, 1.0), "n_steps": 10**4}),
+        (ss.SampledLinearized(), {"n_steps": 10**6, "replicates": 100}),
+        (ss.BatchAveraged(), {"n_steps": 10**6}),
+        (ss.SampledLinearized(), {"problem": ss.QuadraticProblem.power_law(20_000, 1.5, 1.0)}),
+    ],
+)
+def test_what_people_do_passes(regime, changes):
+    ask(regime, **changes)
+
+
+def test_networks(digits_network):
+    ask(ss.RealNetwork(), problem=digits_network)
+    with pytest.raises(RuntimeWarning, match="years"):
+        ask(ss.RealNetwork(), problem=digits_network, n_steps=10**13)
+    with pytest.raises(InputError, match="state of the network regime"):
+        ask(ss.RealNetwork(), problem=digits_network, replicates=10**7, method="corner:theta=1.5,memory=20")
+
+
+def test_problems_on_the_grid():
+    with pytest.raises(InputError, match="state of the sampled regime"):
+        ask(ss.SampledLinearized(), problem=ss.QuadraticProblem.power_law, n=10**6)
+
+
+def test_where_the_memory_is_not_known(monkeypatch):
+    monkeypatch.undo()
+    monkeypatch.delattr(estimates.os, "sysconf")
+    assert estimates.physical_memory() == math.inf
+    estimates.require_memory("anything", 1e300, "")
+
+
+def test_this_machines_memory(monkeypatch):
+    monkeypatch.undo()
+    assert 1e8 < estimates.physical_memory() < math.inf
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(7e6, "7 MB"), (8e12, "8 TB"), (24e9, "24 GB"), (1.0, "1e-06 MB"), (7.2e18, "7.2e+06 TB")]
+)
+def test_bytes_in_words(count, text):
+    assert estimates.size(count) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3 * YEAR, "3 years"), (7200, "2 hours"), (86400, "1 days"), (0.5, "0.5 s"), (120, "2 minutes")],
+)
+def test_durations_in_words(seconds, text):
+    assert estimates.duration(seconds) == text
+
+
+POWER = "--dataset power_law --nu 1.5 --kappa 3"
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        (f"simulate {POWER} --n 1e9", "a spectrum of 1e+09 points of about 32 GB"),
+        (f"stability {POWER} --n 9223372036854775807", "a spectrum of 9.223e+18 points"),
+        ("simulate --n 20 --width 1e9", "parameters of the network of about"),
+        ("recommend --n 20 --width 10 --depth 1e9", "parameters of the network of about"),
+        (f"simulate {POWER} --n 20 --n-steps 1e15 --record-every 1", "1e+15 recorded steps"),
+        (f"landscape {POWER} --n 20 --lr 0:1:1e9", "a COUNT of at most 100000"),
+        (f"landscape {POWER} --n 20 --lr 0:1:100000 --momentum 0:1:100000", "at most 10000000 cells"),
+        (f"simulate {POWER} --n 20 --label-noise 1e160", "label_noise: expected a finite number"),
+        (f"simulate {POWER} --n 20 --sampling one-pass --batch-size 1e19", "batch_size: expected an integer from 1"),
+        ("simulate --n 9223372036854775807", "n: expected at most 1797"),
+    ],
+)
+def test_one_line_before_anything_begins(capsys, line, words):
+    assert cli.main(line.split(" ")) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert words in err
+
+
+@pytest.mark.parametrize("lr", ["1e-320", "1e-200", "1e-160"])
+def test_a_learning_rate_whose_square_is_no_float(capsys, lr):
+    words = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3", "--n", "20", "--n-steps", "5"]
+    assert cli.main(["simulate", *words, "--lr", lr]) == 0
+    assert "0.025" in capsys.readouterr().out  # the loss stays
+
+
+@pytest.mark.parametrize(
+    ("values", "words"),
+    [
+        ({"lr": np.ones((2, 2))}, "lr: expected one value, or a list of them, got a ndarray in it"),
+        ({"lr": {0.1, 0.2}}, "lr: expected one value, or a list of them, got a set"),
+        ({"lr": {0.1: 1}}, "lr: expected one value, or a list of them, got a dict"),
+        ({"lr": [[0.1], [0.2]]}, "got a list in it"),
+        ({"lr": 0.1, "batch_size": np.ones((1, 1), int)}, "batch_size: expected one value"),
+    ],
+)
+@pytest.mark.parametrize("make", [ss.Grid.product, ss.Grid.zip])
+def test_axes_that_are_no_lists(make, values, words):
+    with pytest.raises(InputError, match=words):
+        make(**values)
+
+
+@pytest.mark.parametrize("value", [np.array(0.5), np.float64(0.5), 0.5, [0.5], (0.5,), np.array([0.5]), iter([0.5])])
+def test_axes_of_one_value(value):
+    assert ss.Grid.product(lr=value).axes == {"lr": (0.5,)}
+
+
+def test_steps_from_a_generator():
+    assert simulation.record_steps(10, (step for step in (3, 5))).tolist() == [0, 3, 5, 10]
+
+
+@pytest.mark.parametrize("observe", [None, 3, True])
+def test_observables_that_are_no_names(observe):
+    with pytest.raises(InputError, match="observe: expected names from loss, test_loss, moments; got"):
+        simulation.check_observe(PROBLEM, observe)
