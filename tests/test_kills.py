@@ -17,7 +17,6 @@ pytestmark = pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="
         ("injected", 11),  # Ctrl-C before each operation of one that begins anew over another's parts
         ("commands", 0),
         ("together", 0),  # different ones, one is killed
-        ("copied", 0),
     ],
 )
 def test_a_stopped_sweep_is_finished_to_the_last_bit(kind, seed):
