@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from typing import NoReturn
+
+from sgdsim.signals import hear_once, ignore_all
 
 
 def entry() -> NoReturn:
     """Run the command line and end with its exit code."""
+    hear_once()
     try:
         from sgdsim.cli import main  # half a second in which Ctrl-C may come
 
         code = main()
+        ignore_all()
     except KeyboardInterrupt:
+        ignore_all()
         print("sgdsim: interrupted", file=sys.stderr)
         code = 130
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # all is done and said
     sys.exit(code)
 
 

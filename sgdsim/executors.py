@@ -26,6 +26,7 @@ from sgdsim.checks import InputError
 from sgdsim.chunks import Chunk, Done, Settings
 from sgdsim.grids import Cell
 from sgdsim.regimes.base import Regime
+from sgdsim.signals import not_for_children
 
 KINDS = ("serial", "threads", "dask")
 _RETRIES = 3  # of a chunk whose Dask worker died
@@ -274,12 +275,11 @@ def _client(address: Any) -> Iterator[Any]:
             yield client
         return
     count = os.cpu_count() or 1
-    with (
-        distributed.LocalCluster(
+    with not_for_children():
+        cluster = distributed.LocalCluster(
             n_workers=count, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
-        ) as cluster,
-        distributed.Client(cluster) as client,
-    ):
+        )
+    with cluster, distributed.Client(cluster) as client:
         yield client
 
 

@@ -1,42 +1,60 @@
-"""SIGTERM, as schedulers send it before they kill, and signals that have to wait."""
+"""Ctrl-C, and SIGTERM as schedulers send it before they kill: once; and signals that have to wait."""
 
 from __future__ import annotations
 
 import contextlib
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from types import FrameType
+
+Handler = Callable[[int, FrameType | None], object] | int
+_BOTH = (signal.SIGINT, signal.SIGTERM)
+
+
+def hear_once() -> tuple[list[int], dict[int, Handler]]:
+    """From now on the first SIGINT (Ctrl-C) or SIGTERM raises KeyboardInterrupt, and the second is ignored, as what was
+    done is saved meanwhile; from the third on they interrupt that too.
+
+    Returns a list that will hold the SIGTERMs, and the handlers that were there before. Nothing is done outside the
+    main thread, nor where SIGTERM would not have ended the process: who handles it already goes on to.
+    """
+    terminated: list[int] = []
+    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
+        return terminated, {}
+    count = 0
+
+    def stop(number: int, _: FrameType | None) -> None:
+        nonlocal count
+        count += 1
+        if number == signal.SIGTERM:
+            terminated.append(number)
+        if count != 2:
+            raise KeyboardInterrupt
+
+    before: dict[int, Handler] = {signal.SIGTERM: signal.SIG_DFL}
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        before[signal.SIGINT] = signal.default_int_handler
+    for number in before:
+        signal.signal(number, stop)
+    return terminated, before
 
 
 @contextlib.contextmanager
-def sigterm_as_ctrl_c() -> Iterator[list[int]]:
-    """Within this, the first SIGTERM raises KeyboardInterrupt; the list that is given then holds its number.
-
-    A second one is ignored, as what the first began is saved meanwhile. Where the interruption leaves the block, the
-    process ends as SIGTERM ends it. Only in the main thread, and only where SIGTERM would have ended the process: who
-    handles it already goes on to.
-    """
-    came: list[int] = []
-    if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
-        yield came
-        return
-
-    def stop(number: int, _: FrameType | None) -> None:
-        came.append(number)
-        if len(came) == 1:
-            raise KeyboardInterrupt
-
-    signal.signal(signal.SIGTERM, stop)
+def one_interruption() -> Iterator[list[int]]:
+    """`hear_once` for a block; gives the list. Where the interruption leaves the block after a SIGTERM, the process ends
+    as SIGTERM ends it."""
+    terminated, before = hear_once()
     try:
-        yield came
+        yield terminated
     except KeyboardInterrupt:
-        if came:
+        if terminated:
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
             signal.raise_signal(signal.SIGTERM)
         raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextlib.contextmanager
@@ -49,7 +67,7 @@ def held_back() -> Iterator[None]:
         yield
         return
     came: list[int] = []
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in _BOTH}
     handled = {number: handler for number, handler in before.items() if callable(handler)}
     for number in handled:
         signal.signal(number, lambda number, _: came.append(number))
@@ -58,8 +76,28 @@ def held_back() -> Iterator[None]:
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)
-        for number in dict.fromkeys(came):
+        for number in came:
             signal.raise_signal(number)
+
+
+@contextlib.contextmanager
+def not_for_children() -> Iterator[None]:
+    """Processes and threads that are started within this never see a Ctrl-C, which a terminal sends to all processes of
+    a program: the one that started them ends them. One that comes meanwhile is heard afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def ignore_all() -> None:
+    """From now on no Ctrl-C or SIGTERM is heard: when all is done and said."""
+    for number in _BOTH:
+        signal.signal(number, signal.SIG_IGN)
 
 
 def _in_main_thread() -> bool:

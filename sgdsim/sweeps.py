@@ -26,7 +26,7 @@ from sgdsim.grids import Cell, Grid
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.progress import Progress, check_log
 from sgdsim.regimes.base import Regime
-from sgdsim.signals import held_back, sigterm_as_ctrl_c
+from sgdsim.signals import held_back, one_interruption
 from sgdsim.simulation import OUTCOMES, check_observe, record_steps, warn_interrupted
 
 __all__ = ["Grid", "merge", "sweep"]
@@ -125,7 +125,7 @@ def sweep(
     check_log(log_file)
     if path is not None:
         results.check_writable(path)
-    with sigterm_as_ctrl_c() as ended, _opened(path, asked, alone=shard is None) as store:
+    with one_interruption() as ended, _opened(path, asked, alone=shard is None) as store:
         if store is not None and resume:
             store.check()
             _take_over(result, path, asked)

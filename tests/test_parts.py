@@ -258,8 +258,8 @@ def test_a_second_sigterm_waits_for_the_first():
     """In a process of its own: the first interrupts, the second is ignored, and the process ends by SIGTERM."""
     script = """
         import signal
-        from sgdsim.signals import held_back, sigterm_as_ctrl_c
-        with sigterm_as_ctrl_c() as came:
+        from sgdsim.signals import held_back, one_interruption
+        with one_interruption() as came:
             try:
                 signal.raise_signal(signal.SIGTERM)
             except KeyboardInterrupt:
@@ -270,6 +270,37 @@ def test_a_second_sigterm_waits_for_the_first():
     """
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "saved\n", "")
+
+
+def test_the_third_signal_interrupts_the_saving_too():
+    seen = []
+
+    def stopped_while_saving() -> None:
+        with signals.one_interruption():
+            try:
+                signal.raise_signal(signal.SIGINT)
+            except KeyboardInterrupt:
+                signal.raise_signal(signal.SIGINT)
+                seen.append("saving")
+                signal.raise_signal(signal.SIGINT)
+                seen.append("not reached")
+
+    with pytest.raises(KeyboardInterrupt):
+        stopped_while_saving()
+    assert seen == ["saving"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+def test_children_do_not_see_ctrl_c():
+    with signals.not_for_children():
+        child = subprocess.Popen(
+            [sys.executable, "-c", "import sys; print('up', flush=True); sys.stdin.read(); print('whole')"],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )  # fmt: skip
+    assert child.stdout.readline() == "up\n"
+    child.send_signal(signal.SIGINT)
+    assert child.communicate()[0] == "whole\n"
 
 
 def test_signals_wait_while_files_are_written():

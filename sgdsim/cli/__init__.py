@@ -31,7 +31,7 @@ from sgdsim.cli import (
     validate,
 )
 from sgdsim.cli.arguments import Parser, build_parser
-from sgdsim.signals import sigterm_as_ctrl_c
+from sgdsim.signals import one_interruption
 
 _COMMANDS = {
     "compare": commands.compare,
@@ -61,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
     def tell(message: str) -> None:
         streams.tell(f"{program}: {message}")
 
-    with streams.usable(), warnings.catch_warnings(), sigterm_as_ctrl_c():
+    with streams.usable(), warnings.catch_warnings(), one_interruption():
         warnings.showwarning = lambda message, *_: streams.tell(f"sgdsim: {message}")
         try:
             try:
