@@ -42,7 +42,7 @@ def hear_once() -> tuple[list[int], dict[int, Handler]]:
 
 @contextlib.contextmanager
 def one_interruption() -> Iterator[list[int]]:
-    """`hear_once` for a block; gives the list. Where the interruption leaves the block after a SIGTERM, the process ends
+    """`hear_once` for a block; gives the list. Where the interruption leaves it after a SIGTERM, the process ends
     as SIGTERM ends it."""
     terminated, before = hear_once()
     try:
