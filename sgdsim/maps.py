@@ -68,6 +68,9 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     `result`: of a product grid over lr, momentum and batch_size, all numbers; `problem` gives N. Other grid axes must
     have length 1. Raises InputError for any other result.
     """
+    from sgdsim.report import check_result
+
+    check_result(result)
     axes = ("lr", "momentum", "batch_size")
     have = [str(name) for name in result["loss"].dims]
     lacking = [name for name in axes if name not in have]

@@ -116,7 +116,7 @@ def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
     """A row for each cell, regime and replicate that was run: hyperparameters, outcome, the losses at the last step
     that it recorded, and that `step`; with `curves`, for each step that it recorded. InputError for no result."""
     names = [name for name in ("loss", "test_loss") if name in result]
-    dims = _check_result(result)
+    dims = check_result(result)
     wanted = result[["outcome", "diverged_at", "done", "seconds", *names, *(["error"] if "error" in result else [])]]
     wanted = wanted.drop_vars([name for name in wanted.coords if name not in wanted.dims and name == "mode"])
     table = wanted.to_dataframe(dim_order=[*dims, "step"]).reset_index()
@@ -129,7 +129,7 @@ def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
     return table.assign(outcome=np.array(OUTCOMES)[table["outcome"].to_numpy()]).reset_index(drop=True)
 
 
-def _check_result(result: xr.Dataset) -> tuple[str, ...]:
+def check_result(result: xr.Dataset) -> tuple[str, ...]:
     """The dims of a result's outcomes; InputError where variables are missing or go over other dims."""
     for name, dims in (("outcome", {"regime", "replicate"}), ("loss", {"regime", "replicate", "step"})):
         if name not in result or not dims <= set(result[name].dims):

@@ -142,7 +142,8 @@ class SGD:
 
     def batch_sizes(self, start: int, stop: int) -> np.ndarray:
         """Batch sizes of steps start..stop-1, (stop - start,) int64."""
-        return np.floor(_evaluate(self.batch_size, start, stop)).astype(np.int64)
+        sizes = np.minimum(np.floor(_evaluate(self.batch_size, start, stop)), float(_LARGEST_BATCH))
+        return np.where(np.isnan(sizes), 0.0, sizes).astype(np.int64)
 
     def values(self, n_samples: int, start: int, stop: int, checked: bool = True) -> StepValues:
         """Hyperparameters of steps start..stop-1 for `n_samples` training points; InputError where out of range.

@@ -229,3 +229,42 @@ def test_a_kernel_with_requires_grad(tmp_path, grad):
     with torch.no_grad():
         problem = load_kernel(tmp_path / "k.pt")
     np.testing.assert_allclose(problem.kernel * problem.spectrum.scale, kernel.numpy(), atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r.assign(loss=r["loss"].astype(str)),
+        lambda r: r.assign(done=r["done"].astype(str)),
+        lambda r: r.drop_vars("done"),
+        lambda r: r.drop_vars("outcome"),
+        lambda r: r.assign_attrs(problem="null"),
+        lambda r: r.assign_attrs(problem=""),
+    ],
+)
+@pytest.mark.parametrize(
+    "line", ["plot landscape r.nc --out p.png", "plot loss r.nc --out p.png", "export r.nc --out t.csv"]
+)
+def test_damaged_results_are_drawn_or_refused_in_one_line(change, line, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    problem = ss.QuadraticProblem.power_law(10, 1.5, 3.0)
+    grid = ss.Grid.product(lr=[0.1, 0.5], momentum=[0.0, 0.5], batch_size=[2])
+    ss.save(change(ss.sweep(problem, grid, ss.SpectralDiagonal(), 5)), "r.nc")
+    code = cli.main(line.split(" "))
+    err = capsys.readouterr().err
+    assert (code, err.count("\n")) in ((0, 0), (2, 1))
+    assert code == 2 or not line.startswith("plot landscape")
+
+
+def test_batch_sizes_beyond_the_integers_are_refused_without_a_warning(recwarn):
+    sgd = SGD(0.1, batch_size=ss.schedules.Power(1e308, -300.0))
+    with pytest.raises(InputError, match="batch_size: expected values from 1 to 20"):
+        sgd.check(20, 5)
+    assert not recwarn.list
+
+
+def test_a_horizon_that_no_memory_holds(capsys):
+    words = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3", "--n", "10", "--horizon"]
+    for horizon in ("1e300", "1e15"):
+        assert cli.main(["schedule", *words, horizon]) == 2
+        assert capsys.readouterr().err.count("\n") == 1

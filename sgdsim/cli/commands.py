@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import json
 import os
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 from sgdsim.checks import InputError, integer
@@ -247,9 +249,23 @@ def merge(args: argparse.Namespace) -> int:
 def export(args: argparse.Namespace) -> int:
     from sgdsim import report, results
 
-    rows = report.export(results.load(args.file), args.out, curves=args.curves)
+    result = results.load(args.file)
+    with _as_written(args.file):
+        rows = report.export(result, args.out, curves=args.curves)
     print(f"wrote {args.out}: {rows} rows")
     return 0
+
+
+@contextlib.contextmanager
+def _as_written(file: str) -> Iterator[None]:
+    """InputError for a file whose variables or attributes are not of the kinds that sgdsim writes."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise InputError(f"{file}: expected a result as sgdsim writes it, got another ({reason})") from error
 
 
 def _check_distinct(args: argparse.Namespace) -> None:
@@ -296,10 +312,11 @@ def plot(args: argparse.Namespace) -> int:
     plot.check_path(args.out)
     results.check_writable(args.out)
     result = results.load(args.file)
-    if args.what == "landscape":
-        figure = plot.loss_maps(result, results.problem_of(result))
-    else:
-        figure = plot.spectrum(result) if args.what == "spectrum" else plot.comparison(result, args.observable)
+    with _as_written(args.file):
+        if args.what == "landscape":
+            figure = plot.loss_maps(result, results.problem_of(result))
+        else:
+            figure = plot.spectrum(result) if args.what == "spectrum" else plot.comparison(result, args.observable)
     plot.save(figure, args.out)
     print(f"wrote {args.out}")
     return 0

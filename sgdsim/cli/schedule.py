@@ -55,11 +55,14 @@ def add_parser(commands: Any) -> None:
 
 def schedule(args: argparse.Namespace) -> int:
     """Find the best of every form, print their losses, run and draw them."""
+    from sgdsim import estimates
     from sgdsim.sgd import SGD
+    from sgdsim.simulation import MAX_STEPS
     from sgdsim.theory import horizon
 
     began = time.perf_counter()
-    steps = integer("horizon", args.horizon, minimum=1)
+    steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
+    estimates.require_memory("learning rates of all steps", 16.0 * steps, "take a smaller --horizon")
     pieces = integer("pieces", min(PIECES, steps) if args.pieces is None else args.pieces, minimum=1, maximum=steps)
     number("tau", args.tau, maximum=1.0)
     sgd = SGD(1.0, args.momentum, args.batch_size, args.sampling, label_noise=args.label_noise)
