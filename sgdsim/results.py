@@ -200,22 +200,32 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
             f"{path}: expected a spectrum written by sgdsim spectrum --out, got a result of another command"
         )
     vectors = stored["eigenvectors"].values if "eigenvectors" in stored else None
-    test = TestPoints(stored["test_residual"].values, stored["transfer"].values) if "transfer" in stored else None
-    basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
     counts = stored["multiplicity"].values if "multiplicity" in stored else None
-    spectrum = Spectrum(stored["eigenvalues"].values, vectors, float(stored.attrs["scale"]), multiplicity=counts)
-    return QuadraticProblem(
-        spectrum, stored["coefficients"].values, test, json.loads(stored.attrs["problem"]), basis_seed
-    )
+    try:
+        test = TestPoints(stored["test_residual"].values, stored["transfer"].values) if "transfer" in stored else None
+        basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
+        scale, description = float(stored.attrs["scale"]), dict(json.loads(stored.attrs["problem"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}"
+        ) from error
+    spectrum = Spectrum(stored["eigenvalues"].values, vectors, scale, multiplicity=counts)
+    return QuadraticProblem(spectrum, stored["coefficients"].values, test, description, basis_seed)
 
 
 def problem_of(result: xr.Dataset) -> QuadraticProblem:
     """The problem of a sweep's result, without eigenvectors; InputError where the problem was on the grid."""
+    if not {"eigenvalues", "coefficients"} <= {*result}:
+        raise InputError("result: expected eigenvalues and coefficients of a problem, got a file without")
     if not result["eigenvalues"].size:
         raise InputError("result: expected one problem, got a sweep over problems")
     counts = result["multiplicity"].values if "multiplicity" in result else None
     spectrum = Spectrum(result["eigenvalues"].values, None, multiplicity=counts)
-    return QuadraticProblem(spectrum, result["coefficients"].values, None, json.loads(result.attrs["problem"]))
+    try:
+        description = dict(json.loads(result.attrs["problem"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"result: expected the description of its problem, got none: {error}") from error
+    return QuadraticProblem(spectrum, result["coefficients"].values, None, description)
 
 
 def _read(path: Path, variable: str, kind: str) -> xr.Dataset:

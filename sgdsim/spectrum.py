@@ -143,7 +143,8 @@ class Spectrum:
                 "kernel: expected a positive semidefinite matrix, got eigenvalues from "
                 f"{np.ldexp(values[-1], exponent):.3g} to {np.ldexp(values[0], exponent):.3g}"
             )
-        scale = float(np.ldexp(values[0], exponent))
+        with np.errstate(over="ignore"):
+            scale = float(np.ldexp(values[0], exponent))
         if not np.isfinite(scale):
             raise InputError("kernel: expected a largest eigenvalue below 1.8e308, got one beyond; scale it down")
         return cls(np.maximum(values / values[0], 0.0), freeze(vectors), scale, quality)

@@ -12,7 +12,7 @@ import os
 import signal
 import threading
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +104,7 @@ def sweep(
     names = [regime.name for regime in regimes]
     if not names or len(set(names)) < len(names):
         raise InputError(f"regimes: expected different regimes, at least one; got {names}")
+    record = list(record) if isinstance(record, Iterator) else record  # it is asked for twice
     settings = Settings(
         record_steps(n_steps, record), _observe(problem, observe), integer("replicates", replicates, minimum=1),
         integer("seed", seed), on_error == "raise",
@@ -252,7 +253,9 @@ def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) ->
 def _observe(problem: Any, observe: Sequence[str]) -> tuple[str, ...]:
     if not callable(problem):
         return check_observe(problem, observe)
-    observe = (observe,) if isinstance(observe, str) else tuple(observe)
+    if not np.iterable(observe):
+        raise InputError(f"observe: expected loss where the problem is on the grid, got {observe!r}"[:300])
+    observe = (observe,) if isinstance(observe, str) else tuple(map(str, observe))
     if observe != ("loss",):
         raise InputError(f"observe: expected loss where the problem is on the grid, got {', '.join(observe)}")
     return observe

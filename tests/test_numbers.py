@@ -220,6 +220,33 @@ def test_complex_targets_are_refused(tmp_path, name):
         load_kernel(tmp_path / "k.npz")
 
 
+@pytest.mark.parametrize("size", [1e-280, 1e-200, 1e200, 1e306])
+def test_a_kernel_in_any_units_is_the_same_problem(tiny, size):
+    kernel, residual = tiny.kernel * 3.0, tiny.residual
+    plain, scaled = (ss.QuadraticProblem.from_kernel(kernel * by, residual) for by in (1.0, size))
+    np.testing.assert_allclose(scaled.eigenvalues, plain.eigenvalues, rtol=1e-12, atol=1e-15)
+    assert scaled.spectrum.scale / size == pytest.approx(plain.spectrum.scale, rel=1e-12)
+    losses = [ss.simulate(p, ss.SGD(0.5, 0, 2), ss.SampledLinearized(), 20)["loss"].values for p in (plain, scaled)]
+    np.testing.assert_allclose(*losses, rtol=1e-9)
+
+
+def test_what_no_float_holds_is_refused(tiny):
+    with pytest.raises(InputError, match="scale it up"):
+        ss.QuadraticProblem.from_kernel(tiny.kernel * 1e-300, tiny.residual)
+    with pytest.raises(InputError, match="residual: expected values up to 1e"):
+        ss.QuadraticProblem.from_kernel(tiny.kernel, tiny.residual * 1e160)
+
+
+def test_steps_and_names_that_can_be_read_only_once(tiny):
+    grid = ss.Grid.product(lr=[0.3])
+    found = ss.sweep(tiny, grid, ss.SpectralDiagonal(), 10, record=(step for step in (3, 7)), observe=iter(["loss"]))
+    assert found["step"].values.tolist() == [0, 3, 7, 10]
+    assert json.loads(found.attrs["call"])["record"] == [3, 7]
+    with pytest.raises(InputError, match="observe: expected"):
+        ss.sweep(ss.QuadraticProblem.power_law, ss.Grid.product(lr=1, n=5, nu=2, kappa=1), ss.SpectralDiagonal(), 10,
+                 observe=None)  # fmt: skip
+
+
 @pytest.mark.parametrize("grad", [True, False])
 def test_a_kernel_with_requires_grad(tmp_path, grad):
     kernel = torch.eye(3, dtype=torch.float64) + 0.5
