@@ -1,0 +1,62 @@
+"""`make fuzz`: command lines and damaged files from a seed, each failure with what runs it again."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import json
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # of --model, in the folder that is looked at
+os.environ.pop("SGDSIM_DATA", None)  # the small data sets are in the working folder
+
+from fuzz import command_lines, inputs, outcome
+from fuzz.workers import LIMIT, run_all
+
+
+def fuzz_lines(args: argparse.Namespace, folder: Path) -> int:
+    """Run the command lines; the number of failures."""
+    argvs = command_lines.lines(args.seed, args.count)
+    codes: collections.Counter[str] = collections.Counter()
+    bad = 0
+    for number, (code, *wrong) in run_all(
+        "outcome:judge", [(argv, str(folder)) for argv in argvs], args.jobs, args.limit
+    ):
+        codes[code if len(code) < 5 else "died"] += 1
+        wrong = wrong if len(code) < 5 else [code]
+        if wrong:
+            bad += 1
+            print(f"seed {args.seed}, line {number}: {'; '.join(wrong)}\n    --replay {json.dumps(argvs[number])!r}", flush=True)
+    print(f"command lines: {args.count}, exit codes {dict(sorted(codes.items()))}, {bad} failures, seed {args.seed}")
+    return bad
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--count", type=int, default=2000, help="command lines (default: %(default)s)")
+    parser.add_argument("--damaged", type=int, default=500, help="damaged files of each format (default: %(default)s)")
+    parser.add_argument("--only", choices=["lines", "files"])
+    parser.add_argument("--formats", nargs="+", help="only these formats")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count(), help="processes (default: one a core)")
+    parser.add_argument("--limit", type=float, default=LIMIT, help="seconds until a run is taken to hang")
+    parser.add_argument("--replay", help="one command line, or one damaged file, as a failure printed it")
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="fuzz-") as home:
+        folder = inputs.write(Path(home))
+        if args.replay is not None:
+            argv = json.loads(args.replay)
+            print("\n".join(outcome.judge(argv, str(folder))))
+            return 0
+        bad = 0
+        if args.only != "files":
+            bad += fuzz_lines(args, folder)
+    return int(bad > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,245 @@
+"""Command lines from a seed: valid ones, made from the parser itself, and mutated ones.
+
+What an option takes is read from its action: its choices, its type, its number of values. So a new option is tried as
+soon as it exists; only sizes have to be kept small here, by name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Iterator
+
+from fuzz.inputs import SWEEP, VALIDATE
+from sgdsim.cli.arguments import build_parser
+
+# Values by the destination of an option; `None` leaves an option out of the valid lines.
+VALUES: dict[str, list[str] | None] = {
+    "lr": ["0.5", "1", "0.1", "power:start=1,exponent=0.5", "3"],
+    "momentum": ["0", "0.5", "-0.3", "0.9"],
+    "batch_size": ["1", "2", "5", "6"],
+    "regimes": ["sampled", "averaged", "diagonal"],
+    "regime": ["diagonal", "diagonal:tau=1", "sampled", "averaged"],
+    "theory": ["averaged", "diagonal:tau=1"],
+    "verify": ["sampled"],
+    "tau": ["1", "-1", "0.5"],
+    "method": ["heavy-ball", "nesterov", "am1:nu=1.5", "corner:theta=1.8,memory=4", "adam"],
+    "average": ["ema:0.9", "tail:start=2,every=3"],
+    "label_noise": ["0", "0.1"],
+    "executor": ["serial", "threads"],  # a Dask cluster takes seconds to start
+    "scheduler": None,
+    "shard": ["1/2", "1/1"],
+    "device": ["auto", "cpu"],  # asking for a GPU is an error or not, by machine
+    "data_dir": ["data"],
+    "model": ["models:small"],
+    "kernel": ["kernel.npz", "kernel.pt"],
+    "spectrum": ["spectrum.nc"],
+    "residual": ["residual.npy"],
+    "targets": ["residual.npy"],
+    "cells": ["cells.csv"],
+    "read": ["validated.json"],
+    "file": ["result.nc", "map.nc", "budget.nc"],
+    "out": ["new.nc", "old.nc"],
+    "plot": ["new.png", "old.png", "new.svg"],
+    "log_file": ["new.log", "old.log"],
+    "figure": ["list", "best-lr", "negative-momentum"],
+    "observable": ["loss"],
+    "name": ["mnist", "olivetti"],
+    "mirror": None,
+    "help": None,
+    "version": None,
+}
+# Always given, so that nothing takes long.
+SIZES: dict[str, list[str]] = {
+    "n": ["8", "12", "20"],
+    "n_test": ["3", "5"],
+    "width": ["3", "8"],
+    "widths": ["3", "5"],
+    "depth": ["1", "2"],
+    "n_steps": ["1", "7", "40"],
+    "threshold_steps": ["40"],
+    "replicates": ["1", "2", "3"],
+    "horizon": ["5", "30", "200"],
+    "epochs": ["1", "2"],
+    "steps": ["0", "2"],
+    "lanczos": ["3", "6"],
+    "lanczos_steps": ["3", "6"],
+    "top": ["1", "3"],
+    "probes": ["1", "3"],
+    "chunk": ["4", "64"],
+    "pieces": ["2", "4"],
+    "figure": ["list"],
+    "timeout": ["20"],
+}
+# Sizes by the command where they belong to it: others of the same name there have another meaning.
+BY_COMMAND: dict[tuple[str, str], list[str]] = {
+    ("landscape", "lr"): ["0:4:4", "0.5", "1:2:2"],
+    ("landscape", "momentum"): ["-1:1:3", "0", "0.5"],
+    ("budget", "n_steps"): ["60", "80"],
+    ("validate", "n_steps"): ["40", "50"],
+    ("export", "out"): ["new.csv", "new.parquet"],
+    ("plot", "out"): ["new.png", "new.pdf"],
+    ("merge", "out"): ["whole.nc", "half.nc"],
+    ("merge", "parts"): ["whole.nc.parts"],
+    ("reproduce", "out"): ["report"],
+    ("hessian", "out"): ["new.json"],
+    ("validate", "out"): ["new.json"],
+    ("theory derive", "tau"): ["1", "1/2", "-1"],
+}
+# Options that go with one kind of problem only; the sizes above are given to the kinds that take them.
+PROBLEMS = {
+    "power_law": ("n", "nu", "kappa", "lambda_min"),
+    "data": ("n", "n_test", "width", "depth", "activation", "data_dir"),
+    "model": ("n", "n_test", "model", "data_dir"),
+    "kernel": ("kernel",),
+    "spectrum": ("spectrum",),
+}
+OPTIONAL = {"lambda_min", "activation", "data_dir"}
+OWN = {name for names in PROBLEMS.values() for name in names} | {"dataset", "residual", "targets"}
+SOLVED = ("power_law", "power_law", "power_law", "data", "model", "kernel", "spectrum")
+# Lines that options alone would not hit upon.
+GOOD = [
+    f"{SWEEP} --out half.nc --resume",
+    f"{SWEEP} --out half.nc --shard 2/2 --json",
+    f"{SWEEP} --out result.nc --resume",
+    "merge whole.nc",
+    "merge half.nc",
+    "merge new.nc whole.nc.parts",
+    f"{VALIDATE} --json",
+    "compare --kernel kernel.npy --residual residual.npy --batch-size 2 --n-steps 5 --replicates 2 --json",
+    "compare --dataset power_law --nu 2 --kappa 1 --n 12 --cells cells.csv --n-steps 5 --replicates 2",
+    "compare --dataset power_law --nu 2 --kappa 1 --n 12 --zip --lr 1 0.5 --batch-size 2 3 --momentum 0 --n-steps 5",
+    "plot landscape map.nc --out new.png",
+    "plot spectrum spectrum.nc --out new.pdf",
+    "export budget.nc --out new.csv --curves",
+    "theory prove --method heavy-ball --json",
+    "reproduce --figure list --json",
+    "data list --json",
+]
+HOSTILE = [
+    *("nan", "inf", "-inf", "-0", "0", "-1", "1e-320", "1e308", "-1e308", "1e18", "9223372036854775807", "1e400"),
+    *("", " ", "ν", "٣", "\udcff", "a" * 5000, "0x10", "1_0", "1,2", "True", "None", "1/0", "1/3", "0.1", "1e3"),
+    *("-", "--", "-x", "%s", "{0}", "a\nb", "..", ".", "a_folder", "missing/new.nc", "/dev/null", "/proc/self/mem"),
+    *("1:2:3", "0:4:1e18", "0:inf:3", "1:0:2", "power:start=1e308,exponent=-9", "steps:start=1,factor=nan,every=1"),
+    *("corner:theta=1e308,memory=1e308", "ema:1", "ema:nan", "tail:start=1e18,every=1", "diagonal:tau=1e308"),
+    *("kernel.npy", "residual.npy", "result.nc", "spectrum.nc", "cells.csv", "models.py", "whole.nc.parts", "notes.txt"),
+    *("old.nc", "old.png", "new.png", "new.csv", "a_folder/new.nc", "notes.txt/new.nc", "b" * 300 + ".nc"),
+    *("a_folder/new.png", "/proc/new.nc", "new", "new.PNG", "./new.nc", "models", "models:", "models:none", "os:getpid"),
+    *("tcp://127.0.0.1:1", "nonsense"),
+]
+
+
+def leaves() -> dict[str, argparse.ArgumentParser]:
+    """The parser of every command, by its words; what would go to the network is left out."""
+
+    def walk(parser: argparse.ArgumentParser, words: tuple[str, ...]) -> Iterator[tuple[str, argparse.ArgumentParser]]:
+        below = [action for action in parser._actions if isinstance(action, argparse._SubParsersAction)]
+        if not below:
+            yield " ".join(words), parser
+        for action in below:
+            for name, sub in action.choices.items():
+                yield from walk(sub, (*words, name))
+
+    return {words: parser for words, parser in walk(build_parser(), ()) if words != "data fetch"}
+
+
+def value(rng: random.Random, command: str, action: argparse.Action) -> str:
+    """A value that the option might well take."""
+    known = BY_COMMAND.get((command, action.dest)) or SIZES.get(action.dest) or VALUES.get(action.dest)
+    if known is None and action.choices is not None:
+        known = [name for name in map(str, action.choices) if name not in ("cuda", "dask")]
+    if known is None and action.type is float:
+        known = ["0.5", "1.5", "2"]
+    return rng.choice(known or ["1", "2", "3"])
+
+
+def given(rng: random.Random, command: str, action: argparse.Action) -> list[str]:
+    """The words of an option with as many values as it takes."""
+    name = [rng.choice(action.option_strings)] if action.option_strings else []
+    if action.nargs == 0:
+        return name
+    counts = {"+": (1, 1, 2, 3), "*": (0, 1), "?": (0, 1)}.get(action.nargs, (1,))
+    values = dict.fromkeys(value(rng, command, action) for _ in range(rng.choice(counts)))
+    return [*name, *values]
+
+
+def valid(rng: random.Random, parsers: dict[str, argparse.ArgumentParser]) -> tuple[str, list[list[str]]]:
+    """A command and its options, each with its values; most such lines are accepted."""
+    command = rng.choice(sorted(parsers))
+    actions = {action.dest: action for action in parsers[command]._actions}
+    groups: list[list[str]] = []
+    solved = "kernel" in actions  # the commands that take every kind of problem
+    kind = rng.choice(SOLVED)
+    if solved:
+        if kind in ("power_law", "data", "model"):
+            groups.append(["--dataset", "power_law" if kind == "power_law" else rng.choice(["digits", "mnist"])])
+            if kind == "model":
+                groups[-1][1] = "digits"
+        for name in PROBLEMS[kind]:
+            if name in actions and (name not in OPTIONAL or rng.random() < 0.2):
+                groups.append(given(rng, command, actions[name]))
+    for name, action in actions.items():
+        if (solved and name in OWN) or name in ("help", "scheduler", "mirror", "model"):
+            continue
+        needed = not action.option_strings or action.required
+        sized = name in SIZES and (command, name) != ("spectrum", "top") and name != "lanczos"
+        if needed or sized or (command, name) in BY_COMMAND or rng.random() < 0.12 or (name == "json" and rng.random() < 0.3):
+            groups.append(given(rng, command, action))
+    groups = [group for group in groups if group]
+    return command, sorted(groups, key=lambda group: group[0].startswith("-"))  # options with + would eat positionals
+
+
+def mutated(
+    rng: random.Random, parsers: dict[str, argparse.ArgumentParser], command: str, groups: list[list[str]]
+) -> tuple[str, list[list[str]]]:
+    """The same line with one to three things wrong, or merely odd."""
+    for _ in range(rng.choice((1, 1, 2, 3))):
+        kind = rng.choice(("hostile", "hostile", "hostile", "drop", "double", "swap", "foreign", "stray", "command", "join"))
+        at = rng.randrange(len(groups)) if groups else None
+        with_value = [group for group in groups if len(group) > 1 or not group[0].startswith("--")]
+        if kind == "hostile" and with_value:
+            group = rng.choice(with_value)
+            first = int(group[0].startswith("--"))
+            group[rng.randrange(first, len(group))] = rng.choice(HOSTILE)
+        elif kind == "drop" and at is not None and groups[at][0].lstrip("-").replace("-", "_") not in SIZES:
+            del groups[at]
+        elif kind == "double" and at is not None:
+            groups.insert(rng.randrange(len(groups) + 1), list(groups[at]))
+        elif kind == "swap" and len(with_value) > 1:
+            first, second = rng.sample(with_value, 2)
+            first[-1], second[-1] = second[-1], first[-1]
+        elif kind == "foreign":
+            other = rng.choice(sorted(parsers))
+            options = [action for action in parsers[other]._actions if action.option_strings]
+            groups.append(given(rng, other, rng.choice(options)))
+        elif kind == "stray":
+            groups.insert(rng.randrange(len(groups) + 1), [rng.choice(HOSTILE)])
+        elif kind == "command":
+            command = rng.choice([c for c in sorted(parsers) if c not in ("validate", "reproduce", "hessian")] + ["", "tell"])
+        elif kind == "join" and at is not None and len(groups[at]) == 2:
+            groups[at] = ["=".join(groups[at])]
+    return command, groups
+
+
+def lines(seed: int, count: int) -> list[list[str]]:
+    """`count` command lines; the k-th depends on the seed and k alone."""
+    parsers = leaves()
+    return [line(seed, number, parsers) for number in range(count)]
+
+
+def line(seed: int, number: int, parsers: dict[str, argparse.ArgumentParser]) -> list[str]:
+    """The words of one command line."""
+    rng = random.Random(f"{seed} {number}")
+    if rng.random() < 0.15:
+        words = rng.choice(GOOD).split()
+        command = next(" ".join(words[:k]) for k in (2, 1) if " ".join(words[:k]) in parsers)
+        groups = []
+        for word in words[len(command.split()) :]:
+            groups.append([word]) if word.startswith("--") or not groups or not groups[-1][0].startswith("--") else groups[
+                -1
+            ].append(word)
+    else:
+        command, groups = valid(rng, parsers)
+    if rng.random() < 0.45:
+        command, groups = mutated(rng, parsers, command, groups)
+    return [*command.split(), *(word for group in groups for word in group)]
