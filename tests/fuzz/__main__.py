@@ -14,7 +14,7 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 os.environ["PYTHONDONTWRITEBYTECODE"] = "1"  # of --model, in the folder that is looked at
 os.environ.pop("SGDSIM_DATA", None)  # the small data sets are in the working folder
 
-from fuzz import command_lines, inputs, outcome
+from fuzz import command_lines, files, inputs, outcome
 from fuzz.workers import LIMIT, run_all
 
 
@@ -35,6 +35,26 @@ def fuzz_lines(args: argparse.Namespace, folder: Path) -> int:
     return bad
 
 
+def fuzz_files(args: argparse.Namespace, folder: Path) -> int:
+    """Read the damaged files of each format; the number of failures."""
+    names = args.formats or list(files.all_formats(folder))
+    tasks = [(name, args.seed, number, str(folder)) for name in names for number in range(args.damaged)]
+    codes: dict[str, collections.Counter[str]] = {name: collections.Counter() for name in names}
+    for at, (code, *wrong) in run_all("files:judge", tasks, args.jobs, args.limit):
+        name, *seeds = tasks[at][:3]
+        codes[name][code if len(code) < 5 else "died"] += 1
+        wrong = wrong if len(code) < 5 else [code]
+        if wrong:
+            codes[name]["failures"] += 1
+            replay = json.dumps([name, *seeds])
+            print(f"{name}, file {seeds[-1]}: {'; '.join(wrong)}\n    --replay {replay!r}", flush=True)
+    for name, counted in codes.items():
+        bad = counted.pop("failures", 0)
+        print(f"{name}: {args.damaged} damaged, exit codes {dict(sorted(counted.items()))}, {bad} failures")
+        codes[name]["failures"] = bad
+    return sum(counted["failures"] for counted in codes.values())
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0)
@@ -49,12 +69,16 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="fuzz-") as home:
         folder = inputs.write(Path(home))
         if args.replay is not None:
-            argv = json.loads(args.replay)
-            print("\n".join(outcome.judge(argv, str(folder))))
-            return 0
+            words = json.loads(args.replay)
+            damaged = words[0] in files.all_formats(folder)
+            judged = files.judge(*words, str(folder)) if damaged else outcome.judge(words, str(folder))
+            print("\n".join(judged))
+            return int(len(judged) > 1)
         bad = 0
         if args.only != "files":
             bad += fuzz_lines(args, folder)
+        if args.only != "lines":
+            bad += fuzz_files(args, folder)
     return int(bad > 0)
 
 
