@@ -6,6 +6,7 @@ import argparse
 import collections
 import json
 import os
+import shlex
 import sys
 import tempfile
 from pathlib import Path
@@ -16,6 +17,10 @@ os.environ.pop("SGDSIM_DATA", None)  # the small data sets are in the working fo
 
 from fuzz import command_lines, files, inputs, outcome
 from fuzz.workers import LIMIT, run_all
+
+
+def told(what: str, wrong: list[str], task: list) -> None:
+    print(f"{what}: {'; '.join(wrong)}\n    --replay {shlex.quote(json.dumps(task))}", flush=True)
 
 
 def fuzz_lines(args: argparse.Namespace, folder: Path) -> int:
@@ -30,7 +35,10 @@ def fuzz_lines(args: argparse.Namespace, folder: Path) -> int:
         wrong = wrong if len(code) < 5 else [code]
         if wrong:
             bad += 1
-            print(f"seed {args.seed}, line {number}: {'; '.join(wrong)}\n    --replay {json.dumps(argvs[number])!r}", flush=True)
+            print(
+                f"seed {args.seed}, line {number}: {'; '.join(wrong)}\n    --replay {json.dumps(argvs[number])!r}",
+                flush=True,
+            )
     print(f"command lines: {args.count}, exit codes {dict(sorted(codes.items()))}, {bad} failures, seed {args.seed}")
     return bad
 
@@ -46,8 +54,7 @@ def fuzz_files(args: argparse.Namespace, folder: Path) -> int:
         wrong = wrong if len(code) < 5 else [code]
         if wrong:
             codes[name]["failures"] += 1
-            replay = json.dumps([name, *seeds])
-            print(f"{name}, file {seeds[-1]}: {'; '.join(wrong)}\n    --replay {replay!r}", flush=True)
+            told(f"{name}, file {seeds[-1]}", wrong, [name, *seeds])
     for name, counted in codes.items():
         bad = counted.pop("failures", 0)
         print(f"{name}: {args.damaged} damaged, exit codes {dict(sorted(counted.items()))}, {bad} failures")

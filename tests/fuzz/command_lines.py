@@ -26,6 +26,7 @@ VALUES: dict[str, list[str] | None] = {
     "method": ["heavy-ball", "nesterov", "am1:nu=1.5", "corner:theta=1.8,memory=4", "adam"],
     "average": ["ema:0.9", "tail:start=2,every=3"],
     "label_noise": ["0", "0.1"],
+    "lambda_min": ["0.01", "0.5"],
     "executor": ["serial", "threads"],  # a Dask cluster takes seconds to start
     "scheduler": None,
     "shard": ["1/2", "1/1"],
@@ -94,6 +95,7 @@ PROBLEMS = {
     "kernel": ("kernel",),
     "spectrum": ("spectrum",),
 }
+SLOW = ("validate", "reproduce", "hessian")  # with sizes that were meant for another command
 OPTIONAL = {"lambda_min", "activation", "data_dir"}
 OWN = {name for names in PROBLEMS.values() for name in names} | {"dataset", "residual", "targets"}
 SOLVED = ("power_law", "power_law", "power_law", "data", "model", "kernel", "spectrum")
@@ -116,16 +118,59 @@ GOOD = [
     "reproduce --figure list --json",
     "data list --json",
 ]
-HOSTILE = [
-    *("nan", "inf", "-inf", "-0", "0", "-1", "1e-320", "1e308", "-1e308", "1e18", "9223372036854775807", "1e400"),
-    *("", " ", "ν", "٣", "\udcff", "a" * 5000, "0x10", "1_0", "1,2", "True", "None", "1/0", "1/3", "0.1", "1e3"),
-    *("-", "--", "-x", "%s", "{0}", "a\nb", "..", ".", "a_folder", "missing/new.nc", "/dev/null", "/proc/self/mem"),
-    *("1:2:3", "0:4:1e18", "0:inf:3", "1:0:2", "power:start=1e308,exponent=-9", "steps:start=1,factor=nan,every=1"),
-    *("corner:theta=1e308,memory=1e308", "ema:1", "ema:nan", "tail:start=1e18,every=1", "diagonal:tau=1e308"),
-    *("kernel.npy", "residual.npy", "result.nc", "spectrum.nc", "cells.csv", "models.py", "whole.nc.parts", "notes.txt"),
-    *("old.nc", "old.png", "new.png", "new.csv", "a_folder/new.nc", "notes.txt/new.nc", "b" * 300 + ".nc"),
-    *("a_folder/new.png", "/proc/new.nc", "new", "new.PNG", "./new.nc", "models", "models:", "models:none", "os:getpid"),
-    *("tcp://127.0.0.1:1", "nonsense"),
+NUMBERS = [
+    *("nan", "inf", "-inf", "-0", "0", "-1", "1", "1e-320", "1e-300", "1e-17", "0.9999999999999999"),
+    *(
+        "-0.9999999999999999",
+        "1.0000000000000002",
+        "2",
+        "0.1",
+        "1e3",
+        "1e15",
+        "1e18",
+        "9223372036854775807",
+        "9223372036854775808",
+        "1e19",
+    ),
+    *("1e100", "1e160", "1e200", "1e308", "-1e308", "1e400"),
+]
+SCHEDULES = [
+    *("power:start=1e308,exponent=-9", "power:start=1e-320,exponent=1", "steps:start=1,factor=nan,every=1", "1/3"),
+    *("steps:start=1,factor=1e308,every=1", "jacobi:a=1e308,b=1", "warmup-cosine:peak=1,warmup=1e18,total=2"),
+    *("1:2:3", "0:4:1e18", "0:inf:3", "1:0:2", "0:1e-320:3", "-1e308:1e308:3"),
+]
+TEXTS = [
+    *("", " ", "ν", "٣", "\udcff", "a" * 5000, "0x10", "1_0", "1,2", "True", "None", "1/0", "1/3", "3/1", "1/1e9"),
+    *("-", "--", "-x", "%s", "{0}", "a\nb", "corner:theta=1e308,memory=1e308", "corner:theta=1e-320,memory=2"),
+    *("corner", "am1:nu=1e308", "am1:nu=1e-320", "adam:beta1=1", "adam:beta2=1,epsilon=0", "ema:1", "ema:nan", "ema:0"),
+    *("tail:start=1e18,every=1", "tail:start=0,every=1e18", "diagonal:tau=1e308", "diagonal:tau=-1e308", "network"),
+    *("models", "models:", "models:none", "os:getpid", "tcp://127.0.0.1:1", "nonsense", "test_loss", "moments"),
+]
+FILES = [
+    *("", ".", "..", "a_folder", "missing/new.nc", "/dev/null", "/proc/self/mem", "a\nb.nc", "\udcff.nc", "ν.nc"),
+    *("kernel.npz", "kernel.npy", "residual.npy", "result.nc", "map.nc", "budget.nc", "spectrum.nc", "cells.csv"),
+    *(
+        "models.py",
+        "whole.nc.parts",
+        "whole.nc",
+        "half.nc",
+        "notes.txt",
+        "validated.json",
+        "old.nc",
+        "old.png",
+        "new.png",
+    ),
+    *(
+        "new.png",
+        "new.csv",
+        "a_folder/new.nc",
+        "notes.txt/new.nc",
+        "b" * 300 + ".nc",
+        "a_folder/new.png",
+        "/proc/new.nc",
+        "new",
+    ),
+    *("new.PNG", "./new.nc", "./result.nc", "new.nc.parts", "kernel.png", "new.parquet", "-.nc", "data"),
 ]
 
 
@@ -183,24 +228,53 @@ def valid(rng: random.Random, parsers: dict[str, argparse.ArgumentParser]) -> tu
             continue
         needed = not action.option_strings or action.required
         sized = name in SIZES and (command, name) != ("spectrum", "top") and name != "lanczos"
-        if needed or sized or (command, name) in BY_COMMAND or rng.random() < 0.12 or (name == "json" and rng.random() < 0.3):
+        if (
+            needed
+            or sized
+            or (command, name) in BY_COMMAND
+            or rng.random() < 0.12
+            or (name == "json" and rng.random() < 0.3)
+        ):
             groups.append(given(rng, command, action))
     groups = [group for group in groups if group]
     return command, sorted(groups, key=lambda group: group[0].startswith("-"))  # options with + would eat positionals
+
+
+def hostile(rng: random.Random, action: argparse.Action | None) -> str:
+    """A value that the option had better not take; mostly of its own kind."""
+    if action is None or rng.random() < 0.15:
+        return rng.choice(rng.choice((NUMBERS, SCHEDULES, TEXTS, FILES)))
+    if action.type is not None:
+        return rng.choice(SCHEDULES if "." in action.type.__qualname__ and rng.random() < 0.3 else NUMBERS)
+    names_file = action.metavar in ("FILE", "DIR", "FOLDER")
+    return rng.choice(FILES if names_file else TEXTS)
 
 
 def mutated(
     rng: random.Random, parsers: dict[str, argparse.ArgumentParser], command: str, groups: list[list[str]]
 ) -> tuple[str, list[list[str]]]:
     """The same line with one to three things wrong, or merely odd."""
-    for _ in range(rng.choice((1, 1, 2, 3))):
-        kind = rng.choice(("hostile", "hostile", "hostile", "drop", "double", "swap", "foreign", "stray", "command", "join"))
+    actions = {name: action for action in parsers[command]._actions for name in action.option_strings}
+    kinds = [*["value"] * 12, "text", "drop", "double", "swap", "foreign", "stray", "command", "join", "shuffle"]
+    for _ in range(rng.choice((1, 1, 1, 2, 3))):
+        kind = rng.choice(kinds)
         at = rng.randrange(len(groups)) if groups else None
-        with_value = [group for group in groups if len(group) > 1 or not group[0].startswith("--")]
-        if kind == "hostile" and with_value:
+        with_value = [group for group in groups if len(group) > 1 or not group[0].startswith("-")]
+        if kind == "value":
+            here = {group[0] for group in groups}
+            names = sorted(
+                name for name, action in actions.items()
+                if action.nargs != 0 and (name in here or action.dest not in OWN or rng.random() < 0.05)
+            )  # fmt: skip
+            name = rng.choice(names or ["--n"])
+            group = next((group for group in groups if group[0] == name), None)
+            if group is None or len(group) < 2:
+                groups.append([name, hostile(rng, actions.get(name))])
+            else:
+                group[rng.randrange(1, len(group))] = hostile(rng, actions[name])
+        elif kind == "text" and with_value:
             group = rng.choice(with_value)
-            first = int(group[0].startswith("--"))
-            group[rng.randrange(first, len(group))] = rng.choice(HOSTILE)
+            group[-1] = hostile(rng, None)
         elif kind == "drop" and at is not None and groups[at][0].lstrip("-").replace("-", "_") not in SIZES:
             del groups[at]
         elif kind == "double" and at is not None:
@@ -213,11 +287,14 @@ def mutated(
             options = [action for action in parsers[other]._actions if action.option_strings]
             groups.append(given(rng, other, rng.choice(options)))
         elif kind == "stray":
-            groups.insert(rng.randrange(len(groups) + 1), [rng.choice(HOSTILE)])
+            groups.insert(rng.randrange(len(groups) + 1), [hostile(rng, None)])
         elif kind == "command":
-            command = rng.choice([c for c in sorted(parsers) if c not in ("validate", "reproduce", "hessian")] + ["", "tell"])
+            command = rng.choice([c for c in sorted(parsers) if c not in SLOW] + ["", "tell"])
+            actions = {}
         elif kind == "join" and at is not None and len(groups[at]) == 2:
             groups[at] = ["=".join(groups[at])]
+        elif kind == "shuffle":
+            rng.shuffle(groups)
     return command, groups
 
 
@@ -230,16 +307,20 @@ def lines(seed: int, count: int) -> list[list[str]]:
 def line(seed: int, number: int, parsers: dict[str, argparse.ArgumentParser]) -> list[str]:
     """The words of one command line."""
     rng = random.Random(f"{seed} {number}")
-    if rng.random() < 0.15:
-        words = rng.choice(GOOD).split()
-        command = next(" ".join(words[:k]) for k in (2, 1) if " ".join(words[:k]) in parsers)
-        groups = []
-        for word in words[len(command.split()) :]:
-            groups.append([word]) if word.startswith("--") or not groups or not groups[-1][0].startswith("--") else groups[
-                -1
-            ].append(word)
-    else:
-        command, groups = valid(rng, parsers)
+    command, groups = split(rng.choice(GOOD), parsers) if rng.random() < 0.15 else valid(rng, parsers)
     if rng.random() < 0.45:
         command, groups = mutated(rng, parsers, command, groups)
     return [*command.split(), *(word for group in groups for word in group)]
+
+
+def split(text: str, parsers: dict[str, argparse.ArgumentParser]) -> tuple[str, list[list[str]]]:
+    """A command, and its words as a group for each option."""
+    words = text.split()
+    command = next(name for name in (" ".join(words[:2]), words[0]) if name in parsers)
+    groups: list[list[str]] = []
+    for word in words[len(command.split()) :]:
+        if word.startswith("--") or not groups or not groups[-1][0].startswith("--"):
+            groups.append([word])
+        else:
+            groups[-1].append(word)
+    return command, groups

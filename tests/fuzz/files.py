@@ -103,7 +103,7 @@ def all_formats(inputs: Path) -> dict[str, Format]:
         "kernel.npz": Format(("kernel.npz",), (kernel.format(".npz"),), printed),
         "kernel.pt": Format(("kernel.pt",), (kernel.format(".pt"),), printed),
         "kernel.npy": Format(("kernel.npy", "residual.npy"), (npy,), printed, "cut append empty swap flip", 10),
-        "cells.csv": Format(("cells.csv",), (f"compare --cells cells.csv --dataset power_law --nu 1 --kappa 1 --n 8 "
+        "cells.csv": Format(("cells.csv",), ("compare --cells cells.csv --dataset power_law --nu 1 --kappa 1 --n 8 "
                             "--n-steps 3 --replicates 1 --regimes diagonal --json",), printed, **TEXT),
         "validated.json": Format(("validated.json",), ("validate --read validated.json --json",), printed, **TEXT),
         "mnist": table_of("mnist", "data/mnist/*.gz"),
@@ -115,7 +115,9 @@ def all_formats(inputs: Path) -> dict[str, Format]:
     }  # fmt: skip
     for kind in sorted({path.suffix for path in inputs.glob("half.nc.parts/*")}):
         half, whole = functools.partial(cells, "half.nc"), functools.partial(cells, "whole.nc")
-        known[f"parts {kind}, resumed"] = Format((f"half.nc.parts/*{kind}",), (f"{SWEEP} --out half.nc --resume",), half)
+        known[f"parts {kind}, resumed"] = Format(
+            (f"half.nc.parts/*{kind}",), (f"{SWEEP} --out half.nc --resume",), half
+        )
         known[f"parts {kind}, merged"] = Format((f"whole.nc.parts/*{kind}",), ("merge whole.nc",), whole)
     return known
 
@@ -165,7 +167,9 @@ def judge(name: str, seed: int, number: int, inputs: str) -> list[str]:
             code, out, err, trace = run(line.split(), folder)
             wrong += complaints(form, code, out, err, trace, folder, whole(name, inputs))
             if code == 2:
-                wrong += [f"exit code 2, but {at} changed" for at, data in tree(folder).items() if before.get(at) != data]
+                wrong += [
+                    f"exit code 2, but {at} changed" for at, data in tree(folder).items() if before.get(at) != data
+                ]
         where = f"{path.relative_to(folder)}, {kind}: "
         return [str(code), *(where + text for text in wrong)]
 
