@@ -118,131 +118,29 @@ GOOD = [
     "reproduce --figure list --json",
     "data list --json",
 ]
-NUMBERS = [
-    "nan",
-    "inf",
-    "-inf",
-    "-0",
-    "0",
-    "-1",
-    "1",
-    "1e-320",
-    "1e-300",
-    "1e-17",
-    "0.9999999999999999",
-    "-0.9999999999999999",
-    "1.0000000000000002",
-    "2",
-    "0.1",
-    "1e3",
-    "1e15",
-    "1e18",
-    "9223372036854775807",
-    "9223372036854775808",
-    "1e19",
-    "1e100",
-    "1e160",
-    "1e200",
-    "1e308",
-    "-1e308",
-    "1e400",
-]
-SCHEDULES = [
-    "power:start=1e308,exponent=-9",
-    "power:start=1e-320,exponent=1",
-    "steps:start=1,factor=nan,every=1",
-    "jacobi:a=1e308,b=1",
-    "steps:start=1,factor=1e308,every=1",
-    "warmup-cosine:peak=1,warmup=1e18,total=2",
-    "1/3",
-    "1:2:3",
-    "0:4:1e18",
-    "0:inf:3",
-    "1:0:2",
-    "0:1e-320:3",
-    "-1e308:1e308:3",
-]
-TEXTS = [
-    "ν",
-    "٣",
-    "0x10",
-    "1_0",
-    "1,2",
-    "True",
-    "None",
-    "1/0",
-    "1/3",
-    "3/1",
-    "1/1e9",
-    "-",
-    "--",
-    "-x",
-    "%s",
-    "{0}",
-    "corner",
-    "corner:theta=1e308,memory=1e308",
-    "corner:theta=1e-320,memory=2",
-    "am1:nu=1e308",
-    "am1:nu=1e-320",
-    "adam:beta1=1",
-    "adam:beta2=1,epsilon=0",
-    "ema:1",
-    "ema:nan",
-    "ema:0",
-    "tail:start=1e18,every=1",
-    "tail:start=0,every=1e18",
-    "diagonal:tau=1e308",
-    "diagonal:tau=-1e308",
-    "network",
-    "models",
-    "models:",
-    "models:none",
-    "os:getpid",
-    "tcp://127.0.0.1:1",
-    "nonsense",
-    "test_loss",
-    "moments",
-] + ["", " ", "a\nb", "\udcff", "a" * 5000]
-FILES = [
-    ".",
-    "..",
-    "a_folder",
-    "missing/new.nc",
-    "/dev/null",
-    "/proc/self/mem",
-    "ν.nc",
-    "kernel.npz",
-    "kernel.npy",
-    "residual.npy",
-    "result.nc",
-    "map.nc",
-    "budget.nc",
-    "spectrum.nc",
-    "cells.csv",
-    "models.py",
-    "whole.nc.parts",
-    "whole.nc",
-    "half.nc",
-    "notes.txt",
-    "validated.json",
-    "old.nc",
-    "old.png",
-    "new.png",
-    "new.csv",
-    "a_folder/new.nc",
-    "notes.txt/new.nc",
-    "a_folder/new.png",
-    "/proc/new.nc",
-    "new",
-    "new.PNG",
-    "./new.nc",
-    "./result.nc",
-    "new.nc.parts",
-    "kernel.png",
-    "new.parquet",
-    "-.nc",
-    "data",
-] + ["", "a\nb.nc", "\udcff.nc", "b" * 300 + ".nc"]
+NUMBERS = """
+nan inf -inf -0 0 -1 1 1e-320 1e-300 1e-17 0.9999999999999999 -0.9999999999999999 1.0000000000000002 2 0.1 1e3 1e15 1e18
+9223372036854775807 9223372036854775808 1e19 1e100 1e160 1e200 1e308 -1e308 1e400
+"""
+SCHEDULES = """
+power:start=1e308,exponent=-9 power:start=1e-320,exponent=1 steps:start=1,factor=nan,every=1 jacobi:a=1e308,b=1
+steps:start=1,factor=1e308,every=1 warmup-cosine:peak=1,warmup=1e18,total=2 1/3 1:2:3 0:4:1e18 0:inf:3 1:0:2
+0:1e-320:3 -1e308:1e308:3
+"""
+TEXTS = """
+ν ٣ 0x10 1_0 1,2 True None 1/0 1/3 3/1 1/1e9 - -- -x %s {0} corner corner:theta=1e308,memory=1e308
+corner:theta=1e-320,memory=2 am1:nu=1e308 am1:nu=1e-320 adam:beta1=1 adam:beta2=1,epsilon=0 ema:1 ema:nan ema:0
+tail:start=1e18,every=1 tail:start=0,every=1e18 diagonal:tau=1e308 diagonal:tau=-1e308 network models models:
+models:none os:getpid tcp://127.0.0.1:1 nonsense test_loss moments
+"""
+FILES = """
+. .. a_folder missing/new.nc /dev/null /proc/self/mem ν.nc kernel.npz kernel.npy residual.npy result.nc map.nc budget.nc
+spectrum.nc cells.csv models.py whole.nc.parts whole.nc half.nc notes.txt validated.json old.nc old.png new.png new.csv
+a_folder/new.nc notes.txt/new.nc a_folder/new.png /proc/new.nc new new.PNG ./new.nc ./result.nc new.nc.parts kernel.png
+new.parquet -.nc data
+"""
+UNSPEAKABLE = ("", " ", "a\nb.nc", "\udcff.nc", "a" * 5000, "b" * 300 + ".nc")
+HOSTILE = [NUMBERS.split(), SCHEDULES.split(), [*TEXTS.split(), *UNSPEAKABLE], [*FILES.split(), *UNSPEAKABLE]]
 
 
 def leaves() -> dict[str, argparse.ArgumentParser]:
@@ -313,12 +211,12 @@ def valid(rng: random.Random, parsers: dict[str, argparse.ArgumentParser]) -> tu
 
 def hostile(rng: random.Random, action: argparse.Action | None) -> str:
     """A value that the option had better not take; mostly of its own kind."""
+    numbers, schedules, texts, files = HOSTILE
     if action is None or rng.random() < 0.15:
-        return rng.choice(rng.choice((NUMBERS, SCHEDULES, TEXTS, FILES)))
+        return rng.choice(rng.choice(HOSTILE))
     if action.type is not None:
-        return rng.choice(SCHEDULES if "." in action.type.__qualname__ and rng.random() < 0.3 else NUMBERS)
-    names_file = action.metavar in ("FILE", "DIR", "FOLDER")
-    return rng.choice(FILES if names_file else TEXTS)
+        return rng.choice(schedules if "." in action.type.__qualname__ and rng.random() < 0.3 else numbers)
+    return rng.choice(files if action.metavar in ("FILE", "DIR", "FOLDER") else texts)
 
 
 def mutated(
