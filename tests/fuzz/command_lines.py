@@ -179,7 +179,8 @@ def given(rng: random.Random, command: str, action: argparse.Action) -> list[str
 
 def valid(rng: random.Random, parsers: dict[str, argparse.ArgumentParser]) -> tuple[str, list[list[str]]]:
     """A command and its options, each with its values; most such lines are accepted."""
-    command = rng.choice(sorted(parsers))
+    names = sorted(parsers)
+    command = rng.choices(names, [len(parsers[name]._actions) for name in names])[0]
     actions = {action.dest: action for action in parsers[command]._actions}
     groups: list[list[str]] = []
     solved = "kernel" in actions  # the commands that take every kind of problem
@@ -212,7 +213,7 @@ def valid(rng: random.Random, parsers: dict[str, argparse.ArgumentParser]) -> tu
 def hostile(rng: random.Random, action: argparse.Action | None) -> str:
     """A value that the option had better not take; mostly of its own kind."""
     numbers, schedules, texts, files = HOSTILE
-    if action is None or rng.random() < 0.15:
+    if action is None or rng.random() < 0.1:
         return rng.choice(rng.choice(HOSTILE))
     if action.type is not None:
         return rng.choice(schedules if "." in action.type.__qualname__ and rng.random() < 0.3 else numbers)
@@ -229,18 +230,19 @@ def mutated(
         kind = rng.choice(kinds)
         at = rng.randrange(len(groups)) if groups else None
         with_value = [group for group in groups if len(group) > 1 or not group[0].startswith("-")]
-        if kind == "value":
+        if kind == "value" and any(action.nargs != 0 for action in actions.values()):
             here = {group[0] for group in groups}
-            names = sorted(
-                name for name, action in actions.items()
+            weights = {
+                name: 5 if action.type is not None else 2 if action.choices is None else 1
+                for name, action in actions.items()
                 if action.nargs != 0 and (name in here or action.dest not in OWN or rng.random() < 0.05)
-            )  # fmt: skip
-            name = rng.choice(names or ["--n"])
+            }
+            name = rng.choices([*weights], [*weights.values()])[0]
             group = next((group for group in groups if group[0] == name), None)
             if group is None or len(group) < 2:
-                groups.append([name, hostile(rng, actions.get(name))])
+                groups.append([name, hostile(rng, actions[name])])
             else:
-                group[rng.randrange(1, len(group))] = hostile(rng, actions.get(name))
+                group[rng.randrange(1, len(group))] = hostile(rng, actions[name])
         elif kind == "text" and with_value:
             group = rng.choice(with_value)
             group[-1] = hostile(rng, None)

@@ -37,11 +37,7 @@ def run(argv: list[str], folder: Path) -> tuple[int | None, str, str, str]:
             code = cli.main(argv)
         except BaseException:
             trace = traceback.format_exc()
-        finally:
-            for stream in (sys.stdout, sys.stderr):
-                stream.flush()
-    out, err = (data.decode("utf-8", "replace") for data in said)
-    return code, out, err, trace
+    return code, *said, trace
 
 
 def judge(argv: list[str], inputs: str) -> list[str]:

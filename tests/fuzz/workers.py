@@ -7,8 +7,8 @@ import importlib
 import multiprocessing
 import os
 import resource
+import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -94,24 +94,25 @@ def _serve(function: str, pipe) -> None:
 
 
 @contextlib.contextmanager
-def captured(folder: Path) -> Iterator[list[bytes]]:
-    """Runs the block in `folder` with file descriptors 1 and 2 redirected; the list then holds what came on each."""
-    said: list[bytes] = []
-    home, kept = os.getcwd(), [os.dup(1), os.dup(2)]
+def captured(folder: Path) -> Iterator[list[str]]:
+    """Runs the block in `folder` with standard output and error redirected, the file descriptors too: the list then
+    holds what came on each."""
+    said: list[str] = []
+    home, streams, kept = os.getcwd(), (sys.stdout, sys.stderr), [os.dup(1), os.dup(2)]
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
         os.chdir(folder)
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
+        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
         try:
             yield said
         finally:
+            for new in (sys.stdout, sys.stderr):
+                new.flush()
+            sys.stdout, sys.stderr = streams
             for stream, old, number in ((out, kept[0], 1), (err, kept[1], 2)):
                 os.dup2(old, number)
                 os.close(old)
                 stream.seek(0)
-                said.append(stream.read())
+                said.append(stream.read().decode("utf-8", "replace"))
             os.chdir(home)
-
-
-def seconds_since(began: float) -> float:
-    return time.perf_counter() - began
