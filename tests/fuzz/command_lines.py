@@ -220,6 +220,16 @@ def hostile(rng: random.Random, action: argparse.Action | None) -> str:
     return rng.choice(files if action.metavar in ("FILE", "DIR", "FOLDER") else texts)
 
 
+def _weights(rng: random.Random, actions: dict[str, argparse.Action], groups: list[list[str]]) -> dict[str, int]:
+    """How often to try the options that belong to the problem at hand: numbers most, choices least."""
+    here = {group[0] for group in groups}
+    return {
+        name: 5 if action.type is not None else 2 if action.choices is None else 1
+        for name, action in actions.items()
+        if action.nargs != 0 and (name in here or action.dest not in OWN or rng.random() < 0.05)
+    }
+
+
 def mutated(
     rng: random.Random, parsers: dict[str, argparse.ArgumentParser], command: str, groups: list[list[str]]
 ) -> tuple[str, list[list[str]]]:
@@ -230,13 +240,7 @@ def mutated(
         kind = rng.choice(kinds)
         at = rng.randrange(len(groups)) if groups else None
         with_value = [group for group in groups if len(group) > 1 or not group[0].startswith("-")]
-        if kind == "value" and any(action.nargs != 0 for action in actions.values()):
-            here = {group[0] for group in groups}
-            weights = {
-                name: 5 if action.type is not None else 2 if action.choices is None else 1
-                for name, action in actions.items()
-                if action.nargs != 0 and (name in here or action.dest not in OWN or rng.random() < 0.05)
-            }
+        if kind == "value" and (weights := _weights(rng, actions, groups)):
             name = rng.choices([*weights], [*weights.values()])[0]
             group = next((group for group in groups if group[0] == name), None)
             if group is None or len(group) < 2:
