@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test lint format docs examples notebooks browser lock clean
+.PHONY: demo test fuzz lint format docs examples notebooks browser lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -13,6 +13,13 @@ demo: $(READY)
 # Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
 test: lint
 	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Command lines and damaged files from a seed; the short form is in the suite. make fuzz SEED=7 COUNT=4000 DAMAGED=1000
+SEED    ?= 0
+COUNT   ?= 2000
+DAMAGED ?= 500
+fuzz: $(READY)
+	cd tests && OPENBLAS_NUM_THREADS=1 ../$(BIN)/python -m fuzz --seed $(SEED) --count $(COUNT) --damaged $(DAMAGED)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -103,7 +103,8 @@ def captured(folder: Path) -> Iterator[list[str]]:
         os.chdir(folder)
         os.dup2(out.fileno(), 1)
         os.dup2(err.fileno(), 2)
-        sys.stdout, sys.stderr = (os.fdopen(number, "w", encoding="utf-8", closefd=False) for number in (1, 2))
+        for name, number, errors in (("stdout", 1, "strict"), ("stderr", 2, "backslashreplace")):
+            setattr(sys, name, os.fdopen(number, "w", encoding="utf-8", errors=errors, closefd=False))
         try:
             yield said
         finally:
