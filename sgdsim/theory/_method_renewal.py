@@ -54,9 +54,9 @@ class MethodRenewal:
     def _pairs(self, sgd: SGD, gamma: float) -> np.ndarray:
         """`γNλ_kλ_l T/(1 + γλ_kλ_l T)`, (n, n), with `T_kl = Σ_t (e₀ᵀR_k^t k)(e₀ᵀR_l^t k)`.
 
-        From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`. Near a
-        double eigenvalue, such as Nesterov's 0 at αλ = 1, the weights grow without bound and cancel: such a mode's row is
-        `T_kl = X_00` of `X = R_k X R_lᵀ + k kᵀ`.
+        From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`. Near
+        a double eigenvalue, such as Nesterov's 0 at αλ = 1, the weights grow without bound and cancel: such a mode's
+        row is `T_kl = X_00` of `X = R_k X R_lᵀ + k kᵀ`.
         """
         _, kick = linear.step(replace(sgd, average=None))
         maps = linear.mode_maps(self.lam, sgd)

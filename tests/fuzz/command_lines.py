@@ -10,26 +10,26 @@ import argparse
 import random
 from collections.abc import Iterator
 
-from fuzz.inputs import SWEEP, VALIDATE
+from fuzz.inputs import POWER, SWEEP, VALIDATE
 from sgdsim.cli.arguments import build_parser
 
 # Values by the destination of an option; `None` leaves an option out of the valid lines.
 VALUES: dict[str, list[str] | None] = {
     "lr": ["0.5", "1", "0.1", "power:start=1,exponent=0.5", "3"],
     "momentum": ["0", "0.5", "-0.3", "0.9"],
-    "batch_size": ["1", "2", "5", "6"],
     "regimes": ["sampled", "averaged", "diagonal"],
     "regime": ["diagonal", "diagonal:tau=1", "sampled", "averaged"],
     "theory": ["averaged", "diagonal:tau=1"],
     "verify": ["sampled"],
     "tau": ["1", "-1", "0.5"],
-    "method": ["heavy-ball", "nesterov", "am1:nu=1.5", "corner:theta=1.8,memory=4", "adam"],
+    "method": ["heavy-ball", "nesterov", "am1:nu=1.5", "corner:theta=1.8,memory=4"],
     "average": ["ema:0.9", "tail:start=2,every=3"],
     "label_noise": ["0", "0.1"],
     "lambda_min": ["0.01", "0.5"],
     "executor": ["serial", "threads"],  # a Dask cluster takes seconds to start
     "scheduler": None,
     "shard": ["1/2", "1/1"],
+    "sampling": ["without-replacement", "with-replacement"],
     "device": ["auto", "cpu"],  # asking for a GPU is an error or not, by machine
     "data_dir": ["data"],
     "model": ["models:small"],
@@ -53,19 +53,20 @@ VALUES: dict[str, list[str] | None] = {
 # Always given, so that nothing takes long.
 SIZES: dict[str, list[str]] = {
     "n": ["8", "12", "20"],
+    "batch_size": ["1", "2", "5", "6"],
     "n_test": ["3", "5"],
     "width": ["3", "8"],
     "widths": ["3", "5"],
     "depth": ["1", "2"],
     "n_steps": ["1", "7", "40"],
     "threshold_steps": ["40"],
-    "replicates": ["1", "2", "3"],
+    "replicates": ["2", "3"],
     "horizon": ["5", "30", "200"],
     "epochs": ["1", "2"],
     "steps": ["0", "2"],
     "lanczos": ["3", "6"],
     "lanczos_steps": ["3", "6"],
-    "top": ["1", "3"],
+    "top": ["2", "3"],
     "probes": ["1", "3"],
     "chunk": ["4", "64"],
     "pieces": ["2", "4"],
@@ -96,6 +97,10 @@ PROBLEMS = {
     "spectrum": ("spectrum",),
 }
 SLOW = ("validate", "reproduce", "hessian")  # with sizes that were meant for another command
+# What an option needs beside it, or must not meet, to be accepted.
+NEEDS = {"--shard": "--out", "--resume": "--out", "--retry-failed": "--out"}
+ONLY_CHECKED = ("recommend", "schedule")  # replicates belong to --verify
+TRAINING_ONLY = ("budget", "landscape", "epochs", "schedule", "stability", "recommend")  # take no test points
 OPTIONAL = {"lambda_min", "activation", "data_dir"}
 OWN = {name for names in PROBLEMS.values() for name in names} | {"dataset", "residual", "targets"}
 SOLVED = ("power_law", "power_law", "power_law", "data", "model", "kernel", "spectrum")
@@ -108,6 +113,9 @@ GOOD = [
     "merge half.nc",
     "merge new.nc whole.nc.parts",
     f"{VALIDATE} --json",
+    f"simulate {POWER} --regime sampled --batch-size 2 --n-steps 9 --replicates 2 --sampling reshuffle",
+    f"simulate {POWER} --regime sampled --batch-size 2 --n-steps 9 --replicates 2 --sampling one-pass --json",
+    "simulate --regime sampled --method adam --n 12 --n-test 3 --width 3 --batch-size 2 --n-steps 9 --replicates 2",
     "compare --kernel kernel.npy --residual residual.npy --batch-size 2 --n-steps 5 --replicates 2 --json",
     "compare --dataset power_law --nu 2 --kappa 1 --n 12 --cells cells.csv --n-steps 5 --replicates 2",
     "compare --dataset power_law --nu 2 --kappa 1 --n 12 --zip --lr 1 0.5 --batch-size 2 3 --momentum 0 --n-steps 5",
@@ -162,8 +170,8 @@ def value(rng: random.Random, command: str, action: argparse.Action) -> str:
     known = BY_COMMAND.get((command, action.dest)) or SIZES.get(action.dest) or VALUES.get(action.dest)
     if known is None and action.choices is not None:
         known = [name for name in map(str, action.choices) if name not in ("cuda", "dask")]
-    if known is None and action.type is float:
-        known = ["0.5", "1.5", "2"]
+    if action.type is float:
+        known = [text for text in known or ["0.5", "1.5", "2"] if ":" not in text]
     return rng.choice(known or ["1", "2", "3"])
 
 
@@ -173,6 +181,8 @@ def given(rng: random.Random, command: str, action: argparse.Action) -> list[str
     if action.nargs == 0:
         return name
     counts = {"+": (1, 1, 2, 3), "*": (0, 1), "?": (0, 1)}.get(action.nargs, (1,))
+    if command == "landscape" and action.dest in ("lr", "momentum"):  # ranges with values in common are refused
+        counts = (1,)
     values = dict.fromkeys(value(rng, command, action) for _ in range(rng.choice(counts)))
     return [*name, *values]
 
@@ -206,8 +216,31 @@ def valid(rng: random.Random, parsers: dict[str, argparse.ArgumentParser]) -> tu
             or (name == "json" and rng.random() < 0.3)
         ):
             groups.append(given(rng, command, action))
-    groups = [group for group in groups if group]
+    groups = consistent(rng, command, actions, [group for group in groups if group])
     return command, sorted(groups, key=lambda group: group[0].startswith("-"))  # options with + would eat positionals
+
+
+def consistent(
+    rng: random.Random, command: str, actions: dict[str, argparse.Action], groups: list[list[str]]
+) -> list[list[str]]:
+    """The options without those that would be refused beside the others."""
+    named = {group[0]: group for group in groups}
+    for name, partner in NEEDS.items():
+        if name in named and partner not in named:
+            del named[name]
+    if command in ONLY_CHECKED and "--verify" not in named:
+        named.pop("--replicates", None)
+    if command in TRAINING_ONLY:
+        named.pop("--n-test", None)
+    if "momentum" in actions and named.get("--method", [""])[-1] not in ("", "heavy-ball", "nesterov"):
+        named["--momentum"] = ["--momentum", "0"]
+    if command == "budget":
+        named["--batch-size"] = ["--batch-size", "1", rng.choice(["2", "5"])]
+    if "--latex" in named:
+        named.pop("--json", None)
+    if "--markdown" in named:
+        named.pop("--json", None)
+    return list(named.values())
 
 
 def hostile(rng: random.Random, action: argparse.Action | None) -> str:

@@ -18,7 +18,14 @@ from sgdsim import cli
 # What a line on standard error must say, beside its beginning: the words of sgdsim's own messages, or argparse's.
 REASONS = (
     *("expected", "found", "could not be", "holds a sweep", "unrecognized arguments", "required", "not allowed with"),
-    *("invalid choice", "invalid float value", "ignored explicit argument", "no closed form"),
+    *(
+        "invalid choice",
+        "invalid float value",
+        "ignored explicit argument",
+        "no closed form",
+        "follows linear methods only",
+        "has a fixed set of points",
+    ),
     *(os.strerror(number) for number in range(1, 60)),
 )
 # Where exit code 1 is documented: a check found something, or cells are missing or failed.
