@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test portability kills lint format docs examples notebooks browser lock clean
+.PHONY: demo test portability fuzz kills lint format docs examples notebooks browser lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -18,6 +18,10 @@ test: lint
 # MACHINES="old haswell" and THREADS=1 choose some; PYTEST="tests/test_docs.py -x" goes to pytest.
 portability: $(READY)
 	$(BIN)/python tests/portability.py $(MACHINES) --threads $(or $(THREADS),1 2) -- $(PYTEST)
+
+# Command lines and damaged files from a seed; the short form is in the suite. make fuzz SEED=7 COUNT=4000 DAMAGED=1000
+fuzz: $(READY)
+	cd tests && OPENBLAS_NUM_THREADS=1 ../$(BIN)/python -m fuzz --seed $(or $(SEED),0) --count $(or $(COUNT),2000) --damaged $(or $(DAMAGED),500)
 
 lint: $(READY)
 	$(BIN)/ruff check .

@@ -87,6 +87,11 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as packed:  # torch itself does not look at the checksums
+            damaged = packed.testzip()
+        if damaged is not None:
+            raise InputError(f"{path}: expected an intact torch file, got one whose {damaged} is damaged")
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

@@ -206,9 +206,7 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
         basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
         scale, description = float(stored.attrs["scale"]), dict(json.loads(stored.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
-        raise InputError(
-            f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}"
-        ) from error
+        raise InputError(f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}") from error
     spectrum = Spectrum(stored["eigenvalues"].values, vectors, scale, multiplicity=counts)
     return QuadraticProblem(spectrum, stored["coefficients"].values, test, description, basis_seed)
 

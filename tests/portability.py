@@ -89,7 +89,8 @@ def main() -> int:
                     continue
                 print(f"== {name}", flush=True)
                 variables = {**os.environ, **environment(machine, threads, Path(compiled))}
-                done = subprocess.run([sys.executable, "-m", "pytest", *words[own + 1 :]], env=variables)
+                command = [sys.executable, "-m", "pytest", "-n", "2", "--dist", "worksteal", *words[own + 1 :]]
+                done = subprocess.run(command, env=variables)
                 ends[name] = "passed" if done.returncode == 0 else f"failed (exit code {done.returncode})"
     print("\n".join(f"{name}: {end}" for name, end in ends.items()))
     return int(any(end.startswith("failed") for end in ends.values()))

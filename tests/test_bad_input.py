@@ -101,6 +101,10 @@ def inputs(tmp_path_factory) -> Path:
     torch.save({"kernel": torch.eye(4), "residual": torch.ones(4), "path": Path("x")}, folder / "objects.pt")
     torch.save([torch.eye(4)], folder / "list.pt")
     torch.save({"kernel": torch.eye(4, dtype=torch.complex128), "residual": torch.ones(4)}, folder / "complex.pt")
+    torch.save({"kernel": torch.eye(4), "residual": torch.full((4,), 0.4321)}, folder / "flipped.pt")
+    stored = (folder / "flipped.pt").read_bytes()
+    value = struct.pack("<4f", *[0.4321] * 4)
+    (folder / "flipped.pt").write_bytes(stored.replace(value, bytes([value[0] ^ 1]) + value[1:]))
     (folder / "noise.pt").write_bytes(bytes(range(256)) * 4)
 
     problem = ss.QuadraticProblem.power_law(20, 1.5, 3.0)
@@ -259,6 +263,7 @@ BAD = [
     ("compare --kernel {i}/list.pt", ["list.pt", "dict", "list"]),
     ("compare --kernel {i}/complex.pt", ["kernel", "real"]),
     ("compare --kernel {i}/noise.pt", ["noise.pt"]),
+    ("compare --kernel {i}/flipped.pt", ["flipped.pt", "damaged"]),
     ("compare --kernel {i}/kernel.npy", ["kernel.npy", "--residual"]),
     ("compare --kernel {i}/objects.npy --residual {i}/residual.npy", ["objects.npy", "plain arrays"]),
     ("compare --kernel {i}/named_npy.npy --residual {i}/residual.npy", ["named_npy.npy", "readable"]),

@@ -70,6 +70,25 @@ def test_the_diagonal_regime_turns_at_its_threshold(problem, name):
     assert (np.diff(above["loss"].values.ravel()[1:]) > 0).all() or above["outcome"].values.item() == 2
 
 
+@pytest.mark.parametrize("lr", [1.0, 1 + 1e-9, 1.001])
+@pytest.mark.parametrize("momentum", [0.5, 0.9])
+def test_the_exact_radius_where_a_mode_has_a_double_eigenvalue(tiny, lr, momentum):
+    """Nesterov's map of a mode with αλ = 1 has no basis of eigenvectors: ρ(M) from responses summed over time."""
+    sgd = ss.SGD(lr, momentum, 2, method="nesterov")
+    gamma, lam, u = float(sgd.values(5, 0, 1).noise[0]), tiny.eigenvalues, tiny.eigenvectors
+    maps, (_, kick) = linear.mode_maps(lam, sgd), linear.step(sgd)
+    state, total = np.tile(kick, (5, 1)), np.zeros((5, 5))
+    for _ in range(3000):
+        total += np.outer(state[:, 0], state[:, 0])
+        state = np.einsum("kab,kb->ka", maps, state)
+    product = gamma * np.outer(lam, lam)
+    weights = 5 * product * total / (1 + product * total)
+    full = np.einsum("ik,jk,il,jl,kl->ij", u, u, u, u, weights)
+    assert stability.averaged_radius(tiny, sgd, tolerance=1e-12) == pytest.approx(
+        np.linalg.eigvalsh(full)[-1], rel=1e-6
+    )
+
+
 @pytest.mark.parametrize("name", [name for name in METHODS if name != "heavy-ball"])
 def test_the_exact_radius_is_that_of_the_operator_in_full(tiny, name):
     """At ρ(M) = 1 the linear map of E ψψᵀ, (mN)² × (mN)², has spectral radius 1."""

@@ -227,3 +227,9 @@ def test_a_crossing_is_not_a_window():
     near = np.abs(found.law / found.loss - 1) <= found.within
     assert near.any()
     assert found.window is None
+
+
+def test_exponents_whose_factorial_is_no_float_are_refused():
+    problem = ss.QuadraticProblem.power_law(12, 1.5, 300.0)
+    with pytest.raises(InputError, match="below 170"):
+        power_law.predict(problem, ss.SGD(0.1))

@@ -11,6 +11,8 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.sgd import SGD
 from sgdsim.theory import linear
 
+_CONDITION = 1e3  # of eigenvectors; the weights' error is rounding times its square
+
 
 class MethodRenewal:
     """The renewal operator M of the exact averaged regime, as `sgdsim.theory.stability.averaged_radius`, for any
@@ -52,16 +54,25 @@ class MethodRenewal:
     def _pairs(self, sgd: SGD, gamma: float) -> np.ndarray:
         """`γNλ_kλ_l T/(1 + γλ_kλ_l T)`, (n, n), with `T_kl = Σ_t (e₀ᵀR_k^t k)(e₀ᵀR_l^t k)`.
 
-        From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`.
+        From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`. Near
+        a double eigenvalue, such as Nesterov's 0 at αλ = 1, the weights grow without bound and cancel: such a mode's
+        row is `T_kl = X_00` of `X = R_k X R_lᵀ + k kᵀ`.
         """
         _, kick = linear.step(replace(sgd, average=None))
+        maps = linear.mode_maps(self.lam, sgd)
         n, m = self.lam.size, kick.size
-        mu, vectors = np.linalg.eig(linear.mode_maps(self.lam, sgd))
+        mu, vectors = np.linalg.eig(maps)
+        double = ~(np.linalg.cond(vectors) < _CONDITION)
+        vectors[double] = np.eye(m)
         weights = vectors[:, 0, :] * np.linalg.solve(vectors, np.broadcast_to(kick[:, None], (n, m, 1)))[..., 0]
         total = np.zeros((n, n))
         for a in range(m):
             for b in range(a, m):
                 term = ((weights[:, a, None] * weights[:, b]) / (1 - mu[:, a, None] * mu[:, b])).real
                 total += term if a == b else term + term.T
+        source = np.broadcast_to(np.outer(kick, kick).reshape(-1, 1), (n, m * m, 1))
+        for k in np.flatnonzero(double):
+            twice = np.einsum("ab,lcd->lacbd", maps[k], maps).reshape(n, m * m, m * m)
+            total[k] = total[:, k] = np.linalg.solve(np.eye(m * m) - twice, source)[:, 0, 0]
         product = gamma * np.outer(self.lam, self.lam)
         return self.problem.n * product * total / (1 + product * total)

@@ -141,9 +141,16 @@ def constants(
     u = generating.noise_propagator_at_one(lam, lr, momentum, noise, tau, problem.multiplicity)
     v = generating.signal_at_one(lam, c, lr, momentum, noise, tau)
     a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
-    signal = law.A * math.gamma(zeta + 1) * (2 * a * law.Lambda) ** -zeta / (1 - u)
+    signal = law.A * _factorial(zeta) * (2 * a * law.Lambda) ** -zeta / (1 - u)
     loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * math.gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
     return signal / (2 * problem.n), loud / (2 * problem.n)
+
+
+def _factorial(zeta: float) -> float:
+    """Γ(ζ + 1); InputError where that is no float."""
+    if not zeta < 170:
+        raise InputError(f"law: expected an exponent ζ = κ/ν below 170, whose factorial is a float; got {zeta:.3g}")
+    return math.gamma(zeta + 1)
 
 
 def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau: float = 1.0) -> tuple[float, float]:
@@ -154,7 +161,7 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     """
     one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
     gamma = float(sgd.values(problem.n, 0, 1).noise[0])
-    signal = law.A * math.gamma(law.zeta + 1) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
+    signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
     loud = one.signal * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * math.gamma(rest)
     loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
     return signal / (2 * problem.n), loud / (2 * problem.n)
@@ -257,5 +264,5 @@ def budget(problem: QuadraticProblem, law: PowerLaw, noise: float, *, tau: float
         cost, bounds=(top - 20, top - 1e-9), method="bounded", options={"xatol": 1e-10}
     )
     scaled = math.exp(float(found.x))
-    constant = law.A * math.gamma(zeta + 1) * (2 * law.Lambda) ** -zeta * math.exp(float(found.fun)) / (2 * problem.n)
+    constant = law.A * _factorial(zeta) * (2 * law.Lambda) ** -zeta * math.exp(float(found.fun)) / (2 * problem.n)
     return scaled / noise, constant, zeta
