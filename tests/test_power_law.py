@@ -231,5 +231,5 @@ def test_a_crossing_is_not_a_window():
 
 def test_exponents_whose_factorial_is_no_float_are_refused():
     problem = ss.QuadraticProblem.power_law(12, 1.5, 300.0)
-    with pytest.raises(InputError, match="below 170"):
+    with pytest.raises(ss.InputError, match="below 170"):
         power_law.predict(problem, ss.SGD(0.1))
