@@ -17,7 +17,7 @@ import torch
 
 import sgdsim as ss
 from benchmarks.theory import stepped, timed
-from sgdsim.theory import contour
+from sgdsim.recurrence import contour
 
 
 def bandwidth() -> float:

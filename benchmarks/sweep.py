@@ -1,7 +1,7 @@
 """Sweeps: what a cell costs beyond its kernel, what the second core gives, and a hundred thousand cells at once.
 
 Each row names the sweep and its limit; `overhead_ms` is wall time per cell, times the workers, less the time of the
-same cells followed one after the other by `sgdsim.simulation.follow` in the same run.
+same cells followed one after the other by `sgdsim.runs.follow.follow` in the same run.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 import sgdsim as ss
-from sgdsim.simulation import follow
+from sgdsim.runs.follow import follow
 
 
 def seconds_alone(problem: Any, grid: ss.Grid, regime: Any, steps: np.ndarray, replicates: int) -> float:

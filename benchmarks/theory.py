@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 import sgdsim as ss
-from sgdsim.theory import contour, generating, stability
+from sgdsim.recurrence import contour
+from sgdsim.theory import generating, stability
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:

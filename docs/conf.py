@@ -54,9 +54,9 @@ nb_merge_streams = True
 doctest_global_setup = """
 import numpy as np
 import sgdsim as ss
-from sgdsim.schedules import *
-from sgdsim.sgd import noise_factor
-from sgdsim.simulation import simulate
+from sgdsim.algorithm.schedules import *
+from sgdsim.algorithm.sgd import noise_factor
+from sgdsim.runs.simulation import simulate
 from sgdsim.problem import QuadraticProblem
 from sgdsim.theory.memory import corner_theta_max, polynomials
 from sgdsim.theory.power_law import phase

@@ -63,7 +63,8 @@ def _plain_bars(line: str) -> str:
 
 
 def resolve_public_name(app, env, node, contnode):
-    """A link to `sgdsim.simulate` goes to where it is described, `sgdsim.simulation.simulate` (missing-reference)."""
+    """A link to `sgdsim.simulate` goes to where it is described, `sgdsim.runs.simulation.simulate`
+    (missing-reference)."""
     head, _, name = node.get("reftarget", "").rpartition(".")
     if head.split(".")[0] != "sgdsim":
         return None

@@ -9,32 +9,36 @@ import importlib
 import os
 from typing import Any
 
+from sgdsim import _moved
+
 # The compiled loops and BLAS take turns. A waiting OpenMP team that spins (the default) steals the cores from BLAS: 14
 # times slower steps of the averaged regime on 2 cores. It is read when the OpenMP library loads, so it is set here.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 _HOMES = {
-    "Dataset": "datasets", "InputError": "checks", "Spectrum": "spectrum", "SGD": "sgd",
+    "Dataset": "datasets", "InputError": "common.checks", "Spectrum": "problem.spectrum", "SGD": "algorithm.sgd",
     "NetworkProblem": "problem", "QuadraticProblem": "problem", "TestPoints": "problem",
     "BatchAveraged": "regimes", "RealNetwork": "regimes", "SampledLinearized": "regimes", "SpectralDiagonal": "regimes",
-    "fit_power_law": "fits", "simulate": "simulation", "sweep": "sweeps", "Grid": "sweeps", "merge": "sweeps",
-    "load": "results", "save": "results",
+    "fit_power_law": "problem.fits", "simulate": "runs.simulation", "sweep": "runs.sweeps", "Grid": "runs.sweeps",
+    "merge": "runs.sweeps", "load": "runs.results", "save": "runs.results",
 }  # fmt: skip
-_MODULES = (
-    "curvature", "datasets", "fits", "hessians", "lanczos", "methods", "networks", "ntk", "plot", "problem", "regimes",
-    "results", "sampling", "schedules", "theory",
-)  # fmt: skip
+_MODULES = {
+    "curvature": "networks.curvature", "datasets": "datasets", "fits": "problem.fits", "hessians": "studies.hessians",
+    "lanczos": "problem.lanczos", "methods": "algorithm.methods", "networks": "networks", "ntk": "networks.ntk",
+    "plot": "plot", "problem": "problem", "regimes": "regimes", "results": "runs.results",
+    "sampling": "algorithm.sampling", "schedules": "algorithm.schedules", "theory": "theory",
+}  # fmt: skip
+
+_moved.install()
 
 __all__ = sorted([*_HOMES, *_MODULES])
 
 
 def __getattr__(name: str) -> Any:
-    if name.startswith("plot"):  # also `from sgdsim import plot_maps`
-        importlib.import_module("sgdsim._backend").import_matplotlib()
     if name in _HOMES:
         value = getattr(importlib.import_module(f"sgdsim.{_HOMES[name]}"), name)
     elif name in _MODULES:
-        value = importlib.import_module(f"sgdsim.{name}")
+        value = importlib.import_module(f"sgdsim.{_MODULES[name]}")
     else:
         raise AttributeError(f"module 'sgdsim' has no attribute {name!r}")
     globals()[name] = value

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import NoReturn
 
-from sgdsim.signals import hear_once, ignore_all
+from sgdsim.common.signals import hear_once, ignore_all
 
 
 def entry() -> NoReturn:

@@ -163,7 +163,7 @@ def jacobian_ntk(module, x):
 
 
 def slow_pairs(problem, exact, moments, means, squares, hypers):
-    """An interval of `sgdsim.regimes._slow.SlowPairs`, step by step with whole matrices; moments: (m, m) c, j, p.
+    """An interval of `sgdsim.regimes.averaged.slow_pairs.SlowPairs`, step by step; moments: whole (m, m) c, j, p.
 
     E r² of step t is replaced by the straight line through them, weighted as the doc says: its mean S_t times
     (level + slope t); and the pairs' own part of the source by S_t/S_0 times what it is at the beginning.

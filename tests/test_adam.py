@@ -8,7 +8,7 @@ import torch
 
 import sgdsim as ss
 from sgdsim import sampling
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.regimes import _adam
 
 

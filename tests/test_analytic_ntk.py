@@ -8,11 +8,11 @@ import torch
 from scipy import integrate, special
 
 import sgdsim as ss
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.networks import ACTIVATIONS, MLP
-from sgdsim.ntk import analytic as module
-from sgdsim.ntk import empirical_ntk
-from sgdsim.ntk.analytic import analytic_cntk, analytic_ntk
+from sgdsim.networks.ntk import analytic as module
+from sgdsim.networks.ntk import empirical_ntk
+from sgdsim.networks.ntk.analytic import analytic_cntk, analytic_ntk
 
 EVERY = [*ACTIVATIONS, "leaky_relu"]
 # name → φ, φ', both for arrays

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import budgets, plot
+from sgdsim import plot
+from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
-from sgdsim.sgd import noise_factor
+from sgdsim.studies import budgets
 from sgdsim.theory import stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "0.5", "--n", "400"]

@@ -5,9 +5,10 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import simulation
+from sgdsim.recurrence import contour
 from sgdsim.regimes import _kernels
-from sgdsim.theory import contour, generating
+from sgdsim.runs import follow
+from sgdsim.theory import generating
 
 
 def problem(n, nu, kappa):
@@ -245,7 +246,7 @@ def test_a_trillion_steps():
     assert loss[-1] == 0.0  # far beyond the exponential cut-off
     assert (np.diff(loss) <= 0).all()
     wild = ss.simulate(problem(1000, 1.5, 3.0), ss.SGD(1.5, 0.0, 1), ss.SpectralDiagonal(), 10**12)
-    assert wild["outcome"].values.item() == simulation.OUTCOMES.index("diverged")
+    assert wild["outcome"].values.item() == follow.OUTCOMES.index("diverged")
     assert np.isinf(wild["loss"].values.ravel()[-1])
 
 

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import scipy.io
 
-from sgdsim import _dataset_formats as formats
 from sgdsim import datasets
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
+from sgdsim.datasets import formats
 
 IMAGES = {"digits", "mnist", "cifar10", "olivetti"}
 SINGLE_FILE = {"digits": 1797, "olivetti": 400, "bike_sharing": 17379, "sgemm_product": 241600}

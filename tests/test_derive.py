@@ -12,14 +12,16 @@ import sympy as sp
 
 import sgdsim as ss
 from sgdsim import cli
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
+from sgdsim.recurrence import contour_kernels
 from sgdsim.regimes import _kernels
-from sgdsim.theory import _asymptotics, _contour, generating, power_law, printing
-from sgdsim.theory._algebra import BETA, METHODS, G, X, Z
-from sgdsim.theory._asymptotics import ALPHA, AMPLITUDE, C0, C1, DELTA, GAMMA, KAPPA, L1, L2, LAMBDA, NU, SCALE, U1, V1
-from sgdsim.theory._asymptotics import A as ALPHA_EFF
-from sgdsim.theory._asymptotics import T as TIME
-from sgdsim.theory.derive import TAU, derive
+from sgdsim.symbolic import asymptotics, printing
+from sgdsim.symbolic.algebra import BETA, METHODS, G, X, Z
+from sgdsim.symbolic.asymptotics import ALPHA, AMPLITUDE, C0, C1, DELTA, GAMMA, KAPPA, L1, L2, LAMBDA, NU, SCALE, U1, V1
+from sgdsim.symbolic.asymptotics import A as ALPHA_EFF
+from sgdsim.symbolic.asymptotics import T as TIME
+from sgdsim.symbolic.derive import TAU, derive
+from sgdsim.theory import generating, power_law
 
 both = pytest.mark.parametrize("method", METHODS)
 HEAVY_BALL, NESTEROV = METHODS
@@ -234,7 +236,7 @@ def test_compiled_transforms_are_the_derived_ones():
     call = sp.lambdify((X, BETA, G, Z), [sp.cancel(term) for term in terms])
     values = np.array([call(alpha * lam, beta, g, np.exp(-sigma)) for lam in eigenvalues])
     expected = [gamma * copies @ values[:, 0], c @ values[:, 1], gamma * copies @ values[:, 2], c @ values[:, 3]]
-    found = _contour.transforms(eigenvalues, copies, c, alpha, beta, gamma, g, sigma)
+    found = contour_kernels.transforms(eigenvalues, copies, c, alpha, beta, gamma, g, sigma)
     assert found == pytest.approx(expected, rel=1e-12)
 
 
@@ -251,8 +253,8 @@ def test_late_time_laws(method):
     noise /= (1 - U1) ** 2
     assert sp.simplify(sp.powsimp(d.signal_law / signal, force=True)) == 1
     assert sp.simplify(sp.expand_power_base(d.noise_law / noise, force=True)) == 1
-    assert same(_asymptotics.exponent(d.signal_law), zeta)
-    assert same(_asymptotics.exponent(d.noise_law), 2 - 1 / NU)
+    assert same(asymptotics.exponent(d.signal_law), zeta)
+    assert same(asymptotics.exponent(d.noise_law), 2 - 1 / NU)
 
 
 def test_numpy_constants_are_the_derived_ones():
@@ -445,9 +447,9 @@ def test_printing():
 def test_derivation_stands_alone():
     """Sympy and the input checks are all it loads, so it runs where the rest of the package cannot."""
     code = (
-        "import sys; from sgdsim.theory.derive import derive; derive('nesterov');"
+        "import sys; from sgdsim.symbolic.derive import derive; derive('nesterov');"
         "print(sorted(m for m in sys.modules if m.split('.')[0] in ('torch', 'scipy', 'numba', 'z3')"
         " or m.startswith('sgdsim.') and m.count('.') == 1))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "['sgdsim.checks', 'sgdsim.theory']"
+    assert done.stdout.strip() == "['sgdsim._moved', 'sgdsim.common', 'sgdsim.symbolic']"

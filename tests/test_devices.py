@@ -12,8 +12,9 @@ import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim import devices, sampling, schedules
-from sgdsim.checks import InputError
+from sgdsim import sampling, schedules
+from sgdsim.common import devices
+from sgdsim.common.checks import InputError
 from sgdsim.regimes import _sampled_torch
 from sgdsim.theory import stability
 

@@ -87,13 +87,22 @@ def public(module):
         for name, thing in vars(module).items()
         if not name.startswith("_")
         and (inspect.isfunction(thing) or inspect.isclass(thing))
-        and (thing.__module__ == module.__name__ or thing.__module__.startswith("sgdsim.plot_"))
+        and (thing.__module__ == module.__name__ or thing.__module__.startswith("sgdsim.plot."))
     ]
     return names
 
 
 @pytest.mark.parametrize(
-    "name", ["plot", "theory.contour", "theory.stability", "theory.power_law", "theory.optimal", "schedules", "sweeps"]
+    "name",
+    [
+        "plot",
+        "recurrence.contour",
+        "theory.stability",
+        "theory.power_law",
+        "theory.optimal",
+        "algorithm.schedules",
+        "runs.sweeps",
+    ],
 )
 def test_modules_are_described_whole(site, name):
     module = importlib.import_module(f"sgdsim.{name}")
@@ -118,7 +127,7 @@ def test_commands_print_what_the_page_says(page):
 
 
 def test_every_command_has_an_example():
-    from sgdsim.cli import _COMMANDS
+    from sgdsim.cli.program import _COMMANDS
 
     blocks = "".join(m["body"] for m in examples._BLOCK.finditer((DOCS / "cli.md").read_text()))
     shown = {command.split()[2] for command, _ in examples.commands(blocks)}

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.theory import epochs
 
 

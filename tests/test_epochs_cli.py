@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import epoch_comparison, plot
-from sgdsim.checks import InputError
+from sgdsim import plot
+from sgdsim.common.checks import InputError
+from sgdsim.studies import epoch_comparison
 from sgdsim.theory import epochs, stability
 
 SMALL = ["--n", "100", "--width", "60", "--epochs", "1", "5", "50"]

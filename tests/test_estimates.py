@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import cli, estimates, simulation
-from sgdsim.checks import InputError
-from sgdsim.chunks import Settings
+from sgdsim import cli
+from sgdsim.common.checks import InputError
+from sgdsim.runs import estimates, follow
+from sgdsim.runs.chunks import Settings
 
 PROBLEM = ss.QuadraticProblem.power_law(100, 1.5, 1.0)
 YEAR = 31557600
@@ -23,7 +24,7 @@ def sixteen_gigabytes(monkeypatch):
 
 def ask(regime, n_steps=1000, problem=PROBLEM, replicates=1, observe=("loss",), **values):
     cells = list(ss.Grid.zip(**{"lr": 0.5, **values}).whole_cells())
-    settings = Settings(simulation.record_steps(n_steps), observe, replicates, 0)
+    settings = Settings(follow.record_steps(n_steps), observe, replicates, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimates.check(problem, cells, [regime], settings)
@@ -171,10 +172,10 @@ def test_axes_of_one_value(value):
 
 
 def test_steps_from_a_generator():
-    assert simulation.record_steps(10, (step for step in (3, 5))).tolist() == [0, 3, 5, 10]
+    assert follow.record_steps(10, (step for step in (3, 5))).tolist() == [0, 3, 5, 10]
 
 
 @pytest.mark.parametrize("observe", [None, 3, True])
 def test_observables_that_are_no_names(observe):
     with pytest.raises(InputError, match="observe: expected names from loss, test_loss, moments; got"):
-        simulation.check_observe(PROBLEM, observe)
+        follow.check_observe(PROBLEM, observe)

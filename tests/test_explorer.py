@@ -11,9 +11,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.image import imread
 
 import sgdsim as ss
-from sgdsim import explorer
-from sgdsim.plot_explorer import ExplorerCanvas
-from sgdsim.theory import contour, power_law, stability
+from sgdsim.notebook import explorer
+from sgdsim.plot.explorer import ExplorerCanvas
+from sgdsim.recurrence import contour
+from sgdsim.studies import explorer as study
+from sgdsim.theory import power_law, stability
 
 widgets = pytest.importorskip("ipywidgets", reason="needs ipywidgets")
 
@@ -31,7 +33,7 @@ def reddish(png: bytes) -> float:
 def test_view_agrees_with_the_whole_spectrum():
     """The explorer merges neighbouring small eigenvalues; the exact curve and the limit hardly notice."""
     problem = ss.QuadraticProblem.power_law(10_000, 1.5, 3.0)
-    shown = explorer.view(1.5, 3.0, 0.2, -0.3, 1)
+    shown = study.view(1.5, 3.0, 0.2, -0.3, 1)
     steps = shown.prediction.steps[::20]
     exact = contour.loss_at(problem, steps, lr=0.2, momentum=-0.3, batch_size=1).log_loss
     early = steps < 1e7  # beyond, the exponential tail magnifies
@@ -45,7 +47,7 @@ def test_view_agrees_with_the_whole_spectrum():
 
 
 def test_unstable_settings_show_as_such():
-    shown = explorer.view(1.5, 3.0, 1.5, 0.0, 1)
+    shown = study.view(1.5, 3.0, 1.5, 0.0, 1)
     assert not shown.stable
     assert shown.headline.startswith("UNSTABLE")
     assert shown.summary.startswith("UNSTABLE")
@@ -54,7 +56,7 @@ def test_unstable_settings_show_as_such():
 
 
 def test_divergent_phase_of_a_stable_spectrum_has_no_law():
-    shown = explorer.view(0.8, 0.5, 0.01, 0.5, 100)
+    shown = study.view(0.8, 0.5, 0.01, 0.5, 100)
     assert shown.stable
     assert shown.prediction.exponent is None
     assert "no law" in shown.summary
@@ -69,7 +71,7 @@ def test_one_canvas_draws_what_a_fresh_one_would():
         (2.5, 1.0, 0.2, 0.9, 100),
     ]
     canvas = ExplorerCanvas(dpi=50)
-    views = [explorer.view(*setting) for setting in settings]
+    views = [study.view(*setting) for setting in settings]
     fresh = [ExplorerCanvas(dpi=50).png(shown) for shown in views]
     for shown, expected in zip([*views, *views[::-1]], [*fresh, *fresh[::-1]], strict=True):
         assert canvas.png(shown) == expected
@@ -79,7 +81,7 @@ def test_one_canvas_draws_what_a_fresh_one_would():
 def test_sliders_redraw():
     box = explorer.explore(n=2000)
     assert isinstance(box, widgets.VBox)
-    assert set(box.sliders) == set(explorer.DEFAULTS)
+    assert set(box.sliders) == set(study.DEFAULTS)
     start = box.image.value
     assert pixels(start).shape[:2] == (280, 920)
     for name, value in (("kappa", 1.0), ("nu", 2.0), ("lr", 0.05), ("momentum", 0.9), ("batch_size", 100)):
@@ -90,7 +92,7 @@ def test_sliders_redraw():
     box.sliders["lr"].value = 4.0
     assert "UNSTABLE" in box.message.value
     for name, slider in box.sliders.items():
-        slider.value = explorer.DEFAULTS[name]
+        slider.value = study.DEFAULTS[name]
     assert box.image.value == start
 
 
@@ -103,7 +105,7 @@ def test_sliders_start_on_a_step(start):
     sliders = explorer.explore(n=100, **start).sliders
     for name in ("nu", "kappa", "lr", "momentum"):
         slider = sliders[name]
-        assert slider.value == {**explorer.DEFAULTS, **start}[name]
+        assert slider.value == {**study.DEFAULTS, **start}[name]
         steps = ((np.log10(slider.value) if name == "lr" else slider.value) - slider.min) / slider.step
         assert steps == pytest.approx(round(steps), abs=1e-9)
         low = {"nu": 0.6, "kappa": 0.2, "lr": -3, "momentum": -0.98}[name]
@@ -114,14 +116,14 @@ def test_a_redraw_has_little_to_do(monkeypatch):
     """What makes it take some ten milliseconds: no new spectrum, few eigenvalues, and only what moves is drawn."""
     box = explorer.explore()
     box.sliders["lr"].value = 0.3
-    called, sizes, predict = [], [], explorer.power_law.predict
+    called, sizes, predict = [], [], study.power_law.predict
 
     def counted(problem, *args, **kwargs):
         sizes.append(problem.spectrum.eigenvalues.size)
         return predict(problem, *args, **kwargs)
 
-    monkeypatch.setattr(explorer.power_law, "predict", counted)
-    monkeypatch.setattr(explorer.QuadraticProblem, "power_law", lambda *_: called.append("a new spectrum"))
+    monkeypatch.setattr(study.power_law, "predict", counted)
+    monkeypatch.setattr(study.QuadraticProblem, "power_law", lambda *_: called.append("a new spectrum"))
     monkeypatch.setattr(FigureCanvasAgg, "draw", lambda *_: called.append("a whole figure"))
     for beta in np.linspace(-0.9, 0.9, 11):
         before = box.image.value
@@ -140,7 +142,7 @@ def test_bad_input(monkeypatch):
     with pytest.raises(ss.InputError, match="batch_size: expected one of 1, 2, 5, 10, 20, 50, 100"):
         explorer.explore(n=100, batch_size=200)
     with pytest.raises(ss.InputError, match="batch_size"):
-        explorer.view(1.5, 1.0, 0.1, 0.0, 200, n=100)
+        study.view(1.5, 1.0, 0.1, 0.0, 200, n=100)
     real = builtins.__import__
 
     def without(name, *args, **kwargs):

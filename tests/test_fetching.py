@@ -17,8 +17,9 @@ from pathlib import Path
 import pooch
 import pytest
 
-from sgdsim import datasets, fetching
-from sgdsim.checks import InputError
+from sgdsim import datasets
+from sgdsim.common.checks import InputError
+from sgdsim.datasets import fetching
 
 PLAIN = b"plain content " * 50
 IMAGES = bytes(range(256)) * 40

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.fits import fit_power_law
+from sgdsim.problem.fits import fit_power_law
 
 
 def wobble(n, rng):

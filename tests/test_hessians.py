@@ -9,12 +9,13 @@ import torch
 from torch import nn
 
 import sgdsim as ss
-from sgdsim import hessians, plot, plot_hessian, sampling
-from sgdsim.checks import InputError
+from sgdsim import hessians, plot, sampling
 from sgdsim.cli import main
-from sgdsim.curvature import Curvature
-from sgdsim.hessians import count_outliers, hessian_spectra
+from sgdsim.common.checks import InputError
 from sgdsim.networks import StandardMLP
+from sgdsim.networks.curvature import Curvature
+from sgdsim.plot import hessian as plot_hessian
+from sgdsim.studies.hessians import count_outliers, hessian_spectra
 
 FAST = {"device": "cpu", "lanczos_steps": 5, "n_probes": 2, "top": 4}
 

@@ -5,7 +5,7 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import schedules
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.theory import horizon
 
 

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim import chunks, identity, results, sweeps
-from sgdsim.checks import InputError
+from sgdsim import results
+from sgdsim.common import identity
+from sgdsim.common.checks import InputError
+from sgdsim.runs import chunks, sweeps
 
 GRID = ss.Grid.product(lr=[0.3, 0.6], batch_size=[2])
 

@@ -21,8 +21,10 @@ import pytest
 import xarray as xr
 
 import sgdsim as ss
-from sgdsim import cli, datasets, progress
-from sgdsim.checks import InputError
+from sgdsim import cli, datasets
+from sgdsim.cli import program
+from sgdsim.common.checks import InputError
+from sgdsim.runs import progress
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3", "--n", "30", "--replicates", "2"]
@@ -252,14 +254,14 @@ def test_ctrl_c_as_compiled_code_returns(monkeypatch, capsys):
     def command(_):
         raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
 
-    monkeypatch.setitem(cli._COMMANDS, "data", command)
+    monkeypatch.setitem(program._COMMANDS, "data", command)
     assert cli.main(["data", "list"]) == 130
     assert capsys.readouterr().err == "sgdsim data: interrupted\n"
 
     def broken(_):
         raise SystemError("another one")
 
-    monkeypatch.setitem(cli._COMMANDS, "data", broken)
+    monkeypatch.setitem(program._COMMANDS, "data", broken)
     with pytest.raises(SystemError):
         cli.main(["data", "list"])
 

@@ -8,8 +8,8 @@ from torch import nn
 
 import sgdsim as ss
 from sgdsim import lanczos, ntk
-from sgdsim.checks import InputError
-from sgdsim.curvature import Curvature
+from sgdsim.common.checks import InputError
+from sgdsim.networks.curvature import Curvature
 
 
 @pytest.fixture(scope="module")

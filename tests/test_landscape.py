@@ -7,8 +7,10 @@ import pytest
 from matplotlib.figure import Figure
 
 import sgdsim as ss
-from sgdsim import maps, plot, plot_maps
+from sgdsim import plot
+from sgdsim.plot import maps as plot_maps
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
+from sgdsim.studies import maps
 from sgdsim.theory import stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "60"]

@@ -5,7 +5,7 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import methods
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.theory import generating, linear, power_law, stability
 
 METHODS = {

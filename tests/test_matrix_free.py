@@ -8,8 +8,8 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import lanczos, ntk, results, schedules
-from sgdsim.checks import InputError
 from sgdsim.cli import main
+from sgdsim.common.checks import InputError
 from sgdsim.theory import stability
 from sgdsim.theory.generating import noise_propagator_at_one
 

@@ -10,7 +10,7 @@ from scipy.special import zeta as hurwitz
 
 import sgdsim as ss
 from sgdsim import datasets, methods, reproduction
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.reproduction import memory as exhibit
 from sgdsim.reproduction import memory_problems as problems
 from sgdsim.theory import generating, linear, memory

@@ -9,7 +9,7 @@ import torch
 
 import sgdsim as ss
 from sgdsim import methods, sampling
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 
 ALGORITHMS = {
     "nesterov": {"momentum": 0.6, "method": "nesterov"},

@@ -7,9 +7,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from sgdsim import ntk
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.networks import MLP
-from sgdsim.ntk import empirical, layers
+from sgdsim.networks.ntk import empirical, layers
 
 
 class Residual(nn.Module):

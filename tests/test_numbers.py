@@ -10,12 +10,14 @@ import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim import budgets, cli, plot, regimes, report, simulation, validation
-from sgdsim._dataset_formats import RawData
-from sgdsim.checks import InputError
-from sgdsim.kernel_files import load_kernel
-from sgdsim.sgd import SGD
-from sgdsim.specs import readable, shortest
+from sgdsim import cli, plot, regimes
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.common.specs import readable, shortest
+from sgdsim.datasets.formats import RawData
+from sgdsim.problem.kernel_files import load_kernel
+from sgdsim.runs import follow
+from sgdsim.studies import budgets, report, validation
 
 # Divergence.
 
@@ -38,10 +40,10 @@ def test_a_network_at_its_targets_is_not_moved_by_rounding(digits_network):
     problem = ss.NetworkProblem(digits_network.network, data, device="cpu")
     for regime in (ss.RealNetwork(), ss.RealNetwork("float32")):
         result = ss.simulate(problem, SGD(0.5, batch_size=10), regime, 20)
-        assert (result["outcome"] == simulation.OUTCOMES.index("completed")).all()
+        assert (result["outcome"] == follow.OUTCOMES.index("completed")).all()
         assert result["loss"].max() < 1e-10
     noisy = ss.simulate(problem, SGD(0.5, batch_size=10, label_noise=0.1), ss.RealNetwork(), 20)
-    assert (noisy["outcome"] == simulation.OUTCOMES.index("completed")).all()
+    assert (noisy["outcome"] == follow.OUTCOMES.index("completed")).all()
     assert noisy["loss"].values[0, 0, -1] > 0
 
 
@@ -61,7 +63,7 @@ def test_a_training_with_noisy_labels_from_its_targets(digits_network):
     ],
 )  # fmt: skip
 def test_the_rule(loss, initial, least, diverged):
-    assert simulation.has_diverged(np.array([loss]), np.array([initial]), least).tolist() == [diverged]
+    assert follow.has_diverged(np.array([loss]), np.array([initial]), least).tolist() == [diverged]
 
 
 def test_a_hessian_run_at_its_targets_does_not_diverge(digits_network):

@@ -16,8 +16,10 @@ import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim import chunks, ownership, parts, results, signals, sweeps
-from sgdsim.checks import InputError
+from sgdsim import results
+from sgdsim.common import ownership, signals
+from sgdsim.common.checks import InputError
+from sgdsim.runs import chunks, parts, sweeps
 
 GRID = ss.Grid.product(lr=[0.2, 0.5, 0.9, 50.0], momentum=[0.0, 0.4], batch_size=[3])
 REGIMES = [ss.SampledLinearized(), ss.SpectralDiagonal()]
@@ -258,7 +260,7 @@ def test_a_second_sigterm_waits_for_the_first():
     """In a process of its own: the first interrupts, the second is ignored, and the process ends by SIGTERM."""
     script = """
         import signal
-        from sgdsim.signals import held_back, one_interruption
+        from sgdsim.common.signals import held_back, one_interruption
         with one_interruption() as came:
             try:
                 signal.raise_signal(signal.SIGTERM)

@@ -7,9 +7,12 @@ import pytest
 from matplotlib.figure import Figure
 
 import sgdsim as ss
-from sgdsim import tables
-from sgdsim.theory import contour, optimal, phase_maps, power_law, series, stability
-from sgdsim.theory.derive import derive
+from sgdsim.notebook import tables
+from sgdsim.recurrence import contour
+from sgdsim.studies import phase_maps
+from sgdsim.symbolic import series
+from sgdsim.symbolic.derive import derive
+from sgdsim.theory import optimal, power_law, stability
 
 
 @pytest.mark.parametrize(

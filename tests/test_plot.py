@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from sgdsim import plot
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 
 REGIMES = ["network", "sampled", "averaged", "diagonal:tau=1", "diagonal:tau=-1"]
 STEPS = np.unique(np.r_[0, np.geomspace(1, 1000, 25).round()].astype(int))

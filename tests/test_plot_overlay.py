@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 
 import sgdsim as ss
 from sgdsim import plot
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 
 REGIMES = [ss.SampledLinearized(), ss.SpectralDiagonal()]
 

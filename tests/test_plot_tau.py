@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import closures, tables
-from sgdsim.plot_tau import tau_curves
+from sgdsim.notebook import tables
+from sgdsim.plot.tau import tau_curves
+from sgdsim.studies import closures
 from sgdsim.theory import generating, stability
 
 EXACT = ss.BatchAveraged(tolerance=0)

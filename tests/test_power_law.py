@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.theory import contour, generating, optimal, power_law, stability
+from sgdsim.recurrence import contour
+from sgdsim.theory import generating, optimal, power_law, stability
 
 SIGNAL, NOISE, EVENTUAL, IMMEDIATE = power_law.PHASES
 

@@ -7,7 +7,7 @@ import torch
 
 import sgdsim as ss
 from sgdsim import ntk
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.networks import ACTIVATIONS, MLP
 
 
@@ -202,7 +202,7 @@ def test_the_decomposition_is_checked(monkeypatch):
     assert 0 < quality.negative <= 30  # rank 20: the other thirty are zero up to rounding
     assert -1e-14 < quality.most_negative < 0
 
-    from sgdsim import spectrum
+    from sgdsim.problem import spectrum
 
     right = spectrum._eigh(x @ x.T, "cpu")
     wrong = {

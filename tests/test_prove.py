@@ -12,10 +12,10 @@ import sympy as sp
 import z3
 
 from sgdsim import cli
-from sgdsim.checks import InputError
-from sgdsim.theory import prove
-from sgdsim.theory._algebra import BETA, METHODS, G, X, Z
-from sgdsim.theory.derive import derive
+from sgdsim.common.checks import InputError
+from sgdsim.symbolic import prove
+from sgdsim.symbolic.algebra import BETA, METHODS, G, X, Z
+from sgdsim.symbolic.derive import derive
 
 HALF = sp.Rational(1, 2)
 CLAIMS = [claim for method in METHODS for claim in prove.claims(method)]

@@ -9,7 +9,7 @@ import torch
 
 import sgdsim as ss
 from sgdsim import sampling, schedules
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.regimes import _kernels
 
 AVERAGED, DIAGONAL, SAMPLED = ss.BatchAveraged(), ss.SpectralDiagonal(1.0), ss.SampledLinearized()

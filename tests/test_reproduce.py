@@ -7,9 +7,9 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import datasets, ntk, reproduction
-from sgdsim.checks import InputError
 from sgdsim.cli import main
-from sgdsim.fit_results import Estimate
+from sgdsim.common.checks import InputError
+from sgdsim.problem.fit_results import Estimate
 from sgdsim.reproduction import base, document, exponents, kernels, landscapes, momentum, runs
 
 CURVE = {"one": (np.array([1, 10]), np.array([1.0, 0.1]))}

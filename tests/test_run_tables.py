@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import asymptotes, budgets, measured_stability, run_tables, tables, validation, verification
-from sgdsim.theory import contour, optimal, stability
+from sgdsim.notebook import run_tables, tables
+from sgdsim.recurrence import contour
+from sgdsim.studies import asymptotes, budgets, measured_stability, validation, verification
+from sgdsim.theory import optimal, stability
 
 SGD = ss.SGD(0.5, 0.0, 10)
 

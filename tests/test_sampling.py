@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from sgdsim import sampling
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import methods, plot, schedules
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.theory import horizon, optimal, stability
 
 SMALL = ["--n", "60", "--width", "40", "--horizon", "80", "--batch-size", "4", "--pieces", "6"]

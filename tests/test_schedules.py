@@ -6,7 +6,7 @@ from scipy.special import eval_jacobi
 
 import sgdsim as ss
 from sgdsim import schedules
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 
 
 @pytest.mark.parametrize(("a", "b"), [(0.5, 0.5), (1.0, -0.3), (-0.5, -0.5), (2.5, 0.0), (-0.3, -0.7)])

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.theory import _share, contour, optimal, stability
+from sgdsim.recurrence import contour, share
+from sgdsim.theory import optimal, stability
 
 LARGE = ss.QuadraticProblem.power_law(100_000, 1.5, 1.0)
 TIMES = np.unique(np.geomspace(1, 1e9, 120).astype(int))
@@ -20,8 +21,8 @@ two_threads = pytest.mark.skipif(numba.config.NUMBA_NUM_THREADS < 2, reason="one
 @pytest.fixture
 def shared(monkeypatch):
     """The numbers of pieces in each sharing of threads."""
-    counts, among = [], _share.among_threads
-    monkeypatch.setattr(_share, "among_threads", lambda todo, n: (counts.append(len(todo)), among(todo, n))[1])
+    counts, among = [], share.among_threads
+    monkeypatch.setattr(share, "among_threads", lambda todo, n: (counts.append(len(todo)), among(todo, n))[1])
     return counts
 
 
@@ -41,11 +42,11 @@ def everything():
 
 @two_threads
 def test_same_bits_for_any_number_of_threads_and_any_division(monkeypatch, shared):
-    monkeypatch.setattr(_share, "_PIECE", 1e12)
+    monkeypatch.setattr(share, "_PIECE", 1e12)
     expected = everything()
     assert not shared  # what is little work is done alone
     for terms in (1.0, 300.0, 7e4):
-        monkeypatch.setattr(_share, "_PIECE", terms)
+        monkeypatch.setattr(share, "_PIECE", terms)
         assert everything() == expected
         assert shared
         shared.clear()
@@ -76,13 +77,13 @@ def test_one_sharing_a_curve(shared):
 def test_all_pieces_are_done_once():
     done = []
     for n_items, terms in ((0, 1.0), (1, 1e9), (1000, 1e3), (1000, 1e4), (7, 0.0)):
-        work = _share.pieces(lambda name, low, high: done.extend(range(low, high)), ("name",), n_items, terms)
+        work = share.pieces(lambda name, low, high: done.extend(range(low, high)), ("name",), n_items, terms)
         assert sum(t for t, _ in work) == n_items * terms
-        assert all(t <= _share._PIECE or t == terms for t, _ in work)
-        _share.run(work)
+        assert all(t <= share._PIECE or t == terms for t, _ in work)
+        share.run(work)
         assert sorted(done) == list(range(n_items))
         done.clear()
-        _share.among_threads([piece for _, piece in work], 3)
+        share.among_threads([piece for _, piece in work], 3)
         assert sorted(done) == list(range(n_items))
         done.clear()
 
@@ -91,10 +92,10 @@ def test_a_thread_that_has_not_begun_is_not_waited_for(monkeypatch):
     """As beside many busy processes: the other thread gets no turn at all."""
     release = threading.Event()
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(_share, "_pool", lambda: pool)
+        monkeypatch.setattr(share, "_pool", lambda: pool)
         pool.submit(release.wait, 60)
         done = []
-        _share.among_threads([lambda i=i: done.append(i) for i in range(5)], 1)
+        share.among_threads([lambda i=i: done.append(i) for i in range(5)], 1)
         assert not release.is_set()
         assert done == list(range(5))
         release.set()
@@ -103,7 +104,7 @@ def test_a_thread_that_has_not_begun_is_not_waited_for(monkeypatch):
 def test_a_thread_that_holds_a_piece_holds_up_that_piece_alone(monkeypatch):
     """The other pieces are done meanwhile, and what it began is waited for."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(_share, "_pool", lambda: pool)
+        monkeypatch.setattr(share, "_pool", lambda: pool)
         all_others, begun, done = threading.Event(), threading.Event(), []
 
         def slow():
@@ -119,7 +120,7 @@ def test_a_thread_that_holds_a_piece_holds_up_that_piece_alone(monkeypatch):
             all_others.set()
             done.append("last")
 
-        _share.among_threads([slow, slow, *[lambda: done.append("quick")] * 5, last], 1)
+        share.among_threads([slow, slow, *[lambda: done.append("quick")] * 5, last], 1)
     assert sorted(done) == sorted(["here", "there", *["quick"] * 5, "last"])
     assert done[-1] == "there"
 
@@ -131,13 +132,13 @@ def test_errors_come_back_and_nothing_more_is_begun(monkeypatch):
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        _share.among_threads([wrong, *[wrong] * 3], 2)
+        share.among_threads([wrong, *[wrong] * 3], 2)
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        monkeypatch.setattr(_share, "_pool", lambda: pool)
+        monkeypatch.setattr(share, "_pool", lambda: pool)
         release = threading.Event()
         pool.submit(release.wait, 60)
         with pytest.raises(ZeroDivisionError):
-            _share.among_threads([wrong, lambda: done.append(1)], 1)
+            share.among_threads([wrong, lambda: done.append(1)], 1)
         release.set()
     assert not done
 
@@ -146,10 +147,10 @@ def test_errors_come_back_and_nothing_more_is_begun(monkeypatch):
 def test_a_forked_child_has_threads_of_its_own():
     code = (
         "import os, sys, threading\n"
-        "from sgdsim.theory import _share\n"
+        "from sgdsim.theory import share\n"
         "def both():\n"
         "    meet = threading.Barrier(2)\n"
-        "    _share.among_threads([lambda: meet.wait(60)] * 2, 1)\n"
+        "    share.among_threads([lambda: meet.wait(60)] * 2, 1)\n"
         "both()\n"
         "child = os.fork()\n"
         "if child == 0:\n"

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import results, simulation
-from sgdsim.checks import InputError
+from sgdsim import results
+from sgdsim.common.checks import InputError
+from sgdsim.runs import follow
 
 REGIMES = [ss.SampledLinearized(), ss.BatchAveraged(), ss.SpectralDiagonal(1.0), ss.SpectralDiagonal(-1.0)]
 
@@ -18,17 +19,17 @@ def power():
 
 
 def test_recorded_steps():
-    steps = simulation.record_steps(10**6)
+    steps = follow.record_steps(10**6)
     assert steps[0] == 0
     assert steps[1] == 1
     assert steps[-1] == 10**6
     assert 80 < steps.size < 130
     assert (np.diff(steps) > 0).all()
-    np.testing.assert_array_equal(simulation.record_steps(10, 4), [0, 4, 8, 10])
-    np.testing.assert_array_equal(simulation.record_steps(10, [7, 3]), [0, 3, 7, 10])
+    np.testing.assert_array_equal(follow.record_steps(10, 4), [0, 4, 8, 10])
+    np.testing.assert_array_equal(follow.record_steps(10, [7, 3]), [0, 3, 7, 10])
     for bad in (0, -1, 2.5, True, [11], [-1], ["a"]):
         with pytest.raises(InputError):
-            simulation.record_steps(10, bad)
+            follow.record_steps(10, bad)
 
 
 @pytest.mark.parametrize("regime", REGIMES, ids=lambda r: r.name)
@@ -59,7 +60,7 @@ def test_divergence_is_a_result(power, regime):
     assert 0 < at < 5000
     assert np.isposinf(loss[steps >= at]).all()
     assert np.isfinite(loss[steps < at]).all()
-    assert (loss[steps < at] <= simulation.DIVERGED_ABOVE * loss[0]).all()
+    assert (loss[steps < at] <= follow.DIVERGED_ABOVE * loss[0]).all()
     assert run["done"].values.all()
 
 
@@ -193,7 +194,7 @@ def test_files_that_are_no_results_are_refused(tmp_path, content):
 
 
 def test_an_unwritable_path_is_refused_before_the_work(power, tmp_path, monkeypatch):
-    monkeypatch.setattr("sgdsim.chunks.follow", lambda *_: pytest.fail("the work was begun"))
+    monkeypatch.setattr("sgdsim.runs.chunks.follow", lambda *_: pytest.fail("the work was begun"))
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "file" / "r.nc", tmp_path / "none" / "r.nc", tmp_path):
         with pytest.raises(InputError, match="expected a f"):

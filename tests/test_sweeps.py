@@ -18,8 +18,10 @@ import pytest
 import xarray as xr
 
 import sgdsim as ss
-from sgdsim import chunks, cli, executors, parts, report, results, sweeps
-from sgdsim.checks import InputError
+from sgdsim import cli, results
+from sgdsim.common.checks import InputError
+from sgdsim.runs import chunks, executors, parts, sweeps
+from sgdsim.studies import report
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
 REGIMES = [ss.SampledLinearized(), ss.BatchAveraged(), ss.SpectralDiagonal()]

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim import plot, results, verification
+from sgdsim import plot, results
 from sgdsim.cli import main
+from sgdsim.recurrence import contour
 from sgdsim.regimes import BatchAveraged, SampledLinearized, SpectralDiagonal
-from sgdsim.theory import contour, optimal, power_law, stability
+from sgdsim.studies import verification
+from sgdsim.theory import optimal, power_law, stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3"]
 DIGITS = ["--n", "40", "--width", "20", "--device", "cpu"]

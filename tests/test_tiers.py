@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.regimes import _kernels, _slow, _tiers, averaged
-from sgdsim.regimes._tiers import Sizes
+from sgdsim.regimes import _kernels, averaged
+from sgdsim.regimes.averaged import slow_pairs as _slow
+from sgdsim.regimes.averaged import tiers as _tiers
+from sgdsim.regimes.averaged.tiers import Sizes
 
 
 @pytest.fixture(scope="module")

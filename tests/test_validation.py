@@ -9,11 +9,11 @@ import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim import measured_stability as measured
 from sgdsim import ntk, plot
-from sgdsim import validation as v
 from sgdsim.cli import validate as command
 from sgdsim.regimes import RealNetwork, SampledLinearized
+from sgdsim.studies import measured_stability as measured
+from sgdsim.studies import validation as v
 
 SMALL = ["--n", "60", "--widths", "30", "--batch-size", "6", "--n-steps", "100", "--threshold-steps", "40"]
 SMALL += ["--replicates", "2"]
@@ -183,13 +183,13 @@ def test_trial_counts_replicates(monkeypatch, tiny):
     }
 
     def follow(problem, sgd, regime, steps, observe, replicates, seed):
-        from sgdsim.simulation import Trace
+        from sgdsim.runs.follow import Trace
 
         loss = 5 * np.stack([curve(steps) for curve in curves.values()])
         loss /= loss[:, :1]
         return Trace({"loss": loss}, np.zeros(3), np.zeros(3), 0.0, False, {})
 
-    monkeypatch.setattr(measured.simulation, "follow", follow)
+    monkeypatch.setattr(measured.follow, "follow", follow)
     trial = measured._trial(tiny, ss.SGD(0.5), SampledLinearized(), 200, 3, 0)
     assert (trial.bounded, trial.settles) == (1 / 3, 2 / 3)
     assert trial.meets("settles")
@@ -206,13 +206,13 @@ def test_a_dead_network_has_not_settled(monkeypatch, digits_network, peak, end, 
     """After a jump far up, what counts is to beat the best constant output."""
 
     def follow(problem, sgd, regime, steps, observe, replicates, seed):
-        from sgdsim.simulation import Trace
+        from sgdsim.runs.follow import Trace
 
         variance = np.var(problem.data.y)  # a constant output has the loss 0.5 of it
         loss = variance * (end + peak * (steps / 3) ** 2 * np.exp(-steps / 5) + (steps == 0))
         return Trace({"loss": loss[None]}, np.zeros(1), np.zeros(1), 0.0, False, {})
 
-    monkeypatch.setattr(measured.simulation, "follow", follow)
+    monkeypatch.setattr(measured.follow, "follow", follow)
     trial = measured._trial(digits_network, ss.SGD(0.5), RealNetwork(), 400, 1, 0)
     assert trial.late < 1
     assert trial.late < trial.early

@@ -43,14 +43,14 @@ def test_contents(wheel):
         names = archive.namelist()
         info = next(name.partition("/")[0] for name in names if ".dist-info/" in name)
         scripts = archive.read(f"{info}/entry_points.txt").decode()
-        manifest = archive.read("sgdsim/MANIFEST.toml")
+        manifest = archive.read("sgdsim/datasets/MANIFEST.toml")
         metadata = archive.read(f"{info}/METADATA").decode()
     assert "sgdsim = sgdsim.__main__:entry" in scripts
     assert manifest == (ROOT / "data" / "MANIFEST.toml").read_bytes()
     assert f"{info}/licenses/LICENSE" in names
     assert re.search(r"^License-Expression: MIT$", metadata, re.M)
     own = {str(path.relative_to(ROOT)) for path in (ROOT / "sgdsim").rglob("*.py")}
-    assert {name for name in names if not name.startswith(info)} == own | {"sgdsim/MANIFEST.toml"}
+    assert {name for name in names if not name.startswith(info)} == own | {"sgdsim/datasets/MANIFEST.toml"}
 
 
 def needed(name: str, found: dict[str, importlib.metadata.Distribution], extras: Iterable[str] = ("",)) -> None:

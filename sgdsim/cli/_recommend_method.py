@@ -8,10 +8,11 @@ import math
 import time
 from typing import Any
 
-from sgdsim.checks import InputError
 from sgdsim.cli.arguments import algorithm
-from sgdsim.cli.stability import load, short
-from sgdsim.specs import readable, shortest
+from sgdsim.cli.problems import load
+from sgdsim.common.checks import InputError
+from sgdsim.common.specs import readable, shortest
+from sgdsim.common.text import short
 
 _LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
 TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
@@ -24,7 +25,7 @@ _LARGEST = 500  # points up to which the exact threshold takes a few seconds
 
 def recommend(args: argparse.Namespace) -> int:
     """Print the best constant learning rate and momentum, thresholds there, the floor of noisy labels."""
-    from sgdsim.sgd import SGD
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.theory import horizon, linear, stability
 
     began = time.perf_counter()

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sgdsim.cli.stability import short, table
-from sgdsim.specs import readable, shortest
+from sgdsim.common.specs import readable, shortest
+from sgdsim.common.text import short, table
 
 _FLAT = 1e-3  # a gain below this is not worth having
 

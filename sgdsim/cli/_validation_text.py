@@ -5,8 +5,8 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
-from sgdsim.cli.stability import short, table
-from sgdsim.specs import readable
+from sgdsim.common.specs import readable
+from sgdsim.common.text import short, table
 
 THRESHOLDS = (
     "Learning rates in units of 1/λ_max of the tangent kernel at the start. Predicted: full batch 2(1+β), "

@@ -8,10 +8,12 @@ import math
 import time
 from typing import Any
 
-from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole
-from sgdsim.cli.stability import add_common, load, short, table
-from sgdsim.specs import readable
+from sgdsim.cli.problems import add_common, load
+from sgdsim.common import files
+from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.specs import readable
+from sgdsim.common.text import short, table
 
 
 def add_parser(commands: Any) -> None:
@@ -43,8 +45,10 @@ def add_parser(commands: Any) -> None:
 
 def budget(args: argparse.Namespace) -> int:
     """Follow every batch size up to the same budget, print the losses at equal t·b, save and draw."""
-    from sgdsim import budgets, regimes, results
-    from sgdsim.sgd import SGD
+    from sgdsim import regimes
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.runs import results
+    from sgdsim.studies import budgets
 
     began = time.perf_counter()
     SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
@@ -52,7 +56,7 @@ def budget(args: argparse.Namespace) -> int:
         integer(name, getattr(args, name), minimum=1)
     regime = regimes.parse(args.regime)
     if args.out is not None:
-        results.check_writable(args.out)
+        files.check_writable(args.out)
     problem = load(args)
     result = budgets.run(
         problem, regime, batch_sizes=args.batch_size, lr=args.lr, momentum=args.momentum, n_steps=args.n_steps,

@@ -4,84 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import json
-import os
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
 
-from sgdsim.checks import InputError, integer
-from sgdsim.cli.arguments import DEFAULTS, LISTS, POWER_LAW, algorithm, execution
-
-_MODULE = 2000.0  # bytes of a layer beside its parameters
-
-
-def _problem(args: argparse.Namespace):
-    """The problem that the arguments describe; InputError for arguments that would be ignored."""
-    from sgdsim import estimates
-    from sgdsim.problem import NetworkProblem, QuadraticProblem
-
-    kind = "power_law" if args.dataset == POWER_LAW else "data sets"
-    kind = "--kernel" if args.kernel is not None else "--spectrum" if args.spectrum is not None else kind
-    takes = {
-        "--kernel": ("residual", "targets"),
-        "--spectrum": (),
-        "power_law": ("n", "nu", "kappa", "lambda_min"),
-        "data sets": ("n", "n_test", "width", "depth", "activation", "model", "data_dir"),
-    }
-    if args.model is not None:
-        takes["data sets"] = tuple(set(takes["data sets"]) - {"width", "depth", "activation"})
-        takes["data sets without --model"] = ("width", "depth", "activation")
-    for name in dict.fromkeys(name for names in takes.values() for name in names):
-        if name in takes[kind]:
-            if getattr(args, name) is None:
-                setattr(args, name, DEFAULTS.get(name))
-        elif getattr(args, name) is not None:
-            where = " or ".join(other for other, names in takes.items() if name in names)
-            raise InputError(f"--{name.replace('_', '-')}: expected only with {where}, got a problem of another kind")
-    if kind == "--kernel":
-        from sgdsim.kernel_files import load_kernel
-
-        return load_kernel(args.kernel, residual=args.residual, targets=args.targets)
-    if kind == "--spectrum":
-        from sgdsim.results import load_problem
-
-        return load_problem(args.spectrum)
-    if kind == "power_law":
-        if args.nu is None or args.kappa is None:
-            raise InputError("--dataset power_law: expected --nu and --kappa; for example --nu 1.5 --kappa 3")
-        n = integer("n", args.n, minimum=1)
-        estimates.require_memory(f"a spectrum of {n:.4g} points", 32.0 * n, "take a smaller --n")
-        return QuadraticProblem.power_law(args.n, args.nu, args.kappa, args.lambda_min, args.seed)
-    from sgdsim import datasets, networks
-
-    network: Any
-    if args.model is not None:
-        network = _model(args.model)
-    else:
-        network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
-    data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
-    if args.model is None:
-        inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
-        advice = "take a smaller --width or --depth"
-        estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
-    return NetworkProblem(network, data, device=args.device)
-
-
-def _model(text: str) -> Any:
-    """The module that the function named MODULE:FACTORY returns, looked up from the current folder as well."""
-    home, _, factory = text.partition(":")
-    if not home or not factory:
-        raise InputError(f"--model: expected MODULE:FACTORY, got {text!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(home), factory)()
-    except Exception as error:  # it is the user's code: anything can happen in it
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"--model: expected {text!r} to import and return a torch module, got {reason}") from error
+from sgdsim.cli.arguments import LISTS, algorithm, execution
+from sgdsim.cli.problems import _check_distinct, _problem
+from sgdsim.common import files
+from sgdsim.common.checks import InputError
 
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: argparse.Namespace) -> list[Any]:
@@ -111,7 +42,7 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: arg
 
 
 def compare(args: argparse.Namespace) -> int:
-    from sgdsim.sweeps import Grid
+    from sgdsim.runs.sweeps import Grid
 
     given = {name: getattr(args, name) for name in LISTS}
     if args.cells is not None:
@@ -137,7 +68,7 @@ def compare(args: argparse.Namespace) -> int:
 
 
 def simulate(args: argparse.Namespace) -> int:
-    from sgdsim.sweeps import Grid
+    from sgdsim.runs.sweeps import Grid
 
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = ("moments",) if args.moments else ()
@@ -147,10 +78,11 @@ def simulate(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...], how: dict[str, Any]) -> int:
     """Simulate every cell of `grid`, then print, save and draw."""
-    from sgdsim import parts, report, results
     from sgdsim.regimes import SpectralDiagonal
-    from sgdsim.simulation import has_test
-    from sgdsim.sweeps import NotSaved, sweep
+    from sgdsim.runs import parts
+    from sgdsim.runs.follow import has_test
+    from sgdsim.runs.sweeps import NotSaved, sweep
+    from sgdsim.studies import report
 
     began = time.perf_counter()
     cells = list(grid.cells())  # refuse bad values before any data are read
@@ -158,11 +90,11 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         from sgdsim import plot
 
         plot.check_path(args.plot)
-        results.check_writable(args.plot)
+        files.check_writable(args.plot)
         if len(cells) > plot.MAX_CELLS:
             raise InputError(f"--plot: expected at most {plot.MAX_CELLS} cells to draw, got {len(cells)}; use --out")
     if args.out is not None:
-        results.check_writable(args.out)
+        files.check_writable(args.out)
         if not how["resume"] and parts.unfinished(args.out):
             left = parts.folder(args.out)
             raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
@@ -228,7 +160,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
 
 def told_shard(args: argparse.Namespace, result: Any) -> int:
     """Say what a shard left in the parts; 130 after Ctrl-C."""
-    from sgdsim import parts
+    from sgdsim.runs import parts
 
     done = result["done"].values
     facts = {"parts": str(parts.folder(args.out)), "done": int(done.sum()), "of": int(done.size)}
@@ -238,7 +170,7 @@ def told_shard(args: argparse.Namespace, result: Any) -> int:
 
 
 def merge(args: argparse.Namespace) -> int:
-    from sgdsim.sweeps import merge
+    from sgdsim.runs.sweeps import merge
 
     result = merge(args.out, args.parts)
     done = result["done"].values
@@ -247,7 +179,8 @@ def merge(args: argparse.Namespace) -> int:
 
 
 def export(args: argparse.Namespace) -> int:
-    from sgdsim import report, results
+    from sgdsim.runs import results
+    from sgdsim.studies import report
 
     result = results.load(args.file)
     with _as_written(args.file):
@@ -266,16 +199,6 @@ def _as_written(file: str) -> Iterator[None]:
     except (KeyError, IndexError, TypeError, AttributeError, ValueError) as error:
         reason = " ".join(str(error).split())[:100]
         raise InputError(f"{file}: expected a result as sgdsim writes it, got another ({reason})") from error
-
-
-def _check_distinct(args: argparse.Namespace) -> None:
-    """InputError if one file would be written twice, or over an input."""
-    files = [(name, getattr(args, name)) for name in ("kernel", "spectrum", "residual", "targets", "out", "plot")]
-    given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
-    for i, (name, path) in enumerate(given):
-        for other, same in given[:i]:
-            if path == same and name in ("--out", "--plot"):
-                raise InputError(f"{name}: expected another file than that of {other}, got {os.path.basename(path)!r}")
 
 
 def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
@@ -307,10 +230,11 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
 
 
 def plot(args: argparse.Namespace) -> int:
-    from sgdsim import plot, results
+    from sgdsim import plot
+    from sgdsim.runs import results
 
     plot.check_path(args.out)
-    results.check_writable(args.out)
+    files.check_writable(args.out)
     result = results.load(args.file)
     with _as_written(args.file):
         if args.what == "landscape":
@@ -323,7 +247,7 @@ def plot(args: argparse.Namespace) -> int:
 
 
 def data(args: argparse.Namespace) -> int:
-    from sgdsim import fetching
+    from sgdsim.datasets import fetching
 
     if args.action == "fetch":
         paths = [str(p) for p in fetching.fetch(args.name, args.data_dir, mirror=args.mirror, progress=True)]

@@ -8,10 +8,11 @@ import math
 import time
 from typing import Any
 
-from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _add_problem, _whole
-from sgdsim.cli.stability import add_output, load, short, table
-from sgdsim.specs import readable
+from sgdsim.cli.problems import add_output, load
+from sgdsim.common.checks import InputError, integer
+from sgdsim.common.specs import readable
+from sgdsim.common.text import short, table
 
 EPOCHS = (1, 2, 5, 10, 20)
 _MANY = 200  # runs from which on their spread is known well
@@ -52,9 +53,10 @@ def add_parser(commands: Any) -> None:
 
 def epochs(args: argparse.Namespace) -> int:
     """Run both kinds of batches, print the losses after whole epochs and what they mean, draw."""
-    from sgdsim import epoch_comparison, regimes
+    from sgdsim import regimes
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import NetworkProblem
-    from sgdsim.sgd import SGD
+    from sgdsim.studies import epoch_comparison
 
     began = time.perf_counter()
     for size in args.batch_size:  # refuses bad values before any data are read
@@ -66,9 +68,9 @@ def epochs(args: argparse.Namespace) -> int:
     if theory.stochastic:
         raise InputError(f"--theory: expected averaged or diagonal:tau=NUMBER, got {args.theory!r}")
     if args.plot is not None:
-        from sgdsim import plot_epochs
+        from sgdsim.plot import epoch_losses
 
-        plot_epochs.check_sizes(len(args.batch_size))
+        epoch_losses.check_sizes(len(args.batch_size))
     problem = load(args)
     if args.regime == "network" and not isinstance(problem, NetworkProblem):
         raise InputError("--regime: expected sampled, as this problem has no network, got network")

@@ -8,9 +8,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from sgdsim.checks import InputError
 from sgdsim.cli.arguments import DATASETS, _add_output, _schedule, _whole
-from sgdsim.cli.commands import _check_distinct, _model
+from sgdsim.cli.problems import _check_distinct, _model
+from sgdsim.common import files
+from sgdsim.common.checks import InputError
 
 _DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
 _VARIANTS = {"without": "without batch norm", "with": "with batch norm"}
@@ -60,7 +61,8 @@ def add_parser(commands: Any) -> None:
 
 
 def hessian(args: argparse.Namespace) -> int:
-    from sgdsim import datasets, hessians, results
+    from sgdsim import datasets
+    from sgdsim.studies import hessians
 
     began = time.perf_counter()
     for name, value in _DEFAULTS.items():
@@ -69,13 +71,14 @@ def hessian(args: argparse.Namespace) -> int:
         elif args.model is not None:
             raise InputError(f"--{name.replace('_', '-')}: expected only without --model, got a model of your own")
     if args.plot is not None:
-        from sgdsim import plot, plot_hessian
+        from sgdsim import plot
+        from sgdsim.plot import hessian as plot_hessian
 
         plot.check_path(args.plot)
-        results.check_writable(args.plot)
+        files.check_writable(args.plot)
         plot_hessian.check_panels(1, set(args.steps))
     if args.out is not None:
-        results.check_writable(args.out)
+        files.check_writable(args.out)
     inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
     _check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
     networks = _networks(args)
@@ -114,7 +117,7 @@ def hessian(args: argparse.Namespace) -> int:
     failure = None  # told after the numbers: they may be the work of hours
     if args.out is not None:
         try:
-            with results.replacing(Path(args.out)) as temporary:
+            with files.replacing(Path(args.out)) as temporary:
                 temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
         except InputError as error:
             args.out, failure = None, error

@@ -7,11 +7,13 @@ import json
 import time
 from typing import Any
 
-from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_algorithm, add_execution, algorithm, execution
 from sgdsim.cli.commands import told_shard
-from sgdsim.cli.stability import add_common, load, short, table
-from sgdsim.specs import readable
+from sgdsim.cli.problems import add_common, load
+from sgdsim.common import files
+from sgdsim.common.checks import InputError, integer
+from sgdsim.common.specs import readable
+from sgdsim.common.text import short, table
 
 MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
@@ -51,7 +53,7 @@ def add_parser(commands: Any) -> None:
 
 def _range(name: str):
     def read(text: str) -> list[float]:
-        from sgdsim.maps import spaced
+        from sgdsim.studies.maps import spaced
 
         parts = text.split(":")
         try:
@@ -74,8 +76,9 @@ def _range(name: str):
 
 def landscape(args: argparse.Namespace) -> int:
     """Follow every cell, print where the least losses lie, save and draw."""
-    from sgdsim import maps, regimes, results
-    from sgdsim.sweeps import Grid, NotSaved, sweep
+    from sgdsim import regimes
+    from sgdsim.runs.sweeps import Grid, NotSaved, sweep
+    from sgdsim.studies import maps
 
     began = time.perf_counter()
     axes = {}
@@ -92,11 +95,12 @@ def landscape(args: argparse.Namespace) -> int:
     for name, least in (("n_steps", 1), ("replicates", 1)):
         integer(name, getattr(args, name), minimum=least)
     if args.plot is not None:
-        from sgdsim import plot, plot_maps
+        from sgdsim import plot
+        from sgdsim.plot import maps as plot_maps
 
         plot_maps.check_panels(len(names), len(args.batch_size))
     if args.out is not None:
-        results.check_writable(args.out)
+        files.check_writable(args.out)
     problem = load(args)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
         sgd.check(problem.n, 1)
@@ -153,8 +157,8 @@ def is_adam(method: str | None) -> bool:
 def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The minimum of one map, and the largest learning rates that theory calls stable at its momentum; `options`: the
     algorithm, but for learning rate, momentum and batch size."""
-    from sgdsim import maps
-    from sgdsim.sgd import SGD
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.studies import maps
     from sgdsim.theory import stability
 
     least = maps.minimum(panel)

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.checks import InputError, integer, number
 from sgdsim.cli import _recommend_method, _recommend_text
 from sgdsim.cli._recommend_method import TIMES, algorithm_facts
 from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
-from sgdsim.cli.stability import add_common, add_output, infinite_spectrum, load
+from sgdsim.cli.problems import add_common, add_output, infinite_spectrum, load
+from sgdsim.common.checks import InputError, integer, number
 
 SIMULATED = ("sampled", "network")
 REPLICATES = 20
@@ -45,8 +45,8 @@ def add_parser(commands: Any) -> None:
 
 
 def recommend(args: argparse.Namespace) -> int:
-    from sgdsim.sgd import SGD
-    from sgdsim.simulation import MAX_STEPS
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.runs.follow import MAX_STEPS
 
     began = time.perf_counter()
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
@@ -110,7 +110,8 @@ def _answer(
     args: argparse.Namespace, quadratic: Any, horizon: int, noise: float, seconds: dict[str, float]
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """The optimum, the prediction at it and the law (each None where there is none), and everything as JSON."""
-    from sgdsim.theory import contour, optimal
+    from sgdsim.recurrence import contour
+    from sgdsim.theory import optimal
 
     began = time.perf_counter()
     best = optimal.best(quadratic, noise=noise, horizon=horizon, tau=args.tau)
@@ -183,7 +184,7 @@ def _finite(value: float | None) -> float | None:
 
 def _law(quadratic: Any) -> tuple[Any, dict[str, Any], list[str]]:
     """The spectrum's power law (None where there is none), what it is as JSON, and what makes it doubtful."""
-    from sgdsim import fits
+    from sgdsim.problem import fits
     from sgdsim.theory import power_law
 
     law, fit, reason = None, None, None
@@ -207,7 +208,7 @@ def _law(quadratic: Any) -> tuple[Any, dict[str, Any], list[str]]:
 
 
 def _predict(args: argparse.Namespace, quadratic: Any, best: Any, law: Any) -> Any:
-    from sgdsim.sgd import SGD
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.theory import power_law
 
     sgd = SGD(best.lr, best.momentum, args.batch_size, args.sampling)
@@ -265,8 +266,8 @@ def _asymptotic(quadratic: Any, law: Any, noise: float, tau: float) -> tuple[dic
 
 def _levels(args: argparse.Namespace, quadratic: Any, best: Any, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """The largest stable learning rates without momentum and at the best momentum."""
-    from sgdsim.report import EXACT_STABILITY_UP_TO
-    from sgdsim.sgd import SGD
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.studies.report import EXACT_STABILITY_UP_TO
     from sgdsim.theory import stability
 
     began = time.perf_counter()
@@ -311,7 +312,7 @@ def _regimes(names: list[str], problem: Any) -> list[Any]:
 def _verify(
     args: argparse.Namespace, problem: Any, best: Any, horizon: int, regimes: list[Any], seconds: dict[str, float]
 ) -> dict[str, Any]:
-    from sgdsim.verification import verify
+    from sgdsim.studies.verification import verify
 
     began = time.perf_counter()
     found = verify(

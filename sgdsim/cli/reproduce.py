@@ -10,8 +10,8 @@ import textwrap
 import time
 from typing import Any
 
-from sgdsim.checks import InputError, integer
 from sgdsim.cli.arguments import _whole
+from sgdsim.common.checks import InputError, integer
 
 
 def add_parser(commands: Any) -> None:

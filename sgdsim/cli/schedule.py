@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import _add_problem, _whole
-from sgdsim.cli.stability import SAMPLINGS, add_output, load, table
-from sgdsim.specs import readable, shortest
+from sgdsim.cli.problems import SAMPLINGS, add_output, load
+from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.specs import readable, shortest
+from sgdsim.common.text import table
 
 REPLICATES, PIECES = 100, 12
 _LARGEST = 1000  # points up to which the exact threshold takes a few seconds
@@ -55,9 +56,9 @@ def add_parser(commands: Any) -> None:
 
 def schedule(args: argparse.Namespace) -> int:
     """Find the best of every form, print their losses, run and draw them."""
-    from sgdsim import estimates
-    from sgdsim.sgd import SGD
-    from sgdsim.simulation import MAX_STEPS
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.runs import estimates
+    from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.theory import horizon
 
     began = time.perf_counter()
@@ -120,7 +121,7 @@ def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: 
     None after Ctrl-C.
     """
     from sgdsim.regimes import SampledLinearized
-    from sgdsim.simulation import simulate
+    from sgdsim.runs.simulation import simulate
 
     every = [replace(sgd, lr=one.lr, average=one.average) for one in found]
     losses = []

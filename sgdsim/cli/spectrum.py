@@ -11,25 +11,27 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.checks import InputError, integer
-from sgdsim.cli.commands import _check_distinct, _problem
-from sgdsim.spectrum import Spectrum
+from sgdsim.cli.problems import _check_distinct, _problem
+from sgdsim.common import files
+from sgdsim.common.checks import InputError, integer
+from sgdsim.problem.spectrum import Spectrum
 
 # A kernel matrix up to this size (bytes) is formed for --top; beyond, eigenpairs come from products alone.
 _FORMED = 2_000_000_000
 
 
 def spectrum(args: argparse.Namespace) -> int:
-    from sgdsim import fits, ntk, results
-    from sgdsim.problem import NetworkProblem
+    from sgdsim.networks import ntk
+    from sgdsim.problem import NetworkProblem, fits
+    from sgdsim.runs import results
 
     if args.plot is not None:
         from sgdsim import plot
 
         plot.check_path(args.plot)
-        results.check_writable(args.plot)
+        files.check_writable(args.plot)
     if args.out is not None:
-        results.check_writable(args.out)
+        files.check_writable(args.out)
     _check_distinct(args)
     if args.top is not None and (args.density or args.out is not None):
         raise InputError("--top: expected without --density and --out, which need the whole spectrum")
@@ -94,7 +96,7 @@ def _quadratic(problem: Any, args: argparse.Namespace) -> Any:
         return _analytic(problem)
     if args.lanczos is None:
         return problem.quadratic
-    from sgdsim import ntk
+    from sgdsim.networks import ntk
     from sgdsim.problem import QuadraticProblem
 
     operator = ntk.ntk_operator(problem.network, problem.data.x, device=problem.device)
@@ -107,8 +109,7 @@ def _quadratic(problem: Any, args: argparse.Namespace) -> Any:
 
 def _analytic(problem: Any) -> Any:
     """The linearised problem of the infinitely wide network: its outputs start at 0, so the residual is −y."""
-    from sgdsim import ntk
-    from sgdsim.networks import MLP
+    from sgdsim.networks import MLP, ntk
     from sgdsim.problem import QuadraticProblem
 
     network, data = problem.network, problem.data
@@ -130,7 +131,8 @@ def _analytic(problem: Any) -> Any:
 
 def _top(problem: Any, k: int, analytic: bool, seed: int) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
     """The k largest λ_k, their c_k, λ_max(Θ), and ‖Θu − λu‖/λ_max of each."""
-    from sgdsim import lanczos, ntk
+    from sgdsim.networks import ntk
+    from sgdsim.problem import lanczos
 
     k = integer("--top", k, minimum=1, maximum=problem.n)
     if analytic:

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from typing import Any
 
-from sgdsim.checks import InputError, integer, number
-from sgdsim.cli.arguments import POWER_LAW, _add_problem, _whole, add_algorithm, algorithm
-from sgdsim.cli.commands import _check_distinct, _problem
-from sgdsim.specs import readable, shortest
-
-SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
-BATCH_SIZES = (1, 10, 100)
-EXACT_UP_TO = 4000  # beyond, N × N eigenvectors and their products take gigabytes and many minutes
+from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.problems import BATCH_SIZES, EXACT_UP_TO, add_common, add_output, infinite_spectrum, load
+from sgdsim.common.checks import InputError, number
+from sgdsim.common.specs import readable, shortest
+from sgdsim.common.text import short, table
 
 
 def add_parser(commands: Any) -> None:
@@ -34,68 +30,8 @@ def add_parser(commands: Any) -> None:
     add_output(parser, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
 
 
-def add_common(group: Any) -> None:
-    """Options that every command of this kind has: how batches are drawn, seed, device."""
-    group.add_argument(
-        "--sampling",
-        default=SAMPLINGS[0],
-        choices=SAMPLINGS,
-        help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
-    )
-    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
-
-
-def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:
-    """`--plot` and `--json`; there is nothing to write for `--out`."""
-    out = parser.add_argument_group("output")
-    out.add_argument("--plot", metavar="FILE", help=plot_help)
-    out.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
-    parser.set_defaults(out=None)
-
-
-def load(args: argparse.Namespace) -> Any:
-    """The problem, without test points; before that, the picture's path is checked."""
-    from sgdsim import estimates
-    from sgdsim.problem import NetworkProblem
-
-    if args.plot is not None:
-        from sgdsim import plot, results
-
-        plot.check_path(args.plot)
-        results.check_writable(args.plot)
-    _check_distinct(args)
-    integer("seed", args.seed)
-    if args.n_test is not None:
-        raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
-    if args.kernel is None and args.spectrum is None and args.dataset != POWER_LAW:
-        args.n_test = 0
-    problem = _problem(args)
-    if isinstance(problem, NetworkProblem):
-        estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
-    return problem
-
-
-def infinite_spectrum(problem: Any) -> list[str]:
-    """A note where the infinite power law that the spectrum is the beginning of diverges at every learning rate."""
-    from sgdsim.theory import power_law
-
-    made = problem.description
-    if made.get("kind") != "power_law" or made.get("lambda_min"):
-        return []
-    phase = power_law.phase(made["nu"], made["kappa"] / made["nu"])
-    if phase not in (power_law.EVENTUAL, power_law.IMMEDIATE):
-        return []
-    return [
-        f"ν = {made['nu']:g} ≤ 1: on the infinite spectrum SGD with noise diverges at every learning rate ({phase}); "
-        f"what is stable here is so at N = {problem.n} only, and less of it at larger N."
-    ]
-
-
 def stability(args: argparse.Namespace) -> int:
-    from sgdsim.sweeps import Grid
+    from sgdsim.runs.sweeps import Grid
 
     began = time.perf_counter()
     sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
@@ -113,7 +49,8 @@ def stability(args: argparse.Namespace) -> int:
     if args.batch_size is None:
         args.batch_size = [size for size in BATCH_SIZES if size <= problem.n]
     if args.plot is not None:
-        from sgdsim import plot, plot_theory
+        from sgdsim import plot
+        from sgdsim.plot import theory as plot_theory
 
         plot_theory.check_panels(len(args.batch_size), len(taus))
     cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
@@ -215,18 +152,6 @@ def _critical(quadratic: Any, cells: list[Any], taus: list[float]) -> list[dict[
             numbers = {"critical_eigenvalue": critical, "effective_lr": bound}
             found.append({"batch_size": size, "tau": tau, "noise": noise, **numbers})
     return found
-
-
-def table(lines: list[list[str]]) -> str:
-    """Aligned columns under a ruled header."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    body = ["  ".join(t.rjust(w) for t, w in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([body[0], "-" * max(map(len, body)), *body[1:]])
-
-
-def short(value: float | None) -> str:
-    """A number in four digits; "-" where there is none."""
-    return "-" if value is None else f"{value:.4g}" if math.isfinite(value) else "infinite"
 
 
 def _text(facts: dict[str, Any], exact: bool) -> str:

@@ -39,8 +39,8 @@ def theory(args: argparse.Namespace) -> int:
 
 def _derive(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    from sgdsim.theory.derive import derive
-    from sgdsim.theory.printing import latex, parsable, plain
+    from sgdsim.symbolic.derive import derive
+    from sgdsim.symbolic.printing import latex, parsable, plain
 
     derivation = derive(args.method)
     if args.tau is not None:
@@ -77,7 +77,7 @@ def _derive(args: argparse.Namespace) -> int:
 
 def _prove(args: argparse.Namespace) -> int:
     began = time.perf_counter()
-    from sgdsim.theory import prove
+    from sgdsim.symbolic import prove
 
     methods = METHODS if args.method is None else (args.method,)
     effort = prove.EFFORT if args.effort is None else args.effort
@@ -108,7 +108,7 @@ def _row(result: Any) -> dict[str, Any]:
 
 
 def _text(result: Any) -> str:
-    from sgdsim.theory.printing import plain
+    from sgdsim.symbolic.printing import plain
 
     def told(answer: Any) -> str:
         values = ", ".join(f"{plain(symbol)} = {value}" for symbol, value in (answer.values or {}).items())

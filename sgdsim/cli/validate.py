@@ -9,9 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgdsim.checks import InputError, integer, number
 from sgdsim.cli.arguments import DATASETS, _add_output, _whole
-from sgdsim.cli.commands import _check_distinct
+from sgdsim.cli.problems import _check_distinct
+from sgdsim.common import files
+from sgdsim.common.checks import InputError, integer, number
 
 KIND = "sgdsim validate"  # in the files written, so that another JSON document is not taken for one
 PARTS = ("thresholds", "training")
@@ -99,8 +100,7 @@ def validate(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> None:
     """InputError for bad values, before anything is computed."""
-    from sgdsim import results
-    from sgdsim.sgd import SGD
+    from sgdsim.algorithm.sgd import SGD
 
     if args.json and args.markdown:
         raise InputError("--markdown: expected only without --json, which prints one document")
@@ -112,7 +112,7 @@ def _check(args: argparse.Namespace) -> None:
         plot.check_path(args.plot)
     for path in (args.out, args.plot):
         if path is not None:
-            results.check_writable(path)
+            files.check_writable(path)
     for name in ("dataset", "widths", "batch_size"):
         values = getattr(args, name)
         if len(set(values)) < len(values):
@@ -137,11 +137,11 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     A long run that Ctrl-C ended is the last one, with what it had.
     """
     from sgdsim import datasets, networks
-    from sgdsim import measured_stability as measured
-    from sgdsim import validation as v
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import NetworkProblem
     from sgdsim.regimes import RealNetwork, SampledLinearized
-    from sgdsim.sgd import SGD
+    from sgdsim.studies import measured_stability as measured
+    from sgdsim.studies import validation as v
 
     loaded = {name: datasets.load(name, args.n, args.seed, n_test=0, data_dir=args.data_dir) for name in args.dataset}
     cells: list[dict[str, Any]] = []
@@ -173,7 +173,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
 
 def read_off(trained: Any, problem: Any) -> dict[str, Any]:
     """Ratios, slopes and the law of one long run, beside the run itself, as JSON-able values."""
-    from sgdsim import validation as v
+    from sgdsim.studies import validation as v
 
     try:
         law = v.law(problem)
@@ -195,12 +195,11 @@ def _cut_short(cell: dict[str, Any]) -> bool:
 
 def _save(facts: dict[str, Any], args: argparse.Namespace) -> InputError | None:
     """Write the file, if one is asked for; the error where that fails, so that work goes on."""
-    from sgdsim import results
 
     if args.out is None:
         return None
     try:
-        with results.replacing(Path(args.out)) as temporary:
+        with files.replacing(Path(args.out)) as temporary:
             temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
     except InputError as error:
         return error

@@ -7,7 +7,7 @@ from typing import Any
 
 _HOMES = {
     "BatchAveraged": "averaged", "RealNetwork": "network", "Regime": "base", "SampledLinearized": "sampled",
-    "SpectralDiagonal": "diagonal", "parse": "base",
+    "SpectralDiagonal": "diagonal", "parse": "names",
 }  # fmt: skip
 
 __all__ = sorted(_HOMES)

@@ -8,10 +8,11 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, vmap
 
-from sgdsim.checks import InputError
-from sgdsim.ntk import with_gradients
+from sgdsim.algorithm.batches import batch_blocks, label_errors
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.sgd import SGD
 
 _LARGEST = 4 << 30  # bytes of the Jacobian
 
@@ -60,8 +61,6 @@ class State:
 
     def advance(self, start: int, stop: int) -> None:
         """Take the steps; the gradient is that of ½·mean((f − y)²) over the batch."""
-        from sgdsim.regimes.sampled import batch_blocks, label_errors
-
         method, now = self.sgd.method, start
         for values, batches in batch_blocks(self.sgd, self.problem.n, self.keys, start, stop):
             errors = torch.as_tensor(label_errors(self.sgd, batches, now, self.keys))

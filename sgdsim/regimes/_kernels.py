@@ -1,54 +1,14 @@
-"""The compiled loops: arrays in, arrays out. Each has a slow literal twin in `tests/naive.py`."""
+"""Compiled loops of the sampled and the averaged regime: arrays in, arrays out.
+
+Each has a slow literal twin in `tests/naive.py`.
+"""
 
 from __future__ import annotations
 
 import numba
 import numpy as np
 
-# Sums may be reordered and multiply-adds fused (that is what lets them use SIMD); NaN and infinity keep their meaning,
-# because divergence is a result.
-_FAST = {"reassoc", "contract", "nsz"}
-
-
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
-def diagonal_advance(eigenvalues, multiplicity, c, j, p, total, lr, momentum, noise, tau):
-    """Spectral-diagonal recurrence, `lr.size` steps in place; returns s = Σ c_k. `multiplicity`: (modes,), None: 1."""
-    for t in range(lr.size):
-        alpha, beta, gamma = lr[t], momentum[t], noise[t]
-        s = total
-        total = 0.0
-        for k in range(eigenvalues.size):
-            x = alpha * eigenvalues[k]
-            ck, jk = c[k], j[k]
-            source = s if multiplicity is None else multiplicity[k] * s
-            pk = x * x * (ck + gamma * (source - tau * ck)) + beta * (beta * p[k] - 2.0 * x * jk)
-            jk = beta * jk - x * ck
-            ck = ck + 2.0 * jk + pk  # c − 2xc + 2βj + p'
-            jk += pk
-            c[k], j[k], p[k] = ck, jk, pk
-            total += ck
-    return total
-
-
-@numba.njit(cache=True, nogil=True)
-def mean_advance(eigenvalues, m, w, lr, momentum):
-    """Heavy ball without noise on the mean residual m and its velocity w, mode by mode, `lr.size` steps in place."""
-    for t in range(lr.size):
-        for k in range(eigenvalues.size):
-            w[k] = momentum[t] * w[k] - lr[t] * eigenvalues[k] * m[k]
-            m[k] += w[k]
-
-
-@numba.njit(cache=True, nogil=True)
-def mean_path(eigenvalues, m, w, lr, momentum):
-    """`mean_advance` that also keeps m before each of the `lr.size` steps, (T, n)."""
-    path = np.empty((lr.size, m.size))
-    for t in range(lr.size):
-        for k in range(m.size):
-            path[t, k] = m[k]
-            w[k] = momentum[t] * w[k] - lr[t] * eigenvalues[k] * m[k]
-            m[k] += w[k]
-    return path
+from sgdsim.recurrence.kernels import FAST
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
@@ -116,7 +76,7 @@ def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, ga
                     _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True, fastmath=_FAST)
+@numba.njit(cache=True, nogil=True, parallel=True, fastmath=FAST)
 def weigh_rows(weights, variances, squares):
     """Adds `weights @ variances` to `squares` (copies, N) and returns `squares @ weights`, (copies, modes).
 
@@ -162,7 +122,8 @@ def impulse_responses(eigenvalues, lr, momentum):
 
 @numba.njit(cache=True, nogil=True, parallel=True)
 def slow_pairs_advance(first, exact, c, j, p, maps, level, slope, responses, inverse, with_momentum):
-    """One interval of `sgdsim.regimes._slow.SlowPairs`, in place, for the pairs of the modes first, first + 1, … with
+    """One interval of `sgdsim.regimes.averaged.slow_pairs.SlowPairs`, in place, for the pairs of the modes first,
+    first + 1, … with
     all before them but for those among the first `exact` modes.
 
     c, p: their lower triangles; j: all; maps (4, n) as `impulse_responses` has them. The source per squared kick is
@@ -196,9 +157,10 @@ def slow_pairs_advance(first, exact, c, j, p, maps, level, slope, responses, inv
             p[i, k] = v_a * va_k + v_v * vv_k + added
 
 
-@numba.njit(cache=True, nogil=True, fastmath=_FAST)
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
 def tiers_advance(eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, n_samples, alpha, beta, gamma, with_momentum):
-    """One step of `sgdsim.regimes._tiers.Tiers`: `averaged_advance` among the first b modes, variances of the others.
+    """One step of `sgdsim.regimes.averaged.tiers.Tiers`: `averaged_advance` among the first b modes, variances of
+    the others.
 
     c, j, p (b, b) and dc, dj, dp (n − b,) in place; source (b, b) and d_source (n − b,) are Σ_i U_ik U_il E r_i² and
     Σ_i U_ik² E r_i².

@@ -7,11 +7,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sgdsim.checks import InputError
-from sgdsim.methods import Adam
+from sgdsim.algorithm.methods import Adam
+from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.sampling import ONE_PASS, RESHUFFLE
-from sgdsim.sgd import SGD
 
 OBSERVABLES = ("loss", "test_loss", "moments")
 
@@ -100,30 +100,10 @@ class Regime(ABC):
         return np.inf
 
     def report(self, state: Any) -> dict[str, float]:
-        """What the run says about itself in the end, such as "error_estimate" (see `sgdsim.results.REPORTED`)."""
+        """What the run says about itself in the end, such as "error_estimate" (see `sgdsim.runs.results.REPORTED`)."""
         return {}
 
     @abstractmethod
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes) of the R replicates in the state (1 if
         deterministic)."""
-
-
-def parse(text: str) -> Regime:
-    """The regime called `text`: network, sampled, averaged, diagonal (τ = 1) or diagonal:tau=VALUE."""
-    from sgdsim import regimes
-
-    head, _, tail = text.partition(":")
-    plain = {"network": regimes.RealNetwork, "sampled": regimes.SampledLinearized, "averaged": regimes.BatchAveraged}
-    if head in plain and not tail:
-        return plain[head]()
-    if head in ("diagonal", "averaged"):
-        key, equals, value = (tail or "tau=1").partition("=")
-        try:
-            if (head, key) == ("diagonal", "tau") and equals:
-                return regimes.SpectralDiagonal(float(value))
-            if (head, key) == ("averaged", "tolerance") and equals:
-                return regimes.BatchAveraged(float(value))
-        except ValueError:
-            pass
-    raise InputError(f"regime: expected network, sampled, averaged or diagonal:tau=NUMBER; got {text!r}")

@@ -8,28 +8,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from sgdsim.checks import InputError, choice, number
+from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, choice, number
+from sgdsim.common.specs import shortest
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.regimes import _kernels, _linear
+from sgdsim.recurrence import contour, diagonal
 from sgdsim.regimes.base import Regime
-from sgdsim.sampling import RESHUFFLE
-from sgdsim.sgd import SGD
-from sgdsim.specs import shortest
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
-
-
-@dataclass
-class _State:
-    problem: QuadraticProblem
-    sgd: SGD
-    c: np.ndarray  # E a_k²
-    j: np.ndarray  # E a_k v_k
-    p: np.ndarray  # E v_k²
-    total: float  # Σ c_k
-    mean: np.ndarray | None  # E a_k, only for test losses
-    mean_velocity: np.ndarray | None
-    gram_diagonal: np.ndarray | None  # mean over test points of T_xk²
 
 
 @dataclass(frozen=True)
@@ -42,9 +29,9 @@ class SpectralDiagonal(Regime):
     Parameters
     ----------
     tau : closure parameter τ; +1 is exact for translation-invariant data, −1 for Gaussian features in one pass.
-    method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.theory.contour`, so that
-        10¹² steps cost no more than 10⁵; "auto" does that where it is cheaper: many steps, constant hyperparameters and
-        the training loss alone.
+    method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.recurrence.contour`, so
+        that 10¹² steps cost no more than 10⁵; "auto" does that where it is cheaper: many steps, constant
+        hyperparameters and the training loss alone.
     """
 
     tau: float = 1.0
@@ -71,8 +58,6 @@ class SpectralDiagonal(Regime):
     def direct(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
-        from sgdsim.theory import contour
-
         if self.method == "recurrence" or not (sgd.is_constant and sgd.is_plain) or observe != ("loss",):
             return None
         if self.method == "auto" and not contour.is_cheaper(steps):
@@ -88,8 +73,6 @@ class SpectralDiagonal(Regime):
         steps: np.ndarray,
         observe: tuple[str, ...],
     ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
-        from sgdsim.theory import contour
-
         constant = all(sgd.is_constant and sgd.is_plain and sgd.sampling != RESHUFFLE for sgd in algorithms)
         if self.method == "recurrence" or not constant or observe != ("loss",):
             return None
@@ -133,40 +116,11 @@ class SpectralDiagonal(Regime):
 
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> _State | _linear.Diagonal:
-        problem = problem.quadratic
-        if not sgd.is_plain:
-            return _linear.Diagonal(problem, sgd, self.tau, test)
-        a = problem.coefficients
-        mean = a.copy() if test else None
-        return _State(
-            problem, sgd, a**2, np.zeros(a.size), np.zeros(a.size), float(a @ a),
-            mean, np.zeros(a.size) if test else None, (problem.test.transfer**2).mean(0) if test else None,
-        )  # fmt: skip
+    ) -> diagonal.State:
+        return diagonal.start(problem.quadratic, sgd, self.tau, test)
 
-    def advance(self, state: _State | _linear.Diagonal, start: int, stop: int) -> None:
-        if isinstance(state, _linear.Diagonal):
-            state.advance(start, stop)
-            return
-        values = state.sgd.values(state.problem.n, start, stop)
-        lam = state.problem.eigenvalues
-        state.total = _kernels.diagonal_advance(
-            lam, state.problem.multiplicity, state.c, state.j, state.p, state.total,
-            values.lr, values.momentum, values.noise, self.tau,
-        )  # fmt: skip
-        if state.mean is not None:
-            _kernels.mean_advance(lam, state.mean, state.mean_velocity, values.lr, values.momentum)
+    def advance(self, state: diagonal.State, start: int, stop: int) -> None:
+        state.advance(start, stop)
 
-    def observe(self, state: _State | _linear.Diagonal, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        if isinstance(state, _linear.Diagonal):
-            return state.observe(what)
-        out = {"loss": np.array([state.total / (2 * state.problem.n)])}
-        if "test_loss" in what:
-            # The mean moves off the diagonal too and is known exactly; only the noise part is diagonal here.
-            test, m = state.problem.test, state.mean
-            e = test.residual + test.transfer @ (m - state.problem.coefficients)
-            noise = (state.c - m**2) @ state.gram_diagonal
-            out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
-        if "moments" in what:
-            out["moments"] = state.c[None].copy()
-        return out
+    def observe(self, state: diagonal.State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        return state.observe(what)

@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, stack_module_state, vmap
 
-from sgdsim import sampling
-from sgdsim.checks import InputError, choice
-from sgdsim.ntk import with_gradients
+from sgdsim.algorithm import sampling
+from sgdsim.algorithm.batches import batch_blocks, label_errors
+from sgdsim.algorithm.sgd import SGD, has_momentum
+from sgdsim.common.checks import InputError, choice
+from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes.base import Regime
-from sgdsim.regimes.sampled import batch_blocks, label_errors
-from sgdsim.sgd import SGD, has_momentum
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache, and

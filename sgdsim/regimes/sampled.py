@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-import functools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sgdsim import devices, sampling
-from sgdsim.checks import InputError
-from sgdsim.methods import Adam
+from sgdsim.algorithm import sampling
+from sgdsim.algorithm.batches import batch_blocks
+from sgdsim.algorithm.methods import Adam
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common import devices
+from sgdsim.common.checks import InputError
 from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.regimes import _kernels, _linear
+from sgdsim.regimes import _kernels, _sampled_linear
 from sgdsim.regimes.base import Regime
-from sgdsim.sgd import SGD
 
 if TYPE_CHECKING:
     import torch
-
-# Batch indices drawn ahead at once, over all replicates (int32: 64 MB).
-_DRAWN = 16_000_000
 
 
 @dataclass
@@ -31,44 +29,6 @@ class _State:
     r: np.ndarray | torch.Tensor  # (R, N) residuals
     v: np.ndarray | torch.Tensor  # (R, N) velocities
     kernel: np.ndarray | torch.Tensor  # (N, N); all three are tensors on one device, or none is
-
-
-def batch_blocks(sgd: SGD, n_samples: int, keys: np.ndarray, start: int, stop: int, width: int = 1):
-    """Yield (values, batches) for consecutive ranges of steps, each range short enough for memory.
-
-    `width`: numbers needed per index beside the index itself. Both stochastic regimes draw their batches here.
-    """
-    values = sgd.values(n_samples, start, stop)
-    largest = int(values.batch_size.max(initial=1))
-    block = max(1, _DRAWN // (keys.shape[0] * largest * width))
-    places = _places(sgd, n_samples) if sgd.sampling == sampling.RESHUFFLE else None
-    for low in range(start, stop, block):
-        high = min(low + block, stop)
-        window = slice(low - start, high - start)
-        place = (0, 0) if places is None else places.at(low)
-        batches = sampling.minibatch_indices(n_samples, values.batch_size[window], low, high, keys, sgd.sampling, place)
-        yield type(values)(*(v[window] for v in values)), batches
-
-
-def _places(sgd: SGD, n_samples: int) -> sampling.EpochPlaces:
-    """One for all pieces of a run (and for other runs of the same algorithm, which does no harm)."""
-    try:
-        return _kept_places(sgd, n_samples)
-    except TypeError:  # a schedule of the user's that has no hash
-        return sampling.EpochPlaces(n_samples, sgd.batch_sizes)
-
-
-@functools.lru_cache(maxsize=64)
-def _kept_places(sgd: SGD, n_samples: int) -> sampling.EpochPlaces:
-    return sampling.EpochPlaces(n_samples, sgd.batch_sizes)
-
-
-def label_errors(sgd: SGD, batches: np.ndarray, start: int, keys: np.ndarray) -> np.ndarray:
-    """The labels' errors of `batches` (R, T, b) from step `start` on, (R, T, b); (R, T, 0) where there are none."""
-    replicates, steps, size = batches.shape
-    if not sgd.label_noise:
-        return np.zeros((replicates, steps, 0))
-    return sgd.label_noise * sampling.label_errors(start, start + steps, size, keys)
 
 
 @dataclass(frozen=True)
@@ -121,7 +81,7 @@ class SampledLinearized(Regime):
             return _adam.State(problem, sgd, sampling.replicate_keys(seed, replicates), test)
         problem = problem.quadratic
         if not sgd.is_plain:
-            return _linear.Sampled(problem, sgd, sampling.replicate_keys(seed, replicates))
+            return _sampled_linear.Sampled(problem, sgd, sampling.replicate_keys(seed, replicates))
         kernel, r = self._kernel(problem), np.tile(problem.residual, (replicates, 1))
         v = np.zeros_like(r)
         if self.device != "cpu":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.reproduction import exponents, landscapes, memory, momentum, runs
 from sgdsim.reproduction.base import VERDICTS, Context, Exhibit, Finding, MissingData, Picture, Row
 

@@ -12,13 +12,13 @@ import numpy as np
 import scipy.stats
 
 from sgdsim import datasets
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
-    from sgdsim.fit_results import Estimate
     from sgdsim.problem import NetworkProblem, QuadraticProblem
+    from sgdsim.problem.fit_results import Estimate
 
 REPRODUCED, PRECISE = "reproduced", "reproduced, more precisely"
 DIFFERS, UNDETERMINED, EVIDENCE = "differs", "not determined by the data", "evidence"

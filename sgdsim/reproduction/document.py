@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
+from sgdsim.common.files import replacing
 from sgdsim.reproduction import EXHIBITS
 from sgdsim.reproduction.base import VERDICTS, Exhibit, Finding
-from sgdsim.results import replacing
 
 MADE_BY = "sgdsim reproduce"
 JSON, MARKDOWN, FIGURES = "report.json", "report.md", "figures"

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim import fits
-from sgdsim.problem import QuadraticProblem
+from sgdsim.algorithm.sgd import noise_factor
+from sgdsim.problem import QuadraticProblem, fits
+from sgdsim.recurrence import contour
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (
     DIFFERS,
@@ -24,8 +25,7 @@ from sgdsim.reproduction.base import (
     span,
     within,
 )  # fmt: skip
-from sgdsim.sgd import noise_factor
-from sgdsim.theory import contour, stability
+from sgdsim.theory import stability
 
 # data set: ν, κ and the decay exponent printed with the loss curves; N = 3000, a network of width 1000.
 PUBLISHED = {"bike_sharing": (1.43, 0.29, 0.20), "mnist": (1.30, 0.34, 0.25)}

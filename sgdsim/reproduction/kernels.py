@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sgdsim import ntk
+from sgdsim.networks import ntk
 
 WITH_FACTOR, WITHOUT_FACTOR = "infinite width", "infinite width without the square-root factor"
 SHORT = {WITH_FACTOR: "infinite width", WITHOUT_FACTOR: "without √ factor"}

@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import scipy.ndimage
 
-from sgdsim import maps
+from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import contour
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (
@@ -32,9 +33,9 @@ from sgdsim.reproduction.base import (
     shown,
     span,
 )  # fmt: skip
-from sgdsim.sgd import noise_factor
-from sgdsim.sweeps import Grid, sweep
-from sgdsim.theory import contour, optimal
+from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.studies import maps
+from sgdsim.theory import optimal
 
 N, BATCH, STEPS = 1000, 10, 10_000
 LR, MOMENTUM = np.linspace(0, 4, 100), np.linspace(-1, 1, 50)  # the paper's; the ends are no allowed values

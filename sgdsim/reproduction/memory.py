@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.fit_results import Estimate
-from sgdsim.methods import Corner, HeavyBall, Method
+from sgdsim.algorithm.methods import Corner, HeavyBall, Method
+from sgdsim.algorithm.sampling import WITH_REPLACEMENT
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.fit_results import Estimate
+from sgdsim.problem.spectrum import Spectrum
 from sgdsim.regimes import SampledLinearized
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (
@@ -26,10 +29,7 @@ from sgdsim.reproduction.base import (
     span,
 )
 from sgdsim.reproduction.memory_problems import beam, binned, continued, points, slope, windows
-from sgdsim.sampling import WITH_REPLACEMENT
-from sgdsim.sgd import SGD
-from sgdsim.simulation import simulate
-from sgdsim.spectrum import Spectrum
+from sgdsim.runs.simulation import simulate
 from sgdsim.theory import linear, memory
 
 SYNTHETIC = {"plain": -0.247, "corner": -0.408}  # fig. 3: b = 100, θ = 1.8, M = 5, l = 5; ν = 4, ζ = 1/4

@@ -8,7 +8,7 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim.problem import QuadraticProblem
-from sgdsim.spectrum import Spectrum
+from sgdsim.problem.spectrum import Spectrum
 
 STARTS, ENDS = (10, 30, 100, 300, 1000, 3000), (1000, 3000, 10_000, 30_000, 100_000)
 _RATIO = 1.06  # of the edges of bins of modes

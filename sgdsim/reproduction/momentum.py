@@ -8,6 +8,8 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.spectrum import Spectrum
+from sgdsim.recurrence import contour
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (
     DIFFERS,
@@ -22,8 +24,7 @@ from sgdsim.reproduction.base import (
     shown,
     span,
 )
-from sgdsim.spectrum import Spectrum
-from sgdsim.theory import contour, optimal, power_law, stability
+from sgdsim.theory import optimal, power_law, stability
 
 # (ν, κ): α on the paper's grid, and log L there; N = T = 10⁴, γ = 1, β = 0.
 BEST_LR = {(1.5, 4.0): (0.113, -23.20), (2.0, 8.0): (0.251, -25.11)}

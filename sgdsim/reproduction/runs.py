@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim import budgets as budget_runs
+from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import BatchAveraged, RealNetwork, SampledLinearized, SpectralDiagonal
 from sgdsim.reproduction.base import (
@@ -20,10 +20,10 @@ from sgdsim.reproduction.base import (
     shown,
     span,
 )
-from sgdsim.sgd import SGD, noise_factor
-from sgdsim.sweeps import Grid, sweep
+from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.studies import budgets as budget_runs
+from sgdsim.studies.validation import jackknife
 from sgdsim.theory import stability
-from sgdsim.validation import jackknife
 
 
 def _last(result: Any, regime: str) -> np.ndarray:
@@ -151,7 +151,7 @@ def first_digits(n: int = 500) -> QuadraticProblem:
     """The first n digits in order, inputs and targets standardised by one mean and deviation; r_0 = −y."""
     from sklearn.datasets import load_digits
 
-    from sgdsim import ntk
+    from sgdsim.networks import ntk
 
     x, y = load_digits(return_X_y=True)
     x, y = x[:n], y[:n].astype(np.float64)

@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import numpy as np
 
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sgd import SGD
 from sgdsim.theory import linear
 
 _CONDITION = 1e3  # of eigenvectors; the weights' error is rounding times its square

@@ -1,6 +1,6 @@
 """Compiled loops over pairs of modes behind the exact stability threshold: arrays in, arrays out.
 
-They do the rows [low, high), for `sgdsim.theory._share`.
+They do the rows [low, high), for `sgdsim.recurrence.share`.
 """
 
 from __future__ import annotations

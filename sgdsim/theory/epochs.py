@@ -14,10 +14,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sgdsim.checks import InputError, integer
+from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sampling import RESHUFFLE
-from sgdsim.sgd import SGD
 
 MOST_ORDERS = 20_000
 

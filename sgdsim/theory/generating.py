@@ -1,7 +1,7 @@
 """Generating functions of the spectral-diagonal regime ([VKY] sec. 4), numerically.
 
 `s̃(z) = Σ_t s_t z^t = Ṽ(z) / (1 − zŨ(z))`, `s = Σ_k c_k = 2N·L`: Ṽ is what the initial error contributes, Ũ what one
-unit of sampling noise does later. x = αλ and g = γτ throughout. `sgdsim.theory.derive` derives these formulas, and a
+unit of sampling noise does later. x = αλ and g = γτ throughout. `sgdsim.symbolic.derive` derives these formulas, and a
 test feeds its symbols through the functions of this module.
 """
 

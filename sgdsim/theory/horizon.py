@@ -12,14 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 import scipy.optimize
 
-from sgdsim import schedules
-from sgdsim.checks import InputError, choice, integer, number
-from sgdsim.methods import EMA, Average, Tail
+from sgdsim.algorithm import schedules
+from sgdsim.algorithm.methods import EMA, Average, Tail
+from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.schedules import Schedule
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sampling import RESHUFFLE
-from sgdsim.schedules import Schedule
-from sgdsim.sgd import SGD
-from sgdsim.theory import _adjoint, _pieces, optimal, stability
+from sgdsim.recurrence import adjoint, diagonal
+from sgdsim.theory import _pieces, optimal, stability
 
 AVERAGES = ("ema", "tail")
 
@@ -43,7 +44,7 @@ def final_loss(
     `lr`: (T,) in place of those of `sgd`. Heavy ball on the last iterate, with or without noisy labels; InputError for
     anything else.
     """
-    total, by_lr, by_momentum = _adjoint.final_loss(*_arguments(problem, sgd, horizon, lr, tau))
+    total, by_lr, by_momentum = adjoint.final_loss(*_arguments(problem, sgd, horizon, lr, tau))
     scale = 2 * problem.n
     return total / scale, by_lr / scale, by_momentum / scale
 
@@ -122,7 +123,7 @@ def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *
     def loss(peak: float, *shares: float, on: QuadraticProblem = thin) -> float:
         arguments = _arguments(on, replace(sgd, lr=make(peak, horizon, *shares)), horizon, None, tau)
         with np.errstate(over="ignore", invalid="ignore"):
-            value = _adjoint.loss_alone(*arguments) / (2 * problem.n)
+            value = adjoint.loss_alone(*arguments) / (2 * problem.n)
         return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
 
     def over_peak(*shares: float) -> tuple[float, float]:
@@ -176,11 +177,8 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
     `kind`: "ema", with the best decay, or "tail", the mean from the best step on. Averages allow for larger rates than
     the last iterate. Nelder–Mead on (log lr, the average's own number). Raises InputError for another kind.
     """
-    from sgdsim.regimes import SpectralDiagonal
-
     choice("kind", kind, AVERAGES)
-    number("tau", tau, maximum=1.0)
-    horizon, regime = integer("horizon", horizon, minimum=1), SpectralDiagonal(tau)
+    tau, horizon = number("tau", tau, maximum=1.0), integer("horizon", horizon, minimum=1)
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0, average=None), tau=tau)
 
     def made(point: np.ndarray) -> SGD:
@@ -189,10 +187,10 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
         return replace(sgd, lr=rate, average=average)
 
     def loss(on: QuadraticProblem, point: np.ndarray) -> float:
-        state = regime.init(on, made(point), replicates=1, seed=0, test=False)
+        state = diagonal.start(on, made(point), tau)
         with np.errstate(over="ignore", invalid="ignore"):
-            regime.advance(state, 0, horizon)
-        value = float(regime.observe(state, ("loss",))["loss"][0])
+            state.advance(0, horizon)
+        value = float(state.observe(("loss",))["loss"][0])
         return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
 
     thin = optimal.sketch(problem)
@@ -221,15 +219,13 @@ def _start(share: float, horizon: int) -> int:
 def best_average(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
     """The decay of an exponential average with the least loss after `horizon` steps; `lr` of the answer is `sgd.lr`,
     its name the average's text form (`none` where no average is better). From 1 − decay = 1 down to 0.1/horizon."""
-    from sgdsim.regimes import SpectralDiagonal
-
-    regime = SpectralDiagonal(tau)
+    tau = number("tau", tau)
 
     def loss(log: float) -> float:
         one = replace(sgd, average=EMA(1 - float(np.exp(log))))
-        state = regime.init(problem, one, replicates=1, seed=0, test=False)
-        regime.advance(state, 0, horizon)
-        return float(np.log(regime.observe(state, ("loss",))["loss"][0]))
+        state = diagonal.start(problem, one, tau)
+        state.advance(0, horizon)
+        return float(np.log(state.observe(("loss",))["loss"][0]))
 
     lowest = float(np.log(0.1 / horizon))
     grid = np.linspace(lowest, 0.0, 9)
@@ -248,16 +244,14 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     For any stationary method, with noisy labels and averages: by stepping the spectral-diagonal regime, on a thinned
     spectrum to find the basin. Returns the algorithm with these values, and its loss on the whole spectrum.
     """
-    from sgdsim.regimes import SpectralDiagonal
-
-    horizon, regime = integer("horizon", horizon, minimum=1), SpectralDiagonal(tau)
+    horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau)
     thin = optimal.sketch(problem)
 
     def loss(on: QuadraticProblem, one: SGD) -> float:
-        state = regime.init(on, one, replicates=1, seed=0, test=False)
+        state = diagonal.start(on, one, tau)
         with np.errstate(over="ignore", invalid="ignore"):
-            regime.advance(state, 0, horizon)
-        value = float(regime.observe(state, ("loss",))["loss"][0])
+            state.advance(0, horizon)
+        value = float(state.observe(("loss",))["loss"][0])
         return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
 
     def over_lr(momentum: float) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""Stability, floors and laws of any stationary linear method (`sgdsim.methods`), spectral-diagonal and exact.
+"""Stability, floors and laws of any stationary linear method (`sgdsim.algorithm.methods`), spectral-diagonal and exact.
 
 On one eigenvalue a step is `ψ' = R_k ψ + λ_k ξ k`, `R_k = A + λ_k k e₀ᵀ`, with noise ξ of variance `γ(s − τc_k)` plus
 that of the labels. All there is to know of a mode at z = 1 are two sums over time of squared impulse responses,
@@ -18,11 +18,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from sgdsim.checks import InputError
-from sgdsim.methods import Tail
+from sgdsim.algorithm.methods import Tail
+from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sampling import RESHUFFLE
-from sgdsim.sgd import SGD
+from sgdsim.recurrence import diagonal
 
 _DOUBLINGS = 60  # of the time over which responses are summed
 _NEAR = 1e-7  # of modulus 1: there rounding decides, and the sign of the effective learning rate is asked instead
@@ -193,15 +194,12 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
 
 def _reached(problem: QuadraticProblem, sgd: SGD, tau: float, level: float, most: float = 1e6) -> int | None:
     """The first step, to 2%, with a loss of at most `level`, found by stepping up to `most`."""
-    from sgdsim.regimes import SpectralDiagonal
-
-    regime = SpectralDiagonal(tau)
-    state = regime.init(problem, sgd, replicates=1, seed=0, test=False)
+    state = diagonal.start(problem, sgd, number("tau", tau))
     now, after = 0, 0
     while level > 0 and now <= most:
-        if regime.observe(state, ("loss",))["loss"][0] <= level:
+        if state.observe(("loss",))["loss"][0] <= level:
             return now
         after = max(now + 1, int(1.02 * now))
-        regime.advance(state, now, after)
+        state.advance(now, after)
         now = after
     return None

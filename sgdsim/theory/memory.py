@@ -1,9 +1,9 @@
 """Laws of decay of methods with memory: characteristic polynomials, generating functions, propagators and exponents.
 
-On one eigenvalue a stationary method steps by `R = A + λ k e₀ᵀ` (`sgdsim.methods`), and all that the loss sees of it is
-`Ψ = P/Q`, where `det(μ − R) = P(μ) − λQ(μ)`: `e₀ᵀ(μ − R)⁻¹k = 1/(Ψ(μ) − λ)`, and `P/Q = 1/(e₀ᵀ(μ − A)⁻¹k)`
-(Yarotsky & Velikanov, arXiv:2410.04228, sec. 3). A corner of the curve Ψ(|μ| = 1) at 0 makes the loss fall faster
-(Yarotsky, arXiv:2504.12519, here [Y]); with finite memory it does so up to a time, `corner_reach`.
+On one eigenvalue a stationary method steps by `R = A + λ k e₀ᵀ` (`sgdsim.algorithm.methods`), and all that the loss
+sees of it is `Ψ = P/Q`, where `det(μ − R) = P(μ) − λQ(μ)`: `e₀ᵀ(μ − R)⁻¹k = 1/(Ψ(μ) − λ)`, and `P/Q = 1/(e₀ᵀ(μ −
+A)⁻¹k)` (Yarotsky & Velikanov, arXiv:2410.04228, sec. 3). A corner of the curve Ψ(|μ| = 1) at 0 makes the loss fall
+faster (Yarotsky, arXiv:2504.12519, here [Y]); with finite memory it does so up to a time, `corner_reach`.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ import numpy as np
 import scipy.fft
 import scipy.special
 
-from sgdsim.checks import InputError, integer, number
-from sgdsim.methods import AM1, Corner, Method
+from sgdsim.algorithm.methods import AM1, Corner, Method
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sgd import SGD
 from sgdsim.theory import linear
 
 _BLOCK = 4_000_000  # numbers held at once
@@ -44,7 +44,7 @@ def polynomials(method: Method, lr: float, momentum: float = 0.0, about: float =
 
     Raises InputError for a method that changes in time, and for one whose memory sees the iterate.
 
-    >>> from sgdsim.methods import HeavyBall
+    >>> from sgdsim.algorithm.methods import HeavyBall
     >>> [p.tolist() for p in polynomials(HeavyBall(), 0.5, 0.5)]
     [[1.0, -1.5, 0.5], [-0.5, 0.0]]
     """

@@ -14,16 +14,16 @@ import numpy as np
 import scipy.optimize
 from scipy.special import eval_jacobi
 
-from sgdsim.checks import InputError, integer, number
+from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.regimes import _kernels
-from sgdsim.sampling import WITHOUT_REPLACEMENT
-from sgdsim.sgd import SGD, noise_factor
-from sgdsim.spectrum import Spectrum
-from sgdsim.theory import contour, power_law, stability
+from sgdsim.problem.spectrum import Spectrum
+from sgdsim.recurrence import contour, kernels
+from sgdsim.theory import power_law, stability
 
 if TYPE_CHECKING:
-    from sgdsim.theory.horizon import Scheduled
+    pass
 
 _MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
 _LOWEST = -1e6  # log of a loss that is 0
@@ -175,17 +175,6 @@ def best_momentum(
     return float(found.x), math.exp(float(found.fun))
 
 
-def schedule(problem: QuadraticProblem, sgd: SGD, horizon: int, pieces: int = 12, *, tau: float = 1.0) -> Scheduled:
-    """The piecewise-constant learning rate of `pieces` pieces with the least loss after `horizon` steps, by gradient.
-
-    As `sgdsim.theory.horizon.best_schedule`, beside which `sgdsim.theory.horizon.compare` sets the closed forms. Raises
-    InputError as it does.
-    """
-    from sgdsim.theory import horizon as horizons  # it builds on this module
-
-    return horizons.best_schedule(problem, sgd, horizon, pieces, tau=tau)
-
-
 @dataclass(frozen=True)
 class JacobiOptimum:
     """The best Jacobi-polynomial method for full batches: `SGD.jacobi(lr, a, b)`.
@@ -239,7 +228,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
     a, b = (math.exp(v) - 0.99 for v in best_found.x[1:])
     values = SGD.jacobi(lr, a, b).values(problem.n, 0, horizon)
     c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
-    s = _kernels.diagonal_advance(
+    s = kernels.diagonal_advance(
         problem.eigenvalues, problem.multiplicity, c, *zero, c.sum(), values.lr, values.momentum,
         np.full(horizon, noise), tau,
     )  # fmt: skip
@@ -282,7 +271,7 @@ def negative_momentum_helps(problem: QuadraticProblem, nu: float) -> bool:
     """The condition `Σλ_k Σc_k > ((ν−1)/ν) Σλ_k² Σ(c_k/λ_k)` for β* < 0 in the noise-dominated phase.
 
     The sign of the constant's slope in β at the best learning rate without momentum, to leading order for small αλ, and
-    exact at γτ = 1 (`sgdsim.theory.derive` derives it; compare [VKY] eq. 91). `best` needs no such limit.
+    exact at γτ = 1 (`sgdsim.symbolic.derive` derives it; compare [VKY] eq. 91). `best` needs no such limit.
     """
     lam, c = problem.eigenvalues, problem.coefficients**2
     moving = lam > 0

@@ -1,7 +1,7 @@
 """Power-law spectra: which phase, how fast the loss falls, with which constant, and from when to when ([VKY] sec. 4–5).
 
 `λ_k ~ Λk^{−ν}`, `Σ_{l≥k} c_l ~ Ak^{−κ}`, `ζ = κ/ν`, `α_eff = α/(1−β)`. The constants come from expanding Ũ and Ṽ near
-z = 1 (`sgdsim.theory.derive`); Ũ(1) and Ṽ(1) are those of the spectrum at hand.
+z = 1 (`sgdsim.symbolic.derive`); Ũ(1) and Ṽ(1) are those of the spectrum at hand.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
-from sgdsim import fits
-from sgdsim.checks import InputError, number
-from sgdsim.problem import QuadraticProblem
-from sgdsim.sgd import SGD
-from sgdsim.theory import contour, generating, linear, stability
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, number
+from sgdsim.problem import QuadraticProblem, fits
+from sgdsim.recurrence import contour
+from sgdsim.theory import generating, linear, stability
 
 SIGNAL, NOISE = "signal-dominated", "noise-dominated"
 EVENTUAL, IMMEDIATE = "eventual divergence", "immediate divergence"

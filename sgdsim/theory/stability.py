@@ -7,12 +7,13 @@ import math
 import numpy as np
 import scipy.optimize
 
-from sgdsim.checks import InputError, choice, number
-from sgdsim.methods import HeavyBall
+from sgdsim.algorithm.methods import HeavyBall
+from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.sampling import ONE_PASS, RESHUFFLE
-from sgdsim.sgd import SGD
-from sgdsim.theory import _contour, _renewal, _share, linear
+from sgdsim.recurrence import contour_kernels, share
+from sgdsim.theory import _renewal, linear
 from sgdsim.theory._method_renewal import MethodRenewal
 from sgdsim.theory.generating import noise_propagator_at_one
 
@@ -119,7 +120,7 @@ def diagonal_max_lr(
     counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moving]
     cells = (np.ascontiguousarray(v.ravel()) for v in (beta, gamma, gamma * tau))
     out = np.empty(beta.size)
-    _share.run(_share.pieces(_contour.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))
+    share.run(share.pieces(contour_kernels.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))
     return out.reshape(beta.shape)[()]
 
 
@@ -157,7 +158,7 @@ class _Renewal:
         x, hyper = lr * self.lam, (self.beta, self.gamma, self.n)
         for _ in range(max_iterations):
             inner = self._inner()
-            _share.run(_share.pieces(_renewal.weigh, (inner, x, *hyper), x.size, x.size))
+            share.run(share.pieces(_renewal.weigh, (inner, x, *hyper), x.size, x.size))
             image = np.einsum("ik,ik->i", self.u @ inner, self.u)
             radius = float(self.v @ image)
             if radius == 0:  # lr² is no float: nothing moves
@@ -181,7 +182,7 @@ class _Renewal:
 
         def excess(log_lr: float) -> float:
             arguments = (inner, math.exp(log_lr) * self.lam, self.beta, self.gamma, self.n, rows)
-            _share.run(_share.pieces(_renewal.weighted_squares, arguments, rows.size, rows.size / 2))
+            share.run(share.pieces(_renewal.weighted_squares, arguments, rows.size, rows.size / 2))
             return math.log(rows.sum())
 
         if excess(math.log(high)) <= 0:

@@ -11,7 +11,7 @@ import random
 from collections.abc import Iterator
 
 from fuzz.inputs import POWER, SWEEP, VALIDATE
-from sgdsim.cli.arguments import build_parser
+from sgdsim.cli.parser import build_parser
 
 # Values by the destination of an option; `None` leaves an option out of the valid lines.
 VALUES: dict[str, list[str] | None] = {

@@ -24,8 +24,8 @@ import numpy as np
 
 from fuzz.inputs import SWEEP, tree
 from fuzz.outcome import raised, refused, run
-from sgdsim import _dataset_formats as formats
 from sgdsim import datasets, results
+from sgdsim.datasets import formats
 
 SIMULATE = "--batch-size 2 --n-steps 5 --json"
 NETWORK = "--n 20 --n-test 5 --width 3 --batch-size 2 --n-steps 2 --replicates 1 --json"

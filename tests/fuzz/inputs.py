@@ -14,8 +14,8 @@ import scipy.io
 import torch
 
 import sgdsim as ss
-from sgdsim import _dataset_formats as formats
 from sgdsim import cli
+from sgdsim.datasets import formats
 
 POWER = "--dataset power_law --nu 1.5 --kappa 3 --n 12"
 SWEEP = f"compare {POWER} --lr 0.5 1 --momentum 0 0.5 --batch-size 3 --n-steps 20 --replicates 2"
@@ -110,6 +110,6 @@ def tree(folder: Path) -> dict[str, bytes]:
 
 
 def quadratic(folder: Path) -> ss.QuadraticProblem:
-    from sgdsim.results import load_problem
+    from sgdsim.runs.results import load_problem
 
     return load_problem(folder / "spectrum.nc")

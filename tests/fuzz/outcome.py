@@ -14,6 +14,7 @@ from pathlib import Path
 from fuzz.inputs import tree
 from fuzz.workers import captured
 from sgdsim import cli
+from sgdsim.cli.parser import build_parser
 
 # What a line on standard error must say, beside its beginning: the words of sgdsim's own messages, or argparse's.
 REASONS = (
@@ -113,7 +114,7 @@ def not_json(out: str) -> list[str]:
 def asked_for(argv: list[str], touched: list[str]) -> set[str]:
     """Those of the files `touched` that the options told sgdsim to write."""
     try:
-        args, _ = cli.build_parser().parse_known_args(argv)
+        args, _ = build_parser().parse_known_args(argv)
     except SystemExit:  # help
         args = argparse.Namespace()
 

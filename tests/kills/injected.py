@@ -29,7 +29,7 @@ import xarray as xr
 
 import sgdsim as ss
 from kills import oracle, target
-from sgdsim.checks import InputError
+from sgdsim.common.checks import InputError
 from sgdsim.regimes.base import Regime
 
 _NAMES = re.compile(
@@ -132,7 +132,7 @@ def is_file_operation(frame, called) -> bool:
     if not _NAMES.fullmatch(called.__name__) or not (on_file or called.__module__ in ("posix", "io", "_io", "fcntl")):
         return False
     while frame is not None:
-        if any(name in frame.f_code.co_filename for name in ("importlib", "sgdsim/machine.py")):
+        if any(name in frame.f_code.co_filename for name in ("importlib", "sgdsim/common/machine.py")):
             return False
         frame = frame.f_back
     return True

@@ -76,7 +76,7 @@ def client(workers: int, threads: int):
 @contextlib.contextmanager
 def small_chunks(cells: int = 2):
     """Chunks of one or two cells, so that there are some to lose."""
-    from sgdsim import chunks
+    from sgdsim.runs import chunks
 
     with (
         mock.patch.object(chunks, "_LARGEST", cells),
@@ -87,7 +87,7 @@ def small_chunks(cells: int = 2):
 
 def main(kind: str, *words: str) -> int:
     if os.path.exists("wait"):
-        import sgdsim.sweeps  # noqa: F401 — slow
+        import sgdsim.runs.sweeps  # noqa: F401 — slow
 
         Path(f"ready{os.getpid()}").touch()
         while os.path.exists("wait"):
@@ -105,7 +105,7 @@ def cli(words: list[str]) -> int:
 
 
 def script(name: str, executor: str, seed: str, *words: str) -> int:
-    from sgdsim.checks import InputError
+    from sgdsim.common.checks import InputError
 
     try:
         sweep(name, executor, int(seed), "fresh" not in words)

@@ -1,0 +1,195 @@
+"""The algorithm: mini-batch SGD with heavy-ball momentum in velocity form, `v ← βv − αg`, `w ← w + v`, or with another
+linear method, averaged iterates and noisy labels."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from sgdsim.algorithm import sampling as _sampling
+from sgdsim.algorithm import schedules
+from sgdsim.algorithm.methods import Average, HeavyBall, Maps, Method, parse_average, parse_method, with_average
+from sgdsim.algorithm.schedules import Schedule
+from sgdsim.common.checks import InputError, choice, integer, number
+
+_LARGEST_BATCH = 10**18  # an int64
+_LARGEST_ERROR = 1e140  # of labels: its square, times N/b and a learning rate, is still a float
+_CHECKED_STEPS = 10_000_000  # steps of a schedule that are all looked at before a run
+
+
+class StepValues(NamedTuple):
+    """Hyperparameters of a range of steps: `lr`, `momentum`, `noise` (γ) float64 and `batch_size` int64, each (T,)."""
+
+    lr: np.ndarray
+    momentum: np.ndarray
+    batch_size: np.ndarray
+    noise: np.ndarray
+
+
+def noise_factor(
+    n_samples: int, batch_size: np.ndarray | int, sampling: str = _sampling.WITHOUT_REPLACEMENT
+) -> np.ndarray:
+    """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), else `1/b`.
+
+    `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G.
+
+    >>> float(noise_factor(5, 2)), float(noise_factor(5, 5)), float(noise_factor(5, 2, "with-replacement"))
+    (0.375, 0.0, 0.5)
+    """
+    b = np.asarray(batch_size, dtype=np.float64)
+    if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS):
+        return 1.0 / b
+    return (n_samples - b) / (max(n_samples - 1, 1) * b)
+
+
+@dataclass(frozen=True)
+class SGD:
+    """Mini-batch SGD, by default with heavy-ball momentum.
+
+    Parameters
+    ----------
+    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number or a schedule.
+    momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
+    batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
+    sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
+        sampled and network regimes follow it) or "one-pass" (fresh Gaussian samples at every step from a population
+        with the problem's spectrum, where the diagonal regime with τ = −1 is exact).
+    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", or an object of
+        `sgdsim.algorithm.methods`. Those with parameters of their own take no momentum.
+    label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
+        point is. Losses stay those against the labels without error.
+    average : "ema:DECAY", "tail:start=…,every=…" or an object of `sgdsim.algorithm.methods`: all losses are then those
+        of the averaged iterate; None (default): of the last one.
+
+    Raises
+    ------
+    InputError : values outside these ranges.
+    """
+
+    lr: float | Schedule
+    momentum: float | Schedule = 0.0
+    batch_size: int | Schedule = 1
+    sampling: str = _sampling.WITHOUT_REPLACEMENT
+    method: str | Method = "heavy-ball"
+    label_noise: float = 0.0
+    average: str | Average | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.lr, Schedule) and number("lr", self.lr) <= 0:
+            raise InputError(f"lr: expected a number > 0, got {self.lr}")
+        if not isinstance(self.momentum, Schedule):
+            number("momentum", self.momentum, minimum=-1.0, maximum=1.0, open_ends=True)
+        if not isinstance(self.batch_size, Schedule):
+            integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
+        choice("sampling", self.sampling, _sampling.SAMPLINGS)
+        number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
+        if isinstance(self.method, str):
+            object.__setattr__(self, "method", parse_method(self.method))
+        if isinstance(self.average, str):
+            object.__setattr__(self, "average", parse_average(self.average))
+        if not isinstance(self.method, Method):
+            raise InputError(f"method: expected a name or an object of sgdsim.methods, got {self.method!r}")
+        if not (self.average is None or isinstance(self.average, Average)):
+            raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
+        if not self.method.uses_momentum and has_momentum(self):
+            raise InputError(f"momentum: expected 0 with {self.method.name}, which has its own memory")
+
+    @classmethod
+    def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: str) -> SGD:
+        """The Jacobi-polynomial method: learning rate and momentum by `JacobiLR` and `JacobiMomentum`."""
+        return cls(schedules.JacobiLR(lr, a, b), schedules.JacobiMomentum(a, b), batch_size, **options)
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether no hyperparameter changes in time."""
+        scheduled = any(isinstance(value, Schedule) for value in (self.lr, self.momentum, self.batch_size))
+        return self.method.is_stationary and not scheduled
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether this is heavy ball on a finite data set and nothing else, for which there are faster ways."""
+        extras = bool(self.label_noise) or self.average is not None or self.sampling == _sampling.ONE_PASS
+        return isinstance(self.method, HeavyBall) and not extras
+
+    def spec(self) -> dict[str, float | int | str]:
+        """The parameters as JSON-able values, schedules as their text form."""
+        names = ("lr", "momentum", "batch_size", "sampling", "method", "label_noise", "average")
+        values = {name: getattr(self, name) for name in names}
+        return {name: getattr(value, "spec", value) for name, value in values.items()}
+
+    def maps(self, start: int, stop: int) -> Maps:
+        """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average."""
+        steps = np.arange(start, stop)
+        maps = self.method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
+        return maps if self.average is None else with_average(maps, self.average.weights(steps))
+
+    @property
+    def components(self) -> int:
+        """Number of components that `maps` moves."""
+        return 1 + self.method.memory + (self.average is not None)
+
+    @property
+    def readout(self) -> int:
+        """The component whose losses are reported: 0, the iterate, or the last, its average."""
+        return 0 if self.average is None else self.components - 1
+
+    def label_source(self, n_samples: int, batch_size: np.ndarray) -> np.ndarray:
+        """What noisy labels add to the noise of a gradient: `(N/b)σ²`, times λ_k² in mode k; like batch_size."""
+        return n_samples * self.label_noise**2 / np.asarray(batch_size, dtype=np.float64)
+
+    def batch_sizes(self, start: int, stop: int) -> np.ndarray:
+        """Batch sizes of steps start..stop-1, (stop - start,) int64."""
+        sizes = np.minimum(np.floor(_evaluate(self.batch_size, start, stop)), float(_LARGEST_BATCH))
+        return np.where(np.isnan(sizes), 0.0, sizes).astype(np.int64)
+
+    def values(self, n_samples: int, start: int, stop: int, checked: bool = True) -> StepValues:
+        """Hyperparameters of steps start..stop-1 for `n_samples` training points; InputError where out of range.
+
+        `checked=False`: no errors, for steps that may lie beyond the end of a run.
+        """
+        lr, momentum = _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop)
+        batch = self.batch_sizes(start, stop)
+        if not checked:
+            with np.errstate(divide="ignore"):
+                return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
+        _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
+        # A schedule may pass 1 for some steps (the second step of Chebyshev's method has momentum 1).
+        _check_range("momentum", momentum, np.isfinite(momentum), start, "finite")
+        endless = self.sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS)
+        largest = np.inf if endless else n_samples
+        _check_range(
+            "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"
+        )
+        return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
+
+    def check(self, n_samples: int, n_steps: int) -> None:
+        """Refuse a batch that the data cannot fill, or a schedule that leaves its range, before any step is taken."""
+        if n_steps == 0:
+            return
+        if self.is_constant:
+            self.values(n_samples, 0, 1)
+            return
+        block = 100_000
+        later = (2**i for i in range(_CHECKED_STEPS.bit_length(), n_steps.bit_length()))
+        for start in itertools.chain(range(0, min(n_steps, _CHECKED_STEPS), block), later):
+            self.values(n_samples, start, min(start + block, n_steps))
+
+
+def has_momentum(sgd: SGD) -> bool:
+    """Whether the momentum is ever different from 0, so that velocities have to be kept."""
+    return isinstance(sgd.momentum, Schedule) or sgd.momentum != 0
+
+
+def _evaluate(value: float | int | Schedule, start: int, stop: int) -> np.ndarray:
+    if isinstance(value, Schedule):
+        return np.asarray(value(np.arange(start, stop)), dtype=np.float64)
+    return np.full(stop - start, float(value))
+
+
+def _check_range(name: str, values: np.ndarray, ok: np.ndarray, start: int, rule: str) -> None:
+    if not ok.all():
+        first = int(np.argmin(ok))
+        raise InputError(f"{name}: expected values {rule}, got {values[first]:g} at step {start + first}")

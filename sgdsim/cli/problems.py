@@ -1,0 +1,154 @@
+"""The problem that the arguments describe, and the options that commands of theory have in common."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+from typing import Any
+
+from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, _whole
+from sgdsim.common import files
+from sgdsim.common.checks import InputError, integer
+
+SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
+BATCH_SIZES = (1, 10, 100)
+EXACT_UP_TO = 4000  # beyond, N × N eigenvectors and their products take gigabytes and many minutes
+_MODULE = 2000.0  # bytes of a layer beside its parameters
+
+
+def _problem(args: argparse.Namespace):
+    """The problem that the arguments describe; InputError for arguments that would be ignored."""
+    from sgdsim.problem import NetworkProblem, QuadraticProblem
+    from sgdsim.runs import estimates
+
+    kind = "power_law" if args.dataset == POWER_LAW else "data sets"
+    kind = "--kernel" if args.kernel is not None else "--spectrum" if args.spectrum is not None else kind
+    takes = {
+        "--kernel": ("residual", "targets"),
+        "--spectrum": (),
+        "power_law": ("n", "nu", "kappa", "lambda_min"),
+        "data sets": ("n", "n_test", "width", "depth", "activation", "model", "data_dir"),
+    }
+    if args.model is not None:
+        takes["data sets"] = tuple(set(takes["data sets"]) - {"width", "depth", "activation"})
+        takes["data sets without --model"] = ("width", "depth", "activation")
+    for name in dict.fromkeys(name for names in takes.values() for name in names):
+        if name in takes[kind]:
+            if getattr(args, name) is None:
+                setattr(args, name, DEFAULTS.get(name))
+        elif getattr(args, name) is not None:
+            where = " or ".join(other for other, names in takes.items() if name in names)
+            raise InputError(f"--{name.replace('_', '-')}: expected only with {where}, got a problem of another kind")
+    if kind == "--kernel":
+        from sgdsim.problem.kernel_files import load_kernel
+
+        return load_kernel(args.kernel, residual=args.residual, targets=args.targets)
+    if kind == "--spectrum":
+        from sgdsim.runs.results import load_problem
+
+        return load_problem(args.spectrum)
+    if kind == "power_law":
+        if args.nu is None or args.kappa is None:
+            raise InputError("--dataset power_law: expected --nu and --kappa; for example --nu 1.5 --kappa 3")
+        n = integer("n", args.n, minimum=1)
+        estimates.require_memory(f"a spectrum of {n:.4g} points", 32.0 * n, "take a smaller --n")
+        return QuadraticProblem.power_law(args.n, args.nu, args.kappa, args.lambda_min, args.seed)
+    from sgdsim import datasets, networks
+
+    network: Any
+    if args.model is not None:
+        network = _model(args.model)
+    else:
+        network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
+    data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
+    if args.model is None:
+        inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
+        advice = "take a smaller --width or --depth"
+        estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
+    return NetworkProblem(network, data, device=args.device)
+
+
+def _model(text: str) -> Any:
+    """The module that the function named MODULE:FACTORY returns, looked up from the current folder as well."""
+    home, _, factory = text.partition(":")
+    if not home or not factory:
+        raise InputError(f"--model: expected MODULE:FACTORY, got {text!r}")
+    if "" not in sys.path:
+        sys.path.insert(0, "")
+    try:
+        return getattr(importlib.import_module(home), factory)()
+    except Exception as error:  # it is the user's code: anything can happen in it
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise InputError(f"--model: expected {text!r} to import and return a torch module, got {reason}") from error
+
+
+def _check_distinct(args: argparse.Namespace) -> None:
+    """InputError if one file would be written twice, or over an input."""
+    files = [(name, getattr(args, name)) for name in ("kernel", "spectrum", "residual", "targets", "out", "plot")]
+    given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
+    for i, (name, path) in enumerate(given):
+        for other, same in given[:i]:
+            if path == same and name in ("--out", "--plot"):
+                raise InputError(f"{name}: expected another file than that of {other}, got {os.path.basename(path)!r}")
+
+
+def add_common(group: Any) -> None:
+    """Options that every command of this kind has: how batches are drawn, seed, device."""
+    group.add_argument(
+        "--sampling",
+        default=SAMPLINGS[0],
+        choices=SAMPLINGS,
+        help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
+    )
+    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:
+    """`--plot` and `--json`; there is nothing to write for `--out`."""
+    out = parser.add_argument_group("output")
+    out.add_argument("--plot", metavar="FILE", help=plot_help)
+    out.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+    parser.set_defaults(out=None)
+
+
+def load(args: argparse.Namespace) -> Any:
+    """The problem, without test points; before that, the picture's path is checked."""
+    from sgdsim.problem import NetworkProblem
+    from sgdsim.runs import estimates
+
+    if args.plot is not None:
+        from sgdsim import plot
+
+        plot.check_path(args.plot)
+        files.check_writable(args.plot)
+    _check_distinct(args)
+    integer("seed", args.seed)
+    if args.n_test is not None:
+        raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
+    if args.kernel is None and args.spectrum is None and args.dataset != POWER_LAW:
+        args.n_test = 0
+    problem = _problem(args)
+    if isinstance(problem, NetworkProblem):
+        estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
+    return problem
+
+
+def infinite_spectrum(problem: Any) -> list[str]:
+    """A note where the infinite power law that the spectrum is the beginning of diverges at every learning rate."""
+    from sgdsim.theory import power_law
+
+    made = problem.description
+    if made.get("kind") != "power_law" or made.get("lambda_min"):
+        return []
+    phase = power_law.phase(made["nu"], made["kappa"] / made["nu"])
+    if phase not in (power_law.EVENTUAL, power_law.IMMEDIATE):
+        return []
+    return [
+        f"ν = {made['nu']:g} ≤ 1: on the infinite spectrum SGD with noise diverges at every learning rate ({phase}); "
+        f"what is stable here is so at N = {problem.n} only, and less of it at larger N."
+    ]

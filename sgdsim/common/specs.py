@@ -1,0 +1,61 @@
+"""Small frozen objects with a text form `NAME:key=value,…`, in which they stand on the command line and in results."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar
+
+from sgdsim.common.checks import InputError, choice
+
+
+def shortest(value: float) -> str:
+    """The shortest text that reads back as the same float, whole numbers without a point."""
+    return str(float(value)).removesuffix(".0")
+
+
+def readable(value: float, digits: int = 6) -> str:
+    """`value` in `digits` digits, or in as many more as it takes not to say 0, 1 or −1 of what is not: there other laws
+    hold. Integers in full."""
+    if isinstance(value, int):
+        return str(value)
+    texts = (f"{value:.{count}g}" for count in range(digits, 18))
+    return next(text for text in texts if float(text) not in (-1, 0, 1) or float(text) == value)
+
+
+@dataclass(frozen=True)
+class Spec:
+    """The base: `name` is the class's, the fields are its parameters."""
+
+    name: ClassVar[str]
+
+    @property
+    def spec(self) -> str:
+        """The text that `parse` reads back; parameters at their defaults are left out."""
+        given = [(f.name, getattr(self, f.name)) for f in fields(self) if getattr(self, f.name) != f.default]
+        words = ",".join(f"{name}={value if isinstance(value, int) else shortest(value)}" for name, value in given)
+        return f"{self.name}:{words}" if words else self.name
+
+
+def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, Callable[..., Any]]) -> Any:
+    """The object that `text` describes; `kinds`: by name. Fields annotated `int` take whole numbers.
+
+    Raises InputError, beginning with `parameter`, for an unknown name (a `kind` of thing) or unknown arguments.
+    """
+    head, _, tail = text.partition(":")
+    made = kinds[choice(f"{parameter}: {kind}", head, kinds)]
+    known = {f.name: f for f in fields(made)}
+    rule = ", ".join(f"{k}=NUMBER" for k in known) or "no arguments"
+    given: dict[str, float | int] = {}
+    for item in filter(None, tail.split(",")):
+        key, equals, value = item.partition("=")
+        try:
+            given[key] = int(value) if key in known and known[key].type == "int" else float(value)
+        except ValueError:
+            equals = ""
+        if not equals or key not in known:
+            raise InputError(f"{parameter}: {head}: expected {rule}; got {item!r}")
+    try:
+        return made(**given)
+    except TypeError:
+        raise InputError(f"{parameter}: {head}: expected {rule}; got {tail!r}") from None

@@ -1,0 +1,18 @@
+"""Tangent kernels: empirical (any torch module), as an operator, and of infinitely wide networks."""
+
+from sgdsim.networks.ntk.analytic import analytic_cntk, analytic_ntk
+from sgdsim.networks.ntk.empirical import contraction_plan, empirical_ntk
+from sgdsim.networks.ntk.modules import check_module, evaluate, identity, with_gradients
+from sgdsim.networks.ntk.operator import ntk_operator
+
+__all__ = [
+    "analytic_cntk",
+    "analytic_ntk",
+    "check_module",
+    "contraction_plan",
+    "empirical_ntk",
+    "evaluate",
+    "identity",
+    "ntk_operator",
+    "with_gradients",
+]

@@ -1,0 +1,78 @@
+"""Pictures."""
+
+from sgdsim.plot import backend  # noqa: F401 — first: it brings in matplotlib
+from sgdsim.plot.budget import budget_curves
+from sgdsim.plot.epoch_losses import epochs
+from sgdsim.plot.hessian import hessian_spectra
+from sgdsim.plot.losses import BAND, LARGEST, MAX_CELLS, comparison, loss_curves
+from sgdsim.plot.maps import loss_maps
+from sgdsim.plot.memory import memory_losses
+from sgdsim.plot.overlays import overlay
+from sgdsim.plot.phases import (
+    clamped_momentum,
+    derivation_check,
+    exponent_map,
+    momentum_map,
+    momentum_profile,
+    transition,
+)
+from sgdsim.plot.published import (
+    local_exponents,
+    loss_lines,
+    momentum_profiles,
+    negative_momentum_region,
+    phases_with_data,
+    valley,
+)
+from sgdsim.plot.recommend import landscape, recommendation
+from sgdsim.plot.saving import check_path, save
+from sgdsim.plot.schedule import schedules
+from sgdsim.plot.showing import show
+from sgdsim.plot.spectral import SMALLEST, prepare, spectra, spectrum
+from sgdsim.plot.styles import regime_style, style
+from sgdsim.plot.tau import tau_curves
+from sgdsim.plot.theory import phase_diagram, prediction, stability_map
+from sgdsim.plot.validate import validation
+
+__all__ = [
+    "BAND",
+    "LARGEST",
+    "MAX_CELLS",
+    "SMALLEST",
+    "budget_curves",
+    "check_path",
+    "clamped_momentum",
+    "comparison",
+    "derivation_check",
+    "epochs",
+    "exponent_map",
+    "hessian_spectra",
+    "landscape",
+    "local_exponents",
+    "loss_curves",
+    "loss_lines",
+    "loss_maps",
+    "memory_losses",
+    "momentum_map",
+    "momentum_profile",
+    "momentum_profiles",
+    "negative_momentum_region",
+    "overlay",
+    "phase_diagram",
+    "phases_with_data",
+    "prediction",
+    "prepare",
+    "recommendation",
+    "regime_style",
+    "save",
+    "schedules",
+    "show",
+    "spectra",
+    "spectrum",
+    "stability_map",
+    "style",
+    "tau_curves",
+    "transition",
+    "validation",
+    "valley",
+]

@@ -1,0 +1,280 @@
+"""Pictures of results: labelled numbers in, matplotlib Axes or Figures out.
+
+Losses are drawn on log-log axes from step 1 on (step 0 has no place on a log axis, its loss only sets the scale).
+Several replicates appear as their mean and the band between their 10% and 90% quantiles. A diverged run counts as
+infinite in both: the mean ends where the first replicate diverges, marked by a cross (at the frame if the curve left
+it before), while the band goes on as long as its quantiles are finite. Averaging the survivors instead would show a
+loss that nobody can expect. Nothing here touches pyplot's state or matplotlib's global settings.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import json
+import math
+import textwrap
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+
+from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.common.checks import InputError, choice
+from sgdsim.common.specs import readable
+from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
+from sgdsim.plot.styles import regime_style, style
+
+MAX_CELLS = 24  # panels of one `comparison`
+LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
+BAND = (0.1, 0.9)
+
+_OBSERVABLES = {"loss": "train loss", "test_loss": "test loss"}
+_SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
+
+
+def loss_curves(
+    result: xr.Dataset, *, ax: Axes | None = None, observable: str = "loss", title: str | None = None
+) -> Axes:
+    """The losses of all regimes of one cell against the step, log-log, on `ax` or on a figure of its own.
+
+    `result` holds one cell: select it with `.sel(...)` first; grid axes of length 1 are dropped. `observable` is "loss"
+    or any other variable over (regime, replicate, step); `title` replaces the hyperparameters above the panel.
+    Raises InputError for several cells, an unknown observable or a result without a step >= 1.
+    """
+    grid = _grid_axes(result, observable)
+    long = {name: result.sizes[name] for name in grid if result.sizes[name] != 1}
+    if long:
+        have = ", ".join(f"{name} ({size} values)" for name, size in long.items())
+        name = next(iter(long))
+        how = "result.isel(cell=0)" if name == "cell" else f"result.sel({name}=...)"
+        raise InputError(f"result: expected a single cell, got {have}; select one, e.g. {how}")
+    cell = result.isel(dict.fromkeys(grid, 0))
+    curves = _curves(cell, observable)
+    with style():
+        own = ax is None
+        if own:
+            ax = Figure(figsize=(5.6, 3.1), layout="constrained").subplots()
+        _draw(ax, curves, *_limits(curves))
+        ax.set(xlabel="SGD step t", ylabel=_OBSERVABLES.get(observable, observable))
+        ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
+        handles = _legend_handles(curves)
+        if handles and own:
+            ax.figure.legend(*handles, loc="outside right center")
+        elif handles:
+            ax.legend(*handles, loc="best")
+    return ax
+
+
+def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
+    """One panel of loss curves per cell, on common axes, the spectrum (if the result has one) and one legend.
+
+    A product grid whose last axis fits keeps it as columns; other cells are laid out in reading order. Cells without
+    data say so. Raises InputError for more than 24 cells and for what `loss_curves` refuses.
+    """
+    grid = _grid_axes(result, observable)
+    sizes = [result.sizes[name] for name in grid]
+    count = math.prod(sizes)
+    if not 1 <= count <= MAX_CELLS:
+        hint = "select some, e.g. result.sel(...) or result.isel(...)"
+        raise InputError(f"result: expected 1 to {MAX_CELLS} cells to compare, got {count}; {hint}")
+    cells = [result.isel(dict(zip(grid, at, strict=True))) for at in itertools.product(*map(range, sizes))]
+    panels = [_curves(cell, observable) for cell in cells]
+    every = list(itertools.chain.from_iterable(panels))
+    with_spectrum = "eigenvalues" in result
+    used = count + with_spectrum
+    columns = _columns(used, [size for size in sizes if size > 1])
+    rows = math.ceil(used / columns)
+    width = {1: 4.0, 2: 3.2, 3: 2.5, 4: 2.2}.get(columns, 2.0)
+    zipped = [str(name) for name in result.coords if result[name].dims == ("cell",)]
+    titles = [_cell_title(cell, [*grid, *zipped], int(width * 13)) for cell in cells]
+    extra = 0.13 * max(title.count("\n") for title in titles)
+    with style():
+        figure = Figure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False).ravel()
+        limits = _limits(every)
+        for i, (ax, curves, title) in enumerate(zip(axes, panels, titles, strict=False)):
+            _draw(ax, curves, *limits)
+            ax.set_title(title)
+            lowest, first = i + columns >= count, i % columns == 0
+            ax.tick_params(labelbottom=lowest, labelleft=first, which="both")
+            ax.set_xlabel("SGD step t" if lowest else "")
+            ax.set_ylabel(_OBSERVABLES.get(observable, observable) if first else "")
+        if with_spectrum:
+            spectrum(result, ax=axes[count]).set_ylabel("")
+        for ax in axes[used:]:
+            ax.set_axis_off()
+        handles = _legend_handles(every)
+        if handles and used < len(axes):
+            axes[used].legend(*handles, loc="center")
+        elif handles:
+            lines = math.ceil(len(handles[0]) / max(2, int(columns * width / 1.5)))
+            ncols = math.ceil(len(handles[0]) / lines)
+            figure.legend(*handles, loc="outside lower center", ncols=ncols)
+        name = _problem_title(result)
+        if name:
+            figure.suptitle(textwrap.fill(name, int(columns * width * 12)))
+    return figure
+
+
+@dataclass(frozen=True)
+class _Curve:
+    """One regime in one cell, at the steps >= 1: the mean (inf once a run has diverged) and, for several, a band."""
+
+    name: str
+    steps: np.ndarray  # (n,)
+    mean: np.ndarray  # (n,)
+    band: np.ndarray | None  # (2, n)
+    start: float  # the first recorded mean, step 0 included: the scale of the axes
+
+    @property
+    def diverged(self) -> bool:
+        return bool(np.isinf(self.mean).any())
+
+
+def _grid_axes(result: xr.Dataset, observable: str) -> list[str]:
+    if not isinstance(result, xr.Dataset):
+        raise InputError(f"result: expected an xarray.Dataset, got {type(result).__name__}")
+    options = [str(name) for name, data in result.data_vars.items() if "step" in data.dims and "mode" not in data.dims]
+    if not options:
+        raise InputError("result: expected a variable over step, such as 'loss', got none")
+    observable = choice("observable", observable, options)
+    if "regime" not in result.coords:
+        raise InputError("result: expected a coordinate 'regime', got none")
+    return [str(name) for name in result[observable].dims if name not in ("regime", "replicate", "step")]
+
+
+def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
+    """The regimes of one cell that have data; a replicate that is NaN throughout was not run."""
+    data = cell[observable]
+    for name in ("regime", "replicate"):
+        data = data if name in data.dims else data.expand_dims(name)
+    every = data["step"].values
+    if not (every >= 1).any():
+        raise InputError("result: expected at least one recorded step >= 1, got step 0 only")
+    names = np.atleast_1d(data["regime"].values)
+    curves = []
+    for name, runs in zip(names, data.transpose("regime", "replicate", "step").values, strict=True):
+        runs = runs[~np.isnan(runs).all(axis=1)].astype(float)
+        if not len(runs):
+            continue
+        recorded = ~np.isnan(runs).all(axis=0)  # cells of `sgdsim.studies.budgets.run` have steps of their own
+        runs, steps = runs[:, recorded], every[recorded]
+        if not (steps >= 1).any():
+            continue
+        with np.errstate(over="ignore"):
+            mean = runs.mean(axis=0)
+        # inverted_cdf picks among the runs instead of interpolating, so that infinite ones are harmless
+        band = np.quantile(runs, BAND, axis=0, method="inverted_cdf") if len(runs) > 1 else None
+        later = steps >= 1
+        start = mean[np.isfinite(mean) & (mean > 0)]
+        first = float(start[0]) if start.size else math.nan
+        curves.append(_Curve(str(name), steps[later], mean[later], None if band is None else band[:, later], first))
+    return curves
+
+
+def _limits(curves: Sequence[_Curve]) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start."""
+    starts = [curve.start for curve in curves if not math.isnan(curve.start)]
+    if not starts:
+        return (1, 10), (0.1, 1)
+    scale = max(starts)
+    parts = [part.ravel() for curve in curves for part in (curve.mean, curve.band) if part is not None]
+    values = np.concatenate(parts)
+    values = values[np.isfinite(values) & (values > 0)]
+    low, high = np.clip([values.min(initial=scale), values.max(initial=scale)], scale * SMALLEST, scale * LARGEST)
+    margin = max((high / low) ** 0.05, 1.1)
+    last = max(int(curve.steps[-1]) for curve in curves)
+    return (min(int(curve.steps[0]) for curve in curves), max(last, 2)), (low / margin, high * margin)
+
+
+def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
+    prepare(ax)
+    ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
+    for curve in curves:
+        look = regime_style(curve.name)
+        finite = np.where(np.isfinite(curve.mean) & (curve.mean > 0), curve.mean, np.nan)
+        if curve.band is not None:
+            low, high = np.clip(curve.band, ylim[0] / 10, ylim[1] * 10)  # a log axis takes neither 0 nor inf
+            drawn = np.isfinite(curve.band[0])
+            ax.fill_between(curve.steps, low, high, where=drawn, color=look["color"], alpha=0.22, linewidth=0.4)
+        ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)
+        if curve.diverged:
+            x, y = _end(curve.steps, finite, ylim[1] / (ylim[1] / ylim[0]) ** 0.03)
+            cross = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
+            ax.plot([x], [y], color=look["color"], clip_on=False, zorder=5, label="_diverged", **cross)
+    if not curves:
+        ax.text(0.5, 0.5, "not computed", transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)
+
+
+def _end(steps: np.ndarray, mean: np.ndarray, top: float) -> tuple[float, float]:
+    """Where a diverging curve is last seen: its last finite point, or where it rises through `top`."""
+    seen = np.isfinite(mean)
+    t, y, height = np.log(steps[seen]), np.log(mean[seen]), math.log(top)
+    if not (y <= height).any():
+        return float(steps[0]), top
+    last = int(np.flatnonzero(y <= height)[-1])
+    if last == len(t) - 1:
+        return math.exp(t[-1]), math.exp(y[-1])
+    return math.exp(np.interp(height, y[last : last + 2], t[last : last + 2])), top
+
+
+def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | None:
+    handles: dict[str, Any] = {}
+    for curve in curves:
+        look = regime_style(curve.name)
+        line = Line2D([], [], **look)
+        if curve.band is not None:
+            handles[look["label"]] = (Patch(facecolor=look["color"], alpha=0.22), line)
+        else:
+            handles.setdefault(look["label"], line)
+    if any(curve.band is not None for curve in curves):
+        grey = Line2D([], [], color="0.35", linewidth=1.2)
+        handles["mean, 10–90% of replicates"] = (Patch(facecolor="0.35", alpha=0.22), grey)
+    if any(curve.diverged for curve in curves):
+        handles["diverges: leaves the picture here"] = Line2D(
+            [], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none"
+        )
+    return (list(handles.values()), list(handles)) if handles else None
+
+
+def _columns(panels: int, sizes: Sequence[int]) -> int:
+    """The last axis of a product grid if it and the rows fit on a page; else the fullest of 3 to 5 columns."""
+    if len(sizes) > 1 and sizes[-1] <= 5 and panels <= 6 * sizes[-1]:
+        return sizes[-1]
+    if panels in (1, 2, 4):
+        return min(panels, 2)
+    return min((3, 4, 5), key=lambda columns: (panels > 6 * columns, -panels % columns, columns))
+
+
+def _cell_title(cell: xr.Dataset, grid: Sequence[str], width: int) -> str:
+    """ "α = 0.1, β = 0.9, b = 10", wrapped at `width` characters; a schedule that sets two of them is written once."""
+    symbols: dict[str, list[str]] = {}
+    shown = [name for name in grid if name != "sampling" or cell[name].item() != WITHOUT_REPLACEMENT]
+    for name in dict.fromkeys([*_SYMBOLS, *shown]):
+        if name in cell.coords and cell[name].ndim == 0 and name != "cell":
+            value = cell[name].item()
+            with contextlib.suppress(ValueError):  # an axis that also holds schedules has its numbers as text
+                value = float(value)
+            schedule, _, arguments = str(value).partition(":")
+            if isinstance(value, float):
+                text = (f"{value:g}" if value.is_integer() else readable(value, 4)).replace("-", "−")
+            else:
+                text = f"{schedule}({arguments})".replace(",", ", ") if arguments else schedule
+            symbols.setdefault(text if arguments else f"{text}#{name}", []).append(_SYMBOLS.get(name, name))
+    # no-break spaces keep "α = 0.1" together
+    parts = [f"{', '.join(names)}\xa0=\xa0{text.partition('#')[0]}" for text, names in symbols.items()]
+    return textwrap.fill(", ".join(parts), width)
+
+
+def _problem_title(result: xr.Dataset) -> str:
+    try:
+        return str(json.loads(result.attrs.get("problem", "{}")).get("title", ""))
+    except (TypeError, ValueError, AttributeError):
+        return ""

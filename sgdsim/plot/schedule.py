@@ -1,0 +1,93 @@
+"""The picture of learning-rate schedules for a horizon: the rates over time, and the losses at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from sgdsim.plot.styles import PALETTE, style
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from sgdsim.theory.horizon import Scheduled
+
+_LOOKS = {
+    "constant": ("0.35", "-"),
+    "cosine": (PALETTE[1], (0, (6, 2))),
+    "linear": (PALETTE[5], (0, (1.2, 1.2))),
+    "warmup-stable-decay": (PALETTE[0], (0, (6, 1.5, 1.2, 1.5))),
+    "polynomial": (PALETTE[2], (0, (3, 1.5))),
+    "power": (PALETTE[4], (0, (3, 1, 1, 1, 1, 1))),
+    "ema": (PALETTE[3], (0, (8, 2))),
+    "tail": (PALETTE[9], (0, (2, 2))),
+}
+_BEST = ("black", "-")
+_POINTS = 400
+
+
+def schedules(
+    found: Sequence[Scheduled], horizon: int, *, sampled: np.ndarray | None = None, title: str | None = None
+) -> Figure:
+    """Schedules as `sgdsim.theory.horizon.compare` returns them, for a run of `horizon` steps.
+
+    Left: the learning rate over t/T, at its best for each form. Right: the final loss relative to that of the best
+    constant rate, by theory. `sampled` (schedules, replicates): final losses of sampled runs, whose means are circles
+    with two standard errors; schedules with a diverged run have none.
+    """
+    base = next(i for i, one in enumerate(found) if one.name == "constant")
+    steps = np.unique(np.linspace(0, horizon - 1, min(horizon, _POINTS)).round().astype(int))
+    with style():
+        figure = Figure(figsize=(6.8, 3.1), layout="constrained")
+        rates, losses = figure.subplots(1, 2, width_ratios=(1.25, 1))
+        for i, one in enumerate(found):
+            color, line = _LOOKS.get(one.name, _BEST)
+            best = one.name not in _LOOKS
+            values = one.lr(steps) if callable(one.lr) else np.full(steps.size, one.lr)
+            rates.plot(
+                steps / horizon, values, color=color, linestyle=line, linewidth=1.8 if best else 1.3,
+                drawstyle="steps-post" if best else "default", zorder=3 if best else 2,
+            )  # fmt: skip
+            losses.plot(one.loss / found[base].loss, i, "o", color=color, markersize=5, zorder=3)
+            losses.plot([], [], color=color, linestyle=line, label=_name(one))
+        if sampled is not None:
+            _circles(losses, sampled, found[base].loss)
+        rates.set(xlabel="t/T", ylabel="learning rate α", xlim=(0, 1))
+        rates.set_ylim(bottom=0)
+        losses.axvline(1, color="0.35", linewidth=0.8, zorder=1)
+        losses.set_yticks(range(len(found)), [_name(one) for one in found])
+        for label, one in zip(losses.get_yticklabels(), found, strict=True):
+            label.set_color(_LOOKS.get(one.name, _BEST)[0])
+        losses.tick_params(axis="y", length=0)
+        losses.invert_yaxis()
+        losses.set_xlabel("final loss / best constant")
+        seen = np.array([one.loss for one in found] + ([] if sampled is None else sampled.mean(1).tolist()))
+        seen = seen[np.isfinite(seen) & (seen > 0)]
+        if seen.max() > 10 * seen.min():
+            losses.set_xscale("log", nonpositive="clip")
+            losses.set_xlim(seen.min() / found[base].loss / 1.5, seen.max() / found[base].loss * 1.5)
+        handles, labels = losses.get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
+        if title:
+            figure.suptitle(title)
+    return figure
+
+
+def _name(one: Scheduled) -> str:
+    return {
+        "warmup-stable-decay": "warm-up, stable, decay", "polynomial": "(1 − t/T)^δ", "power": "(1 + 100t/T)^−p",
+        "ema": "constant, EMA", "tail": "constant, tail average",
+    }.get(one.name, one.name)  # fmt: skip
+
+
+def _circles(ax: Axes, sampled: np.ndarray, reference: float) -> None:
+    mean = sampled.mean(1)
+    good = np.flatnonzero(np.isfinite(mean))
+    error = sampled[good].std(1, ddof=1) / np.sqrt(sampled.shape[1])
+    ax.errorbar(
+        mean[good] / reference, good, xerr=2 * error / reference, fmt="o", markersize=7, markerfacecolor="none",
+        markeredgecolor="0.25", ecolor="0.25", elinewidth=0.9, capsize=2, zorder=2, label="sampled, ± 2 s.e.",
+    )  # fmt: skip

@@ -1,0 +1,41 @@
+"""A picture as a notebook shows it: PNG bytes of moderate size, without dates or versions."""
+
+from __future__ import annotations
+
+import io
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from sgdsim.common.checks import InputError, number
+from sgdsim.plot.styles import style
+
+
+class Picture:
+    """A figure drawn once; notebooks show it by themselves. `png` holds the bytes."""
+
+    def __init__(self, png: bytes) -> None:
+        self.png = png
+
+    def __repr__(self) -> str:
+        return "<picture>"  # no address: notebooks run again stay the same
+
+    def _repr_png_(self) -> bytes:
+        return self.png
+
+
+def show(figure: Figure | Axes, *, dpi: float = 96) -> Picture:
+    """A figure (or the figure of an Axes) for the end of a notebook cell, in the style of all pictures.
+
+    Needs no backend and no pyplot. Figures made alike give the same bytes. Raises InputError for anything else,
+    or a dpi outside 20 … 600.
+    """
+    if isinstance(figure, Axes):
+        figure = figure.figure
+    if not isinstance(figure, Figure):
+        raise InputError(f"figure: expected a matplotlib Figure or Axes, got {type(figure).__name__}")
+    dpi = number("dpi", dpi, minimum=20, maximum=600)
+    buffer = io.BytesIO()
+    with style():
+        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return Picture(buffer.getvalue())

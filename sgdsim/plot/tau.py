@@ -1,0 +1,147 @@
+"""The picture of closures: sampled mean and band, exact average, spectral-diagonal losses for several τ."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from sgdsim.common.checks import InputError
+from sgdsim.plot.styles import regime_style, style
+from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, kind, nearest, tau_of
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+MAX_CELLS = 5
+_BAND = (0.1, 0.9)
+_LARGEST = 3.0  # times the initial loss: what grows beyond is cut off
+_WIDEST = 0.5  # of the relative difference shown below: what is farther off leaves the frame
+_DASHES = [(0, (1.2, 1.2)), (0, (3, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (6, 2)), (0, (8, 1.5, 1.2, 1.5, 1.2, 1.5))]
+
+
+def tau_curves(result: xr.Dataset) -> Figure:
+    """A column for each cell. Above: the sampled mean and its 10–90% band over replicates, the exact average and the
+    spectral-diagonal losses for all τ of `result`. Below: relative difference from the exact average, and for the
+    sampled mean ±2 standard errors. The τ nearest to the exact average (`sgdsim.studies.closures`) is in the title.
+
+    Raises InputError for more than 5 cells, and for what `sgdsim.studies.closures.distances` refuses.
+    """
+    best = nearest(distances(result))
+    grid = [str(name) for name in result["loss"].dims if name not in ("regime", "replicate", "step")]
+    cells = [
+        result.isel(dict(zip(grid, at, strict=True)))
+        for at in itertools.product(*(range(result.sizes[name]) for name in grid))
+    ]
+    if len(cells) > MAX_CELLS:
+        raise InputError(f"result: expected at most {MAX_CELLS} cells, got {len(cells)}; select some")
+    names = [str(name) for name in result["regime"].values]
+    taus = sorted({tau for tau in map(tau_of, names) if tau is not None})
+    shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(len(taus), 1)))
+    looks = {
+        f"diagonal:tau={tau:g}": {"color": shade, "linestyle": _DASHES[i % 5], "linewidth": 1.3}
+        for i, (tau, shade) in enumerate(zip(taus, shades, strict=True))
+    }
+    with style():
+        figure = Figure(figsize=(2.75 * len(cells) + 1.3, 4.4), layout="constrained")
+        axes = figure.subplots(2, len(cells), squeeze=False, sharex=True, height_ratios=[1.25, 1])
+        for cell, top, bottom in zip(cells, axes[0], axes[1], strict=True):
+            _losses(top, cell, names, looks)
+            _differences(bottom, cell, names, looks)
+            here = [b for b in best if all(cell[name].item() == value for name, value in b.cell.items())]
+            words = ", ".join(
+                f"{symbol} = {cell[name].item():g}"
+                for name, symbol in (("lr", "α"), ("momentum", "β"), ("batch_size", "b"))
+                if name in cell.coords and cell[name].ndim == 0
+            )
+            nearby = f"\nnearest: τ = {here[0].tau:g}" if here else ""
+            top.set_title((words + nearby).replace("= -", "= −"))
+            bottom.set_xlabel("SGD step t")
+        axes[0, 0].set_ylabel("train loss")
+        axes[1, 0].set_ylabel("relative to exact average")
+        figure.legend(*_legend(names, taus, looks), loc="outside right center")
+    return figure
+
+
+def _losses(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> None:
+    steps = cell["step"].values
+    later = steps >= 1
+    exact = curve(cell, next(name for name in names if kind(name) == EXACT))[0]
+    top = _LARGEST * exact[0]
+    lowest = exact[later & np.isfinite(exact)].min()
+    for name in sorted(names, key=lambda name: kind(name) == EXACT):
+        if name in looks:
+            look = looks[name]
+        elif kind(name) in (SAMPLED, EXACT):
+            look = {key: value for key, value in regime_style(kind(name)).items() if key != "label"}
+        else:
+            continue
+        mean = curve(cell, name)[0]
+        if kind(name) == SAMPLED:
+            runs = cell["loss"].isel(regime=names.index(name)).transpose("replicate", "step").values
+            runs = runs[~np.isnan(runs).all(1)]
+            low, high = np.quantile(runs, _BAND, axis=0, method="inverted_cdf")
+            ax.fill_between(
+                steps[later],
+                low[later],
+                np.minimum(high[later], 10 * top),
+                color=look["color"],
+                alpha=0.22,
+                linewidth=0,
+            )
+        with np.errstate(invalid="ignore"):
+            ax.plot(steps[later], np.where(mean <= 10 * top, mean, np.nan)[later], **look)
+    ax.set(xscale="log", yscale="log", ylim=(lowest / 1.5, min(top, 2 * max(exact[later][0], exact[0]))))
+
+
+def _differences(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> None:
+    """Relative differences; the frame is as wide as the two τ that are farthest off, within ±50%."""
+    steps = cell["step"].values
+    later = steps >= 1
+    x = steps[later]
+    exact = curve(cell, next(name for name in names if kind(name) == EXACT))[0][later]
+    ax.axhline(0, color="black", linewidth=1.2, linestyle=regime_style(EXACT)["linestyle"], zorder=3)
+    width = 0.0
+    for name in names:
+        mean, error = (None if v is None else v[later] for v in curve(cell, name))
+        with np.errstate(invalid="ignore", over="ignore"):
+            gap = mean / exact - 1
+            gap = np.where(np.abs(gap) <= 100, gap, np.nan)
+        if kind(name) == SAMPLED:
+            color = regime_style(SAMPLED)["color"]
+            if error is not None:
+                with np.errstate(invalid="ignore"):
+                    two = 2 * error / exact
+                ax.fill_between(x, gap - two, gap + two, color=color, alpha=0.22, linewidth=0)
+        elif name in looks:
+            ax.plot(x, gap, **looks[name])
+            width = max(width, np.nanmax(np.abs(gap), initial=0.0))
+    width = min(1.25 * width, _WIDEST) or 0.01
+    ax.set(xscale="log", ylim=(-width, width))
+    ax.yaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_formatter(
+        FuncFormatter(lambda value, _: f"{100 * value:+.3g}%".replace("-", "−") if value else "0")
+    )
+
+
+def _legend(names: list[str], taus: list[float], looks: dict) -> tuple[list, list[str]]:
+    handles: dict[str, object] = {}
+    if any(kind(name) == SAMPLED for name in names):
+        color = regime_style(SAMPLED)["color"]
+        line = Line2D([], [], color=color, linewidth=1.1)
+        handles["sampled mean;\nband: 10–90% of runs,\nbelow ±2 std. errors"] = (
+            Patch(facecolor=color, alpha=0.22),
+            line,
+        )
+    look = regime_style(EXACT)
+    handles["exact average"] = Line2D([], [], **{key: look[key] for key in ("color", "linestyle", "linewidth")})
+    for tau in taus:
+        handles[f"τ = {tau:g}".replace("= -", "= −")] = Line2D([], [], **looks[f"diagonal:tau={tau:g}"])
+    return list(handles.values()), list(handles)

@@ -1,0 +1,23 @@
+"""The problem that SGD solves, and the conventions that every module keeps.
+
+Conventions
+-----------
+* Residual `r_i = f(x_i) − y_i` on N training points; loss `L = ‖r‖²/(2N)`; `loss[0]` is before any update.
+* `K̂ = Θ/λ_max(Θ)` with Θ the tangent kernel; eigenvalues descending, `λ_1 = 1`.
+* The learning rate α is in units of `1/λ_max`: `torch.optim.SGD(lr=α·N/λ_max(Θ))` on `½·mean((f − y)²)` is the same
+  step. `QuadraticProblem.torch_lr` is the only place where this is converted.
+* Heavy ball in velocity form, `v ← βv − αg`, `w ← w + v`, in every regime.
+* `c_k = a_k²` with signed coefficients `a_k = ⟨u_k, r_0⟩`; `s = Σ c_k`, so `L = s/(2N)`.
+* γ: strength of the sampling noise (`sgdsim.algorithm.sgd.noise_factor`); τ: closure parameter of the
+  spectral-diagonal regime; ν, κ: exponents of `λ_k ~ k^{−ν}` and `Σ_{l≥k} c_l ~ k^{−κ}`; `ζ = κ/ν`.
+* float64, except inside the real network, where the dtype is a parameter.
+
+[VKY] in the docstrings: M. Velikanov, D. Kuznedelev, D. Yarotsky, *A view of mini-batch SGD via generating functions:
+conditions of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, arXiv:2206.11124.
+"""
+
+from sgdsim.problem.network import NetworkProblem
+from sgdsim.problem.quadratic import QuadraticProblem
+from sgdsim.problem.transfer import TestPoints
+
+__all__ = ["NetworkProblem", "QuadraticProblem", "TestPoints"]

@@ -1,0 +1,223 @@
+"""A quadratic problem in its eigenbasis. The conventions are those of `sgdsim.problem`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from sgdsim.common.checks import InputError, array, freeze, integer, number, own_array
+from sgdsim.common.identity import digest, made_once
+from sgdsim.problem.spectrum import Spectrum
+from sgdsim.problem.transfer import TestPoints
+
+if TYPE_CHECKING:
+    from sgdsim.problem.lanczos import SpectralMeasure
+
+
+_LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses 10¹⁰ times as large
+
+
+@dataclass(frozen=True, eq=False)
+class QuadraticProblem:
+    """A quadratic problem in its eigenbasis: all that the sampled, averaged and diagonal regimes need.
+
+    Parameters
+    ----------
+    spectrum : the kernel's spectrum.
+    coefficients : (modes,) signed `a_k = ⟨u_k, r_0⟩`; where the spectrum has a multiplicity, `a_k² = c_k` is the sum
+        over the mode's eigenvalues. One mode for each of n eigenvalues otherwise.
+    test : how test residuals follow the training ones, or None.
+    description : JSON-able facts that say how the problem was made.
+    basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
+
+    Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
+    """
+
+    spectrum: Spectrum
+    coefficients: np.ndarray
+    test: TestPoints | None = None
+    description: dict[str, Any] = field(default_factory=dict)
+    basis_seed: int | None = None
+
+    def __post_init__(self) -> None:
+        coefficients = own_array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
+        largest = np.abs(coefficients).max()
+        if largest > _LARGEST:
+            raise InputError(
+                f"residual: expected values up to {_LARGEST:g}, whose squares are floats, got {largest:.3g}"
+            )
+        object.__setattr__(self, "coefficients", coefficients)
+        if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
+            raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
+
+    @classmethod
+    def power_law(cls, n: int, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
+        """`λ_k = λ_min + (1 − λ_min) k^{−ν}` and `c_k ∝ k^{−κ−1}` summing to 1, k = 1…n ([VKY] sec. 4).
+
+        Needs O(n) memory; a regime that asks for eigenvectors gets a random orthogonal basis decided by `seed`.
+
+        Raises
+        ------
+        InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1).
+
+        >>> QuadraticProblem.power_law(n=4, nu=2.0, kappa=1.0).eigenvalues
+        array([1.    , 0.25  , 0.1111, 0.0625])
+        """
+        n = integer("n", n, minimum=1)
+        for name, value in (("nu", nu), ("kappa", kappa)):
+            if number(name, value) <= 0:
+                raise InputError(f"{name}: expected a number > 0, got {value}")
+        if not 0 <= number("lambda_min", lambda_min) < 1:
+            raise InputError(f"lambda_min: expected a number from 0 to below 1, got {lambda_min}")
+        seed = integer("seed", seed)
+        k = np.arange(1, n + 1, dtype=np.float64)
+        c = k ** (-kappa - 1.0)
+        description = {
+            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {n}",
+            "n": n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
+        }  # fmt: skip
+        eigenvalues = lambda_min + (1.0 - lambda_min) * k**-nu
+        eigenvalues[0] = 1.0
+        return cls(Spectrum(eigenvalues), np.sqrt(c / c.sum()), description=description, basis_seed=seed)
+
+    @classmethod
+    def from_kernel(
+        cls,
+        kernel: np.ndarray,
+        residual: np.ndarray,
+        *,
+        cross_kernel: np.ndarray | None = None,
+        test_residual: np.ndarray | None = None,
+        description: dict[str, Any] | None = None,
+    ) -> QuadraticProblem:
+        """From a kernel Θ (n, n) and the initial residual `r_0 = f_0 − y` (n,) on the training points.
+
+        With Θ(test, train) `cross_kernel` (m, n) and `test_residual` (m,) the test loss can be followed too.
+
+        Raises
+        ------
+        InputError : a kernel that is not square, symmetric, finite and positive semidefinite, or sizes that differ.
+        """
+        residual = array("residual", residual, ndim=1)
+        if np.shape(kernel) != (residual.size, residual.size) and np.ndim(kernel) == 2:
+            raise InputError(
+                f"kernel: expected shape {(residual.size,) * 2} to match the residual, got {np.shape(kernel)}"
+            )
+        spectrum = Spectrum.from_kernel(kernel)
+        test = None
+        if cross_kernel is not None or test_residual is not None:
+            if cross_kernel is None or test_residual is None:
+                raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
+            test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
+        facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
+        return cls(spectrum, freeze(spectrum.eigenvectors.T @ residual), test, description or facts)
+
+    @classmethod
+    def from_operator(
+        cls,
+        operator: Any,
+        residual: np.ndarray,
+        *,
+        n_lanczos: int = 80,
+        n_probes: int = 10,
+        n_top: int = 20,
+        seed: int = 0,
+        description: dict[str, Any] | None = None,
+    ) -> QuadraticProblem:
+        """From products with a kernel Θ that is too large to form (`sgdsim.networks.ntk.ntk_operator`): for the
+        diagonal regime
+        and its theory. The other regimes refuse it.
+
+        The spectrum is `Spectrum.from_operator`'s. The error coefficients come from `n_lanczos` steps started at the
+        initial residual (n,), without statistical error: the full-batch loss is exact for t ≤ n_lanczos − 1. Raises
+        InputError as `Spectrum.from_operator` does, and for sizes that differ.
+        """
+        from sgdsim.problem import lanczos
+
+        residual = array("residual", residual, ndim=1)
+        have, want = np.shape(operator), (residual.size, residual.size)
+        if have != want:
+            raise InputError(f"operator: expected shape {want} to match the residual, got {have}")
+        spectrum = Spectrum.from_operator(operator, n_lanczos=n_lanczos, n_probes=n_probes, n_top=n_top, seed=seed)
+        return cls.from_measures(spectrum, lanczos.spectral_measure(operator, residual, n_lanczos), description)
+
+    @classmethod
+    def from_measures(
+        cls, spectrum: Spectrum, measure: SpectralMeasure, description: dict[str, Any] | None = None
+    ) -> QuadraticProblem:
+        """From a spectrum and the spectral measure of the initial residual, `Σ_k c_k δ(λ − λ_k)` in the kernel's units.
+
+        Eigenvectors of `spectrum` are dropped. Raises InputError for nodes outside [0, λ_max] by more than rounding.
+        """
+        joined, c = spectrum.joined(measure)
+        facts = {"kind": "matrix-free", "title": f"matrix-free kernel of {joined.n} points", "n": joined.n}
+        return cls(joined, np.sqrt(c), description=description or facts)
+
+    @property
+    def quadratic(self) -> QuadraticProblem:
+        """Itself; so that every problem has a `.quadratic`."""
+        return self
+
+    @property
+    def n(self) -> int:
+        """Number of training points N."""
+        return self.spectrum.n
+
+    @property
+    def eigenvalues(self) -> np.ndarray:
+        """λ_k, (modes,), descending from 1."""
+        return self.spectrum.eigenvalues
+
+    @property
+    def multiplicity(self) -> np.ndarray | None:
+        """(modes,) for how many of the N eigenvalues each mode stands, None: for one; see `Spectrum`."""
+        return self.spectrum.multiplicity
+
+    @made_once
+    def eigenvectors(self) -> np.ndarray:
+        """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own."""
+        if self.spectrum.eigenvectors is not None:
+            return self.spectrum.eigenvectors
+        if self.multiplicity is not None:
+            raise InputError(
+                "problem: expected eigenvectors, got a spectrum known by Lanczos quadrature alone; use the diagonal "
+                "regime, or build the problem from its kernel matrix"
+            )
+        if self.basis_seed is None:
+            raise InputError("problem: expected eigenvectors (or a basis_seed to draw some), got eigenvalues only")
+        gaussian = np.random.default_rng(self.basis_seed).standard_normal((self.n, self.n))
+        q, r = np.linalg.qr(gaussian)
+        uniform = q * np.sign(np.diag(r))  # with R's signs taken out, Q is uniformly distributed
+        return freeze(np.ascontiguousarray(uniform))
+
+    @made_once
+    def kernel(self) -> np.ndarray:
+        """`K̂ = U diag(λ) Uᵀ`, (n, n), exactly symmetric."""
+        u = self.eigenvectors
+        kernel = (u * self.eigenvalues) @ u.T
+        return freeze((kernel + kernel.T) * 0.5)
+
+    @made_once
+    def residual(self) -> np.ndarray:
+        """`r_0 = U a`, (n,)."""
+        return freeze(self.eigenvectors @ self.coefficients)
+
+    @property
+    def initial_loss(self) -> float:
+        """`L_0 = Σ a_k² / (2N)`."""
+        return float(self.coefficients @ self.coefficients) / (2 * self.n)
+
+    def torch_lr(self, lr: float) -> float:
+        """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
+        return lr * self.n / self.spectrum.scale
+
+    @made_once
+    def fingerprint(self) -> str:
+        """SHA-256 over all that a result depends on: spectrum, basis, signed coefficients, test points. Equal problems
+        that another type of CPU computed can differ in it, as they do in their last bits."""
+        return digest(
+            "quadratic", self.spectrum.scale, self.eigenvalues, self.multiplicity, self.coefficients,
+            self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else vars(self.test).values()),
+        )  # fmt: skip

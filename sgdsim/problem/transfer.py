@@ -1,0 +1,47 @@
+"""How the test residuals of a linear model follow its training residuals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim.common.checks import InputError, array, own_array
+from sgdsim.problem.spectrum import Spectrum
+
+
+@dataclass(frozen=True, eq=False)
+class TestPoints:
+    """What follows a linear model on m test points: `e_t = e_0 + T (a_t − a_0)`.
+
+    Parameters
+    ----------
+    residual : (m,) test residuals e_0 = f(x) − y(x) at the start.
+    transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding.
+
+    Both are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
+    """
+
+    __test__ = False  # not a test case, whatever pytest makes of the name
+
+    residual: np.ndarray
+    transfer: np.ndarray
+
+    def __post_init__(self) -> None:
+        residual = own_array("test residual", self.residual, ndim=1)
+        transfer = own_array("transfer", self.transfer, ndim=2, shape=(residual.size, None))
+        object.__setattr__(self, "residual", residual)
+        object.__setattr__(self, "transfer", transfer)
+
+    @classmethod
+    def from_cross_kernel(cls, spectrum: Spectrum, cross_kernel: np.ndarray, residual: np.ndarray) -> TestPoints:
+        """From Θ(test, train), (m, n), in the kernel's units, and the test residuals (m,)."""
+        if spectrum.eigenvectors is None:
+            raise InputError("cross_kernel: expected a spectrum with eigenvectors, got eigenvalues only")
+        residual = array("test residual", residual, ndim=1)
+        cross = array("cross_kernel", cross_kernel, ndim=2, shape=(residual.size, spectrum.n))
+        projected = cross @ spectrum.eigenvectors / spectrum.scale
+        # K̂(x, ·)·u_k vanishes with λ_k; below this level both are rounding, and the mode does not move.
+        floor = spectrum.n * np.finfo(float).eps
+        kept = spectrum.eigenvalues > floor
+        return cls(residual, np.where(kept, projected / np.where(kept, spectrum.eigenvalues, 1.0), 0.0))

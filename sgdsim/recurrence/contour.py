@@ -1,0 +1,294 @@
+"""The loss of the spectral-diagonal regime at any time, without stepping there.
+
+`s_t` is a Cauchy integral of `s̃(z) = Ṽ/(1 − zŨ)`. With `z = e^{−σ}` the singularities lie on the real σ-axis left of
+σ₁, the root of `zŨ(z) = 1` (or the slowest mode's own rate), and, with momentum, in a cluster at `Re σ = log|β|`. A
+hyperbola around them (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341) with 16 nodes gives `s_t` to about twelve
+digits at a cost that does not depend on t. Where the cluster has not died out yet, or few digits are left, it steps
+there by the recurrence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim.algorithm.sampling import RESHUFFLE, WITHOUT_REPLACEMENT
+from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.common.checks import InputError, choice, number
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import contour_kernels, share
+
+METHODS = ("auto", "recurrence", "contour")
+#: How a value may have been found.
+USED = ("recurrence", "contour", "closed form")
+_NODES, _FEWER = 16, 12  # the second contour only tells how far the first can be trusted
+_GOOD = 1e-9  # relative error that is not worth the recurrence
+_EARLIEST = 40  # below, nodes of the contour would wrap around |Im σ| = π
+_WORK = 1e10  # modes × steps of a recurrence that is still run where the contour is poor (some seconds)
+_CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
+_ROOT, _STEP, _POWERS = 10, 0.3, 15  # costs per mode in terms of the contour: of σ₁, a step, a closed form
+_LATEST = 1e15  # float64 counts steps exactly up to here
+
+
+@dataclass(frozen=True)
+class LossValues:
+    """Losses `L = s/(2N)` of the spectral-diagonal regime, each array (cells…, T).
+
+    `loss` may overflow to infinity or underflow to 0 where `log_loss` is still finite. `error`: estimate of the
+    relative error. `method`: how each was found, an index into `sgdsim.recurrence.contour.USED`.
+    """
+
+    steps: np.ndarray
+    loss: np.ndarray
+    log_loss: np.ndarray
+    error: np.ndarray
+    method: np.ndarray
+
+
+def loss_at(
+    problem: QuadraticProblem,
+    steps: np.ndarray | int,
+    *,
+    lr: np.ndarray | float,
+    momentum: np.ndarray | float = 0.0,
+    batch_size: np.ndarray | int | None = None,
+    noise: np.ndarray | float | None = None,
+    tau: np.ndarray | float = 1.0,
+    sampling: str = WITHOUT_REPLACEMENT,
+    method: str = "auto",
+) -> LossValues:
+    """The loss after `steps` steps of constant heavy ball, for all cells of the broadcast hyperparameters.
+
+    Parameters
+    ----------
+    problem : a quadratic problem; only eigenvalues (with multiplicity) and c_k matter.
+    steps : one number of steps or several, (T,), up to 10¹⁵.
+    lr, momentum, tau : numbers or arrays that broadcast against each other: the cells. |β| < 1, α > 0.
+    batch_size or noise : b, or γ itself (from 0 to 1); exactly one of them.
+    method : "auto" takes the contour where that is cheaper and good, else the recurrence; or one of them throughout.
+
+    Returns
+    -------
+    LossValues with arrays of shape (cells…, T), or (cells…) for a single number of steps.
+
+    Raises
+    ------
+    InputError : values out of range, both or neither of batch_size and noise.
+    """
+    choice("method", method, METHODS)
+    times = np.atleast_1d(np.asarray(steps, dtype=np.float64))
+    if times.ndim != 1 or times.size == 0 or not ((times >= 0) & (times <= _LATEST) & (times % 1 == 0)).all():
+        raise InputError(f"steps: expected whole numbers from 0 to {_LATEST:.0e}, got {steps!r}")
+    cells, shape = _cells(problem, lr, momentum, _noise(problem.n, batch_size, noise, sampling), tau)
+    order = np.argsort(times, kind="stable")
+    log_s, error, used = (np.empty((cells.alpha.size, times.size)) for _ in range(3))
+    log_s[:, order], error[:, order], used[:, order] = cells.follow(times[order], method)
+    shape = shape if np.ndim(steps) == 0 else (*shape, times.size)
+    log_loss = (log_s - np.log(2 * problem.n)).reshape(shape)
+    with np.errstate(over="ignore", under="ignore"):
+        loss = np.exp(log_loss)
+    return LossValues(np.asarray(steps), loss, log_loss, error.reshape(shape), used.astype(np.int8).reshape(shape))
+
+
+def is_cheaper(steps: np.ndarray) -> bool:
+    """Whether some of the ascending `steps` are found sooner by contour than by stepping there."""
+    return _cheap(steps) < len(steps)
+
+
+def loss_curve(
+    problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | int, *, tau: float = 1.0, method: str = "auto"
+) -> LossValues:
+    """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs: they have no generating function."""
+    if not (sgd.is_constant and sgd.is_plain) or sgd.sampling == RESHUFFLE:
+        raise InputError(
+            "contour: expected heavy ball with constant hyperparameters and independent batches, got a schedule, "
+            "reshuffle or another algorithm"
+        )
+    return loss_at(
+        problem, steps, lr=sgd.lr, momentum=sgd.momentum, batch_size=sgd.batch_size, tau=tau, sampling=sgd.sampling,
+        method=method,
+    )  # fmt: skip
+
+
+def rate(
+    problem: QuadraticProblem,
+    *,
+    lr: np.ndarray | float,
+    momentum: np.ndarray | float = 0.0,
+    batch_size: np.ndarray | int | None = None,
+    noise: np.ndarray | float | None = None,
+    tau: np.ndarray | float = 1.0,
+    sampling: str = WITHOUT_REPLACEMENT,
+) -> np.ndarray:
+    """σ₁ of `L_t ~ e^{σ₁t}` as t → ∞: the growth rate where positive, the finite-N exponential tail where negative.
+
+    `σ₁ = −log z₁` with z₁ the first root of `zŨ(z) = 1`, or the slowest rate of a single mode (2 log|μ| without noise).
+    Arguments and cells as in `loss_at`; −∞ if nothing is left after one step.
+    """
+    cells, shape = _cells(problem, lr, momentum, _noise(problem.n, batch_size, noise, sampling), tau)
+    found = cells.rightmost(np.zeros(cells.alpha.size)).reshape(shape)
+    return np.where(found <= contour_kernels.LOWEST, -np.inf, found)[()]
+
+
+class _Cells:
+    """The modes that matter, and hyperparameters of several cells (each (cells,))."""
+
+    def __init__(self, problem: QuadraticProblem, alpha, beta, gamma, tau) -> None:
+        counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+        lam, c = problem.eigenvalues, problem.coefficients**2
+        kept = (lam > 0) & ((c > 0) | (counts > 0))
+        # Modes without curvature never move: one of them stands for all.
+        still = float(c[lam == 0].sum())
+        rest = [still] if still > 0 else []
+        self.lam = np.concatenate([lam[kept], np.zeros(len(rest))])
+        self.c = np.concatenate([c[kept], rest])
+        self.counts = np.concatenate([counts[kept], np.zeros(len(rest))])
+        self.single = problem.multiplicity is None and not rest
+        self.occupied, self.still = int(kept.sum()), still > 0
+        self.total = float(c.sum())
+        self.alpha, self.beta, self.gamma, self.tau = alpha, beta, gamma, tau
+
+    def rightmost(self, tolerance: np.ndarray) -> np.ndarray:
+        lam, counts = self.lam, self.counts
+        # Without noise only modes that hold an error count.
+        active = self.c[: self.occupied] > 0
+        quiet = self.gamma == 0
+        out, still = np.empty(self.alpha.size), np.empty(quiet.sum())
+        hyper = (self.alpha, self.beta, self.gamma, self.gamma * self.tau, tolerance)
+        work = share.pieces(
+            contour_kernels.rightmost_of, (lam, counts, self.occupied, *hyper, out), out.size, _ROOT * self.occupied
+        )
+        only_active = quiet.any() and not active.all()
+        if only_active:
+            some = lam[: self.occupied][active]
+            hyper = (self.alpha[quiet], self.beta[quiet], *np.zeros((2, still.size)), tolerance[quiet])
+            arguments = (some, np.ones(some.size), some.size, *hyper, still)
+            work += share.pieces(contour_kernels.rightmost_of, arguments, still.size, _ROOT * some.size)
+        share.run(work)
+        if only_active:
+            out[quiet] = still
+        return np.maximum(out, 0.0) if self.still else out
+
+    def follow(self, times: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """log s, relative error and method, each (cells, T), at ascending times."""
+        n_cells = self.alpha.size
+        log_s = np.full((n_cells, times.size), np.log(self.total) if self.total > 0 else -np.inf)
+        error, used = np.zeros(log_s.shape), np.zeros(log_s.shape)
+        if self.total == 0:
+            return log_s, error, used
+        first = int(np.searchsorted(times, 1.0))  # s_0 is known
+        early = max(first, _cheap(times)) if method == "auto" else first
+        if method == "recurrence":
+            early = times.size
+        counts, recurred = np.full(n_cells, early if early > first else 0), np.empty(log_s.shape)
+        work, late = self._recur(times, counts, recurred), times[early:]
+        if not late.size:
+            share.run(work)
+        else:  # one sharing of threads for both ways
+            log_s[:, early:], error[:, early:], used[:, early:] = self._contour(late, work)
+            if method == "auto":
+                poor = ~(error <= _GOOD) & (used == USED.index("contour"))
+                poor &= times * self.lam.size <= _WORK
+                needed = np.where(poor, np.arange(1, times.size + 1), 0).max(1)
+                share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
+                counts = np.maximum(counts, needed)
+        stepped = np.arange(times.size) < counts[:, None]
+        stepped[:, :first] = False
+        if stepped.any():
+            log_s[stepped] = recurred[stepped]
+            error[stepped] = np.broadcast_to(1e-15 * (10 + times), log_s.shape)[stepped]
+            used[stepped] = USED.index("recurrence")
+        return log_s, error, used
+
+    def _recur(self, times: np.ndarray, counts: np.ndarray, out: np.ndarray) -> list[tuple[float, share.Piece]]:
+        """The work of stepping to the first `counts` (cells,) of the times, into out (cells, T)."""
+        most = counts.max()
+        if most == 0:
+            return []
+        multiplicity = None if self.single else self.counts
+        hyper = (self.alpha, self.beta, self.gamma, self.tau)
+        arguments = (self.lam, multiplicity, self.c, *hyper, times, counts, out)
+        return share.pieces(contour_kernels.recur, arguments, counts.size, _STEP * self.lam.size * times[most - 1])
+
+    def contour_kernels(self, times: np.ndarray, work: list[tuple[float, share.Piece]]) -> tuple[np.ndarray, ...]:
+        """log s, relative error and method at late times, (cells, T) each; does the other `work` beside."""
+        cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
+        at = times[columns]
+        shift = self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
+        growth = shift[cells] * at
+        scaled, error, used = np.empty(at.size), np.full(at.size, 1e-12), np.empty(at.size)
+        quiet = np.flatnonzero((self.gamma == 0)[cells])
+        noisy = np.flatnonzero((self.gamma != 0)[cells])
+        used[quiet], used[noisy] = USED.index("closed form"), USED.index("contour")
+        exact, size = np.empty((2, quiet.size))
+        arguments = (self.lam, self.c, self.alpha, self.beta, shift, cells[quiet], at[quiet], exact, size)
+        work = work + share.pieces(contour_kernels.noiseless, arguments, quiet.size, _POWERS * self.lam.size)
+        inverse = np.empty((2, 2, noisy.size))
+        for nodes, (value, terms) in zip((_NODES, _FEWER), inverse, strict=True):
+            arguments = (*self._sums(), shift, cells[noisy], at[noisy], nodes, value, terms)
+            work += share.pieces(contour_kernels.invert, arguments, noisy.size, nodes * self.lam.size)
+        share.run(work)
+        scaled[quiet] = exact
+        scaled[noisy], error[noisy] = self._judge(*inverse, cells[noisy], at[noisy], shift)
+        with np.errstate(all="ignore"):
+            error[quiet] += 1e-15 * at[quiet] * np.sqrt(size / exact)
+            log_s = np.log(scaled) + growth
+        error = np.where(scaled > 0, error + 2e-14 * np.abs(growth), np.inf)
+        return tuple(v.reshape(self.alpha.size, times.size) for v in (log_s, error, used))
+
+    def _sums(self) -> tuple[np.ndarray, ...]:
+        return self.lam, self.counts, self.c, self.alpha, self.beta, self.gamma, self.gamma * self.tau
+
+    def _judge(
+        self, better: np.ndarray, fewer: np.ndarray, cells: np.ndarray, at: np.ndarray, shift: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """`e^{−shift·t} s_t` and its relative error, from two contours: each (value, size of what was summed)."""
+        (scaled, size), (other, _) = better, fewer
+        with np.errstate(all="ignore"):
+            # Two contours, the rounding of what was summed, and what the momentum cluster still has.
+            cluster = np.exp(np.minimum(at * (np.log(np.abs(self.beta[cells])) - shift[cells]), 0.0)) * self.total
+            return scaled, (np.abs(scaled - other) + 3e-15 * size + cluster) / scaled
+
+
+def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> tuple[_Cells, tuple[int, ...]]:
+    """The cells of the broadcast hyperparameters, in a row, and their shape; InputError for values out of range."""
+    arrays = np.broadcast_arrays(
+        _within("lr", lr, 0.0, np.inf), _within("momentum", momentum, -1.0, 1.0), gamma, _within("tau", tau)
+    )
+    return _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in arrays)), arrays[0].shape
+
+
+def _cheap(times: np.ndarray) -> int:
+    """How many of the ascending times are reached sooner by one recurrence than by a contour each."""
+    later = times.size - np.arange(times.size + 1)
+    reached = np.concatenate([[0.0], times])
+    cheap = int(np.argmin(reached + _CONTOUR_STEPS * later))
+    return max(cheap, int(np.searchsorted(times, _EARLIEST)))
+
+
+def _noise(n: int, batch_size, noise, sampling: str) -> np.ndarray:
+    if (batch_size is None) == (noise is None):
+        raise InputError("batch_size, noise: expected exactly one of them")
+    if noise is not None:
+        return _within("noise", noise, 0.0, 1.0, closed=True)
+    b = np.asarray(batch_size, dtype=np.float64)
+    if not ((b >= 1) & (b % 1 == 0)).all() or (sampling == WITHOUT_REPLACEMENT and (b > n).any()):
+        raise InputError(f"batch_size: expected integers from 1 to {n} (training points), got {batch_size!r}")
+    return noise_factor(n, b, sampling)
+
+
+def _within(name: str, value, low: float = -np.inf, high: float = np.inf, closed: bool = False) -> np.ndarray:
+    """`value` as a float array, all of it inside (low, high); one number is checked like everywhere else."""
+    if np.ndim(value) == 0:
+        bounds = {"minimum": low, "maximum": high} if closed else {}
+        if not closed and low > -np.inf and high < np.inf:
+            bounds = {"minimum": low, "maximum": high, "open_ends": True}
+        found = number(name, value, **bounds)
+        if found <= low and not closed:
+            raise InputError(f"{name}: expected a number > {low:g}, got {value!r}")
+    values = np.asarray(value, dtype=np.float64)
+    inside = (values >= low) & (values <= high) if closed else (values > low) & (values < high)
+    if not inside.all() or not np.isfinite(values).all() or values.size == 0:
+        raise InputError(f"{name}: expected finite numbers from {low:g} to {high:g}, got {value!r}")
+    return values

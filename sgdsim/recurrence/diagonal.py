@@ -1,0 +1,65 @@
+"""The spectral-diagonal system of a problem and an algorithm: where it starts, how it steps and what is seen of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import kernels, linear
+
+
+@dataclass
+class Plain:
+    """Second moments of plain heavy ball, mode by mode."""
+
+    problem: QuadraticProblem
+    sgd: SGD
+    tau: float
+    c: np.ndarray  # E a_k²
+    j: np.ndarray  # E a_k v_k
+    p: np.ndarray  # E v_k²
+    total: float  # Σ c_k
+    mean: np.ndarray | None  # E a_k, only for test losses
+    mean_velocity: np.ndarray | None
+    gram_diagonal: np.ndarray | None  # mean over test points of T_xk²
+
+    def advance(self, start: int, stop: int) -> None:
+        """Take the steps start..stop-1 in place."""
+        values = self.sgd.values(self.problem.n, start, stop)
+        lam = self.problem.eigenvalues
+        self.total = kernels.diagonal_advance(
+            lam, self.problem.multiplicity, self.c, self.j, self.p, self.total,
+            values.lr, values.momentum, values.noise, self.tau,
+        )  # fmt: skip
+        if self.mean is not None:
+            kernels.mean_advance(lam, self.mean, self.mean_velocity, values.lr, values.momentum)
+
+    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        """Present values: "loss" and "test_loss" (1,), "moments" c_k (1, modes)."""
+        out = {"loss": np.array([self.total / (2 * self.problem.n)])}
+        if "test_loss" in what:
+            # The mean moves off the diagonal too and is known exactly; only the noise part is diagonal here.
+            test, m = self.problem.test, self.mean
+            e = test.residual + test.transfer @ (m - self.problem.coefficients)
+            noise = (self.c - m**2) @ self.gram_diagonal
+            out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
+        if "moments" in what:
+            out["moments"] = self.c[None].copy()
+        return out
+
+
+State = Plain | linear.Diagonal
+
+
+def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -> State:
+    """The state before the first step, for any linear method. `test`: whether test losses will be observed."""
+    if not sgd.is_plain:
+        return linear.Diagonal(problem, sgd, tau, test)
+    a = problem.coefficients
+    return Plain(
+        problem, sgd, tau, a**2, np.zeros(a.size), np.zeros(a.size), float(a @ a), a.copy() if test else None,
+        np.zeros(a.size) if test else None, (problem.test.transfer**2).mean(0) if test else None,
+    )  # fmt: skip

@@ -1,0 +1,81 @@
+"""The spectral-diagonal system of any linear method (`sgdsim.algorithm.methods`): what it keeps, steps and shows.
+
+A state has `advance(start, stop)` and `observe(what)`. All components of the method are kept; the gradient is taken at
+component 0, and losses are read from `sgd.readout`, the iterate or its average.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import linear_kernels
+
+_BLOCK = 256  # steps whose maps are held at once
+
+
+def occupied(transition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where rows of the maps (T, m, m) may differ from 0: offsets (m + 1,) into column numbers."""
+    used = (transition != 0).any(0)
+    columns = [np.flatnonzero(row) for row in used]
+    return np.cumsum([0, *map(len, columns)]), np.concatenate(columns)
+
+
+class Steps:
+    """The steps of `sgd` on a problem, in blocks."""
+
+    def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
+        self.problem, self.sgd, self.readout = problem, sgd, sgd.readout
+
+    def blocks(self, start: int, stop: int):
+        """Yield (first step, hyperparameters, maps, where they are occupied) for consecutive ranges of steps."""
+        for low in range(start, stop, _BLOCK):
+            high = min(low + _BLOCK, stop)
+            maps = self.sgd.maps(low, high)
+            transition, kick = np.ascontiguousarray(maps.transition), np.ascontiguousarray(maps.kick)
+            yield low, self.sgd.values(self.problem.n, low, high), transition, kick, occupied(transition)
+
+    def label(self, sizes: np.ndarray) -> np.ndarray:
+        """What noisy labels add to the noise, per λ², (T,)."""
+        return self.sgd.label_source(self.problem.n, sizes)
+
+    def started(self, values: np.ndarray) -> np.ndarray:
+        """(…, m) components before the first step, from the iterate's (…,): no memory, the average at the iterate."""
+        out = np.zeros((*values.shape, self.sgd.components))
+        out[..., 0] = values
+        out[..., self.readout] = values
+        return out
+
+
+class Diagonal(Steps):
+    """Second moments of all components, mode by mode."""
+
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, tau: float, test: bool) -> None:
+        super().__init__(problem, sgd)
+        self.tau, self.test = tau, test
+        first = self.started(problem.coefficients)
+        self.second = first[:, :, None] * first[:, None, :]
+        self.total = float(self.second[:, 0, 0].sum())
+        self.first = first if test else None
+
+    def advance(self, start: int, stop: int) -> None:
+        for _, values, transition, kick, where in self.blocks(start, stop):
+            self.total = linear_kernels.diagonal(
+                self.problem.eigenvalues, self.problem.multiplicity, self.second, self.total, transition, kick,
+                values.noise, self.label(values.batch_size), self.tau, *where,
+            )  # fmt: skip
+            if self.test:
+                linear_kernels.mean(self.problem.eigenvalues, self.first, transition, kick, *where)
+
+    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        moments = self.second[:, self.readout, self.readout]
+        out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
+        if "test_loss" in what:
+            mean, test = self.first[:, self.readout], self.problem.test
+            e = test.residual + test.transfer @ (mean - self.problem.coefficients)
+            noise = (moments - mean**2) @ (test.transfer**2).mean(0)
+            out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
+        if "moments" in what:
+            out["moments"] = moments[None].copy()
+        return out

@@ -1,0 +1,55 @@
+"""Any linear method on sampled batches: all components of each replicate."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgdsim.algorithm import sampling
+from sgdsim.algorithm.batches import batch_blocks, label_errors
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence.linear import Steps
+from sgdsim.regimes import _linear_kernels
+
+
+class Sampled(Steps):
+    """All components of each replicate, over the points; with one pass over a population, over the modes."""
+
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray) -> None:
+        super().__init__(problem, sgd)
+        self.keys, self.one_pass = keys, sgd.sampling == sampling.ONE_PASS
+        start = self.started(problem.coefficients if self.one_pass else problem.residual).T
+        self.components = np.tile(start, (len(keys), 1, 1))
+
+    def advance(self, start: int, stop: int) -> None:
+        if self.one_pass:
+            deviation = self.sgd.label_noise * np.sqrt(self.problem.n)
+            for low, values, transition, kick, where in self.blocks(start, stop):
+                _linear_kernels.one_pass(
+                    self.problem.eigenvalues, self.components, transition, kick, values.batch_size, self.keys, low,
+                    deviation, *where,
+                )  # fmt: skip
+            return
+        for low, values, transition, kick, where in self.blocks(start, stop):
+            at = 0
+            for part, batches in batch_blocks(self.sgd, self.problem.n, self.keys, low, low + values.lr.size):
+                errors, window = label_errors(self.sgd, batches, low + at, self.keys), slice(at, at + part.lr.size)
+                _linear_kernels.sampled(
+                    self.problem.kernel, self.components, transition[window], kick[window], part.batch_size, batches,
+                    errors, *where,
+                )  # fmt: skip
+                at += part.lr.size
+
+    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        r = self.components[:, self.readout]
+        with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
+            out = {"loss": (r**2).mean(1) / 2}
+            if "test_loss" in what or "moments" in what:
+                a = r if self.one_pass else r @ self.problem.eigenvectors
+            if "test_loss" in what:
+                test = self.problem.test
+                e = test.residual + (a - self.problem.coefficients) @ test.transfer.T
+                out["test_loss"] = (e**2).mean(1) / 2
+            if "moments" in what:
+                out["moments"] = a**2
+        return out

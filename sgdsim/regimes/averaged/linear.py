@@ -1,0 +1,47 @@
+"""Any linear method in the averaged regime, exactly."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import linear_kernels
+from sgdsim.recurrence.linear import Steps
+from sgdsim.regimes import _linear_kernels
+
+
+class Averaged(Steps):
+    """The mean of all components, and the covariance of the noise for all pairs of modes: exact, O(m² N²) memory."""
+
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool) -> None:
+        super().__init__(problem, sgd)
+        n, m = problem.n, sgd.components
+        self.first, self.second = self.started(problem.coefficients), np.zeros((n, n, m, m))
+
+    def advance(self, start: int, stop: int) -> None:
+        u, lam = self.problem.eigenvectors, self.problem.eigenvalues
+        for _, values, transition, kick, where in self.blocks(start, stop):
+            label = self.label(values.batch_size)
+            for t in range(values.lr.size):
+                noise = np.ascontiguousarray(self.second[:, :, 0, 0])
+                squares = (u @ self.first[:, 0]) ** 2 + np.einsum("ik,ik->i", u @ noise, u)  # E r_i²
+                scaled = u * np.sqrt(np.maximum(squares, 0.0))[:, None]
+                _linear_kernels.averaged(
+                    lam, self.second, self.first, scaled.T @ scaled, self.problem.n, transition[t], kick[t],
+                    values.noise[t], label[t], *where,
+                )  # fmt: skip
+                linear_kernels.mean(lam, self.first, transition[t : t + 1], kick[t : t + 1], *where)
+
+    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        mean, noise = self.first[:, self.readout], self.second[:, :, self.readout, self.readout]
+        moments = mean**2 + np.diag(noise)
+        out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
+        if "test_loss" in what:
+            test = self.problem.test
+            e = test.residual + test.transfer @ (mean - self.problem.coefficients)
+            spread = np.vdot(test.transfer.T @ test.transfer / len(test.transfer), noise)
+            out["test_loss"] = np.array([(np.mean(e**2) + spread) / 2])
+        if "moments" in what:
+            out["moments"] = moments[None]
+        return out

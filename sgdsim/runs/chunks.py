@@ -1,0 +1,183 @@
+"""The work of a sweep in chunks: some cells of one problem in one regime, the same chunks whoever computes them.
+
+How the cells are cut depends on the sweep's specification alone, never on the machine or on what is done already, so
+that a resumed, sharded or distributed sweep gives the numbers of an uninterrupted serial one to the last bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from sgdsim.common.checks import InputError
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes.base import Regime
+from sgdsim.runs.follow import OUTCOMES, Trace, follow, known_trace
+from sgdsim.runs.grids import Cell
+
+_CHUNK_SECONDS = 0.5  # of work in a chunk, roughly: then neither starting nor storing it counts
+_LARGEST = 512  # cells of a chunk
+FAILED, INTERRUPTED, NOT_RUN = (OUTCOMES.index(name) for name in ("failed", "interrupted", "not_run"))
+
+
+@dataclass(frozen=True)
+class Chunk:
+    """Cells `cells` (flat numbers on the grid) of the problem made with `values`, in the regime number `regime`."""
+
+    number: int
+    regime: int
+    values: tuple[tuple[str, Any], ...]
+    cells: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What all chunks of a sweep have in common."""
+
+    steps: np.ndarray
+    observe: tuple[str, ...]
+    replicates: int
+    seed: int
+    raising: bool = False  # exceptions end the work instead of being recorded
+
+
+@dataclass
+class Done:
+    """What a chunk gives, an entry per cell: `values[name]` (cells, R, T[, modes]), `outcome` and `diverged_at`
+    (cells, R), `seconds` (cells,), `report[name]` (cells,), and the message where a cell failed, else ""."""
+
+    regime: int
+    cells: np.ndarray
+    values: dict[str, np.ndarray]
+    outcome: np.ndarray
+    diverged_at: np.ndarray
+    seconds: np.ndarray
+    report: dict[str, np.ndarray] = field(default_factory=dict)
+    errors: list[str] = field(default_factory=list)
+
+    @property
+    def ended(self) -> np.ndarray:
+        """Whether each cell came to its end, in whatever way, with all its replicates, (cells,)."""
+        return ~np.isin(self.outcome, (INTERRUPTED, NOT_RUN)).any(1)
+
+    @property
+    def failed(self) -> bool:
+        """Whether a cell raised an exception."""
+        return any(self.errors)
+
+
+def plan(cells: Sequence[Cell], regimes: Sequence[Regime], settings: Settings, n: int | None) -> list[Chunk]:
+    """All chunks, cell by cell and the regimes of each in turn. `n`: training points, None where cells differ in it."""
+    by_problem: dict[tuple, list[int]] = {}
+    for number, cell in enumerate(cells):
+        by_problem.setdefault(tuple(cell.problem.items()), []).append(number)
+    out = []
+    for values, members in by_problem.items():
+        size = dict(values).get("n", n)
+        pieces = []
+        for position, regime in enumerate(regimes):
+            longest = max(
+                regime.cost(size or 1000, cells[i].sgd, settings.steps, settings.replicates)
+                for i in members[:: max(1, len(members) // 50)]
+            )
+            each = int(min(max(_CHUNK_SECONDS / max(longest, 1e-9), 1), _LARGEST))
+            parts = [tuple(members[i : i + each]) for i in range(0, len(members), each)]
+            pieces += [(part[0], position, part) for part in parts]
+        out += [(values, *piece) for piece in sorted(pieces)]
+    return [Chunk(i, position, values, part) for i, (values, _, position, part) in enumerate(out)]
+
+
+def compute(
+    problem: QuadraticProblem | NetworkProblem,
+    regime: Regime,
+    chunk: Chunk,
+    cells: Sequence[Cell],
+    settings: Settings,
+    tick: Callable[[float], None] | None = None,
+) -> Done:
+    """Follow the chunk's `cells`. A cell that raises is recorded as failed; Ctrl-C, or KeyboardInterrupt out of `tick`
+    (told how many cells, or what part of one, are done), leaves the cell in work and those behind it interrupted."""
+    direct = _directly(problem, regime, cells, settings)
+    traces: list[Trace | str] = []
+    for number, cell in enumerate(cells):
+        if direct is not None:
+            traces.append(direct[number])
+            continue
+        last = int(settings.steps[-1])
+        moved = None if tick is None else lambda steps: tick(steps / last)  # noqa: B023 — the last step of all cells
+        try:
+            trace: Trace | str = follow(
+                problem, cell.sgd, _with_tau(regime, cell), settings.steps, settings.observe, settings.replicates,
+                settings.seed, moved,
+            )  # fmt: skip
+        except Exception as error:  # it is data: the other cells do not depend on it
+            if settings.raising:
+                raise
+            trace = message(error)
+        traces.append(trace)
+        if isinstance(trace, Trace) and trace.interrupted:
+            break
+    return _packed(chunk, regime, traces, len(cells), settings)
+
+
+def skipped(chunk: Chunk, regime: Regime, settings: Settings) -> Done:
+    """The chunk without anything done."""
+    return _packed(chunk, regime, [], len(chunk.cells), settings)
+
+
+def failed(chunk: Chunk, regime: Regime, settings: Settings, message: str) -> Done:
+    """The chunk with `message` in every cell."""
+    return _packed(chunk, regime, [message] * len(chunk.cells), len(chunk.cells), settings)
+
+
+def message(error: BaseException) -> str:
+    """The error in one line; ours need no name."""
+    text = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    return " ".join(text.split())
+
+
+def _with_tau(regime: Regime, cell: Cell) -> Regime:
+    return regime if cell.tau is None else dataclasses.replace(regime, tau=cell.tau)
+
+
+def _directly(problem, regime: Regime, cells: Sequence[Cell], settings: Settings) -> list[Trace] | None:
+    """All cells at once where the regime can."""
+    if len(cells) < 2:
+        return None
+    since = time.perf_counter()
+    algorithms, regimes = [cell.sgd for cell in cells], [_with_tau(regime, cell) for cell in cells]
+    try:
+        found = regime.direct_cells(problem, algorithms, regimes, settings.steps, settings.observe)
+    except Exception:  # one cell after the other then, to see which one it is
+        return None
+    if found is None:
+        return None
+    each = (time.perf_counter() - since) / len(cells)
+    return [known_trace(values, report, settings.steps, settings.observe, each) for values, report in found]
+
+
+def _packed(chunk: Chunk, regime: Regime, traces: list[Trace | str], count: int, settings: Settings) -> Done:
+    replicates = settings.replicates if regime.stochastic else 1
+    outcome = np.full((count, replicates), NOT_RUN, np.int8)
+    done = Done(
+        chunk.regime, np.array(chunk.cells, np.int64), {}, outcome, np.full((count, replicates), -1, np.int64),
+        np.zeros(count), {}, [""] * count,
+    )  # fmt: skip
+    for number, trace in enumerate(traces):
+        if isinstance(trace, str):
+            done.errors[number], outcome[number] = trace or "unknown error", FAILED
+            continue
+        for name, values in trace.values.items():
+            if name not in done.values:
+                done.values[name] = np.full((count, *values.shape), np.nan)
+            done.values[name][number] = values
+        outcome[number], done.diverged_at[number] = trace.outcome, trace.diverged_at
+        done.seconds[number] = trace.seconds
+        for name, value in trace.report.items():
+            done.report.setdefault(name, np.full(count, np.nan))[number] = value
+    return done

@@ -1,0 +1,202 @@
+"""The loop under every run: one cell, followed and recorded at given steps; and when a run counts as diverged."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, integer
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes.base import OBSERVABLES, Regime
+from sgdsim.runs.estimates import require_memory
+
+if TYPE_CHECKING:
+    pass
+
+
+# A loss beyond this multiple of a run's scale (`has_diverged`) counts as diverged. Below it transient growth is allowed
+# for; above it float64 would still hold the number, but squares of it soon would not.
+DIVERGED_ABOVE = 1e10
+
+
+OUTCOMES = ("not_run", "completed", "diverged", "interrupted", "failed")
+
+
+MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
+
+
+_RECORDED = 120  # log-spaced steps by default
+
+
+_CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
+
+
+@dataclass
+class Trace:
+    """What one cell gives: `values[name]` (R, T[, modes]), `outcome`, `diverged_at` (R,), and how it went."""
+
+    values: dict[str, np.ndarray]
+    outcome: np.ndarray
+    diverged_at: np.ndarray
+    seconds: float
+    interrupted: bool
+    report: dict[str, float]
+
+
+def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.ndarray:
+    """The steps to record, ascending int64, always with 0 and `n_steps`.
+
+    `record`: None: about 120 log-spaced; an integer k: every k steps; a sequence: just these (and 0 and the last).
+    """
+    n_steps = integer("n_steps", n_steps, minimum=1, maximum=MAX_STEPS)
+    if record is None:
+        inner = np.geomspace(1, n_steps, _RECORDED).round()
+    elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
+        every = integer("record", record, minimum=1)
+        require_memory(f"{n_steps // every:.3g} recorded steps", 24.0 * (n_steps // every), "record fewer")
+        inner = np.arange(0, n_steps, every)
+    else:
+        if not np.iterable(record) or isinstance(record, str):
+            raise InputError(f"record: expected None, an integer or a list of steps, got {record!r}")
+        inner = np.asarray([integer("record", step, maximum=n_steps) for step in record])
+    return np.unique(np.concatenate([[0], inner, [n_steps]]).astype(np.int64))
+
+
+def check_observe(problem: QuadraticProblem | NetworkProblem, observe: Sequence[str]) -> tuple[str, ...]:
+    """The observables with "loss" first; InputError for unknown ones and for a test loss without test data."""
+    if not np.iterable(observe):
+        raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {observe!r}")
+    observe = (observe,) if isinstance(observe, str) else tuple(observe)
+    for name in observe:
+        if name not in OBSERVABLES:
+            raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {name!r}")
+    if "test_loss" in observe and not has_test(problem):
+        raise InputError("observe: test_loss needs a problem with test points, got one without")
+    return tuple(dict.fromkeys(("loss", *observe)))
+
+
+def has_test(problem: QuadraticProblem | NetworkProblem) -> bool:
+    """Whether the problem has test points."""
+    if isinstance(problem, NetworkProblem):
+        return problem.data.x_test is not None
+    return problem.test is not None
+
+
+@np.errstate(over="ignore", invalid="ignore")  # divergence is a result
+def follow(
+    problem: QuadraticProblem | NetworkProblem,
+    sgd: SGD,
+    regime: Regime,
+    steps: np.ndarray,
+    observe: tuple[str, ...],
+    replicates: int,
+    seed: int,
+    tick: Callable[[int], None] | None = None,
+) -> Trace:
+    """Run one cell and record it at `steps`; the loop under `simulate` and `sweep`.
+
+    Ctrl-C ends it early: what was recorded stays, the rest is NaN, and `interrupted` is set.
+    """
+    replicates = replicates if regime.stochastic else 1
+    began = time.perf_counter()
+    values: dict[str, np.ndarray] = {}
+    diverged_at = np.full(replicates, -1, np.int64)
+    outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
+    now, chunk, followed = 0, 64, np.arange(replicates)
+    interrupted, report = False, {}
+    least = least_scale(problem, sgd, regime)
+    try:
+        direct = regime.direct(problem, sgd, steps, observe)
+        if direct is not None:
+            return known_trace(*direct, steps, observe, time.perf_counter() - began, least)
+        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+        for column, step in enumerate(steps):
+            while now < step and (diverged_at < 0).any():
+                stop = min(int(step), now + chunk)
+                since = time.perf_counter()
+                regime.advance(state, now, stop)
+                spent = time.perf_counter() - since
+                if tick:
+                    tick(stop - now)
+                if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
+                    chunk *= 2
+                elif spent > _CHUNK_SECONDS * 2:
+                    chunk = max(1, chunk // 2)
+                now = stop
+            if (diverged_at >= 0).all():
+                break
+            seen = regime.observe(state, observe)
+            for name in observe:
+                if name not in values:
+                    values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
+                values[name][followed, column] = seen[name]
+            bad = has_diverged(values["loss"][:, column], values["loss"][:, 0], least)
+            diverged_at[bad & (diverged_at < 0)] = step
+            going_on = np.flatnonzero(diverged_at[followed] < 0)
+            if 0 < going_on.size < followed.size and regime.keep(state, going_on):
+                followed = followed[going_on]
+        report = regime.report(state)
+    except KeyboardInterrupt:
+        interrupted = True
+        outcome[:] = OUTCOMES.index("interrupted")
+    _mark_diverged(values, outcome, diverged_at, steps)
+    return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
+
+
+def has_diverged(loss: np.ndarray | float, initial: np.ndarray | float, least: float = 0.0) -> np.ndarray:
+    """Whether losses have passed 10¹⁰ times their scale, or are no numbers: the one rule for all runs.
+
+    The scale is the loss at the start, `initial`, which broadcasts against `loss`, but no less than `least_scale`.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return ~(loss <= DIVERGED_ABOVE * np.maximum(initial, least)) | ~np.isfinite(loss)
+
+
+def least_scale(problem: QuadraticProblem | NetworkProblem, sgd: SGD, regime: Regime) -> float:
+    """What a loss is measured by where a run starts at its targets, with a loss of 0 or of rounding errors alone.
+
+    Noisy labels move such a run away, up to about the loss that they have themselves, σ²/2; a network's outputs are
+    known to rounding errors of about eps times the targets.
+    """
+    rounding = 0.0
+    if isinstance(problem, NetworkProblem):
+        rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.data.y**2))
+    return 0.5 * max(sgd.label_noise**2, rounding)
+
+
+def known_trace(
+    values: dict[str, np.ndarray],
+    report: dict[str, float],
+    steps: np.ndarray,
+    observe: tuple[str, ...],
+    seconds: float,
+    least: float = 0.0,
+) -> Trace:
+    """The trace of a cell whose `values` (R, T) at all `steps` are known without stepping there."""
+    values = {name: np.array(values[name]) for name in observe}
+    bad = has_diverged(values["loss"], values["loss"][:, :1], least)
+    diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
+    outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)
+    _mark_diverged(values, outcome, diverged_at, steps)
+    return Trace(values, outcome, diverged_at, seconds, False, report)
+
+
+def _mark_diverged(
+    values: dict[str, np.ndarray], outcome: np.ndarray, diverged_at: np.ndarray, steps: np.ndarray
+) -> None:
+    """Infinity from where divergence was seen, in place."""
+    for replicate in np.flatnonzero(diverged_at >= 0):
+        outcome[replicate] = OUTCOMES.index("diverged")
+        for name in values:
+            values[name][replicate, steps >= diverged_at[replicate]] = np.inf
+
+
+def warn_interrupted() -> None:
+    """Say, where the caller sees it, that a result is partial."""
+    warnings.warn("interrupted: the result holds what was done until then", RuntimeWarning, stacklevel=3)

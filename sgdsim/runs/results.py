@@ -1,0 +1,281 @@
+"""The result: one plain `xarray.Dataset` under one schema, kept as netCDF-4.
+
+Dims (each with a coordinate): the grid axes (`lr`, `momentum`, `batch_size`, `sampling`; or `cell` for zipped values,
+with the hyperparameters as coordinates along it), `regime`, `replicate`, `step`, `mode`.
+
+Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8
+with `flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
+replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode), and their
+`multiplicity` where it is matrix-free. Where cells failed, `error` (grid…, regime) says why. A sweep over problems has
+no modes; its `description` says what made them.
+
+A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
+there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
+the problem's description and fingerprint, seed, device and machine (CPU, BLAS and threads).
+
+Behind the netCDF data a file has a line with their SHA-256, which other readers do not see: a file that is not what was
+written is refused. One that another program wrote has none and is taken as it is.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import hashlib
+import importlib.metadata
+import json
+import os
+import platform
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from sgdsim.common import machine
+from sgdsim.common.checks import InputError
+from sgdsim.common.files import replacing
+from sgdsim.problem import QuadraticProblem, TestPoints
+from sgdsim.problem.spectrum import Spectrum
+from sgdsim.runs.follow import OUTCOMES
+
+SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the machine, a checksum behind the file
+_TRAILER = re.compile(rb"\nsgdsim sha256 ([0-9a-f]{64})\n")
+_COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
+_UNITS = {
+    "loss": "training loss ‖r‖²/(2N)",
+    "test_loss": "mean of e²/2 over the test points",
+    "moments": "second moments c_k of the residual in the eigenbasis",
+}
+#: What a regime may report about a run.
+REPORTED = {
+    "error_estimate": "estimated largest relative error of the loss; NaN: none made",
+    "exact_modes": "leading modes whose noise covariance is kept in full",
+    "diagonal_modes": "further modes whose noise variance is kept",
+}
+_COUNTS = {"long_name": "number of eigenvalues that a mode stands for"}
+
+
+def allocate(
+    axes: dict[str, np.ndarray],
+    along: dict[str, tuple[str, np.ndarray]],
+    regimes: list[str],
+    replicates: int,
+    steps: np.ndarray,
+    observe: tuple[str, ...],
+    eigenvalues: np.ndarray,
+    coefficients: np.ndarray,
+    multiplicity: np.ndarray | None = None,
+) -> xr.Dataset:
+    """An empty result: every loss NaN, every outcome "not_run".
+
+    `axes` are the grid's dims with their coordinates; `along` further coordinates as (dim, values).
+    """
+    shape = {**{name: len(values) for name, values in axes.items()}, "regime": len(regimes)}
+    per_replicate = {**shape, "replicate": replicates}
+    variables: dict[str, Any] = {}
+    for name in observe:
+        full = {**per_replicate, "step": steps.size}
+        if name == "moments":
+            full["mode"] = eigenvalues.size
+        variables[name] = (tuple(full), np.full(tuple(full.values()), np.nan), {"long_name": _UNITS[name]})
+    flags = {"flag_values": np.arange(len(OUTCOMES), dtype=np.int8), "flag_meanings": " ".join(OUTCOMES)}
+    dims = tuple(per_replicate)
+    variables["outcome"] = (dims, np.zeros(tuple(per_replicate.values()), np.int8), flags)
+    note = {"long_name": "first recorded step at which divergence was seen; -1: never, or not run"}
+    variables["diverged_at"] = (dims, np.full(tuple(per_replicate.values()), -1, np.int64), note)
+    variables["done"] = (tuple(shape), np.zeros(tuple(shape.values()), bool))
+    variables["seconds"] = (tuple(shape), np.zeros(tuple(shape.values())), {"units": "s"})
+    for name, text in REPORTED.items():
+        variables[name] = (tuple(shape), np.full(tuple(shape.values()), np.nan), {"long_name": text})
+    variables["eigenvalues"] = ("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"})
+    variables["coefficients"] = ("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"})
+    if multiplicity is not None:
+        variables["multiplicity"] = ("mode", multiplicity, _COUNTS)
+    coords = {
+        **axes, **along, "regime": np.array(regimes, dtype=object), "replicate": np.arange(replicates), "step": steps,
+        "mode": np.arange(1, eigenvalues.size + 1),
+    }  # fmt: skip
+    return xr.Dataset(variables, coords)
+
+
+def provenance(
+    call: dict[str, Any], description: dict[str, Any], fingerprint: str, seed: int, device: str
+) -> dict[str, Any]:
+    """The attributes that say how to make the result again."""
+    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch", "numba", "xarray")}
+    return {
+        "schema": SCHEMA,
+        "sgdsim_version": importlib.metadata.version("sgdsim"),
+        "versions": json.dumps({"python": platform.python_version(), **versions}),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "call": json.dumps(call),
+        "problem": json.dumps(description),
+        "problem_sha256": fingerprint,
+        "seed": str(seed),  # as text: seeds may exceed 64 bits
+        "device": device,
+        "machine": json.dumps(machine.describe()),
+        "interrupted": 0,
+    }
+
+
+def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
+    """Write `result` as netCDF-4, all or nothing: a reader never sees half a file.
+
+    Raises
+    ------
+    InputError : `result` is no xarray.Dataset, the folder does not exist or cannot be written, or the disk is full.
+    """
+    if not isinstance(result, xr.Dataset):
+        raise InputError(f"result: expected an xarray.Dataset, such as `sweep` returns, got {type(result).__name__}")
+    path = _path(path)
+    with replacing(path) as temporary:
+        encoding = {
+            name: {"zlib": True, "complevel": 4}
+            for name, v in result.variables.items()
+            if v.dtype.kind in "fi" and v.ndim and v.size < _COMPRESSED
+        }
+        # In memory first: HDF5 prints pages and may crash where the disk is full, a plain write raises one error.
+        with _without_cluster():
+            content = bytes(result.to_netcdf(engine="h5netcdf", format="NETCDF4", encoding=encoding))
+        with temporary.open("wb") as file:
+            file.write(content + _trailer(content))
+            file.flush()
+            os.fsync(file.fileno())  # what it replaces, and a sweep's parts, are removed next
+    return path
+
+
+def _trailer(content: bytes) -> bytes:
+    return b"\nsgdsim sha256 %s\n" % hashlib.sha256(content).hexdigest().encode()
+
+
+def _without_cluster() -> contextlib.AbstractContextManager:
+    """Where a Dask client is open, xarray would ask the cluster for a lock on each file."""
+    dask = sys.modules.get("dask")
+    return contextlib.nullcontext() if dask is None else dask.config.set(scheduler="synchronous")
+
+
+def load(path: str | os.PathLike) -> xr.Dataset:
+    """Read a result saved by `save`, whole, into memory.
+
+    Raises
+    ------
+    InputError : no such file, not a netCDF-4 file, or not a result of sgdsim.
+    """
+    return _read(_path(path), "loss", "result")
+
+
+def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
+    """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients; eigenvectors, test points and
+    multiplicity where it has them), so that `load_problem` gives it back to the last bit. InputError as `save`."""
+    variables: dict[str, Any] = {
+        "eigenvalues": ("mode", problem.eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}),
+        "coefficients": ("mode", problem.coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
+    }
+    if problem.multiplicity is not None:
+        variables["multiplicity"] = ("mode", problem.multiplicity, _COUNTS)
+    if problem.spectrum.eigenvectors is not None:
+        variables["eigenvectors"] = (("sample", "mode"), problem.spectrum.eigenvectors)
+    if problem.test is not None:
+        variables["test_residual"] = ("test_sample", problem.test.residual)
+        variables["transfer"] = (("test_sample", "mode"), problem.test.transfer)
+    attributes = provenance({}, problem.description, problem.fingerprint, seed, device)
+    attributes["scale"] = problem.spectrum.scale
+    if problem.basis_seed is not None:
+        attributes["basis_seed"] = str(problem.basis_seed)
+    return save(xr.Dataset(variables, {"mode": np.arange(1, problem.spectrum.n_modes + 1)}, attributes), path)
+
+
+def load_problem(path: str | os.PathLike) -> QuadraticProblem:
+    """The problem that `save_problem` wrote; InputError for any other file."""
+    stored = _read(_path(path), "coefficients", "spectrum")
+    if "scale" not in stored.attrs:
+        raise InputError(
+            f"{path}: expected a spectrum written by sgdsim spectrum --out, got a result of another command"
+        )
+    vectors = stored["eigenvectors"].values if "eigenvectors" in stored else None
+    counts = stored["multiplicity"].values if "multiplicity" in stored else None
+    try:
+        test = TestPoints(stored["test_residual"].values, stored["transfer"].values) if "transfer" in stored else None
+        basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
+        scale, description = float(stored.attrs["scale"]), dict(json.loads(stored.attrs["problem"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}") from error
+    spectrum = Spectrum(stored["eigenvalues"].values, vectors, scale, multiplicity=counts)
+    return QuadraticProblem(spectrum, stored["coefficients"].values, test, description, basis_seed)
+
+
+def problem_of(result: xr.Dataset) -> QuadraticProblem:
+    """The problem of a sweep's result, without eigenvectors; InputError where the problem was on the grid."""
+    if not {"eigenvalues", "coefficients"} <= {*result}:
+        raise InputError("result: expected eigenvalues and coefficients of a problem, got a file without")
+    if not result["eigenvalues"].size:
+        raise InputError("result: expected one problem, got a sweep over problems")
+    counts = result["multiplicity"].values if "multiplicity" in result else None
+    spectrum = Spectrum(result["eigenvalues"].values, None, multiplicity=counts)
+    try:
+        description = dict(json.loads(result.attrs["problem"]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"result: expected the description of its problem, got none: {error}") from error
+    return QuadraticProblem(spectrum, result["coefficients"].values, None, description)
+
+
+def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
+    """The whole file; InputError unless it is one of sgdsim's that holds `variable`."""
+    if not path.is_file():
+        raise InputError(f"{path}: expected a {kind} file, found none")
+    if not _is_as_written(path):
+        raise InputError(f"{path}: expected a {kind} as sgdsim wrote it, got a damaged file (its checksum differs)")
+    try:
+        with _without_cluster():
+            stored = xr.load_dataset(path, engine="h5netcdf")
+    except Exception as error:  # a damaged file makes HDF5 and xarray raise almost anything
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(
+            f"{path}: expected a netCDF-4 file written by sgdsim, got one that cannot be read ({reason})"
+        ) from error
+    if "schema" not in stored.attrs or variable not in stored:
+        raise InputError(f"{path}: expected a {kind} written by sgdsim, got a netCDF file without its schema")
+    schema = stored.attrs["schema"]
+    if not isinstance(schema, (int, np.integer)) or schema > SCHEMA:
+        raise InputError(f"{path}: expected schema {SCHEMA} or older, got {schema}; update sgdsim")
+    return stored
+
+
+def _path(path: str | os.PathLike) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise InputError(f"path: expected a file name, got {path!r}"[:300]) from None
+
+
+def _is_as_written(path: Path) -> bool:
+    """Whether the file is what `save` wrote: before HDF5 sees it, which may hang on a damaged one."""
+    try:
+        with path.open("rb") as file:
+            length = file.seek(0, os.SEEK_END) - len(_trailer(b""))
+            file.seek(max(length, 0))
+            trailer = _TRAILER.fullmatch(file.read())
+            if trailer is None:
+                return True
+            file.seek(0)
+            total, left = hashlib.sha256(), length
+            while left and (piece := file.read(min(left, 1 << 20))):
+                total.update(piece)
+                left -= len(piece)
+    except OSError as error:
+        raise InputError(f"{path}: could not be read: {error.strerror or error}") from error
+    return total.hexdigest().encode() == trailer[1]
+
+
+def asked_of(result: xr.Dataset, path: str | os.PathLike) -> dict[str, Any]:
+    """What the sweep that made `result`, read from `path`, was asked for; InputError for any other result."""
+    try:
+        asked = json.loads(result.attrs["asked"])
+        if isinstance(asked, dict):
+            return asked
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise InputError(f"{path}: expected a sweep to continue, got another result; give another path")

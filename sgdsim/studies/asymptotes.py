@@ -1,0 +1,76 @@
+"""Does the late-time law of a fitted spectrum describe the loss? If not, what stands in its way."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem.fit_results import PowerLawFit
+from sgdsim.problem.fits import fit_power_law
+from sgdsim.recurrence import contour
+from sgdsim.theory import power_law
+
+
+@dataclass(frozen=True, eq=False)
+class Asymptote:
+    """A problem's fitted power law and what follows from it for one run.
+
+    Parameters
+    ----------
+    problem, sgd : the run.
+    fit : of the spectrum; its point estimates make the law.
+    prediction : the law beside the exact curve; None where the fit gives no law (`reason`).
+    reason : why there is no law, or why it should not be relied on; empty where it holds.
+    steps, loss : the exact curve of the spectral-diagonal theory, (T,) each.
+    cutoff : t beyond which the loss falls exponentially, None for one that grows.
+    """
+
+    problem: QuadraticProblem
+    sgd: SGD
+    fit: PowerLawFit
+    prediction: power_law.Prediction | None
+    reason: str
+    steps: np.ndarray
+    loss: np.ndarray
+    cutoff: float | None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the law is within 10% of the exact curve for half a decade at least."""
+        return self.prediction is not None and self.prediction.window is not None
+
+
+def asymptote(
+    problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, tau: float = 1.0, horizon: float = 1e6
+) -> Asymptote:
+    """Fit the spectrum and predict the loss from the fitted constants; the exact curve reaches to `horizon` at most.
+
+    Raises InputError for schedules, reshuffled epochs, and spectra that are too short to fit.
+    """
+    quadratic = problem.quadratic
+    fit = fit_power_law(quadratic)
+    found, reason = None, ""
+    try:
+        law = power_law.PowerLaw.of(quadratic)
+    except InputError:
+        reason = "the fitted ν or κ is not above 0"
+    else:
+        found = power_law.predict(quadratic, sgd, law, tau=tau, horizon=horizon)
+        if found.exponent is None:
+            reason = "unstable" if not found.stable else f"ν = {law.nu:.2f} ≤ 1: {found.phase}"
+            found = None
+        elif found.window is None:
+            low = "; κ may be 0" if fit.kappa is not None and fit.kappa.low <= 0 else ""
+            reason = f"nowhere within {found.within:.0%} of the exact loss{low}"
+    if found is not None:
+        return Asymptote(quadratic, sgd, fit, found, reason, found.steps, found.loss, found.cutoff)
+    hyper = {"lr": sgd.lr, "momentum": sgd.momentum, "tau": tau}
+    hyper["noise"] = float(sgd.values(quadratic.n, 0, 1).noise[0])
+    rate = float(contour.rate(quadratic, **hyper))
+    cutoff = 1 / abs(rate) if rate < 0 else None
+    steps = np.unique(np.geomspace(1, min(horizon, 40 * (cutoff or 1.0) + 100), 241).round())
+    return Asymptote(quadratic, sgd, fit, None, reason, steps, contour.loss_at(quadratic, steps, **hyper).loss, cutoff)

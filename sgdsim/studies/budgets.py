@@ -1,0 +1,183 @@
+"""Budget independence: runs of several batch sizes at matched learning rates, compared at equal t·b ([VKY]).
+
+Matched: `γα_eff` is the same for all batch sizes, so α grows like 1/γ ≈ b at one momentum. In the signal-dominated
+phase `s_t ≈ AΓ(ζ+1)(2α_effΛt)^{−ζ}/(1 − Ũ(1))`, and `Ũ(1) = Σ yλ_k/(2 + τyλ_k − αλ_k/(1+β))` with `y = γα_eff`: as long
+as α ≪ 2(1+β), t and b enter through `t/γ ≈ t·b` only. In the noise-dominated phase the constant holds `γα_eff²Ṽ(1)` as
+well, which at equal y grows with α_eff unless every mode is slow and overdamped (αλ ≪ (1−β)²): large batches then end
+higher at the same budget.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import xarray as xr
+
+from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.common.checks import InputError, integer
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes.base import Regime
+from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.theory import stability
+
+
+@dataclass(frozen=True, eq=False)
+class Curve:
+    """The loss of one batch size, mean over replicates: `steps` t ≥ 1 and `loss`, (T,) each; infinite once diverged."""
+
+    batch_size: int
+    lr: float
+    noise: float
+    steps: np.ndarray
+    loss: np.ndarray
+
+    def at(self, steps: np.ndarray) -> np.ndarray:
+        """Loss at any `steps`, log-log between the recorded ones; NaN outside them and where it diverged."""
+        seen = np.isfinite(self.loss) & (self.loss > 0)
+        if not seen.any():
+            return np.full(np.shape(steps), np.nan)
+        logs = np.interp(np.log(steps), np.log(self.steps[seen]), np.log(self.loss[seen]), left=np.nan, right=np.nan)
+        return np.exp(logs)
+
+
+def check_sizes(n: int, batch_sizes: Sequence[int], sampling: str = WITHOUT_REPLACEMENT) -> list[int]:
+    """The batch sizes in ascending order; InputError unless there are two or more, different, each with noise γ > 0."""
+    sizes = sorted(integer("batch_size", size, minimum=1) for size in batch_sizes)
+    if len(sizes) < 2 or len(set(sizes)) < len(sizes):
+        raise InputError(f"batch_size: expected at least two different sizes, got {', '.join(map(str, sizes))}")
+    for size in sizes:
+        SGD(1.0, batch_size=size, sampling=sampling).check(n, 1)
+    if not noise_factor(n, sizes[-1], sampling) > 0:
+        raise InputError(
+            f"batch_size: expected sizes below N = {n}, as learning rates are matched by their noise, and full batches "
+            f"have none; got {sizes[-1]}"
+        )
+    return sizes
+
+
+def matched_lr(
+    problem: QuadraticProblem,
+    batch_sizes: Sequence[int],
+    *,
+    lr: float | None = None,
+    momentum: float = 0.9,
+    sampling: str = WITHOUT_REPLACEMENT,
+    tau: float = 1.0,
+) -> list[float]:
+    """Learning rates of ascending `batch_sizes` with equal γα: `lr` at the smallest, `lr·γ(b_min)/γ(b)` at b.
+
+    `lr` None: half of the largest for which all of them are stable (spectral-diagonal theory with closure `tau`).
+    """
+    noise = noise_factor(problem.n, np.asarray(batch_sizes), sampling)
+    if lr is None:
+        bound = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
+        lr = float(f"{0.5 * np.min(bound * noise / noise[0]):.3g}")
+    return [float(f"{lr * noise[0] / each:.12g}") for each in noise]
+
+
+def run(
+    problem: QuadraticProblem | NetworkProblem,
+    regime: Regime,
+    *,
+    batch_sizes: Sequence[int],
+    lr: float | None = None,
+    momentum: float = 0.9,
+    n_steps: int = 10_000,
+    sampling: str = WITHOUT_REPLACEMENT,
+    replicates: int = 1,
+    seed: int = 0,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Follow every batch size up to the same budget t·b, at matched learning rates.
+
+    Parameters
+    ----------
+    lr : α at the smallest batch size (`matched_lr`).
+    n_steps : at the smallest batch size b_min; `n_steps·b_min/b`, rounded, at b.
+
+    Returns
+    -------
+    xarray.Dataset in the schema of `sgdsim.runs.results`, a cell for each batch size in ascending order; NaN at the
+    steps that a cell did not record. Ctrl-C leaves out the batch sizes that were not begun.
+
+    Raises
+    ------
+    InputError : bad values, full batches, or a batch size that is left with less than 10 steps.
+    """
+    sizes = check_sizes(problem.n, batch_sizes, sampling)
+    n_steps = integer("n_steps", n_steps, minimum=1)
+    steps = [round(n_steps * sizes[0] / size) for size in sizes]
+    if steps[-1] < 10:
+        raise InputError(
+            f"n_steps: expected at least {-(-10 * sizes[-1] // sizes[0])}, so that batches of {sizes[-1]} are left "
+            f"with 10 steps at the same budget; got {n_steps}"
+        )
+    rates = matched_lr(problem.quadratic, sizes, lr=lr, momentum=momentum, sampling=sampling)
+    parts = []
+    for size, rate, count in zip(sizes, rates, steps, strict=True):
+        grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling])
+        parts.append(
+            sweep(
+                problem, grid, [regime], count, replicates=replicates, seed=seed, progress=progress, executor="serial"
+            )
+        )
+        if parts[-1].attrs["interrupted"]:
+            break
+    joined = xr.concat(
+        parts, "cell", data_vars="minimal", coords="minimal", compat="override", join="outer", combine_attrs="override"
+    ).assign_coords(cell=np.arange(len(parts)))
+    call = json.loads(parts[0].attrs["call"])
+    call["grid"] |= {"lr": rates, "batch_size": sizes}
+    joined.attrs |= {"call": json.dumps(call | {"n_steps": steps}), "interrupted": parts[-1].attrs["interrupted"]}
+    return joined
+
+
+def curves(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem) -> list[Curve]:
+    """The curve of each cell of a result of `run`, in its order; `problem` gives N."""
+    out = []
+    for i in range(result.sizes["cell"]):
+        cell = result.isel(cell=i, regime=0)
+        loss = cell["loss"].transpose("replicate", "step").values
+        ran = ~np.isnan(loss).all(1)
+        with np.errstate(invalid="ignore"):
+            mean = loss[ran].mean(0) if ran.any() else np.full(result.sizes["step"], np.nan)
+        steps = result["step"].values
+        seen = ~np.isnan(mean) & (steps >= 1)
+        size = int(cell["batch_size"])
+        noise = float(noise_factor(problem.n, size, str(cell["sampling"].values)))
+        out.append(Curve(size, float(cell["lr"]), noise, steps[seen], mean[seen]))
+    return out
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """Losses at equal budgets: `budget` (K,) in t·b, `loss` (K, batch sizes), NaN where a run diverged.
+
+    `ratio` (K,): largest loss over the least; `ratio_by_noise`: the same at equal `t/γ`, the budget with the correction
+    for drawing without replacement, which by theory is the one that counts at late times. NaN where a run diverged.
+    """
+
+    budget: np.ndarray
+    loss: np.ndarray
+    ratio: np.ndarray
+    ratio_by_noise: np.ndarray
+
+
+def compare(found: Sequence[Curve], points: int = 6) -> Comparison:
+    """The losses at `points` budgets, log-spaced from 10 steps of the largest batch to the end."""
+    end = min((curve.steps[-1] * curve.batch_size for curve in found if curve.steps.size), default=1)
+    start = min(10 * max(curve.batch_size for curve in found), end)
+    budget = np.geomspace(start, end, points) if points > 1 else np.array([end], dtype=float)
+    loss = np.stack([curve.at(budget / curve.batch_size) for curve in found], axis=1)
+    # t/γ is b·t times (N−1)/(N−b): the step that has it, in units of the smallest batch's budget.
+    first = found[0].noise * found[0].batch_size
+    same = np.stack([curve.at(np.maximum(budget * curve.noise / first, 1.0)) for curve in found], axis=1)
+    return Comparison(budget, loss, _ratio(loss), _ratio(same))
+
+
+def _ratio(loss: np.ndarray) -> np.ndarray:
+    return loss.max(1) / loss.min(1)

@@ -1,0 +1,179 @@
+"""Reshuffled epochs against independent batches: how far the theory is from a data loader that shuffles.
+
+The theory averages over batches that are drawn independently of each other, without replacement within a batch. A data
+loader with `shuffle=True, drop_last=True` draws without replacement across an epoch. Both have the same noise γ in
+every single step; only in the second do the batches of an epoch depend on each other.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import xarray as xr
+
+from sgdsim.algorithm.sampling import RESHUFFLE, WITHOUT_REPLACEMENT
+from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.common.checks import InputError, integer
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes import BatchAveraged, SampledLinearized
+from sgdsim.regimes.base import Regime
+from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.theory import epochs as orders
+from sgdsim.theory import stability
+
+SAMPLINGS = (WITHOUT_REPLACEMENT, RESHUFFLE)
+COVERAGE = 1.96  # standard errors on either side, 95% for normal errors
+_EXACT_UP_TO = 10  # points, where the mean over all orders may be asked for
+_DRAWN = 30  # numbers of epochs that are recorded for curves, log-spaced
+
+
+def compare(
+    problem: QuadraticProblem | NetworkProblem,
+    batch_sizes: Sequence[int],
+    *,
+    lr: float | None = None,
+    momentum: float = 0.0,
+    epochs: Sequence[int] = (1, 2, 5, 10, 20, 50),
+    replicates: int = 400,
+    seed: int = 0,
+    regime: Regime | None = None,
+    theory: Regime | None = None,
+    progress: bool = False,
+) -> xr.Dataset:
+    """Losses after whole epochs of reshuffled and of independent batches, at the same learning rate and step count.
+
+    Parameters
+    ----------
+    batch_sizes : different sizes b; an epoch has ⌊N/b⌋ steps, points left over are skipped.
+    lr : α, the same for all b; None: half of the largest stable one of each (spectral-diagonal theory, three digits).
+    epochs : numbers of epochs that the comparison is for; some more are recorded up to the largest, for curves.
+    replicates : batch sequences of each kind, at least 2; those of the two kinds are independent of each other.
+    regime : what is run with both kinds of batches: `SampledLinearized()` (None) or `RealNetwork()`.
+    theory : the regime that gives the mean over independent batches: `BatchAveraged()` (None) or `SpectralDiagonal()`.
+
+    Returns
+    -------
+    xarray.Dataset over (batch_size, epoch): `theory`; `loss` with (sampling, replicate) besides, its `mean` and
+    `stderr` with sampling; `ratio`, the mean of reshuffled batches over that of independent ones, and `to_theory`,
+    over `theory`, both with 95% intervals `…_low`, `…_high` (normal errors of the logarithm: too narrow where few runs
+    decide the mean, near the threshold); `reshuffled_exact`, the mean over all orders of an epoch, NaN where there are
+    too many. Coordinates `lr`, `noise` (γ) and `steps_per_epoch` of each batch size. A mean with a diverged run in it
+    is infinite, ratios with it are NaN. Ctrl-C leaves out the batch sizes that were not finished.
+
+    Raises
+    ------
+    InputError : arguments out of range, a regime of the wrong kind, and what `sweep` refuses.
+    """
+    n = problem.n
+    sizes = [integer("batch_size", size, minimum=1, maximum=n) for size in batch_sizes]
+    asked = sorted({integer("epochs", count, minimum=1) for count in epochs})
+    if not sizes or len(set(sizes)) < len(sizes):
+        raise InputError(
+            f"batch_size: expected one or more different sizes, got {', '.join(map(str, sizes)) or 'none'}"
+        )
+    if not asked:
+        raise InputError("epochs: expected at least one number of epochs, got none")
+    replicates = integer("replicates", replicates, minimum=2)
+    regime, theory = regime or SampledLinearized(), theory or BatchAveraged()
+    if not regime.stochastic or theory.stochastic:
+        raise InputError(f"regime, theory: expected one that samples and one that averages, got {regime}, {theory}")
+    recorded = np.unique(np.concatenate([np.geomspace(1, asked[-1], _DRAWN).round().astype(int), asked]))
+    parts, device = [], ""
+    for size in sizes:
+        rate = half_of_stable(problem.quadratic, size, momentum) if lr is None else lr
+        part, result = _one(problem, SGD(rate, momentum, size), recorded, regime, theory, replicates, seed, progress)
+        if part is None:
+            break
+        parts.append(part)
+        device = result.attrs["device"]
+    if not parts:
+        raise KeyboardInterrupt
+    found = xr.concat(parts, "batch_size", data_vars="all", coords="different", compat="equals")
+    found.attrs |= {
+        "problem": result.attrs["problem"], "n": n, "initial_loss": problem.quadratic.initial_loss,
+        "momentum": float(momentum), "regime": regime.name, "theory": theory.name, "replicates": replicates,
+        "seed": str(seed), "device": device, "asked": np.array(asked), "interrupted": int(len(parts) < len(sizes)),
+    }  # fmt: skip
+    return _with_ratios(found)
+
+
+def half_of_stable(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0) -> float:
+    """Half of the largest stable α of spectral-diagonal theory at this batch size, to three digits."""
+    return float(f"{0.5 * stability.max_lr(problem, SGD(1.0, momentum, batch_size)):.3g}")
+
+
+def _one(
+    problem: QuadraticProblem | NetworkProblem,
+    sgd: SGD,
+    recorded: np.ndarray,
+    regime: Regime,
+    theory: Regime,
+    replicates: int,
+    seed: int,
+    progress: bool,
+) -> tuple[xr.Dataset | None, xr.Dataset]:
+    """One batch size: its part of the comparison (None after Ctrl-C), and the last result it is from."""
+    n, size = problem.n, sgd.batch_size
+    per_epoch = n // size
+    steps = recorded * per_epoch
+    values = {"lr": [sgd.lr], "momentum": [sgd.momentum], "batch_size": [size]}
+    runs = []
+    for one, samplings in ((theory, SAMPLINGS[:1]), (regime, SAMPLINGS)):
+        result = sweep(
+            problem, Grid.product(**values, sampling=list(samplings)), [one], int(steps[-1]), record=steps.tolist(),
+            replicates=replicates, seed=seed, progress=progress, executor="serial", on_error="raise",
+        )  # fmt: skip
+        if result.attrs["interrupted"]:
+            return None, result
+        runs.append(result["loss"].sel(step=steps).isel(lr=0, momentum=0, batch_size=0, regime=0))
+    losses = runs[1].transpose("sampling", "replicate", "step").values
+    part = xr.Dataset(
+        {
+            "loss": (("sampling", "replicate", "epoch"), losses),
+            "theory": ("epoch", runs[0].values.reshape(-1)[: recorded.size]),
+            "reshuffled_exact": ("epoch", _exact(problem.quadratic, sgd, recorded)),
+        },
+        {
+            "sampling": list(SAMPLINGS), "epoch": recorded, "batch_size": size, "lr": sgd.lr,
+            "noise": float(noise_factor(n, size)), "steps_per_epoch": per_epoch,
+        },
+    )  # fmt: skip
+    per_size = ("batch_size", "lr", "noise", "steps_per_epoch")
+    return part.expand_dims("batch_size").assign_coords({k: ("batch_size", [part[k].item()]) for k in per_size}), result
+
+
+def _exact(problem: QuadraticProblem, sgd: SGD, recorded: np.ndarray) -> np.ndarray:
+    """The mean over all orders after the recorded epochs; NaN where it is out of reach."""
+    out = np.full(recorded.size, math.nan)
+    if problem.n > _EXACT_UP_TO:
+        return out
+    try:
+        every = SGD(sgd.lr, sgd.momentum, sgd.batch_size, sampling=RESHUFFLE)
+        return orders.reshuffled_loss(problem, every, int(recorded[-1]))[recorded * (problem.n // sgd.batch_size)]
+    except InputError:  # too many orders, or no eigenvectors
+        return out
+
+
+def _with_ratios(found: xr.Dataset) -> xr.Dataset:
+    with np.errstate(all="ignore"):  # infinite where a run diverged
+        mean = found["loss"].mean("replicate")
+        stderr = found["loss"].std("replicate", ddof=1) / math.sqrt(found.sizes["replicate"])
+        stderr = stderr.where(found["noise"] > 0, 0.0)  # full batches differ by the order of their sums alone
+        relative = stderr / mean
+        apart, together = (relative.sel(sampling=name, drop=True) for name in SAMPLINGS)
+        independent, reshuffled = (mean.sel(sampling=name, drop=True) for name in SAMPLINGS)
+        ratios = {
+            "ratio": (reshuffled / independent, np.hypot(apart, together)),
+            "to_theory": (reshuffled / found["theory"], together),
+        }
+        new = {"mean": mean, "stderr": stderr}
+        for name, (value, error) in ratios.items():
+            value = value.where(np.isfinite(independent + reshuffled + error) & (value > 0) & np.isfinite(value))
+            new |= {
+                name: value,
+                f"{name}_low": value * np.exp(-COVERAGE * error),
+                f"{name}_high": value * np.exp(COVERAGE * error),
+            }
+    return found.assign(new)

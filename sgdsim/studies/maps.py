@@ -1,0 +1,185 @@
+"""Final losses over learning rate and momentum: the numbers behind a map, and where its minimum lies."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import scipy.ndimage
+
+from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.sgd import noise_factor
+from sgdsim.common.checks import InputError, number
+from sgdsim.problem import QuadraticProblem
+from sgdsim.runs.follow import OUTCOMES
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+SMOOTHED = ("sampled", "network")  # regimes whose maps are noisy
+_COMPLETED, _DIVERGED = OUTCOMES.index("completed"), OUTCOMES.index("diverged")
+
+
+@dataclass(frozen=True, eq=False)
+class LossMap:
+    """One regime and batch size of a result over learning rate (L values) and momentum (M values), both ascending.
+
+    Parameters
+    ----------
+    loss : (L, M) loss after `n_steps` steps, mean over replicates; NaN where it diverged or is missing.
+    diverged : (L, M) whether at least one replicate diverged.
+    missing : (L, M) whether a cell was not run, failed or was interrupted.
+    noise, tau : γ of the batch size, and the closure of the regime (1 where the regime has none).
+    method : of the algorithm, as `SGD.spec` names it.
+    """
+
+    regime: str
+    batch_size: int
+    noise: float
+    tau: float
+    n_steps: int
+    lr: np.ndarray
+    momentum: np.ndarray
+    loss: np.ndarray
+    diverged: np.ndarray
+    missing: np.ndarray
+    method: str = "heavy-ball"
+
+
+@dataclass(frozen=True)
+class Minimum:
+    """The least final loss of a map: where, how large in that cell, and whether the map was smoothed to find it.
+
+    `at_edge`: names of those of "lr" and "momentum" whose first or last value it is, so that it may lie beyond.
+    """
+
+    lr: float
+    momentum: float
+    loss: float
+    smoothed: bool
+    at_edge: tuple[str, ...]
+
+
+def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
+    """A map for each regime and, within it, each batch size; those over one value of lr or momentum as well.
+
+    `result`: of a product grid over lr, momentum and batch_size, all numbers; `problem` gives N. Other grid axes must
+    have length 1. Raises InputError for any other result.
+    """
+    from sgdsim.studies.report import check_result
+
+    check_result(result)
+    axes = ("lr", "momentum", "batch_size")
+    have = [str(name) for name in result["loss"].dims]
+    lacking = [name for name in axes if name not in have]
+    if lacking:
+        raise InputError(f"result: expected a product grid over {', '.join(axes)}; got none over {', '.join(lacking)}")
+    if any(result[name].dtype.kind not in "iuf" for name in axes):
+        raise InputError("result: expected numbers for lr, momentum and batch_size, got schedules")
+    own = (*axes, "regime", "replicate", "step")
+    others = [name for name in have if name not in own]
+    if any(result.sizes[name] != 1 for name in others):
+        raise InputError(f"result: expected a single value of {', '.join(others)}; select one with result.sel")
+    sampling = str(result["sampling"].values.ravel()[0]) if "sampling" in result.coords else WITHOUT_REPLACEMENT
+    method = str(result["method"].values.ravel()[0]) if "method" in result.coords else "heavy-ball"
+    flat = result[["loss", "outcome", "done"]].isel({**dict.fromkeys(others, 0), "step": -1}).sortby(["lr", "momentum"])
+    flat = flat.transpose("regime", "batch_size", "lr", "momentum", "replicate")
+    out = []
+    for i, regime in enumerate(map(str, flat["regime"].values)):
+        for j, size in enumerate(flat["batch_size"].values):
+            outcome = flat["outcome"].values[i, j]
+            diverged = (outcome == _DIVERGED).any(-1)
+            missing = ~flat["done"].values[i, j] & ~diverged
+            ran = outcome == _COMPLETED
+            with np.errstate(invalid="ignore", divide="ignore"):
+                loss = np.where(ran, flat["loss"].values[i, j], 0.0).sum(-1) / ran.sum(-1)
+            loss[diverged | missing] = np.nan
+            out.append(
+                LossMap(
+                    regime, int(size), float(noise_factor(problem.n, int(size), sampling)), _closure(regime),
+                    int(result["step"].values[-1]), flat["lr"].values, flat["momentum"].values, loss, diverged, missing,
+                    method,
+                )
+            )  # fmt: skip
+    return out
+
+
+def _closure(regime: str) -> float:
+    _, found, value = regime.partition("diagonal:tau=")
+    return float(value) if found else 1.0
+
+
+def smoothed(panel: LossMap, width: float = 1.0) -> np.ndarray:
+    """(L, M) log10 of the loss, smoothed; NaN where the loss is.
+
+    At each cell the value of the plane fitted to the cells around it, by Gaussian weights of standard deviation `width`
+    cells; diverged and missing cells weigh nothing. A plane, as a weighted mean would pull the level of cells at the
+    border of divergence, where the loss rises, down to that of their inner neighbours.
+    """
+    width = number("width", width, minimum=0.0)
+    logs = log10_loss(panel)
+    known = np.isfinite(logs)
+    if width == 0 or not known.any():
+        return logs
+    shift = float(logs[known].mean())
+    values = np.where(known, logs - shift, 0.0)
+    offsets = np.arange(-math.ceil(4 * width), math.ceil(4 * width) + 1)
+    weights = np.exp(-0.5 * (offsets / width) ** 2)
+
+    def moment(array: np.ndarray, i: int, j: int) -> np.ndarray:
+        """Sum over the cells around of weight · di^i · dj^j · array."""
+        rows = scipy.ndimage.correlate1d(array, weights * offsets**i, axis=0, mode="constant")
+        return scipy.ndimage.correlate1d(rows, weights * offsets**j, axis=1, mode="constant")
+
+    powers = ((0, 0), (1, 0), (0, 1))
+    there = known.astype(float)
+    left = [[moment(there, i + k, j + m) for k, m in powers] for i, j in powers]
+    right = [moment(values, i, j) for i, j in powers]
+    normal, sums = np.moveaxis(np.array(left), (0, 1), (-2, -1)), np.moveaxis(np.array(right), 0, -1)
+    # The pseudo-inverse: a single row or column of cells has a line, a lone cell its own value.
+    level = (np.linalg.pinv(normal, rcond=1e-10, hermitian=True)[..., 0, :] * sums).sum(-1)
+    return np.where(known, level + shift, np.nan)
+
+
+def log10_loss(panel: LossMap) -> np.ndarray:
+    """(L, M) log10 of the loss, NaN where there is none; a loss of 0 counts as the smallest float."""
+    return np.log10(np.maximum(panel.loss, np.finfo(float).tiny))
+
+
+def minimum(panel: LossMap, *, width: float | None = None) -> Minimum | None:
+    """Where the least final loss lies, or None where every cell diverged or is missing.
+
+    Parameters
+    ----------
+    width : standard deviation, in cells, of the Gaussian that smooths the log of the loss (`smoothed`) first. None: 1
+        for regimes of random batches, whose cells are lucky or unlucky, else 0. The loss given is the cell's own.
+    """
+    width = (1.0 if panel.regime in SMOOTHED else 0.0) if width is None else width
+    logs = smoothed(panel, width)
+    if not np.isfinite(logs).any():
+        return None
+    row, column = np.unravel_index(np.nanargmin(logs), logs.shape)
+    places = {"lr": (row, panel.lr.size), "momentum": (column, panel.momentum.size)}
+    edge = tuple(name for name, (index, size) in places.items() if size > 1 and index in (0, size - 1))
+    loss = float(panel.loss[row, column])
+    return Minimum(float(panel.lr[row]), float(panel.momentum[column]), loss, width > 0, edge)
+
+
+def spaced(name: str, low: float, high: float, count: int) -> list[float]:
+    """`count` equally spaced values from `low` to `high`, both included; an end that is no allowed value is left out.
+
+    Allowed are lr > 0 and −1 < momentum < 1 (`name` says which): lr 0:4:100 gives 0.04, 0.08, … 4; momentum −1:1:49
+    gives −0.96, −0.92, … 0.96. Values are rounded to 12 digits, so that 0.3 is 0.3. Raises InputError for ends that lie
+    beyond these, `low` ≥ `high` or a count below 2.
+    """
+    bottom, top = {"lr": (0.0, math.inf), "momentum": (-1.0, 1.0)}[name]
+    low, high = number(name, low, minimum=bottom, maximum=top), number(name, high, minimum=bottom, maximum=top)
+    if not low < high:
+        raise InputError(f"{name}: expected LOW:HIGH:COUNT with LOW < HIGH, got {low:g}:{high:g}:{count}")
+    if count < 2:
+        raise InputError(f"{name}: expected LOW:HIGH:COUNT with COUNT >= 2, got {low:g}:{high:g}:{count}")
+    first, last = int(low == bottom), int(high == top)
+    values = np.linspace(low, high, count + first + last)[first : first + count]
+    return [float(f"{value:.12g}") for value in values]

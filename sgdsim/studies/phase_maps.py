@@ -1,0 +1,323 @@
+"""Maps over (ν, κ) of power-law spectra, from exact curves: measured exponents, and the best momentum.
+
+Everything here is computed from the contour evaluator on spectra of finite N; the asymptotic statements that it is
+compared with are those of `power_law` and `optimal`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim.common.checks import InputError, integer, number
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import contour
+from sgdsim.theory import optimal, power_law, stability
+
+_MOMENTA = np.linspace(-0.92, 0.92, 24)
+_TOWARD_ONE = 1 - np.geomspace(0.06, 2e-3, 6)  # a budget-like optimum has momentum close to 1
+_FRACTIONS = np.geomspace(0.02, 0.97, 14)  # of the largest stable learning rate
+_ZOOMS = 8  # each one looks at 7 × 7 points a third as far apart; valleys lie across the grid
+
+
+@dataclass(frozen=True, eq=False)
+class ExponentMap:
+    """Exponents ξ of `L ∝ t^{−ξ}` over a grid of spectra.
+
+    Parameters
+    ----------
+    nu, kappa : (A,), (B,) exponents of the eigenvalues and of the tail sums of c_k.
+    measured : (A, B) minus the least-squares slope of log L against log t at `steps`; NaN where the loss diverges.
+    predicted : (A, B) `min(ζ, 2 − 1/ν)`; NaN for ν ≤ 1.
+    steps : (T,) the steps in the window.
+    n, lr, momentum, noise, tau : the size N and the hyperparameters of the curves.
+    """
+
+    nu: np.ndarray
+    kappa: np.ndarray
+    measured: np.ndarray
+    predicted: np.ndarray
+    steps: np.ndarray
+    n: int
+    lr: float
+    momentum: float
+    noise: float
+    tau: float
+
+    @property
+    def distance(self) -> np.ndarray:
+        """(A, B) ζ − (2 − 1/ν): negative where theory says signal-dominated, positive where noise-dominated."""
+        return self.kappa / self.nu[:, None] - (2 - 1 / self.nu[:, None])
+
+
+def exponents(
+    nu: Sequence[float],
+    kappa: Sequence[float],
+    *,
+    n: int,
+    window: tuple[float, float],
+    lr: float,
+    momentum: float = 0.0,
+    noise: float = 1.0,
+    tau: float = 1.0,
+    n_times: int = 9,
+) -> ExponentMap:
+    """Slopes of exact spectral-diagonal curves over `window` (first and last step) for every pair of exponents.
+
+    The window should end well before the exponential cut-off, near `N^ν/(2α_eff)` steps, and begin late enough for the
+    slower of signal and noise to lead. Raises InputError for a window that is not two increasing steps >= 1.
+    """
+    first, last = (number("window", step, minimum=1) for step in window)
+    if not first < last:
+        raise InputError(f"window: expected two increasing steps, got {window!r}")
+    steps = np.unique(np.geomspace(first, last, integer("n_times", n_times, minimum=2)).round())
+    nu, kappa = _axis("nu", nu), _axis("kappa", kappa)
+    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
+    measured = np.full((nu.size, kappa.size), np.nan)
+    for i, k in np.ndindex(*measured.shape):
+        problem = QuadraticProblem.power_law(n, float(nu[i]), float(kappa[k]))
+        if lr < stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau):
+            log_loss = contour.loss_at(problem, steps, **hyper).log_loss
+            measured[i, k] = -np.polyfit(np.log(steps), log_loss, 1)[0]
+    predicted = power_law.exponent(nu[:, None], kappa / nu[:, None])
+    return ExponentMap(nu, kappa, measured, predicted, steps, n, lr, momentum, noise, tau)
+
+
+@dataclass(frozen=True, eq=False)
+class LocalExponents:
+    """Exact curves of one ν and several κ, and their local exponent `−d log L/d log t`, against time.
+
+    Parameters
+    ----------
+    nu, kappa : the exponents; kappa (B,).
+    steps : (T,); loss : (B, T).
+    local : (B, T − 1) slopes between neighbouring steps, at `middle` (T − 1,), the geometric mean of the two.
+    predicted : (B,) `min(ζ, 2 − 1/ν)`.
+    cutoff : (B,) steps after which the finite spectrum falls exponentially.
+    """
+
+    nu: float
+    kappa: np.ndarray
+    steps: np.ndarray
+    loss: np.ndarray
+    middle: np.ndarray
+    local: np.ndarray
+    predicted: np.ndarray
+    cutoff: np.ndarray
+    n: int
+
+
+def local_exponents(
+    nu: float,
+    kappa: Sequence[float],
+    *,
+    n: int,
+    last: float,
+    lr: float,
+    momentum: float = 0.0,
+    noise: float = 1.0,
+    tau: float = 1.0,
+    n_times: int = 61,
+) -> LocalExponents:
+    """How the exponent of exact curves settles in time, on both sides of the transition; arguments as `exponents`.
+
+    Raises InputError where the loss diverges or `last` is below 10 steps.
+    """
+    steps = np.unique(np.geomspace(1, number("last", last, minimum=10), n_times).round())
+    kappa = _axis("kappa", kappa)
+    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
+    logs, rates = [], []
+    for value in kappa:
+        problem = QuadraticProblem.power_law(n, nu, float(value))
+        largest = float(stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau))
+        if lr >= largest:
+            raise InputError(f"lr: expected a stable learning rate, below {largest:.4g}, got {lr:g}")
+        logs.append(contour.loss_at(problem, steps, **hyper).log_loss)
+        rates.append(float(contour.rate(problem, **hyper)))
+    log_loss, log_t = np.array(logs), np.log(steps)
+    return LocalExponents(
+        nu, kappa, steps, np.exp(log_loss), np.exp((log_t[1:] + log_t[:-1]) / 2),
+        -np.diff(log_loss) / np.diff(log_t), power_law.exponent(nu, kappa / nu), -1 / np.array(rates), n,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class BestMomentum:
+    """The (α, β) of the least loss at a horizon, and the best without momentum; losses `L` at the horizon."""
+
+    lr: float
+    momentum: float
+    loss: float
+    plain_lr: float
+    plain_loss: float
+
+    @property
+    def gain(self) -> float:
+        """1 − loss/plain_loss, from momentum of the best sign and size."""
+        return 1 - self.loss / self.plain_loss
+
+
+def best_momentum(
+    problem: QuadraticProblem, *, noise: float, horizon: float, tau: float = 1.0
+) -> tuple[BestMomentum, np.ndarray, np.ndarray]:
+    """The best (α, β) by ever finer grids, on a sketch of the spectrum and mostly by contour: for maps of many cells.
+
+    Quicker than `optimal.best` and about as good: β to some hundredths where the minimum is flat, the loss to 10⁻⁴. No
+    β above 0.998 is looked at. Also returns the first grid's momenta (M,) and the least loss over α at each (M,).
+
+    Raises InputError for a horizon below 100 steps, where few momenta are within the contour's reach.
+    """
+    horizon = number("horizon", horizon, minimum=100)
+    thin = optimal.sketch(problem)
+
+    def log_loss(beta: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """At momenta (M,) and fractions (F,) or (M, F) of the threshold there: log L and α, both (M, F)."""
+        top = stability.diagonal_max_lr(thin, momentum=beta, noise=noise, tau=tau)
+        lr = top[:, None] * fraction
+        beta = np.broadcast_to(beta[:, None], lr.shape)
+        hyper = {"noise": noise, "tau": tau}
+        found = contour.loss_at(thin, int(horizon), lr=lr, momentum=beta, method="contour", **hyper)
+        logs = found.log_loss
+        # Close to |β| = 1 the momentum has not faded at the horizon, and the contour does not see it.
+        poor = ~(found.error < 1e-4)
+        if poor.any():
+            hyper |= {"lr": lr[poor], "momentum": beta[poor], "method": "recurrence"}
+            logs[poor] = contour.loss_at(thin, int(horizon), **hyper).log_loss
+        return np.where(np.isfinite(logs), logs, np.inf), lr
+
+    momenta = np.sort(np.concatenate([_MOMENTA, _TOWARD_ONE]))
+    table, _ = log_loss(momenta, _FRACTIONS)
+    columns = table.argmin(1)
+    low, high = (_FRACTIONS[np.clip(columns + step, 0, _FRACTIONS.size - 1)] for step in (-1, 1))
+    finer, _ = log_loss(momenta, np.geomspace(low, high, 13, axis=1))
+    profile = np.minimum(table.min(1), finer.min(1))
+    # Momenta as log(1 − β), fractions as their log-odds: the grids stay inside their ranges.
+    row, column = np.unravel_index(np.argmin(table), table.shape)
+    centre = np.array([math.log(1 - momenta[row]), _log_odds(_FRACTIONS[column])])
+    spread = np.array([0.12, 0.35])
+    for _ in range(_ZOOMS):
+        offsets = np.linspace(-1, 1, 7)
+        beta = 1 - np.exp(np.clip(centre[0] + spread[0] * offsets, math.log(0.002), math.log(1.98)))
+        odds = centre[1] + spread[1] * offsets
+        table, lr = log_loss(beta, 1 / (1 + np.exp(-odds)))
+        row, column = np.unravel_index(np.argmin(table), table.shape)
+        centre = np.array([math.log(1 - beta[row]), odds[column]])
+        spread = spread / (1 if {int(row), int(column)} & {0, 6} else 3)  # the minimum left the frame: no zoom
+    plain_lr, plain = _best_plain(log_loss)
+    best = BestMomentum(
+        float(lr[row, column]), float(beta[row]), math.exp(table[row, column]), plain_lr, math.exp(plain)
+    )
+    if plain < table[row, column]:
+        best = BestMomentum(plain_lr, 0.0, math.exp(plain), plain_lr, math.exp(plain))
+    return best, momenta, np.exp(profile)
+
+
+def _best_plain(log_loss) -> tuple[float, float]:
+    fractions = _FRACTIONS
+    for _ in range(3):
+        table, lr = log_loss(np.zeros(1), fractions)
+        k = int(np.argmin(table[0]))
+        low, high = fractions[max(k - 1, 0)], fractions[min(k + 1, fractions.size - 1)]
+        fractions = np.geomspace(low, high, 15)
+    return float(lr[0, k]), float(table[0, k])
+
+
+def _log_odds(fraction: float) -> float:
+    return math.log(fraction / (1 - fraction))
+
+
+@dataclass(frozen=True, eq=False)
+class MomentumMap:
+    """The best momentum over a grid of spectra.
+
+    Parameters
+    ----------
+    nu, kappa : (A,), (B,).
+    momentum, gain : (A, B) β* of the least loss at `horizon` over all (α, β), and 1 − loss/(best loss at β = 0).
+    helps : (A, B) the condition for β* < 0 in the noise-dominated phase (`optimal.negative_momentum_helps`) of these
+        finite spectra.
+    n, noise, horizon, tau : size N, γ, steps and closure.
+    """
+
+    nu: np.ndarray
+    kappa: np.ndarray
+    momentum: np.ndarray
+    gain: np.ndarray
+    helps: np.ndarray
+    n: int
+    noise: float
+    horizon: float
+    tau: float
+
+
+def momentum_map(
+    nu: Sequence[float],
+    kappa: Sequence[float],
+    *,
+    n: int,
+    horizon: float,
+    noise: float = 1.0,
+    tau: float = 1.0,
+) -> MomentumMap:
+    """`best_momentum` for every pair of exponents, each spectrum with N = n."""
+    nu, kappa = _axis("nu", nu), _axis("kappa", kappa)
+    momentum, gain = (np.empty((nu.size, kappa.size)) for _ in range(2))
+    helps = np.empty((nu.size, kappa.size), dtype=bool)
+    for i, k in np.ndindex(*helps.shape):
+        problem = QuadraticProblem.power_law(n, float(nu[i]), float(kappa[k]))
+        best, _, _ = best_momentum(problem, noise=noise, horizon=horizon, tau=tau)
+        momentum[i, k], gain[i, k] = best.momentum, best.gain
+        helps[i, k] = optimal.negative_momentum_helps(problem, float(nu[i]))
+    return MomentumMap(nu, kappa, momentum, gain, helps, n, noise, float(horizon), tau)
+
+
+@dataclass(frozen=True, eq=False)
+class ClampedMomentum:
+    """The best momentum where the spectrum is bounded below, for several horizons.
+
+    Parameters
+    ----------
+    floors, horizons : λ_min (F,) and steps (H,).
+    momentum, gain, loss : (F, H) as in `MomentumMap`; `loss` at the optimum.
+    rate : (F,) with β = 0 and α at half its threshold, σ₁ of the exponential fall `L ~ e^{σ₁t}`.
+    """
+
+    nu: float
+    kappa: float
+    floors: np.ndarray
+    horizons: np.ndarray
+    momentum: np.ndarray
+    gain: np.ndarray
+    loss: np.ndarray
+    rate: np.ndarray
+    n: int
+    noise: float
+
+
+def clamped_momentum(
+    nu: float, kappa: float, floors: Sequence[float], horizons: Sequence[float], *, n: int, noise: float = 1.0
+) -> ClampedMomentum:
+    """`best_momentum` of spectra `λ_k = λ_min + (1 − λ_min)k^{−ν}` for every λ_min of `floors` and every horizon."""
+    floors, horizons = np.asarray(floors, dtype=np.float64), _axis("horizons", horizons)
+    shape = (floors.size, horizons.size)
+    momentum, gain, loss = (np.empty(shape) for _ in range(3))
+    rate = np.empty(floors.size)
+    for i, floor in enumerate(floors):
+        problem = QuadraticProblem.power_law(n, nu, kappa, lambda_min=float(floor))
+        half = 0.5 * float(stability.diagonal_max_lr(problem, momentum=0.0, noise=noise))
+        rate[i] = contour.rate(problem, lr=half, noise=noise)
+        for k, horizon in enumerate(horizons):
+            best, _, _ = best_momentum(problem, noise=noise, horizon=float(horizon))
+            momentum[i, k], gain[i, k], loss[i, k] = best.momentum, best.gain, best.loss
+    return ClampedMomentum(nu, kappa, floors, horizons, momentum, gain, loss, rate, n, noise)
+
+
+def _axis(name: str, values: Sequence[float]) -> np.ndarray:
+    """(n,) ascending numbers > 0."""
+    found = np.atleast_1d(np.asarray(values, dtype=np.float64))
+    if found.ndim != 1 or not (np.isfinite(found) & (found > 0)).all() or (np.diff(found) <= 0).any():
+        raise InputError(f"{name}: expected ascending numbers > 0, got {values!r}")
+    return found

@@ -1,0 +1,230 @@
+"""Results as rows: what `sgdsim compare` prints, as JSON-able numbers and as a table."""
+
+from __future__ import annotations
+
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from sgdsim.algorithm.methods import Adam
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.common.files import replacing
+from sgdsim.common.specs import readable
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.regimes import SpectralDiagonal
+from sgdsim.runs.follow import OUTCOMES
+from sgdsim.runs.sweeps import Grid
+from sgdsim.theory import stability
+
+# Beyond this size the exact stability test takes longer (two N × N products per iteration) than a table is worth.
+EXACT_STABILITY_UP_TO = 2000
+# Columns of a table that are left out where no row has anything else.
+_USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
+
+
+def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) -> dict[str, bool | None]:
+    """Whether the loss converges: full batch, spectral-diagonal for each τ, exact average; None: not known."""
+
+    def ask(question, *arguments):
+        try:
+            return question(problem, sgd, *arguments)
+        except InputError:  # a schedule, reshuffled epochs, or γτ where nothing is proved
+            return None
+
+    out = {"full_batch": ask(stability.full_batch_is_stable)}
+    out |= {SpectralDiagonal(tau).name: ask(stability.diagonal_is_stable, tau) for tau in taus}
+    out["averaged"] = ask(stability.averaged_is_stable) if problem.n <= EXACT_STABILITY_UP_TO else None
+    return out
+
+
+def rows(
+    result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, grid: Grid, taus: list[float]
+) -> list[dict[str, Any]]:
+    """One dict per cell: hyperparameters, predicted stability, and under "regimes" each regime's final numbers."""
+    quadratic = problem.quadratic
+    names = [str(name) for name in result["regime"].values]
+    reference = names[0]
+    out = []
+    for index, sgd in grid.cells():
+        with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
+            stable = predicted_stability(quadratic, sgd, taus)
+        known = [stable[key] for key in ("averaged", *(k for k in stable if k.startswith("diagonal")), "full_batch")]
+        row: dict[str, Any] = {
+            **sgd.spec(),
+            "torch_lr": _torch_lr(quadratic, sgd),
+            "predicted_stable": next((value for value in known if value is not None), None),
+            "stable": stable,
+            "regimes": {name: _final(result, index, position) for position, name in enumerate(names)},
+        }
+        base = row["regimes"][reference]["final_loss"]
+        for numbers in row["regimes"].values():
+            final = numbers["final_loss"]
+            numbers[f"ratio_to_{reference}"] = _finite(final / base) if final is not None and base else None
+        out.append(row)
+    return out
+
+
+def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
+    """What torch's optimizer is given: `torch.optim.Adam` α itself, `torch.optim.SGD` α·N/λ_max; None: a schedule."""
+    if not isinstance(sgd.lr, (int, float)):
+        return None
+    return float(sgd.lr) if isinstance(sgd.method, Adam) else _finite(problem.torch_lr(sgd.lr))
+
+
+def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:
+    """Final numbers of one regime in one cell. A mean with a diverged replicate in it is infinite: None."""
+    outcome = result["outcome"].values[(*index, position)]
+    run = outcome != OUTCOMES.index("not_run")
+    numbers: dict[str, Any] = {
+        "replicates": int(run.sum()),
+        "diverged": int((outcome == OUTCOMES.index("diverged")).sum()),
+        "done": bool(result["done"].values[(*index, position)]),
+        "seconds": float(result["seconds"].values[(*index, position)]),
+    }
+    for name, label in (("loss", "final_loss"), ("test_loss", "final_test_loss")):
+        if name in result:
+            final = result[name].values[(*index, position)][run][:, -1]
+            mean = final.mean() if final.size else math.nan
+            error = (
+                final.std(ddof=1) / math.sqrt(final.size) if final.size > 1 and np.isfinite(final).all() else math.nan
+            )
+            numbers[label] = _finite(mean)
+            numbers[f"{label}_stderr"] = _finite(error)
+            numbers[f"{label}_median"] = _finite(np.quantile(final, 0.5, method="inverted_cdf")) if final.size else None
+    return numbers
+
+
+def failures(result: xr.Dataset) -> list[dict[str, str]]:
+    """The cells that raised an exception: where on the grid, in which regime, and the message."""
+    out = []
+    if "error" in result:
+        texts = result["error"]
+        for index in np.argwhere(texts.values != ""):
+            one = texts[tuple(index)]
+            where = ", ".join(f"{name} = {value.item()}" for name, value in one.coords.items() if name != "regime")
+            out.append({"cell": where, "regime": str(one["regime"].item()), "error": str(one.item())})
+    return out
+
+
+def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
+    """A row for each cell, regime and replicate that was run: hyperparameters, outcome, the losses at the last step
+    that it recorded, and that `step`; with `curves`, for each step that it recorded. InputError for no result."""
+    names = [name for name in ("loss", "test_loss") if name in result]
+    dims = check_result(result)
+    wanted = result[["outcome", "diverged_at", "done", "seconds", *names, *(["error"] if "error" in result else [])]]
+    wanted = wanted.drop_vars([name for name in wanted.coords if name not in wanted.dims and name == "mode"])
+    table = wanted.to_dataframe(dim_order=[*dims, "step"]).reset_index()
+    # Cells may have recorded different steps (`sgdsim.studies.budgets.run`); one that failed at once recorded none.
+    recorded = result["loss"].notnull().transpose(*dims, "step").values
+    count = recorded.shape[-1]
+    last = np.where(recorded.any(-1), count - 1 - recorded[..., ::-1].argmax(-1), count - 1)
+    kept = last[..., None] == np.arange(count)
+    table = table[(kept | recorded if curves else kept).ravel() & (table["outcome"] != OUTCOMES.index("not_run"))]
+    return table.assign(outcome=np.array(OUTCOMES)[table["outcome"].to_numpy()]).reset_index(drop=True)
+
+
+def check_result(result: xr.Dataset) -> tuple[str, ...]:
+    """The dims of a result's outcomes; InputError where variables are missing or go over other dims."""
+    for name, dims in (("outcome", {"regime", "replicate"}), ("loss", {"regime", "replicate", "step"})):
+        if name not in result or not dims <= set(result[name].dims):
+            have = ", ".join(map(str, result[name].dims)) if name in result else "no such variable"
+            raise InputError(f"result: expected {name} over {', '.join(sorted(dims))}, got {have or 'no dims'}")
+    dims = tuple(str(dim) for dim in result["outcome"].dims)
+    over = {"loss": (*dims, "step"), "test_loss": (*dims, "step"), "diverged_at": dims}
+    over |= dict.fromkeys(("done", "seconds", "error"), tuple(dim for dim in dims if dim != "replicate"))
+    for name, expected in over.items():
+        if name not in result and name not in ("test_loss", "error"):
+            raise InputError(f"result: expected a variable {name}, got none")
+        if name in result and set(result[name].dims) != set(expected):
+            raise InputError(f"result: expected {name} over {', '.join(expected)}, got {', '.join(result[name].dims)}")
+    codes = result["outcome"].values
+    if codes.dtype.kind not in "iu" or not ((codes >= 0) & (codes < len(OUTCOMES))).all():
+        raise InputError(f"result: expected outcomes from 0 to {len(OUTCOMES) - 1}, got others")
+    if result["loss"].dtype.kind != "f":
+        raise InputError(f"result: expected losses as floats, got {result['loss'].dtype}")
+    return dims
+
+
+def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False) -> int:
+    """Write `frame` to a .csv or .parquet file, all or nothing; returns the number of rows. InputError otherwise."""
+    kind = os.path.splitext(os.fspath(path))[1].lower()
+    if kind not in (".csv", ".parquet"):
+        raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
+    table = frame(result, curves=curves)
+    with replacing(Path(path)) as temporary:
+        if kind == ".csv":
+            table.to_csv(temporary, index=False)
+        else:
+            try:
+                table.to_parquet(temporary, index=False)
+            except ImportError as error:
+                raise InputError(
+                    f"{path}: expected pyarrow for .parquet; try: pip install 'sgdsim[parquet]'"
+                ) from error
+    return len(table)
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
+    """The rows as aligned text: hyperparameters, predicted stability, and a column per regime.
+
+    `label`: "final_loss", or "final_test_loss" where the rows have it (then without stability).
+    """
+    if not rows:
+        return "(no cells)"
+    regimes = list(rows[0]["regimes"])
+    named = [name for name in _USUAL if any(row[name] != _USUAL[name] for row in rows)]
+    with_stability = label == "final_loss"
+    header = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named), *regimes]
+    if with_stability:
+        header.insert(-len(regimes), "stable")
+    lines = [header]
+    for row in rows:
+        cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
+        cells += [_short("none" if row[name] is None else row[name]) for name in named]
+        if with_stability:
+            cells.append(_stability(row["stable"]))
+        lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    body = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
+    return "\n".join([body[0], "-" * max(map(len, body)), *body[1:]])
+
+
+def _short(value: Any) -> str:
+    return readable(value) if isinstance(value, (int, float)) else str(value)
+
+
+def _stability(stable: dict[str, bool | None]) -> str:
+    """ "yes" or "no" where all known levels agree, else each level's own word."""
+    words = {None: "?", True: "yes", False: "no"}
+    known = {value for value in stable.values() if value is not None}
+    if len(known) <= 1:
+        return words[next(iter(known), None)]
+    return ", ".join(f"{name.replace('full_batch', 'full batch')} {words[value]}" for name, value in stable.items())
+
+
+def _outcome(numbers: dict[str, Any], label: str, reference: str, name: str) -> str:
+    """Final loss of one regime in one cell, with its ratio to the reference regime's."""
+    if not numbers["done"]:
+        return "not finished"
+    if numbers["diverged"]:
+        median = numbers[f"{label}_median"]
+        rest = f", median {median:.3g}" if median is not None and numbers["replicates"] > 1 else ""
+        return f"diverged {numbers['diverged']}/{numbers['replicates']}{rest}"
+    if numbers[label] is None:
+        return "infinite"
+    text = f"{numbers[label]:.4g}"
+    if numbers[f"{label}_stderr"] is not None:
+        text += f" ± {numbers[f'{label}_stderr']:.1g}"
+    ratio = numbers.get(f"ratio_to_{reference}") if label == "final_loss" and name != reference else None
+    # A ratio of numbers that are both close to nothing says nothing.
+    return text if ratio is None or not 1e-3 < ratio < 1e3 else f"{text} (×{ratio:.3g})"

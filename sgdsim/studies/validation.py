@@ -1,0 +1,300 @@
+"""Theory against the training of real networks: loss ratios and exponents of runs on the same batches.
+
+`train` follows one setting in the real network and in its linearisation, on the same batches, and in the
+spectral-diagonal closure. `ratios` and `slopes` are read off its result, `law` off the spectrum. Measured stability
+thresholds are in `sgdsim.studies.measured_stability`.
+"""
+
+from __future__ import annotations
+
+import collections
+import copy
+import dataclasses
+import itertools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import scipy.linalg
+from tqdm import tqdm
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.specs import shortest
+from sgdsim.problem import NetworkProblem, QuadraticProblem, fits
+from sgdsim.problem.fit_results import Estimate
+from sgdsim.regimes import RealNetwork, Regime, SampledLinearized, SpectralDiagonal
+from sgdsim.runs import follow
+from sgdsim.theory import stability
+
+_RECORDED = 60  # log-spaced steps beside those asked for: a full loss costs a network as much as some tens of steps
+_CHUNK = 20  # steps between two looks at the progress bar
+
+
+@dataclass(frozen=True)
+class KernelChange:
+    """How far the tangent kernel of the first replicate is from that at the start, after `step` updates.
+
+    `relative`: ‖Θ_t − Θ_0‖/‖Θ_0‖ in the Frobenius norm, 0 for a linearised network. `top`: λ_max(Θ_t)/λ_max(Θ_0); the
+    stability limit of full batches moves to 2(1+β)/`top`.
+    """
+
+    step: int
+    relative: float
+    top: float
+
+
+@dataclass(frozen=True, eq=False)
+class Training:
+    """One setting followed by the network, its linearisation on the same batches, and the spectral-diagonal closure.
+
+    Parameters
+    ----------
+    sgd, n_steps, seed : what was run.
+    steps : (T,) recorded steps, from 0.
+    network, sampled : (R, T) train losses; infinite once diverged (`follow.has_diverged`), NaN where not reached.
+    diagonal : (T,) of the spectral-diagonal regime with τ = 1.
+    kernel : how the tangent kernel changed.
+    interrupted : whether Ctrl-C ended it early.
+    """
+
+    sgd: SGD
+    n_steps: int
+    seed: int
+    steps: np.ndarray
+    network: np.ndarray
+    sampled: np.ndarray
+    diagonal: np.ndarray
+    kernel: tuple[KernelChange, ...]
+    interrupted: bool
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Mean network loss over mean sampled loss at `step`, standard error by the jackknife over paired replicates; None
+    for what is not defined (diverged, not reached, one replicate). `…_diverged`: how many replicates did."""
+
+    step: int
+    ratio: float | None
+    stderr: float | None
+    network_diverged: int
+    sampled_diverged: int
+
+
+@dataclass(frozen=True)
+class Slope:
+    """`−d log L/d log t` of the mean loss over a window, with its standard error by the jackknife over replicates."""
+
+    value: float | None
+    stderr: float | None
+
+
+@dataclass(frozen=True)
+class Slopes:
+    """Exponents of the losses themselves over the recorded steps in `window` = (first step, last step)."""
+
+    window: tuple[int, int]
+    diagonal: Slope
+    sampled: Slope
+    network: Slope
+
+
+@dataclass(frozen=True)
+class Law:
+    """The exponent that theory predicts: `min(ζ, 2−1/ν)` of the fitted spectrum, with its interval.
+
+    ν, ζ and `warnings` are those of the fit; the exponent's interval joins those of ζ and ν (`min` is monotone in
+    both). A value ≤ 0 is no prediction: tail sums of c_k that do not fall like a power law.
+    """
+
+    exponent: Estimate
+    nu: Estimate
+    zeta: Estimate
+    warnings: tuple[str, ...]
+
+
+def safe_lr(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0, share: float = 0.5) -> float:
+    """`share` of the lowest theoretical threshold (full batch, spectral-diagonal τ = 1, exact), to three digits."""
+    share = number("share", share, minimum=0.0)
+    sgd = SGD(1.0, momentum, batch_size)
+    levels = [stability.max_lr(problem, sgd, level, tolerance=1e-4) for level in stability.LEVELS]
+    return float(f"{share * min(levels):.3g}")
+
+
+def train(
+    problem: NetworkProblem,
+    sgd: SGD,
+    n_steps: int,
+    *,
+    at: Sequence[int] = (),
+    replicates: int = 4,
+    dtype: str = "float64",
+    seed: int = 0,
+    progress: bool = False,
+) -> Training:
+    """Train the network and follow its linearisation on the same batches, and the spectral-diagonal closure.
+
+    Parameters
+    ----------
+    at : steps to record beside about 60 log-spaced ones; those up to `n_steps` count. At them (and at the last step)
+        the tangent kernel of the first replicate is computed again.
+    dtype : of the network; the linearised regimes are float64.
+    progress : show a progress bar, if standard error is a terminal.
+
+    Ctrl-C returns what was recorded until then. Divergence does not raise; InputError for values out of range.
+    """
+    n_steps, replicates = integer("n_steps", n_steps, minimum=1), integer("replicates", replicates, minimum=1)
+    at = [step for step in at if integer("at", step, minimum=1) <= n_steps]
+    grid = np.geomspace(1, n_steps, _RECORDED).round().astype(int)
+    steps = follow.record_steps(n_steps, [*grid.tolist(), *at])
+    network, sampled = RealNetwork(dtype), SampledLinearized()
+    for regime in (network, sampled):
+        regime.check(problem, sgd)
+    sgd.check(problem.n, n_steps)
+    diagonal, losses = np.full(steps.size, np.nan), np.full((2, replicates, steps.size), np.nan)
+    kernel: list[KernelChange] = []
+    interrupted = True  # until the last step is done
+    with tqdm(total=n_steps, unit="step", desc="network", disable=None if progress else True) as bar:
+        try:
+            trace = follow.follow(problem.quadratic, sgd, SpectralDiagonal(), steps, ("loss",), 1, seed)
+            diagonal = trace.values["loss"][0]
+            collections.deque(_run(sampled, problem, sgd, steps, losses[1], seed), maxlen=0)
+            for step, state in _run(network, problem, sgd, steps, losses[0], seed, bar.update):
+                if step in at or step == n_steps:
+                    kernel.append(_kernel_change(problem, state, step))
+            interrupted = False
+        except KeyboardInterrupt:
+            pass
+    return Training(sgd, n_steps, seed, steps, losses[0], losses[1], diagonal, tuple(kernel), interrupted)
+
+
+def _run(
+    regime: Regime,
+    problem: NetworkProblem,
+    sgd: SGD,
+    steps: np.ndarray,
+    loss: np.ndarray,
+    seed: int,
+    tick: Callable[[int], Any] = lambda _: None,
+) -> Iterator[tuple[int, Any]]:
+    """Record `loss` (R, T) in place and yield (step, state) after each recorded step, until all have diverged."""
+    state = regime.init(problem, sgd, replicates=len(loss), seed=seed, test=False)
+    least = follow.least_scale(problem, sgd, regime)
+    for column, (before, step) in enumerate(itertools.pairwise([0, *steps.tolist()])):
+        for start in range(before, step, _CHUNK):
+            stop = min(start + _CHUNK, step)
+            regime.advance(state, start, stop)
+            tick(stop - start)
+        loss[:, column] = regime.observe(state, ("loss",))["loss"]
+        gone = follow.has_diverged(loss[:, column], loss[:, 0], least)
+        if column:
+            gone |= np.isinf(loss[:, column - 1])
+        loss[gone, column] = np.inf
+        if gone.all():
+            loss[:, column:] = np.inf
+            tick(int(steps[-1]) - step)
+            return
+        yield step, state
+
+
+def _kernel_change(problem: NetworkProblem, state: Any, step: int) -> KernelChange:
+    """Of the first replicate of a `RealNetwork` state."""
+    import torch
+
+    from sgdsim.networks import ntk
+
+    network = copy.deepcopy(problem.network)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name in state.parameters:
+                parameter.copy_(state.parameters[name][0])
+    if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
+        return KernelChange(step, math.inf, math.inf)
+    before = problem.quadratic.kernel * problem.quadratic.spectrum.scale
+    after = ntk.empirical_ntk(network, problem.data.x, device=problem.device)
+    top = float(scipy.linalg.eigh(after, eigvals_only=True, subset_by_index=[problem.n - 1] * 2)[0])
+    relative = float(np.linalg.norm(after - before) / np.linalg.norm(before))
+    return KernelChange(step, relative, top / problem.quadratic.spectrum.scale)
+
+
+def ratios(run: Training, at: Sequence[int]) -> list[Ratio]:
+    """Network over sampled loss at each of the recorded steps `at`; InputError for a step that was not recorded."""
+    found = []
+    for step in at:
+        column = np.flatnonzero(run.steps == step)
+        if column.size == 0:
+            raise InputError(f"at: expected recorded steps, got {step}")
+        network, sampled = run.network[:, column[0]], run.sampled[:, column[0]]
+        value, error = jackknife(lambda a, b: a.mean() / b.mean(), network, sampled)
+        found.append(Ratio(int(step), value, error, int(np.isinf(network).sum()), int(np.isinf(sampled).sum())))
+    return found
+
+
+def law(problem: QuadraticProblem | NetworkProblem) -> Law:
+    """The law of the late loss by `sgdsim.fit_power_law`; InputError where there are too few modes to fit."""
+    fit = fits.fit_power_law(problem.quadratic)
+    nu, zeta = fit.nu, fit.zeta
+    ends = (min(getattr(zeta, end), 2 - 1 / getattr(nu, end)) for end in ("value", "low", "high"))
+    return Law(Estimate(*ends), nu, zeta, fit.warnings)
+
+
+def decades(n_steps: int) -> list[tuple[int, int]]:
+    """Windows of one decade that end at `n_steps`, `n_steps/10`, … and begin at t = 10 or later; one at least."""
+    ends = itertools.takewhile(lambda end: end >= 100, (n_steps // 10**i for i in itertools.count()))
+    return sorted((end // 10, end) for end in ends) or [(max(1, n_steps // 10), n_steps)]
+
+
+def slopes(run: Training, window: tuple[int, int]) -> Slopes:
+    """Least squares of log L on log t over the recorded steps in `window`, both ends included.
+
+    Raises InputError for fewer than 5 recorded steps.
+    """
+    low, high = (integer("window", step, minimum=1) for step in window)
+    inside = (run.steps >= low) & (run.steps <= high)
+    if inside.sum() < 5:
+        raise InputError(
+            f"window: expected at least 5 recorded steps of 1 to {run.n_steps}, got {inside.sum()} in {low} to {high}"
+        )
+    log_t = np.log(run.steps[inside])
+    log_t -= log_t.mean()
+
+    def slope(losses: np.ndarray) -> float:
+        mean = losses.mean(0)
+        if not (np.isfinite(mean) & (mean > 0)).all():
+            return math.nan
+        return float(-(log_t @ np.log(mean)) / (log_t @ log_t))
+
+    curves = (run.diagonal[None], run.sampled, run.network)
+    return Slopes((low, high), *(Slope(*jackknife(slope, losses[:, inside])) for losses in curves))
+
+
+def jackknife(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[float | None, float | None]:
+    """The statistic of `samples`, (R, …) each, and its standard error from leaving out one replicate at a time; None
+    where they are not finite."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = float(statistic(*samples))
+        if not math.isfinite(value):
+            return None, None
+        replicates = len(samples[0])
+        if replicates < 2:
+            return value, None
+        left = np.array([statistic(*(np.delete(s, i, axis=0) for s in samples)) for i in range(replicates)])
+    error = math.sqrt((replicates - 1) * float(np.mean((left - left.mean()) ** 2)))
+    return value, error if math.isfinite(error) else None
+
+
+def plain(value: Any) -> Any:
+    """Results of this module and of `sgdsim.studies.measured_stability` as JSON-able values; None where not finite."""
+    if isinstance(value, SGD):
+        return value.spec()
+    if dataclasses.is_dataclass(value):
+        return {name: plain(entry) for name, entry in vars(value).items()}
+    if isinstance(value, dict):
+        return {shortest(name) if isinstance(name, float) else name: plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple | np.ndarray):
+        return [plain(entry) for entry in value]
+    if isinstance(value, np.generic):
+        return plain(value.item())
+    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,177 @@
+"""Is a recommended learning rate and momentum a minimum? Simulations there and beside it, on the same batches."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.common.checks import InputError, integer, number
+from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.recurrence import contour
+from sgdsim.regimes.base import Regime
+from sgdsim.runs.sweeps import Grid, sweep
+
+HIGHER, LOWER, SAME, DIVERGES = "higher", "lower", "not distinguishable", "diverges"
+_RECORDED = 20  # often enough that a diverged run ends soon
+
+
+@dataclass(frozen=True)
+class Point:
+    """A setting that is simulated: its name, α, β and the spectral-diagonal loss (infinite beyond floating point)."""
+
+    name: str
+    lr: float
+    momentum: float
+    theory: float
+
+
+@dataclass(frozen=True)
+class Simulated:
+    """What one regime found at every point, arrays (points,); the first point is the recommended one.
+
+    Parameters
+    ----------
+    regime : its name.
+    mean, stderr : of the loss at the horizon over replicates; infinite where a replicate diverged.
+    difference, difference_stderr : from the recommended point, paired by replicate; NaN where one of them is infinite.
+    log_ratio, log_ratio_stderr : of log(loss/recommended), paired as well: what a typical run shows. Near the stability
+        threshold few runs decide the mean, and the mean of logarithms is known far better.
+    diverged : replicates that diverged.
+    verdicts : for the points after the first: "higher" or "lower" where the mean difference is over 2 standard errors,
+        or where that of logarithms is and has the same sign; else "not distinguishable"; or "diverges".
+    """
+
+    regime: str
+    mean: np.ndarray
+    stderr: np.ndarray
+    difference: np.ndarray
+    difference_stderr: np.ndarray
+    log_ratio: np.ndarray
+    log_ratio_stderr: np.ndarray
+    diverged: np.ndarray
+    verdicts: tuple[str, ...]
+
+    @property
+    def is_minimum(self) -> bool:
+        """Whether the loss at the recommended point is finite, and at no other point "lower"."""
+        return bool(np.isfinite(self.mean[0])) and LOWER not in self.verdicts
+
+    def as_dict(self) -> dict[str, Any]:
+        """Whether it is a minimum, and the numbers point by point, as JSON-able values."""
+        names = ("mean", "stderr", "difference", "difference_stderr", "log_ratio", "log_ratio_stderr")
+        points = [{name: _finite(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)]
+        for point, diverged, verdict in zip(points, self.diverged, (None, *self.verdicts), strict=True):
+            point |= {"diverged": int(diverged), "verdict": verdict}
+        return {"is_minimum": self.is_minimum, "points": points}
+
+
+@dataclass(frozen=True)
+class Verification:
+    """All points, what each regime found (only regimes that finished), and whether Ctrl-C ended it early."""
+
+    points: tuple[Point, ...]
+    regimes: tuple[Simulated, ...]
+    interrupted: bool
+
+    def as_dict(self) -> dict[str, Any]:
+        """Everything as JSON-able values; what is infinite or undefined becomes None."""
+        return {
+            "points": [
+                {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": _finite(p.theory)}
+                for p in self.points
+            ],
+            "regimes": {found.regime: found.as_dict() for found in self.regimes},
+            "interrupted": self.interrupted,
+        }
+
+
+def verify(
+    problem: QuadraticProblem | NetworkProblem,
+    lr: float,
+    momentum: float,
+    *,
+    batch_size: int,
+    horizon: int,
+    regimes: Sequence[Regime],
+    sampling: str = WITHOUT_REPLACEMENT,
+    tau: float = 1.0,
+    change: float = 0.2,
+    replicates: int = 20,
+    seed: int = 0,
+    progress: bool = False,
+) -> Verification:
+    """Simulate (α, β), α(1 ± change) at the same β, and 1 − β times 1 ± change at the same α, for `horizon` steps.
+
+    All points see the same batches, so that differences are far better known than the losses themselves. A point with
+    β ≤ −1 is left out. The optimum is flat: neighbours are often not distinguishable. Losses over batches are
+    heavy-tailed near the stability threshold, where standard errors say too little.
+
+    Raises
+    ------
+    InputError : fewer than 2 replicates, change outside (0, 1), a horizon below 1, and what `sweep` refuses.
+    """
+    replicates = integer("replicates", replicates, minimum=2)
+    horizon = integer("horizon", horizon, minimum=1)
+    change = number("change", change, minimum=0.0, maximum=1.0, open_ends=True)
+    for regime in regimes:
+        if not regime.stochastic:
+            raise InputError(f"regimes: expected some that sample batches, got {regime.name}")
+    settings = [("recommended", lr, momentum)]
+    settings += [(f"lr {sign}{change:.0%}", lr * factor, momentum) for sign, factor in _factors(change)]
+    settings += [
+        (f"1-momentum {sign}{change:.0%}", lr, 1 - factor * (1 - momentum))
+        for sign, factor in _factors(change)
+        if factor * (1 - momentum) < 2
+    ]
+    _, lrs, momenta = zip(*settings, strict=True)
+    values = {"lr": np.array(lrs), "momentum": np.array(momenta), "batch_size": batch_size, "sampling": sampling}
+    theory = contour.loss_at(problem.quadratic, horizon, tau=tau, **values).loss
+    points = tuple(Point(*setting, float(loss)) for setting, loss in zip(settings, theory, strict=True))
+    grid = Grid.zip(lr=lrs, momentum=momenta, batch_size=[batch_size], sampling=[sampling])
+    record = np.unique(np.geomspace(1, horizon, _RECORDED).round().astype(int))
+    result = sweep(problem, grid, regimes, horizon, record=record, replicates=replicates, seed=seed, progress=progress)
+    final = result["loss"].values[..., -1]  # (points, regimes, replicates)
+    done = result["done"].values.all(axis=0)
+    found = [_compare(regime.name, final[:, i]) for i, regime in enumerate(regimes) if done[i]]
+    return Verification(points, tuple(found), bool(result.attrs["interrupted"]))
+
+
+def _finite(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+def _factors(change: float) -> tuple[tuple[str, float], ...]:
+    return ("-", 1 - change), ("+", 1 + change)
+
+
+def _compare(regime: str, losses: np.ndarray) -> Simulated:
+    """`losses`: (points, replicates)."""
+    root = math.sqrt(losses.shape[1])
+
+    def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return values.mean(1), values.std(1, ddof=1) / root
+
+    with np.errstate(all="ignore"):
+        mean, stderr = average(losses)
+        finite = np.isfinite(mean)
+        known = finite & finite[0]
+        paired = [*average(losses - losses[0]), *average(np.log(losses / losses[0]))]
+    difference, error, log_ratio, log_error = (np.where(known, values, np.nan) for values in paired)
+    verdicts = []
+    for i in range(1, len(losses)):
+        agree = difference[i] * log_ratio[i] > 0 and abs(log_ratio[i]) > 2 * log_error[i]
+        if not known[i]:
+            verdicts.append(LOWER if finite[i] else DIVERGES)
+        elif abs(difference[i]) > 2 * error[i] or agree:
+            verdicts.append(HIGHER if difference[i] > 0 else LOWER)
+        else:
+            verdicts.append(SAME)
+    return Simulated(
+        regime, mean, np.where(finite, stderr, np.inf), difference, error, log_ratio, log_error,
+        np.isinf(losses).sum(1), tuple(verdicts),
+    )  # fmt: skip
