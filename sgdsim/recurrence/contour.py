@@ -211,7 +211,7 @@ class _Cells:
         arguments = (self.lam, multiplicity, self.c, *hyper, times, counts, out)
         return share.pieces(contour_kernels.recur, arguments, counts.size, _STEP * self.lam.size * times[most - 1])
 
-    def contour_kernels(self, times: np.ndarray, work: list[tuple[float, share.Piece]]) -> tuple[np.ndarray, ...]:
+    def _contour(self, times: np.ndarray, work: list[tuple[float, share.Piece]]) -> tuple[np.ndarray, ...]:
         """log s, relative error and method at late times, (cells, T) each; does the other `work` beside."""
         cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
         at = times[columns]
