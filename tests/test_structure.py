@@ -1,110 +1,222 @@
 """Who may import whom, and what importing costs."""
 
+from __future__ import annotations
+
 import ast
+import importlib
+import itertools
+import re
 import subprocess
 import sys
+import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from sgdsim import _moved
+
 PACKAGE = Path(__file__).parents[1] / "sgdsim"
 MODULES = sorted(PACKAGE.rglob("*.py"))
-# third-party package → the modules that may import it
-ALLOWED = {
-    "sympy": {f"theory/{name}.py" for name in ("_algebra", "_asymptotics", "derive", "printing", "prove", "series")},
-    "z3": {"theory/prove.py"},
-    "matplotlib": {
-        "_backend.py",
-        "plot.py",
-        "plot_budget.py",
-        "plot_epochs.py",
-        "plot_explorer.py",
-        "plot_hessian.py",
-        "plot_landscape.py",
-        "plot_maps.py",
-        "plot_memory.py",
-        "plot_overlay.py",
-        "plot_published.py",
-        "plot_phases.py",
-        "plot_schedules.py",
-        "plot_show.py",
-        "plot_spectrum.py",
-        "plot_style.py",
-        "plot_tau.py",
-        "plot_theory.py",
-        "plot_validation.py",
-    },
-    "seaborn": {"plot_style.py"},
-    "ipywidgets": {"explorer.py"},
-    "distributed": {"executors.py"},
-    "xarray": {
-        "budgets.py",
-        "epoch_comparison.py",
-        "parts.py",
-        "results.py",
-        "sweeps.py",
-        "plot.py",
-        "plot_spectrum.py",
-        "report.py",
-        "simulation.py",
-    },
+#: The rooms from the ground up: a module imports only from rooms in earlier lines, and from its own.
+ROOMS = (
+    ("common",),
+    ("algorithm", "datasets", "networks"),
+    ("problem",),
+    ("recurrence",),
+    ("regimes", "theory"),
+    ("symbolic",),
+    ("runs",),
+    ("studies",),
+    ("reproduction",),
+    ("plot",),
+    ("notebook",),
+    ("cli",),
+)
+FLOOR = {room: floor for floor, rooms in enumerate(ROOMS) for room in rooms}
+# third-party package → the rooms that may import it; NumPy may be anywhere
+THIRD_PARTY = {
+    "distributed": {"runs"},
+    "ipywidgets": {"notebook"},
+    "llvmlite": {"common"},
+    "matplotlib": {"plot"},
+    "numba": {"algorithm", "recurrence", "regimes", "runs", "theory"},
+    "pandas": {"datasets", "notebook", "studies"},
+    "pooch": {"datasets"},
+    "requests": {"datasets"},
+    "scipy": {"datasets", "networks", "problem", "reproduction", "studies", "theory"},
+    "seaborn": {"plot"},
+    "sklearn": {"datasets", "reproduction"},
+    "sympy": {"symbolic"},
+    "threadpoolctl": {"common", "regimes"},
+    "torch": {"common", "networks", "problem", "regimes", "studies"},
+    "tqdm": {"cli", "runs", "studies"},
+    "xarray": {"notebook", "plot", "reproduction", "runs", "studies"},
+    "z3": {"symbolic"},
 }
-THEORY = {
-    "checks",
-    "problem",
-    "methods",
-    "schedules",
-    "sgd",
-    "spectrum",
-    "sampling",
-    "fits",
-    "regimes",
-    "theory",
-}  # regimes: loops
-BELOW = {"plot", "cli", "report", "sweeps", "results"}
 
 
-def imports(path, typing_too=False):
-    """Names of all modules that `path` imports; those for type checkers only are left out."""
-    names = []
-    tree = ast.parse(path.read_text())
+def modules(package: Path) -> dict[str, Path]:
+    """The files of a package by the name of the module in each."""
+    out = {}
+    for path in sorted(package.rglob("*.py")):
+        parts = path.relative_to(package.parent).with_suffix("").parts
+        out[".".join(parts[:-1] if parts[-1] == "__init__" else parts)] = path
+    return out
+
+
+def imports(name: str, path: Path) -> Iterator[tuple[str, str, bool]]:
+    """(module, name in it or "", whether for type checkers only) of all imports in a file, inside functions too."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
     guarded = {
         id(inner)
         for node in ast.walk(tree)
-        if isinstance(node, ast.If) and getattr(node.test, "id", "") == "TYPE_CHECKING"
+        if isinstance(node, ast.If) and getattr(node.test, "id", getattr(node.test, "attr", "")) == "TYPE_CHECKING"
         for inner in ast.walk(node)
     }
+    inside = name.split(".") if path.name == "__init__.py" else name.split(".")[:-1]
     for node in ast.walk(tree):
-        if id(node) in guarded and not typing_too:
-            continue
         if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
+            yield from ((alias.name, "", id(node) in guarded) for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
-            names += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-    return names
+            above = inside[: len(inside) - node.level + 1] if node.level else []
+            home = ".".join([*above, *filter(None, [node.module])])
+            yield from ((home, alias.name, id(node) in guarded) for alias in node.names)
 
 
-def own(path):
-    """The names of sgdsim's own modules (first level) that `path` imports."""
-    return {name.split(".")[1] for name in imports(path) if name.startswith("sgdsim.")}
+def arrows(package: Path) -> Iterator[tuple[str, str, bool]]:
+    """(module, module that it imports, whether for type checkers only) within a package."""
+    files = modules(package)
+    for name, path in files.items():
+        for home, what, typing_only in imports(name, path):
+            if home.split(".")[0] == package.name:
+                whole = f"{home}.{what}"
+                yield name, whole if whole in files or (what and home == package.name) else home, typing_only
+
+
+def misplaced(package: Path) -> list[str]:
+    """The imports that break the order of rooms, in words. Modules beside the rooms may import any."""
+    files, wrong = modules(package), []
+    for source, target, _ in arrows(package):
+        room = source.split(".")[1] if source.count(".") else ""
+        if not room or files[source].parent == package:
+            continue
+        other = target.split(".")[1] if target.count(".") else target
+        if room not in FLOOR:
+            wrong.append(f"{source}: {room} is no room of the list")
+        elif other != room and FLOOR.get(other, len(ROOMS)) >= FLOOR[room]:
+            wrong.append(f"{source} imports {target}: {room} may not import {other}")
+    return wrong
+
+
+def circles(package: Path) -> list[list[str]]:
+    """Modules that import each other, directly or by way of others; what type checkers alone see left out."""
+    ahead: dict[str, set[str]] = {name: set() for name in modules(package)}
+    for source, target, typing_only in arrows(package):
+        if not typing_only and target in ahead:
+            ahead[source].add(target)
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        todo = [start]
+        while todo:
+            new = ahead[todo.pop()] - seen
+            seen |= new
+            todo += new
+        return seen
+
+    far = {name: reached(name) for name in ahead}
+    rings = {frozenset(other for other in far[name] if name in far[other]) for name in ahead if name in far[name]}
+    return sorted(sorted(ring) for ring in rings)
+
+
+def test_rooms_import_only_from_rooms_above_them():
+    assert misplaced(PACKAGE) == []
+
+
+def test_no_circle():
+    assert circles(PACKAGE) == []
+
+
+def test_the_list_names_every_room():
+    assert {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"} == {*FLOOR}
+
+
+@pytest.mark.parametrize("room", FLOOR)
+def test_each_room_says_what_it_may_import(room):
+    """And that is what it imports at least, and at most what the list allows."""
+    words = " ".join((ast.get_docstring(ast.parse((PACKAGE / room / "__init__.py").read_text())) or "").split())
+    said = re.search(r"May import: ([^.]+)\.", words)
+    assert said is not None
+    assert re.search(r"\. (A new|Add) ", words[said.end() - 1 :])  # where to add the next one
+    above = {other for other in FLOOR if FLOOR[other] < FLOOR[room]}
+    named = {"no other room": set(), "every room but notebook": above - {"notebook"}}
+    allowed = named.get(said[1]) if said[1] in named else set(said[1].split(", "))
+    start = f"{PACKAGE.name}.{room}"
+    used = {t.split(".")[1] for s, t, _ in arrows(PACKAGE) if s == start or s.startswith(start + ".")} - {room}
+    assert used <= allowed <= above
+
+
+GOOD = {
+    "common/checks.py": "import numpy",
+    "problem/__init__.py": "from sgdsim.problem.quadratic import Problem",
+    "problem/quadratic.py": "from ..common import checks",
+    "theory/laws.py": "from sgdsim.problem import Problem\nfrom sgdsim.common.checks import InputError",
+    "cli/program.py": "from sgdsim.theory import laws",
+    "__main__.py": "from sgdsim.cli import program",
+}
+
+
+def planted(folder: Path, files: dict[str, str]) -> Path:
+    for name, text in files.items():
+        path = folder / "sgdsim" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + "\n")
+        (path.parent / "__init__.py").touch()
+    return folder / "sgdsim"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ({"common/text.py": "def f():\n    from sgdsim.problem import Problem"}, "common may not import problem"),
+        ({"problem/fits.py": "import sgdsim.theory.laws as laws"}, "problem may not import theory"),
+        ({"theory/loops.py": "from sgdsim import regimes"}, "theory may not import regimes"),
+        ({"regimes/base.py": "from ..theory.laws import law"}, "regimes may not import theory"),
+        ({"theory/more.py": "from sgdsim.plot.maps import draw"}, "theory may not import plot"),
+        ({"problem/deep/er.py": "from ...cli import program"}, "problem may not import cli"),
+        ({"common/all.py": "import sgdsim as ss"}, "common may not import sgdsim"),
+        ({"problem/typed.py": "if TYPE_CHECKING:\n    from sgdsim.cli import program"}, "problem may not import cli"),
+        ({"attic/old.py": "from sgdsim.common import checks"}, "attic is no room"),
+    ],
+)
+def test_an_import_against_the_order_is_seen(tmp_path, wrong, says):
+    """The controls of the test above."""
+    assert misplaced(planted(tmp_path, GOOD)) == []
+    (said,) = misplaced(planted(tmp_path, GOOD | wrong))
+    assert says in said
+
+
+def test_a_circle_is_seen(tmp_path):
+    assert circles(planted(tmp_path, GOOD)) == []
+    inner = "def f():\n    from sgdsim.problem import fits"
+    ring = {"problem/fits.py": "from sgdsim.problem.spectrum import a", "problem/spectrum.py": inner}
+    assert circles(planted(tmp_path, GOOD | ring)) == [["sgdsim.problem.fits", "sgdsim.problem.spectrum"]]
+    typed = {**ring, "problem/spectrum.py": "if TYPE_CHECKING:\n    from sgdsim.problem import fits"}
+    assert circles(planted(tmp_path, GOOD | typed)) == []
+    package = {"problem/quadratic.py": "from sgdsim.problem import Problem"}
+    assert circles(planted(tmp_path, GOOD | package)) == [["sgdsim.problem", "sgdsim.problem.quadratic"]]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports_follow_the_design(path):
-    name = path.relative_to(PACKAGE).as_posix()
-    tops = {module.split(".")[0] for module in imports(path)}
-    for package, homes in ALLOWED.items():
-        assert package not in tops or name in homes
-    if not name.startswith("cli/") and name != "__main__.py":
-        assert "cli" not in own(path)
-        assert "plot" not in own(path)
-    if name.startswith("theory/"):
-        assert own(path) <= THEORY
-        assert "torch" not in tops
-    if name == "regimes/_kernels.py":
-        assert tops <= {"numba", "numpy", "__future__"}
-    if name in ("problem.py", "spectrum.py", "sgd.py", "schedules.py", "sampling.py", "networks.py", "ntk.py"):
-        assert not own(path) & BELOW
+def test_other_packages_have_their_rooms(path):
+    name = path.relative_to(PACKAGE)
+    own = f"sgdsim.{name.with_suffix('').as_posix().replace('/', '.')}"
+    tops = {module.split(".")[0] for module, _, _ in imports(own, path)} - {*sys.stdlib_module_names, "sgdsim", "numpy"}
+    for package in tops:
+        assert name.parts[0] in THIRD_PARTY[package], package
+    if name.name.removeprefix("_").removesuffix(".py") in ("kernels", "linear_kernels", "contour_kernels", "adjoint"):
+        assert tops <= {"numba"} or name.parts[0] == "reproduction"
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
@@ -140,3 +252,49 @@ def test_problem_and_theory_need_no_torch():
 def test_every_public_name_loads():
     names = "[n for n in ss.__all__ if getattr(ss, n) is None]"
     assert run(f"import sgdsim as ss; print({names}, callable(ss.simulate), callable(ss.sweep))") == "[] True True"
+
+
+def test_no_module_takes_the_name_of_what_its_package_offers():
+    """Importing such a module would replace the function of that name."""
+    for name, path in modules(PACKAGE).items():
+        if path.name == "__init__.py":
+            package = importlib.import_module(name)
+            inner = {other.stem if other.is_file() else other.name for other in path.parent.iterdir()}
+            for both in inner & {*getattr(package, "__all__", [])}:
+                assert isinstance(getattr(package, both), types.ModuleType), f"{name}.{both}"
+
+
+@pytest.mark.parametrize("old", sorted({*_moved.MOVED} - {*_moved.STAY}))
+def test_an_old_name_imports_with_a_warning(old):
+    sys.modules.pop(f"sgdsim.{old}", None)
+    with pytest.warns(DeprecationWarning, match=rf"^sgdsim\.{old} is now sgdsim\.{_moved.MOVED[old]};"):
+        module = importlib.import_module(f"sgdsim.{old}")
+    new = importlib.import_module(f"sgdsim.{_moved.MOVED[old]}")
+    if old in _moved.SPLIT:
+        parts = [new, importlib.import_module(f"sgdsim.{_moved.SPLIT[old]}")]
+        for part, name in itertools.chain.from_iterable(((p, n) for n in vars(p) if n[0] != "_") for p in parts):
+            assert getattr(module, name) is getattr(part, name)
+    else:
+        assert module is new
+        assert module.__spec__.name == new.__name__
+
+
+def test_old_imports_in_a_program():
+    """As a user's script has them: each warns at its line, and gives the one object that the new name gives."""
+    code = (
+        "import warnings\nwarnings.simplefilter('always')\n"
+        "warnings.showwarning = lambda message, category, file, line, *_: print(line)\n"
+        "from sgdsim import budgets\nfrom sgdsim.results import load\nimport sgdsim.theory.prove\n"
+        "from sgdsim.simulation import OUTCOMES, simulate\nfrom sgdsim.ntk.empirical import empirical_ntk\n"
+        "import sgdsim as ss\nfrom sgdsim.theory import contour, derive\nfrom sgdsim import fits\n"
+        "import sgdsim.studies.budgets, sgdsim.recurrence.contour, sgdsim.symbolic.prove\n"
+        "print(load is ss.load, simulate is ss.simulate, budgets is sgdsim.studies.budgets, fits is ss.fits,"
+        " contour is sgdsim.recurrence.contour, empirical_ntk is ss.ntk.empirical_ntk,"
+        " sgdsim.theory.prove is sgdsim.symbolic.prove)"
+    )
+    assert run(code).split("\n") == ["4", "5", "6", "7", "8", "8", " ".join(["True"] * 7)]
+
+
+def test_no_other_name_is_found():
+    with pytest.raises(ModuleNotFoundError):
+        importlib.import_module("sgdsim.nothing_of_this_name")

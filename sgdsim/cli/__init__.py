@@ -1,4 +1,8 @@
-"""The command line."""
+"""The command line: each command unpacks its arguments and calls public functions.
+
+May import: every room but notebook. A new command is a module here with `add_parser` and a function of its name, and a
+line each in `parser` and `program`.
+"""
 
 from sgdsim.cli.program import main
 

@@ -1,8 +1,4 @@
-"""Real data for the experiments: inputs and targets, split and standardised the same way on every machine.
-
-`load` reads files that are already there and never downloads; `fetch` is the explicit download and `verify` checks
-the files (both live in `sgdsim.datasets.fetching`).
-"""
+"""Data sets as arrays: `Dataset`, and `load`, which never downloads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Networks in NTK and in standard parametrisation, their tangent kernels and curvature."""
+"""Networks in NTK and in standard parametrisation, with their tangent kernels (`ntk`) and curvature.
+
+May import: common. A new architecture is a module here, offered below; a new layer's kernel goes into `ntk.layers`.
+"""
 
 from sgdsim.networks.mlp import ACTIVATIONS, MLP, NTKLinear, StandardMLP
 

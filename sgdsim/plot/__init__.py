@@ -1,4 +1,8 @@
-"""Pictures."""
+"""Pictures of results: labelled numbers in, matplotlib Axes or Figures out.
+
+May import: common, algorithm, problem, recurrence, theory, symbolic, studies. A new picture is a function in a module
+here, offered below; the module is not named after it, or importing it would replace the function.
+"""
 
 from sgdsim.plot import backend  # noqa: F401 — first: it brings in matplotlib
 from sgdsim.plot.budget import budget_curves

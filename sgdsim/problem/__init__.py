@@ -1,5 +1,8 @@
 """The problem that SGD solves, and the conventions that every module keeps.
 
+May import: common, datasets, networks. A new kind of problem is a module here, offered below; files, Lanczos
+quadratures and fits have modules of their own.
+
 Conventions
 -----------
 * Residual `r_i = f(x_i) − y_i` on N training points; loss `L = ‖r‖²/(2N)`; `loss[0]` is before any update.

@@ -3,6 +3,9 @@
 Each exhibit sets published values beside ours, with an interval, a verdict and, where they differ, the reason. Sources
 are the paper (arXiv:2206.11124) and, where said so, what its authors' public notebooks print
 (github.com/Godofnothing/PowerLawOptimization).
+
+May import: common, algorithm, datasets, networks, problem, recurrence, regimes, theory, runs, studies. A new exhibit is
+a function in a module here and a line below.
 """
 
 from __future__ import annotations

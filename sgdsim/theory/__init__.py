@@ -1,1 +1,5 @@
-"""Generating-function theory beside the simulations."""
+"""What generating functions say without simulating: stability, laws, optima, schedules.
+
+May import: common, algorithm, problem, recurrence. A new result is a module here, of functions from a problem and an
+algorithm to a frozen answer; where symbols are needed it belongs to `sgdsim.symbolic`.
+"""

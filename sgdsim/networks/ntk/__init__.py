@@ -1,4 +1,7 @@
-"""Tangent kernels: empirical (any torch module), as an operator, and of infinitely wide networks."""
+"""Tangent kernels: empirical (any torch module), as an operator, and of infinitely wide networks.
+
+Part of the room `networks`, whose imports it may have. A new layer's kernel goes into `layers`.
+"""
 
 from sgdsim.networks.ntk.analytic import analytic_cntk, analytic_ntk
 from sgdsim.networks.ntk.empirical import contraction_plan, empirical_ntk

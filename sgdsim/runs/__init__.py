@@ -1,0 +1,5 @@
+"""Cells followed: one (`simulation`) or many (`sweeps`), and their labelled result (`results`).
+
+May import: common, algorithm, problem, recurrence, regimes. A new executor goes into `executors`, a new grid axis into
+`grids`, a new variable of the result into `results`.
+"""

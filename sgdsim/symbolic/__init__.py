@@ -1,0 +1,5 @@
+"""The theory in symbols: derived (sympy), proved (z3), printed.
+
+May import: common, problem, recurrence, theory. A new derivation or claim is a module here; nothing numeric needs this
+room.
+"""
