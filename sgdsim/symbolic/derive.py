@@ -41,7 +41,7 @@ class Formula(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Derivation:
-    """What follows from one update rule; symbols as in `sgdsim.symbolic.algebra` and `asymptotics`.
+    """What follows from one update rule; symbols as in `symbolic.algebra` and `asymptotics`.
 
     Attributes
     ----------

@@ -1,9 +1,9 @@
 """Laws of decay of methods with memory: characteristic polynomials, generating functions, propagators and exponents.
 
 On one eigenvalue a stationary method steps by `R = A + λ k e₀ᵀ` (`sgdsim.algorithm.methods`), and all that the loss
-sees of it is `Ψ = P/Q`, where `det(μ − R) = P(μ) − λQ(μ)`: `e₀ᵀ(μ − R)⁻¹k = 1/(Ψ(μ) − λ)`, and `P/Q = 1/(e₀ᵀ(μ −
-A)⁻¹k)` (Yarotsky & Velikanov, arXiv:2410.04228, sec. 3). A corner of the curve Ψ(|μ| = 1) at 0 makes the loss fall
-faster (Yarotsky, arXiv:2504.12519, here [Y]); with finite memory it does so up to a time, `corner_reach`.
+sees of it is `Ψ = P/Q`, where `det(μ − R) = P(μ) − λQ(μ)`: `e₀ᵀ(μ − R)⁻¹k = 1/(Ψ(μ) − λ)`, and
+`P/Q = 1/(e₀ᵀ(μ − A)⁻¹k)` (Yarotsky & Velikanov, arXiv:2410.04228, sec. 3). A corner of Ψ(|μ| = 1) at 0 makes the loss
+fall faster (Yarotsky, arXiv:2504.12519, here [Y]); with finite memory it does so up to a time, `corner_reach`.
 """
 
 from __future__ import annotations

@@ -73,7 +73,7 @@ class BatchAveraged(Regime):
     Parameters
     ----------
     tolerance : relative error of the training loss that is allowed. The noise is then kept in tiers that are stepped
-        as often as they need (see `sgdsim.regimes.averaged.tiers`), beside a copy that is twice as coarse in
+        as often as they need (see `averaged.tiers`), beside a copy that is twice as coarse in
         everything. Where the two differ by more than the tolerance, the run starts again, finer; the result reports
         the largest difference as `error_estimate` (the error itself is smaller as a rule: it falls with the square of
         the coarseness). With 0, for N ≤ 128, and for all algorithms but heavy ball, all is exact, at two products of N
