@@ -27,7 +27,7 @@ from sgdsim.regimes.sampled import batch_blocks
 from sgdsim.sampling import WITHOUT_REPLACEMENT, replicate_keys
 from sgdsim.schedules import Schedule
 from sgdsim.sgd import SGD
-from sgdsim.simulation import has_diverged
+from sgdsim.simulation import MAX_STEPS, has_diverged
 
 __all__ = ["HessianAt", "HessianSpectra", "count_outliers", "hessian_spectra"]
 
@@ -90,7 +90,7 @@ def hessian_spectra(
         raise InputError(f"data: expected a Dataset, got {type(data).__name__}")
     if not np.iterable(steps) or isinstance(steps, str) or len(steps) == 0:
         raise InputError(f"steps: expected a list of steps, at least one, got {steps!r}")
-    steps = tuple(sorted({integer("steps", step) for step in steps}))
+    steps = tuple(sorted({integer("steps", step, maximum=MAX_STEPS) for step in steps}))
     sgd = SGD(1.0 if lr is None else lr, momentum, batch_size, sampling)
     sgd.check(data.n, steps[-1])
     look = _Look(
