@@ -502,6 +502,6 @@ def test_a_reader_that_goes_away(here, words, buffered):
 @pytest.mark.parametrize("words", [["data", "list"], ["--version"], ["simulate", *POWER, "--json"]])
 def test_output_that_cannot_be_written(here, words):
     with open("/dev/full", "w") as full:
-        done = subprocess.run([SGDSIM, *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=here, timeout=120)
+        done = subprocess.run([SGDSIM, *words], stdout=full, stderr=subprocess.PIPE, text=True, cwd=here, timeout=900)
     assert done.returncode == 1
     assert re.fullmatch(r"sgdsim.*: error: output: No space left on device\n", done.stderr)

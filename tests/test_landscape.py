@@ -71,7 +71,7 @@ def test_ranges_hold_the_ends_that_are_allowed():
         (["--momentum", "-2:1:5"], "momentum: expected a finite number with -1 <= momentum <= 1"),
         (["--momentum", "1"], "momentum"),
         (["--batch-size", "10", "61"], "batch_size: expected values from 1 to 60 (training points), got 61"),
-        (["--batch-size", "0"], "batch_size: expected an integer >= 1"),
+        (["--batch-size", "0"], "batch_size: expected an integer from 1 to 1e+18"),
         (["--batch-size", *map(str, range(1, 31)), "--plot", "a.png"], "expected at most 24 maps to draw, got 1 × 30"),
         (["--regime", "diagonal", "diagonal:tau=1"], "regime: expected different ones"),
         (["--regime", "typical"], "regime: expected network, sampled"),

@@ -198,7 +198,7 @@ def test_noise_of_labels_has_its_floor():
         ({"method": "corner:theta=2.5"}, "corner: theta: expected a finite number with 1 < corner: theta < 2, got 2.5"),
         ({"method": "corner"}, "method: corner: expected theta=NUMBER"),
         ({"method": "corner:theta=1.5", "momentum": 0.5}, "momentum: expected 0 with corner"),
-        ({"label_noise": -1.0}, "label_noise: expected a finite number with 0 <= label_noise, got -1.0"),
+        ({"label_noise": -1.0}, "label_noise: expected a finite number with 0 <= label_noise <= 1e+140, got -1.0"),
         ({"average": "ema:2"}, "ema: decay: expected"),
         ({"average": "median"}, "average: name: expected one of ema, tail; got 'median'"),
         ({"method": 3}, "method: expected a name or an object of sgdsim.methods, got 3"),

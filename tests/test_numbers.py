@@ -297,3 +297,25 @@ def test_a_horizon_that_no_memory_holds(capsys):
     for horizon in ("1e300", "1e15"):
         assert cli.main(["schedule", *words, horizon]) == 2
         assert capsys.readouterr().err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("words", "line"),
+    [
+        (["validate", "--n", "8", "--widths", "5", "--n-steps", "1e100"], "n_steps: expected an integer from"),
+        (["validate", "--n", "8", "--widths", "5", "--threshold-steps", "1e100"], "threshold_steps: expected"),
+        (
+            ["validate", "--n", "8", "--widths", "9223372036854775808", "--batch-size", "4"],
+            "width: expected an integer from 1 to",
+        ),
+        (["hessian", "--n", "20", "--width", "9223372036854775808"], "width: expected an integer from 1 to"),
+        (["hessian", "--n", "20", "--width", "4", "--steps", "1e200"], "steps: expected an integer from 0 to"),
+    ],
+)
+def test_sizes_that_are_none(words, line, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main([*words, "--out", "new.json"]) == 2
+    out, err = capsys.readouterr()
+    assert (out, err.count("\n")) == ("", 1)
+    assert line in err
+    assert not list(tmp_path.iterdir())

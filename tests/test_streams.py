@@ -25,7 +25,7 @@ def shell(folder: Path, redirection: str, *words: str, **environment: str) -> su
     """Run the program through a shell that redirects its streams."""
     line = " ".join([f"'{SGDSIM}'", *(words or WORDS), redirection])
     given = {**os.environ, **environment}
-    return subprocess.run(["sh", "-c", line], cwd=folder, env=given, capture_output=True, timeout=120)
+    return subprocess.run(["sh", "-c", line], cwd=folder, env=given, capture_output=True, timeout=900)
 
 
 @pytest.mark.parametrize(("encoding", "nu"), [("ascii", "nu"), ("latin-1", "nu"), ("utf-8", "ν")])
@@ -53,7 +53,7 @@ def test_spelling_is_ascii(letter):
 @posix
 def test_bytes_of_a_file_name_come_back_as_they_were(tmp_path):
     words = [*(word.encode() for word in WORDS[:-1]), b"r\xff.nc"]
-    run = subprocess.run([bytes(SGDSIM), *words], cwd=tmp_path, capture_output=True, timeout=120)
+    run = subprocess.run([bytes(SGDSIM), *words], cwd=tmp_path, capture_output=True, timeout=900)
     assert (run.returncode, run.stderr) == (0, b"")
     assert run.stdout.endswith(b"wrote r\xff.nc\n")
 
@@ -125,7 +125,7 @@ def test_a_backend_that_exists_is_taken(backend, kept):
         "import sgdsim, os; sgdsim.plot; import matplotlib; print(matplotlib.get_backend(), os.environ['MPLBACKEND'])"
     )
     environment = {**os.environ, "MPLBACKEND": backend}
-    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=120)
+    run = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, timeout=900)
     assert run.stderr == ""
     found, setting = run.stdout.split()
     assert setting == backend

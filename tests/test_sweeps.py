@@ -196,21 +196,29 @@ def test_another_sweep_at_the_same_path_is_refused(problem, here):
 
 
 SCRIPT = """
-    import sys
+    import os, sys, time
     import sgdsim as ss
-    from sgdsim import chunks
+    from sgdsim.runs import chunks, executors
     chunks._LARGEST = 2
+    stream = executors.stream
+    def held(*args):  # while there is a file "hold", no more than three chunks are done
+        for number, found in enumerate(stream(*args)):
+            while number == 3 and os.path.exists("hold"):
+                time.sleep(0.01)
+            yield found
+    executors.stream = held
     if __name__ == "__main__":
         problem = ss.QuadraticProblem.power_law(30, 1.5, 3.0)
         grid = ss.Grid.product(lr=[0.01 * i for i in range(1, 25)], batch_size=[3])
-        ss.sweep(problem, grid, [ss.SampledLinearized(), ss.SpectralDiagonal()], 40_000, record=[100], replicates=40,
+        ss.sweep(problem, grid, [ss.SampledLinearized(), ss.SpectralDiagonal()], 4000, record=[100], replicates=4,
                  path="r.nc", executor=sys.argv[1], log_file="log")
 """
 
 
 def begin(here: Path, executor: str) -> subprocess.Popen:
-    """The sweep of `SCRIPT` in a process of its own, with some chunks done."""
+    """The sweep of `SCRIPT` in a process of its own, with three chunks done; it waits there for what comes."""
     (here / "script.py").write_text(textwrap.dedent(SCRIPT))
+    (here / "hold").touch()
     process = subprocess.Popen(
         [sys.executable, "script.py", executor], cwd=here, stderr=subprocess.PIPE, text=True,
         # Where the tests run in the background of a script, Ctrl-C is ignored, and so it would be here.
@@ -226,6 +234,7 @@ def begin(here: Path, executor: str) -> subprocess.Popen:
 
 def finish(here: Path) -> xr.Dataset:
     """The same sweep in a fresh process, to its end."""
+    (here / "hold").unlink(missing_ok=True)
     subprocess.run([sys.executable, "script.py", "serial"], cwd=here, check=True, timeout=900)
     return ss.load(here / "r.nc")
 
@@ -488,7 +497,7 @@ def test_a_dask_worker_killed_in_mid_sweep(problem, here, uninterrupted, cluster
 
         patched.setattr(sweeps.Progress, "add", add)
         result = ss.sweep(
-            problem, grid, [ss.SampledLinearized(), ss.SpectralDiagonal()], 40_000, record=[100], replicates=40,
+            problem, grid, [ss.SampledLinearized(), ss.SpectralDiagonal()], 4000, record=[100], replicates=4,
             executor=client, path="r.nc",
         )  # fmt: skip
     assert killed

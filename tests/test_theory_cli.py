@@ -160,6 +160,7 @@ def test_recommendation_in_a_noise_dominated_problem(document, small):
     best = optimal.best(small, batch_size=4, horizon=500)
     assert found["best"] == {
         "lr": best.lr, "torch_lr": small.torch_lr(best.lr), "momentum": best.momentum, "loss": best.loss,
+        "effective_lr": best.lr / (1 - best.momentum),
     }  # fmt: skip
     assert found["plain"]["loss"] == best.plain_loss
     assert found["gain"] == best.gain > 0

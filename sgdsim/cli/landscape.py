@@ -60,12 +60,12 @@ def _range(name: str):
             if len(parts) == 1:
                 return [float(text)]
             low, high, count = float(parts[0]), float(parts[1]), _whole(parts[2])
-            if count > MAX_VALUES:
-                raise argparse.ArgumentTypeError(f"expected a COUNT of at most {MAX_VALUES}, got {text!r}")
             if len(parts) > 3:
                 raise ValueError
-        except (ValueError, IndexError):
+        except (ValueError, IndexError, argparse.ArgumentTypeError):
             raise argparse.ArgumentTypeError(f"expected a number or LOW:HIGH:COUNT, got {text!r}") from None
+        if count > MAX_VALUES:
+            raise argparse.ArgumentTypeError(f"expected a COUNT of at most {MAX_VALUES}, got {text!r}")
         try:
             return spaced(name, low, high, count)
         except InputError as error:

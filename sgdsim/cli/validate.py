@@ -101,6 +101,7 @@ def validate(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     """InputError for bad values, before anything is computed."""
     from sgdsim.algorithm.sgd import SGD
+    from sgdsim.runs.follow import MAX_STEPS
 
     if args.json and args.markdown:
         raise InputError("--markdown: expected only without --json, which prints one document")
@@ -121,8 +122,8 @@ def _check(args: argparse.Namespace) -> None:
     integer("seed", args.seed)
     integer("depth", args.depth)
     integer("replicates", args.replicates, minimum=1)
-    integer("threshold_steps", args.threshold_steps, minimum=SHORTEST)
-    integer("n_steps", args.n_steps, minimum=SHORTEST)
+    integer("threshold_steps", args.threshold_steps, minimum=SHORTEST, maximum=MAX_STEPS)
+    integer("n_steps", args.n_steps, minimum=SHORTEST, maximum=MAX_STEPS)
     if args.lr is not None:
         number("lr", args.lr)
     for width in args.widths:

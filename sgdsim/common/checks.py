@@ -26,7 +26,9 @@ def _shown(value: Any) -> str:
 def integer(name: str, value: Any, *, minimum: int = 0, maximum: int | None = None) -> int:
     """`value` as an int within [minimum, maximum]; bools and fractional numbers are refused."""
     whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
-    bounds = f">= {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    bounds = f">= {minimum}"
+    if maximum is not None:
+        bounds = f"from {minimum} to {maximum if maximum < 1e9 else f'{maximum:g}'}"
     if isinstance(value, bool) or not whole or value < minimum or (maximum is not None and value > maximum):
         raise InputError(f"{name}: expected an integer {bounds}, got {_shown(value)}")
     return int(value)

@@ -113,7 +113,7 @@ def _signed(handle: int) -> str:
 
 
 def _leave(home: Path, handle: int) -> None:
-    """Remove the lock if nothing else is in the folder and nobody else holds it."""
+    """Remove the lock's file unless somebody else holds it; who waits for this one sees that it is gone."""
     try:
         if fcntl is not None:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -122,5 +122,4 @@ def _leave(home: Path, handle: int) -> None:
     except OSError:
         pass  # no locks here
     with contextlib.suppress(OSError):
-        if os.listdir(home) == [_LOCK]:
-            (home / _LOCK).unlink()
+        (home / _LOCK).unlink()

@@ -10,6 +10,8 @@ from torch import nn
 
 from sgdsim.common.checks import InputError, choice, integer, number
 
+_WIDEST, _DEEPEST = 2**31 - 1, 10_000  # beyond, sizes are no sizes of arrays, or no memory holds the layers
+
 ACTIVATIONS: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
     "relu": torch.relu,
     "gelu": nn.functional.gelu,
@@ -69,8 +71,8 @@ class MLP(nn.Module):
         n_inputs: int | None = None,
     ) -> None:
         super().__init__()
-        self.width = integer("width", width, minimum=1)
-        self.depth = integer("depth", depth)
+        self.width = integer("width", width, minimum=1, maximum=_WIDEST)
+        self.depth = integer("depth", depth, maximum=_DEEPEST)
         self.activation = choice("activation", activation, ACTIVATIONS)
         self.weight_std = number("weight_std", weight_std)
         if self.weight_std <= 0:
@@ -136,8 +138,8 @@ class StandardMLP(nn.Module):
         n_inputs: int | None = None,
     ) -> None:
         super().__init__()
-        self.width = integer("width", width, minimum=1)
-        self.depth = integer("depth", depth)
+        self.width = integer("width", width, minimum=1, maximum=_WIDEST)
+        self.depth = integer("depth", depth, maximum=_DEEPEST)
         self.activation = choice("activation", activation, ACTIVATIONS)
         self.batch_norm = bool(batch_norm)
         self.seed = integer("seed", seed, maximum=2**63 - 1)

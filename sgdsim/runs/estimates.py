@@ -58,15 +58,14 @@ def check(
     """
     held = settings.replicates if any(regime.stochastic for regime in regimes) else 1
     recorded = len(cells) * len(regimes) * held * settings.steps.size
-    modes = problem.n if isinstance(problem, (QuadraticProblem, NetworkProblem)) else 1
-    numbers = len(settings.observe) + ("moments" in settings.observe) * (modes - 1)
+    numbers = len(settings.observe) + ("moments" in settings.observe) * (modes(problem, cells[0]) - 1)
     require_memory("a result", 8.0 * recorded * numbers, "take fewer replicates, or record fewer steps")
     every = cells[:: max(1, len(cells) // 100)]
     total = 0.0
     for regime in regimes:
         cost = 0.0
         for cell in every:
-            n = float(getattr(problem, "n", None) or cell.problem.get("n", 1))
+            n = modes(problem, cell)
             needed = state_bytes(regime, problem, n, cell.sgd, settings.replicates)
             require_memory(
                 f"a state of the {regime.name} regime", needed, "take fewer points, replicates, or a narrower network"
@@ -86,6 +85,14 @@ def check(
             RuntimeWarning,
             stacklevel=3,
         )
+
+
+def modes(problem: object, cell: Cell) -> float:
+    """Number of modes: of points, but for a problem known by quadrature; 1 where it is not known beforehand."""
+    if isinstance(problem, QuadraticProblem):
+        return float(problem.spectrum.n_modes)
+    n = problem.n if isinstance(problem, NetworkProblem) else cell.problem.get("n")
+    return float(n) if isinstance(n, (int, float)) else 1.0
 
 
 def state_bytes(regime: Regime, problem: object, n: float, sgd: SGD, replicates: int) -> float:

@@ -158,7 +158,9 @@ def sweep(
             raise NotSaved(str(failure), result)
     if ended:
         signal.raise_signal(signal.SIGTERM)  # saved: now the process ends, as whoever sent it wants
-    _warn(result)
+    if result.attrs["interrupted"]:
+        warn_interrupted()
+    _warn_of_failures(result)
     return result
 
 
@@ -204,10 +206,8 @@ def _follow(
     return failure
 
 
-def _warn(result: xr.Dataset) -> None:
-    """Say, where the caller of `sweep` sees it, what is missing or failed."""
-    if result.attrs["interrupted"]:
-        warn_interrupted()
+def _warn_of_failures(result: xr.Dataset) -> None:
+    """Say, where the caller of `sweep` sees it, which cells failed."""
     messages = [text for text in result["error"].values.ravel() if text] if "error" in result else []
     if messages:
         warnings.warn(

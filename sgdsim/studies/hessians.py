@@ -27,7 +27,7 @@ from sgdsim.datasets import Dataset
 from sgdsim.networks.curvature import Curvature
 from sgdsim.networks.ntk.modules import DTYPES, inputs, outputs, prepared, with_gradients
 from sgdsim.problem import lanczos
-from sgdsim.runs.follow import has_diverged
+from sgdsim.runs.follow import MAX_STEPS, has_diverged
 from sgdsim.studies.hessian_results import HessianAt, HessianSpectra, count_outliers
 
 __all__ = ["HessianAt", "HessianSpectra", "count_outliers", "hessian_spectra"]
@@ -91,7 +91,7 @@ def hessian_spectra(
         raise InputError(f"data: expected a Dataset, got {type(data).__name__}")
     if not np.iterable(steps) or isinstance(steps, str) or len(steps) == 0:
         raise InputError(f"steps: expected a list of steps, at least one, got {steps!r}")
-    steps = tuple(sorted({integer("steps", step) for step in steps}))
+    steps = tuple(sorted({integer("steps", step, maximum=MAX_STEPS) for step in steps}))
     sgd = SGD(1.0 if lr is None else lr, momentum, batch_size, sampling)
     sgd.check(data.n, steps[-1])
     look = _Look(

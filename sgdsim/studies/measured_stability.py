@@ -129,7 +129,10 @@ def thresholds(
 
     Raises InputError for values out of range; KeyboardInterrupt ends it without a result.
     """
-    n_steps, replicates = integer("n_steps", n_steps, minimum=40), integer("replicates", replicates, minimum=1)
+    n_steps, replicates = (
+        integer("n_steps", n_steps, minimum=40, maximum=follow.MAX_STEPS),
+        integer("replicates", replicates, minimum=1),
+    )
     width = number("width", width, minimum=0.0, maximum=1.0, open_ends=True)
     sgd = SGD(1.0, momentum, batch_size)
     sgd.check(problem.n, n_steps)

@@ -145,7 +145,10 @@ def train(
 
     Ctrl-C returns what was recorded until then. Divergence does not raise; InputError for values out of range.
     """
-    n_steps, replicates = integer("n_steps", n_steps, minimum=1), integer("replicates", replicates, minimum=1)
+    n_steps, replicates = (
+        integer("n_steps", n_steps, minimum=1, maximum=follow.MAX_STEPS),
+        integer("replicates", replicates, minimum=1),
+    )
     at = [step for step in at if integer("at", step, minimum=1) <= n_steps]
     grid = np.geomspace(1, n_steps, _RECORDED).round().astype(int)
     steps = follow.record_steps(n_steps, [*grid.tolist(), *at])
