@@ -5,8 +5,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.recurrence import contour
-from sgdsim.regimes import _kernels
+from sgdsim.recurrence import contour, kernels
 from sgdsim.runs import follow
 from sgdsim.theory import generating
 
@@ -25,7 +24,7 @@ def stepped(p, lr, momentum, noise, tau, steps, dtype=np.float64):
         while now < step:
             count = int(min(100, step - now))
             if dtype is np.float64:
-                s = _kernels.diagonal_advance(
+                s = kernels.diagonal_advance(
                     p.eigenvalues,
                     np.ones(p.n),
                     c,

@@ -13,8 +13,7 @@ import sympy as sp
 import sgdsim as ss
 from sgdsim import cli
 from sgdsim.common.checks import InputError
-from sgdsim.recurrence import contour_kernels
-from sgdsim.regimes import _kernels
+from sgdsim.recurrence import contour_kernels, kernels
 from sgdsim.symbolic import asymptotics, printing
 from sgdsim.symbolic.algebra import BETA, METHODS, G, X, Z
 from sgdsim.symbolic.asymptotics import ALPHA, AMPLITUDE, C0, C1, DELTA, GAMMA, KAPPA, L1, L2, LAMBDA, NU, SCALE, U1, V1
@@ -218,7 +217,7 @@ def test_compiled_step_is_the_derived_one():
     s = sp.Symbol("s")
     arrays = [np.array([value], dtype=object) for value in (LAMBDA, *moments)]
     hyper = [np.array([value], dtype=object) for value in (ALPHA, BETA, GAMMA, TAU)]
-    _kernels.diagonal_advance.py_func(arrays[0], None, *arrays[1:], s, *hyper[:3], TAU)
+    kernels.diagonal_advance.py_func(arrays[0], None, *arrays[1:], s, *hyper[:3], TAU)
     d = derive().at_tau(TAU)
     q = d.noise_direction
     source = GAMMA * X**2 * s * sp.Matrix([q[0] ** 2, q[0] * q[1], q[1] ** 2])

@@ -10,6 +10,7 @@ import torch
 import sgdsim as ss
 from sgdsim import sampling, schedules
 from sgdsim.common.checks import InputError
+from sgdsim.recurrence import kernels
 from sgdsim.regimes import _kernels
 
 AVERAGED, DIAGONAL, SAMPLED = ss.BatchAveraged(), ss.SpectralDiagonal(1.0), ss.SampledLinearized()
@@ -339,10 +340,10 @@ def test_float32_networks_stay_close(digits_network):
 def test_kernels_are_cached_on_disk():
     """The second process starts without compiling."""
     for kernel in (
-        _kernels.diagonal_advance,
+        kernels.diagonal_advance,
         _kernels.sampled_advance,
         _kernels.averaged_advance,
-        _kernels.mean_advance,
+        kernels.mean_advance,
     ):
         assert kernel._cache.cache_path
 

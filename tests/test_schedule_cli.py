@@ -74,8 +74,7 @@ def test_piecewise_is_no_worse_than_what_it_began_with(problem):
     """Nor than the piecewise form of the best polynomial decay, for any number of pieces; more of them are better."""
     losses = []
     for pieces in (1, 4, 16):
-        best = optimal.schedule(problem, SGD, T, pieces)
-        assert best.loss == horizon.best_schedule(problem, SGD, T, pieces).loss
+        best = horizon.best_schedule(problem, SGD, T, pieces)
         starts = np.array(best.lr.starts if pieces > 1 else [0])
         decay = horizon.best_of_form("polynomial", problem, SGD, T).lr
         middles = (np.append(starts[1:], T) + starts) // 2

@@ -147,7 +147,7 @@ def test_errors_come_back_and_nothing_more_is_begun(monkeypatch):
 def test_a_forked_child_has_threads_of_its_own():
     code = (
         "import os, sys, threading\n"
-        "from sgdsim.theory import share\n"
+        "from sgdsim.recurrence import share\n"
         "def both():\n"
         "    meet = threading.Barrier(2)\n"
         "    share.among_threads([lambda: meet.wait(60)] * 2, 1)\n"

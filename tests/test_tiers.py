@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.regimes import _kernels, averaged
+from sgdsim.recurrence import kernels
+from sgdsim.regimes.averaged import batch_averaged
 from sgdsim.regimes.averaged import slow_pairs as _slow
 from sgdsim.regimes.averaged import tiers as _tiers
 from sgdsim.regimes.averaged.tiers import Sizes
@@ -142,7 +143,7 @@ def test_the_true_error_is_below_the_tolerance(digits, lr, momentum, batch_size,
 def test_a_tight_tolerance_takes_more_modes(digits):
     sgd = ss.SGD(0.3, 0.9, 10)
     modes = [run(digits, sgd, tolerance, 60)["exact_modes"].values.item() for tolerance in (1e-2, 5e-7, 1e-9)]
-    assert modes[0] == averaged._FIRST.exact
+    assert modes[0] == batch_averaged._FIRST.exact
     assert modes[0] < modes[1] <= modes[2] == digits.n
 
 
@@ -150,7 +151,7 @@ def test_how_a_run_is_cut_changes_no_digit(digits):
     """Also across a restart with more modes, and across blocks of the mean."""
     sgd = ss.SGD(0.3, 0.9, 10)
     whole, cut = (run(digits, sgd, 1e-6, 150, record=record) for record in ([150], 1))
-    assert whole["exact_modes"].values.item() > averaged._FIRST.exact
+    assert whole["exact_modes"].values.item() > batch_averaged._FIRST.exact
     assert whole["loss"].values.ravel()[-1] == cut["loss"].values.ravel()[-1]
 
 
@@ -197,9 +198,9 @@ def test_names_and_bad_tolerances():
 def test_mean_path_is_the_mean():
     lam, a = np.array([1.0, 0.3]), np.array([1.0, -2.0])
     m, w = a.copy(), np.zeros(2)
-    path = _kernels.mean_path(lam, m, w, np.full(7, 0.4), np.full(7, 0.5))
+    path = kernels.mean_path(lam, m, w, np.full(7, 0.4), np.full(7, 0.5))
     n, u = a.copy(), np.zeros(2)
     for t in range(7):
         np.testing.assert_array_equal(path[t], n)
-        _kernels.mean_advance(lam, n, u, np.array([0.4]), np.array([0.5]))
+        kernels.mean_advance(lam, n, u, np.array([0.4]), np.array([0.5]))
     np.testing.assert_array_equal(m, n)
