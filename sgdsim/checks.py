@@ -28,7 +28,8 @@ def integer(name: str, value: Any, *, minimum: int = 0, maximum: int | None = No
     whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
     bounds = f">= {minimum}"
     if maximum is not None:
-        bounds = f"from {minimum} to {maximum if maximum < 1e9 else f'{maximum:g}'}"
+        short = f"{maximum:g}"  # of a round number such as 10¹⁸
+        bounds = f"from {minimum} to {short if float(short) == maximum else maximum}"
     if isinstance(value, bool) or not whole or value < minimum or (maximum is not None and value > maximum):
         raise InputError(f"{name}: expected an integer {bounds}, got {_shown(value)}")
     return int(value)

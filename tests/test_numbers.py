@@ -306,6 +306,7 @@ def test_a_horizon_that_no_memory_holds(capsys):
             ["validate", "--n", "8", "--widths", "9223372036854775808", "--batch-size", "4"],
             "width: expected an integer from 1 to",
         ),
+        (["validate", "--n", "8", "--widths", "5", "--replicates", "1e160"], "replicates: expected an integer from"),
         (["hessian", "--n", "20", "--width", "9223372036854775808"], "width: expected an integer from 1 to"),
         (["hessian", "--n", "20", "--width", "4", "--steps", "1e200"], "steps: expected an integer from 0 to"),
     ],
