@@ -35,7 +35,7 @@ class Dataset:
     ----------
     x, y : arrays (n, d) and (n,)
         Training inputs and targets. Their values are taken as they are: standardise your own data first. All four
-        arrays are copied and read-only.
+        arrays are copied and read-only; for tensors of your own take `torch.tensor(data.x)`, which copies.
     name : str
         Shown in results and plots.
     x_test, y_test : arrays (m, d) and (m,), optional
