@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdsim.checks import InputError, array, freeze, integer, number, own_array
+from sgdsim.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.identity import digest, made_once
 from sgdsim.spectrum import Spectrum
 from sgdsim.transfer import TestPoints
@@ -60,6 +60,7 @@ class QuadraticProblem:
     test: TestPoints | None = None
     description: dict[str, Any] = field(default_factory=dict)
     basis_seed: int | None = None
+    __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
         coefficients = own_array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
@@ -69,6 +70,7 @@ class QuadraticProblem:
                 f"residual: expected values up to {_LARGEST:g}, whose squares are floats, got {largest:.3g}"
             )
         object.__setattr__(self, "coefficients", coefficients)
+        object.__setattr__(self, "description", json_object("description", self.description))
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
 
@@ -267,6 +269,15 @@ class NetworkProblem:
         self.data = data
         if isinstance(self.network, networks.MLP):
             self.network.build(data.d)
+        self._given = digest(self.network)
+
+    def check_unchanged(self) -> None:
+        """InputError where `network` is not what was given any more: its linearisation would be another's."""
+        if digest(self.network) != self._given:
+            raise InputError(
+                "network: expected the parameters and attributes that it had when this NetworkProblem was made, got "
+                "others; make a new NetworkProblem of the changed network"
+            )
 
     @property
     def n(self) -> int:
@@ -315,10 +326,8 @@ class NetworkProblem:
     def fingerprint(self) -> str:
         """SHA-256 over the network (its code as far as Python shows it, parameters, buffers, outputs), the data and the
         linearised problem."""
-        from sgdsim import ntk
-
         data = self.data
         return digest(
-            "network", *ntk.identity(self.network), data.x, data.y, data.x_test, data.y_test, *self.initial_outputs,
+            "network", self._given, data.x, data.y, data.x_test, data.y_test, *self.initial_outputs,
             self.quadratic.fingerprint,
         )  # fmt: skip

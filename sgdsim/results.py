@@ -329,7 +329,10 @@ def check_writable(path: str | os.PathLike) -> None:
 
 def _temporary(path: str | os.PathLike) -> Path:
     """A new empty file in the folder of `path` (of what it links to); InputError if `path` cannot be replaced by it."""
-    target = Path(os.path.realpath(path))
+    try:
+        target = Path(os.path.realpath(_path(path)))
+    except ValueError as error:  # a null byte
+        raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
     if os.path.exists(target) and not os.path.isfile(target):
         kind = "a folder" if os.path.isdir(target) else "a device or pipe"
         raise InputError(f"{path}: expected a file to write, got {kind}")
@@ -338,8 +341,6 @@ def _temporary(path: str | os.PathLike) -> Path:
         os.close(handle)
     except OSError as error:
         raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {target.parent}") from error
-    except ValueError as error:  # a null byte
-        raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
     return Path(name)
 
 

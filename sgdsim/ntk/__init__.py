@@ -2,7 +2,7 @@
 
 from sgdsim.ntk.analytic import analytic_cntk, analytic_ntk
 from sgdsim.ntk.empirical import contraction_plan, empirical_ntk
-from sgdsim.ntk.modules import check_module, evaluate, identity, with_gradients
+from sgdsim.ntk.modules import check_module, evaluate, with_gradients
 from sgdsim.ntk.operator import ntk_operator
 
 __all__ = [
@@ -12,7 +12,6 @@ __all__ = [
     "contraction_plan",
     "empirical_ntk",
     "evaluate",
-    "identity",
     "ntk_operator",
     "with_gradients",
 ]
