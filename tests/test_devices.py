@@ -113,7 +113,6 @@ def test_divergence_is_seen_at_the_same_step(problem, device):
 def test_cells_share_one_copy_of_the_kernel(device):
     problem = ss.QuadraticProblem.power_law(20, 1.3, 0.8)
     regime = batched(device)
-    regime.prepare(problem)
     first, second = (regime.init(problem, ss.SGD(lr), replicates=2, seed=0, test=False).kernel for lr in (0.1, 0.2))
     assert first is second
     grid = ss.Grid.product(lr=[0.1, 0.3, 0.5], momentum=[0.0, 0.5])  # in threads

@@ -1,7 +1,14 @@
 """What tells problems apart, and arrays that nobody else can change."""
 
+import copy
 import functools
+import json
+import os
+import pickle
+import subprocess
+import sys
 import threading
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -9,7 +16,7 @@ import torch
 
 import sgdsim as ss
 from sgdsim import results
-from sgdsim.common import identity
+from sgdsim.common import files, identity
 from sgdsim.common.checks import InputError
 from sgdsim.runs import chunks, sweeps
 
@@ -113,6 +120,131 @@ def test_functions_that_make_problems_are_told_apart(tmp_path):
         ss.sweep(makers["another"], grid, ss.SpectralDiagonal(), 20, path=tmp_path / "r.nc")
 
 
+def pairs_of_functions():
+    """Functions that make other problems, and must not be taken for one another."""
+    power_law = ss.QuadraticProblem.power_law
+
+    class Called:
+        def __init__(self, n):
+            self.n = n
+
+        def __call__(self, nu):
+            return power_law(self.n, nu, 1.0)
+
+        def make(self, nu):
+            return power_law(self.n, nu, 1.0)
+
+    class Sub(ss.QuadraticProblem):
+        pass
+
+    def closure(bound):
+        return lambda nu: (bound, power_law(8, nu, 1.0))[1]
+
+    def default(bound):
+        def make(nu, bound=bound):
+            return power_law(8, nu, 1.0)
+
+        return make
+
+    def wrapped(by):
+        @functools.wraps(power_law)
+        def make(*args):
+            return power_law(*args[:-1], args[-1] * by)
+
+        return make
+
+    a, b = np.array([1.0, 2.0]), np.array([1.0, 3.0])
+    bound = [(a, b), (np.int64(1), np.int64(2)), (1j, 2j), (b"a", b"b"), ({1}, {2}), ({(1, 2): 3}, {(1, 2): 4})]
+    bound += [(data(0), data(1)), (Called(1), Called(2)), (closure(1), closure(2))]
+    for one, other in bound:
+        for kind in (closure, default, functools.partial(functools.partial, power_law)):
+            yield kind(one), kind(other)
+    yield Called(1), Called(2)
+    yield Called(1).make, Called(2).make
+    yield ss.QuadraticProblem.power_law, Sub.power_law
+    yield wrapped(1), wrapped(2)
+    yield (lambda nu: power_law(8, nu, 1.0)), (lambda nu: power_law(8, nu, 2.0))  # on one line
+    yield eval("lambda nu: 1"), eval("lambda nu: 2")
+
+
+@pytest.mark.parametrize("pair", list(pairs_of_functions()))
+def test_other_functions_have_other_identities(pair):
+    one, other = map(identity.of_function, pair)
+    assert one != other
+    assert identity.of_function(pair[0]) == one
+    assert "0x" not in one
+
+
+def test_equal_functions_have_one_identity_in_every_process(tmp_path):
+    (tmp_path / "made.py").write_text(
+        "import functools, numpy as np, sgdsim as ss\n"
+        "SCALE = {'a', 'b', 'c'}\n"
+        "class Maker:\n"
+        "    def __init__(self): self.table = {'x': np.arange(3.0), 'y': {1, 2, 3}}\n"
+        "    def __call__(self, nu): return SCALE and helper(nu)\n"
+        "def helper(nu): return ss.QuadraticProblem.power_law(5, nu, 1.0)\n"
+        "def show():\n"
+        "    from sgdsim.common import identity\n"
+        "    made = [Maker(), functools.partial(helper, Maker()), helper, lambda nu: helper(nu)]\n"
+        "    return '\\n'.join(map(identity.of_function, made))\n"
+    )
+    said = {
+        subprocess.run(
+            [sys.executable, "-c", "import made; print(made.show())"], cwd=tmp_path, check=True, capture_output=True,
+            text=True, env={**os.environ, "PYTHONHASHSEED": seed},
+        ).stdout
+        for seed in ("0", "1", "2")
+    }  # fmt: skip
+    assert len(said) == 1
+    assert "0x" not in said.pop()
+
+
+def test_attributes_of_a_network_count(tmp_path):
+    class Clipped(torch.nn.Module):
+        def __init__(self, clip):
+            super().__init__()
+            self.body, self.clip = network(), clip
+
+        def forward(self, x):
+            return self.body(x).clamp(-self.clip, self.clip)
+
+    grid = ss.Grid.product(lr=[0.3], batch_size=4)
+    problems = [ss.NetworkProblem(Clipped(clip), data(), device="cpu") for clip in (50.0, 100.0)]
+    assert problems[0].fingerprint != problems[1].fingerprint
+    ss.sweep(problems[0], grid, [ss.RealNetwork()], 5, path=tmp_path / "r.nc")
+    with pytest.raises(InputError, match="problem: "):
+        ss.sweep(problems[1], grid, [ss.RealNetwork()], 5, path=tmp_path / "r.nc")
+
+
+@pytest.mark.parametrize("change", ["parameter", "attribute"])
+def test_a_network_changed_behind_its_problem_is_refused(change):
+    problem = ss.NetworkProblem(network(), data(), device="cpu")
+    if change == "parameter":
+        with torch.no_grad():
+            problem.network[0].weight.data.mul_(3)
+    else:
+        problem.network.mine = 3.0
+    with pytest.raises(InputError, match="make a new NetworkProblem"):
+        ss.simulate(problem, ss.SGD(0.3, 0, 4), ss.RealNetwork(), 3)
+
+
+def test_the_order_of_axes_is_part_of_a_sweep(tmp_path):
+    problem = ss.QuadraticProblem.power_law(8, 1.5, 1.0)
+    axes = {"lr": [0.1, 0.2, 0.3], "batch_size": [1, 2, 5]}
+    ss.sweep(problem, ss.Grid.product(**axes), [ss.SampledLinearized()], 20, path=tmp_path / "r.nc", shard=(1, 2))
+    turned = ss.Grid.product(**dict(reversed(axes.items())))
+    with pytest.raises(InputError, match="axes: "):
+        ss.sweep(problem, turned, [ss.SampledLinearized()], 20, path=tmp_path / "r.nc", shard=(2, 2))
+
+
+def test_shards_asked_for_in_other_words_are_one_sweep(tmp_path, monkeypatch):
+    monkeypatch.setattr(chunks, "_LARGEST", 1)
+    problem, path = ss.QuadraticProblem.power_law(8, 1.5, 1.0), tmp_path / "r.nc"
+    for i, lr in ((1, [1, 0.5]), (2, [1.0, 0.5])):
+        ss.sweep(problem, ss.Grid.product(lr=lr), [ss.SampledLinearized()], 20, path=path, shard=(i, 2))
+    assert ss.merge(path)["done"].values.all()
+
+
 def test_our_own_are_named_without_their_module():
     """So that files outlive a move."""
     assert identity.of_function(ss.QuadraticProblem.power_law) == "sgdsim.QuadraticProblem.power_law"
@@ -148,6 +280,59 @@ def test_arrays_are_copied_at_the_boundary():
     for array in held:
         with pytest.raises(ValueError, match="read-only"):
             array[0] = 0.0
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda p: pickle.loads(pickle.dumps(p))])
+def test_copies_are_as_read_only_as_the_original(again):
+    given = quadratic(np.random.default_rng(0))
+    problem = ss.QuadraticProblem.from_kernel(**given)
+    known = problem.fingerprint, problem.kernel, problem.residual
+    copied = again(problem)
+    assert copied.fingerprint == known[0]
+    one, other = data(), again(data())
+    held = [copied.coefficients, copied.kernel, copied.eigenvectors, copied.test.transfer, copied.eigenvalues, other.x]
+    for array in held:
+        with pytest.raises(ValueError, match="read-only"):
+            array[0] = 0.0
+    np.testing.assert_array_equal(one.x, other.x)
+
+
+def test_views_of_what_was_given_reach_nothing():
+    a, c = np.ones((6, 2)), np.array([1.0, 0.5])
+    view, a.flags.writeable, other = a[:], False, c[:]
+    kept = ss.Dataset(a, np.ones(6), "mine"), ss.QuadraticProblem(ss.Spectrum(c), c)
+    view[0] = other[1] = 100.0
+    a.flags.writeable = True
+    a[1] = 100.0
+    assert (kept[0].x == 1).all()
+    assert kept[1].coefficients.tolist() == kept[1].eigenvalues.tolist() == [1.0, 0.5]
+    with pytest.raises(ValueError, match="WRITEABLE"):
+        kept[0].x.flags.writeable = True
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: ss.Dataset(np.ma.masked_array(np.ones((2, 1)), [[1], [0]]), np.ones(2), "m"), "x: expected an array"),
+        (lambda: ss.Dataset(torch.ones(2, 1, device="meta"), np.ones(2), "m"), "x: expected an array"),
+        (lambda: ss.QuadraticProblem(ss.Spectrum([1.0]), [1.0], description={"k": np.int64(3)}), "description: "),
+        (lambda: ss.Grid.product(lr=1.0, n=[10**30]), "n: expected numbers"),
+        (lambda: ss.Grid.product(lr=1.0, maker=[len]), "maker: expected numbers"),
+        (lambda: ss.Grid.product(lr=1.0, where=[1j]), "where: expected numbers"),
+        (lambda: files.check_writable(b"o.nc"), "path: expected a file name"),
+        (lambda: files.check_writable(3), "path: expected a file name"),
+        (lambda: files.check_writable("a/\0"), "expected a file name"),
+    ],
+)
+def test_what_cannot_be_kept_is_refused_at_once(call, message):
+    with pytest.raises(InputError, match=message):
+        call()
+
+
+def test_fractions_and_conjugates_are_numbers():
+    assert json.loads(json.dumps(ss.SGD(Fraction(1, 2), Fraction(1, 4)).spec()))["lr"] == 0.5
+    imaginary = torch.tensor([1j, 2j]).conj().imag  # negated when it is looked at
+    assert ss.QuadraticProblem(ss.Spectrum([1.0, 0.5]), imaginary).coefficients.tolist() == [-1.0, -2.0]
 
 
 def test_network_and_linearisation_keep_the_same_data():
@@ -232,8 +417,6 @@ def test_a_cell_has_ended_when_all_its_replicates_have():
 
 def test_results_name_their_machine():
     result = ss.simulate(ss.QuadraticProblem.power_law(5, 1.5, 1.0), ss.SGD(0.3), ss.SpectralDiagonal(), 5)
-    import json
-
     machine = json.loads(result.attrs["machine"])
     assert {"cpu", "blas", "openmp", "cores", "compiled_for", "numba_threads", "torch"} == {*machine} - {"architecture"}
     assert machine["cores"] >= 1

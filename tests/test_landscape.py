@@ -286,3 +286,11 @@ def test_too_many_panels_are_refused(problem, result, monkeypatch):
 def test_cell_borders_stay_in_range():
     assert plot_maps.edges(np.array([0.1, 0.3, 0.9]), 0, np.inf).tolist() == pytest.approx([0, 0.2, 0.6, 1.2])
     assert plot_maps.edges(np.array([-0.9, 0.0, 0.9]), -1, 1).tolist() == pytest.approx([-1, -0.45, 0.45, 1])
+
+
+def test_a_method_without_a_known_threshold_has_its_map(run):
+    words = ["landscape", "--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "12", "--lr", "0.1", "0.2"]
+    words += ["--momentum", "0", "--batch-size", "2", "--n-steps", "7", "--method", "am1:nu=1.5", "--json"]
+    (row,) = json.loads(run(*words))["rows"]
+    assert row["loss"] > 0
+    assert (row["max_lr_spectral_diagonal"], row["max_lr_full_batch"]) == (None, None)

@@ -14,6 +14,7 @@ from sgdsim import cli, plot, regimes
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.specs import readable, shortest
+from sgdsim.datasets import formats
 from sgdsim.datasets.formats import RawData
 from sgdsim.problem.kernel_files import load_kernel
 from sgdsim.runs import follow
@@ -205,7 +206,7 @@ def test_values_far_from_one_are_standardised_like_others(monkeypatch, size):
 
     def load(factor):
         raw = RawData(x * factor, y * factor, "table", (3,), 1.0, False)
-        monkeypatch.setitem(ss.datasets.READERS, "bike_sharing", lambda folder: raw)
+        monkeypatch.setitem(formats.READERS, "bike_sharing", lambda folder: raw)
         return ss.datasets.load("bike_sharing", 40)
 
     usual, extreme = load(1.0), load(size)
@@ -308,6 +309,7 @@ def test_a_horizon_that_no_memory_holds(capsys):
             ["validate", "--n", "8", "--widths", "9223372036854775808", "--batch-size", "4"],
             "width: expected an integer from 1 to",
         ),
+        (["validate", "--n", "8", "--widths", "5", "--replicates", "1e160"], "replicates: expected an integer from"),
         (["hessian", "--n", "20", "--width", "9223372036854775808"], "width: expected an integer from 1 to"),
         (["hessian", "--n", "20", "--width", "4", "--steps", "1e200"], "steps: expected an integer from 0 to"),
     ],

@@ -274,6 +274,36 @@ def test_a_second_sigterm_waits_for_the_first():
     assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "saved\n", "")
 
 
+def test_sigterm_is_not_lost_behind_a_ctrl_c():
+    script = """
+        import signal
+        from sgdsim.common.signals import held_back, one_interruption
+        with one_interruption():
+            with held_back():
+                signal.raise_signal(signal.SIGINT)
+                signal.raise_signal(signal.SIGTERM)
+        print("not reached")
+    """
+    ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (-signal.SIGTERM, "", "")
+
+
+def test_ctrl_c_while_parts_are_set_up_gives_a_partial_result(problem, here, monkeypatch):
+    begin = parts.Parts.begin
+
+    def stopped(self, empty):
+        begin(self, empty)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(parts.Parts, "begin", stopped)
+        with pytest.warns(RuntimeWarning, match="interrupted"):
+            found = run(problem, path="r.nc")
+    assert found.attrs["interrupted"] == 1
+    assert not found["done"].values.any()
+    assert same(run(problem, path="r.nc"), run(problem))
+
+
 def test_the_third_signal_interrupts_the_saving_too():
     seen = []
 

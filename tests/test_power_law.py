@@ -234,3 +234,12 @@ def test_exponents_whose_factorial_is_no_float_are_refused():
     problem = ss.QuadraticProblem.power_law(12, 1.5, 300.0)
     with pytest.raises(ss.InputError, match="below 170"):
         power_law.predict(problem, ss.SGD(0.1))
+
+
+def test_a_spectrum_with_nu_of_a_half_has_no_law_of_noise():
+    problem = ss.QuadraticProblem.power_law(8, 0.5, 0.5)
+    assert power_law.predict(problem, ss.SGD(0.1, batch_size=2)).noise is None
+    sgd = ss.SGD(0.1, batch_size=2, method="nesterov")
+    signal, noise = power_law.method_constants(problem, power_law.PowerLaw.of(problem), sgd)
+    assert signal > 0
+    assert np.isnan(noise)

@@ -78,6 +78,10 @@ class SGD:
     average: str | Average | None = None
 
     def __post_init__(self) -> None:
+        for name in ("lr", "momentum", "label_noise"):
+            value = getattr(self, name)
+            if not isinstance(value, (Schedule, int, float)):  # such as a fraction, which files cannot hold
+                object.__setattr__(self, name, number(name, value))
         if not isinstance(self.lr, Schedule) and number("lr", self.lr) <= 0:
             raise InputError(f"lr: expected a number > 0, got {self.lr}")
         if not isinstance(self.momentum, Schedule):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import time
 from typing import Any
@@ -165,8 +166,9 @@ def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     stable = full = None
     if least is not None and not is_adam(options.get("method")):
         sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)
-        stable = stability.max_lr(problem, sgd, tau=panel.tau)
-        full = stability.max_lr(problem, sgd, "full-batch")
+        with contextlib.suppress(InputError):  # none is known where a method changes in time
+            stable = stability.max_lr(problem, sgd, tau=panel.tau)
+            full = stability.max_lr(problem, sgd, "full-batch")
     return {
         "regime": panel.regime,
         "batch_size": panel.batch_size,

@@ -121,7 +121,7 @@ def _check(args: argparse.Namespace) -> None:
     integer("n", args.n, minimum=1, maximum=EXACT_UP_TO)
     integer("seed", args.seed)
     integer("depth", args.depth)
-    integer("replicates", args.replicates, minimum=1)
+    integer("replicates", args.replicates, minimum=1, maximum=1_000_000)  # each trains a network
     integer("threshold_steps", args.threshold_steps, minimum=SHORTEST, maximum=MAX_STEPS)
     integer("n_steps", args.n_steps, minimum=SHORTEST, maximum=MAX_STEPS)
     if args.lr is not None:

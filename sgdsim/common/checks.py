@@ -6,6 +6,7 @@ prints an `InputError` as one line and exits with code 2; in Python it is a `Val
 
 from __future__ import annotations
 
+import json
 import math
 import numbers
 from collections.abc import Iterable, Sequence
@@ -28,7 +29,8 @@ def integer(name: str, value: Any, *, minimum: int = 0, maximum: int | None = No
     whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
     bounds = f">= {minimum}"
     if maximum is not None:
-        bounds = f"from {minimum} to {maximum if maximum < 1e9 else f'{maximum:g}'}"
+        short = f"{maximum:g}"  # of a round number such as 10¹⁸
+        bounds = f"from {minimum} to {short if float(short) == maximum else maximum}"
     if isinstance(value, bool) or not whole or value < minimum or (maximum is not None and value > maximum):
         raise InputError(f"{name}: expected an integer {bounds}, got {_shown(value)}")
     return int(value)
@@ -70,11 +72,15 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
 def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
     """`value` as a finite, contiguous float64 array of `ndim` dimensions (and of `shape`, None = any length)."""
     try:
-        given = np.asarray(value.detach().cpu() if hasattr(value, "detach") else value)  # a tensor with a gradient
+        if hasattr(value, "resolve_conj"):  # a tensor, which may want a gradient or lie elsewhere
+            value = value.detach().cpu().resolve_conj().resolve_neg()
+        if np.ma.is_masked(value):
+            raise TypeError("masked values")
+        given = np.asarray(value)
         if given.dtype.kind not in "biufO":  # complex numbers, text and dates would be converted in silence
             raise TypeError(given.dtype)
         result = np.ascontiguousarray(given, dtype=np.float64)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, RuntimeError, NotImplementedError) as error:
         raise InputError(f"{name}: expected an array of real numbers, got {_shown(value)}") from error
     if result.ndim != ndim:
         raise InputError(f"{name}: expected {ndim} dimension(s), got shape {result.shape}")
@@ -92,17 +98,37 @@ def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | Non
 
 
 def own_array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
-    """`array` as a read-only copy, for whoever keeps it: neither the caller's later writes nor ours reach the other's.
+    """`array` as a copy that nobody can write to, for whoever keeps it: its memory is that of a `bytes` object.
 
-    A read-only array that owns its memory (made here before, or by `freeze`) is kept as it is.
+    Such a copy is passed on as it is.
     """
     checked = array(name, value, ndim=ndim, shape=shape)
-    if checked is value and checked.flags.owndata and not checked.flags.writeable:
+    if isinstance(checked.base, bytes):
         return checked
-    return freeze(checked.copy())
+    return np.ndarray(checked.shape, checked.dtype, checked.tobytes())
 
 
 def freeze(values: np.ndarray) -> np.ndarray:
     """`values`, read-only from now on: for an array that was just made and is handed out."""
     values.setflags(write=False)
     return values
+
+
+def frozen_state(self: object, state: dict[str, Any]) -> None:
+    """A `__setstate__` for objects whose arrays are read-only: copied and unpickled ones are not, of themselves."""
+    for value in state.values():
+        for entry in value if isinstance(value, tuple) else (value,):
+            if isinstance(entry, np.ndarray):
+                freeze(entry)
+    self.__dict__.update(state)
+
+
+def json_object(name: str, value: object) -> dict[str, Any]:
+    """`value` as a dict of its own that JSON can hold; InputError otherwise."""
+    try:
+        copied = json.loads(json.dumps(value))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InputError(f"{name}: expected a dict that JSON can hold, got an error: {error}") from error
+    if not isinstance(copied, dict):
+        raise InputError(f"{name}: expected a dict, got {type(value).__name__}")
+    return copied

@@ -58,7 +58,10 @@ def check_writable(path: str | os.PathLike) -> None:
 
 def _temporary(path: str | os.PathLike) -> Path:
     """A new empty file in the folder of `path` (of what it links to); InputError if `path` cannot be replaced by it."""
-    target = Path(os.path.realpath(path))
+    try:
+        target = Path(os.path.realpath(_path(path)))
+    except ValueError as error:  # a null byte
+        raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
     if os.path.exists(target) and not os.path.isfile(target):
         kind = "a folder" if os.path.isdir(target) else "a device or pipe"
         raise InputError(f"{path}: expected a file to write, got {kind}")
@@ -67,11 +70,16 @@ def _temporary(path: str | os.PathLike) -> Path:
         os.close(handle)
     except OSError as error:
         raise InputError(f"{path}: expected a folder that can be written; {error.strerror}: {target.parent}") from error
-    except ValueError as error:  # a null byte
-        raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
     return Path(name)
 
 
 def temporary_names(target: Path) -> str:
     """A glob pattern for what `_temporary` makes for `target`, in its folder."""
     return f".{glob.escape(target.name)}.{'?' * 8}{glob.escape(target.suffix)}"
+
+
+def _path(path: str | os.PathLike) -> Path:
+    try:
+        return Path(path)
+    except TypeError:
+        raise InputError(f"path: expected a file name, got {path!r}"[:300]) from None

@@ -1,19 +1,25 @@
-"""What tells one problem from another, and what is computed from a problem once."""
+"""What tells one problem from another, and what is computed from a problem once.
+
+A digest says the same of equal things in every process. It goes into functions and objects of the user's as far as
+Python shows them: code (not its comments), bound values, attributes, and the globals that the code names. Of a
+library's objects it takes the name and, where that is not an address, the `repr`.
+"""
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import hashlib
-import inspect
-import json
+import sys
 import threading
-from collections.abc import Callable
-from types import CellType
+from collections.abc import Callable, Iterator, Mapping
+from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 
 _making = threading.RLock()
+_LIBRARIES = {*sys.stdlib_module_names, "numba", "numpy", "pandas", "scipy", "sgdsim", "sympy", "torch", "xarray"}
+_LIBRARIES -= {"__main__"}
+_STATE = ("_parameters", "_buffers", "_modules")  # of a torch module; its other private attributes are torch's own
 
 
 class made_once(functools.cached_property):
@@ -27,31 +33,12 @@ class made_once(functools.cached_property):
 
 
 def of_function(function: Callable[..., object]) -> str:
-    """What tells a function from others: its name and, outside sgdsim, a digest of its code and of what is bound."""
-    if isinstance(function, functools.partial):
-        bound = json.dumps([function.args, function.keywords], default=name_of)
-        return f"partial of {of_function(function.func)} with {bound}"
-    name = name_of(function)
-    if dataclasses.is_dataclass(function) and not isinstance(function, type):
-        return name + json.dumps(dataclasses.asdict(function), default=name_of)
-    if name.startswith("sgdsim."):
-        return name
-    code = inspect.unwrap(function)
-    cells = [cell.cell_contents for cell in getattr(code, "__closure__", None) or () if not _is_empty(cell)]
-    values = [*(getattr(code, "__defaults__", None) or ()), *(getattr(code, "__kwdefaults__", None) or {}).values()]
-    try:
-        source = inspect.getsource(code)
-    except (OSError, TypeError):  # typed in, or an object that can be called
-        source = ""
-    return f"{name} {digest(source, json.dumps([*cells, *values], default=name_of))[:16]}"
-
-
-def _is_empty(cell: CellType) -> bool:
-    try:
-        cell.cell_contents  # noqa: B018
-    except ValueError:
-        return True
-    return False
+    """What tells a function (or an object that can be called) from others: its name and, outside sgdsim, a digest."""
+    bound = getattr(function, "__self__", None)
+    plain = isinstance(function, (FunctionType, MethodType, BuiltinFunctionType, type)) and _is_library(function)
+    if plain and (bound is None or (isinstance(bound, type) and _is_library(bound))):
+        return name_of(function)
+    return f"{name_of(function)} {digest(function)[:16]}"
 
 
 def name_of(thing: object) -> str:
@@ -64,14 +51,113 @@ def name_of(thing: object) -> str:
     return f"{'sgdsim' if home.startswith('sgdsim.') else home}.{named.__qualname__}"
 
 
-def digest(*facts: np.ndarray | str | int | float | None) -> str:
-    """SHA-256, in hexadecimal, of facts in their order: arrays by type, shape and bytes, anything else by `repr`."""
-    total = hashlib.sha256()
-    for fact in facts:
-        if isinstance(fact, np.ndarray):
-            total.update(f"{fact.dtype.str}{fact.shape}:".encode())
-            total.update(np.ascontiguousarray(fact).data)
-        else:
-            text = repr(fact).encode()
-            total.update(b"%d:" % len(text) + text)
-    return total.hexdigest()
+def digest(*facts: object) -> str:
+    """SHA-256, in hexadecimal, of the facts in their order."""
+    return _hashed(b"facts", (_content(fact, ()) for fact in facts)).hex()
+
+
+def _hashed(kind: bytes, parts: Iterator[bytes]) -> bytes:
+    total = hashlib.sha256(kind)
+    for part in parts:
+        total.update(b"%d:" % len(part))
+        total.update(part)
+    return total.digest()
+
+
+def _content(thing: object, within: tuple[int, ...]) -> bytes:
+    """A hash of one thing; `within`: the ids of what it is part of, as a thing may hold itself."""
+    if id(thing) in within:
+        return b"itself"
+    if thing is None or isinstance(thing, (bool, int, float, complex, str, bytes)):
+        return f"{type(thing).__name__} {thing!r}".encode(errors="surrogatepass")
+    if isinstance(thing, (np.ndarray, np.generic)) and not np.asarray(thing).dtype.hasobject:
+        array = np.asarray(thing)
+        return _hashed(f"{array.dtype.str}{array.shape}".encode(), iter([array.tobytes()]))
+    inside = (*within, id(thing))
+    return _hashed(name_of(type(thing)).encode(), (_content(part, inside) for part in _parts(thing, inside)))
+
+
+def _parts(thing: object, within: tuple[int, ...]) -> Iterator[object]:
+    """What a thing consists of."""
+    if isinstance(thing, np.ndarray):
+        yield thing.tolist()
+    elif isinstance(thing, (list, tuple)):
+        yield from thing
+    elif isinstance(thing, Mapping):
+        yield sorted(_content(key, within) + _content(value, within) for key, value in thing.items())
+    elif isinstance(thing, (set, frozenset)):
+        yield sorted(_content(entry, within) for entry in thing)
+    elif isinstance(thing, functools.partial):
+        yield from (thing.func, thing.args, thing.keywords)
+    elif isinstance(thing, MethodType):
+        yield from (thing.__func__, thing.__self__)
+    elif isinstance(thing, CodeType):
+        yield from (thing.co_code, thing.co_names, thing.co_consts)
+    elif isinstance(thing, (FunctionType, type)):
+        yield name_of(thing)
+        if not _is_library(thing):
+            yield from _of_function(thing) if isinstance(thing, FunctionType) else _of_class(thing)
+    elif isinstance(thing, CellType):
+        yield getattr(thing, "cell_contents", None) if _is_filled(thing) else "empty"
+    elif isinstance(thing, (ModuleType, BuiltinFunctionType)):
+        yield getattr(thing, "__qualname__", thing.__name__)
+    else:
+        yield from _of_object(thing)
+
+
+def _of_function(function: FunctionType) -> Iterator[object]:
+    yield from (function.__code__, function.__defaults__, function.__kwdefaults__, function.__closure__)
+    for name in sorted(_names(function.__code__) & function.__globals__.keys()):
+        yield from (name, function.__globals__[name])
+
+
+def _names(code: CodeType) -> set[str]:
+    nested = (constant for constant in code.co_consts if isinstance(constant, CodeType))
+    return {*code.co_names}.union(*map(_names, nested))
+
+
+def _of_class(kind: type) -> Iterator[object]:
+    for base in kind.__mro__:
+        yield name_of(base)
+        if not _is_library(base):
+            for name, value in sorted(vars(base).items()):
+                value = getattr(value, "__func__", getattr(value, "fget", value))
+                if isinstance(value, (FunctionType, str, int, float, tuple)) and name not in ("__module__", "__doc__"):
+                    yield from (name, value)
+
+
+def _of_object(thing: object) -> Iterator[object]:
+    """Of an object of a user's class, a torch module or tensor, or a problem; else of a library's."""
+    yield type(thing)
+    fingerprint = getattr(thing, "fingerprint", None)
+    if isinstance(fingerprint, str):
+        yield fingerprint
+    elif hasattr(thing, "detach") and hasattr(thing, "numpy"):
+        tensor = thing.detach().cpu().reshape(-1)
+        yield from (
+            str(thing.dtype),
+            tuple(thing.shape),
+            thing.requires_grad,
+            tensor.view(sys.modules["torch"].uint8).numpy(),
+        )
+    elif all(hasattr(thing, name) for name in _STATE):
+        yield {name: value for name, value in vars(thing).items() if name in _STATE or name[:1] != "_"}
+    elif hasattr(thing, "__dict__") and (not _is_library(thing) or type(thing).__module__.startswith("sgdsim.")):
+        yield vars(thing)
+    else:
+        text = repr(thing)
+        yield name_of(thing) if " at 0x" in text else text
+
+
+def _is_library(thing: object) -> bool:
+    named = thing if hasattr(thing, "__module__") else type(thing)
+    home = getattr(named, "__module__", None) or "builtins"
+    return home.partition(".")[0] in _LIBRARIES
+
+
+def _is_filled(cell: CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018
+    except ValueError:
+        return False
+    return True

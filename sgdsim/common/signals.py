@@ -76,7 +76,7 @@ def held_back() -> Iterator[None]:
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)
-        for number in came:
+        for number in sorted(came, reverse=True):  # SIGTERM first: after an exception no other is raised
             signal.raise_signal(number)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, choice, integer, own_array
+from sgdsim.common.checks import InputError, choice, frozen_state, integer, json_object, own_array
 from sgdsim.datasets.formats import READERS, RawData, data_folder
 
 __all__ = ["NAMES", "Dataset", "load"]
@@ -30,7 +29,7 @@ class Dataset:
     ----------
     x, y : arrays (n, d) and (n,)
         Training inputs and targets. Their values are taken as they are: standardise your own data first. All four
-        arrays are copied and read-only.
+        arrays are copied and read-only; for tensors of your own take `torch.tensor(data.x)`, which copies.
     name : str
         Shown in results and plots.
     x_test, y_test : arrays (m, d) and (m,), optional
@@ -50,6 +49,7 @@ class Dataset:
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
     info: dict[str, Any] = field(default_factory=dict)
+    __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
@@ -62,13 +62,7 @@ class Dataset:
         if self.x_test is not None:
             x_test = own_array("x_test", self.x_test, ndim=2, shape=(None, x.shape[1]))
             self._set(x_test=x_test, y_test=own_array("y_test", self.y_test, ndim=1, shape=(len(x_test),)))
-        try:
-            info = json.loads(json.dumps(self.info))
-        except (TypeError, ValueError) as error:
-            raise InputError(f"info: expected a dict that JSON can hold, got an error: {error}") from error
-        if not isinstance(info, dict):
-            raise InputError(f"info: expected a dict, got {type(self.info).__name__}")
-        self._set(info=info)
+        self._set(info=json_object("info", self.info))
 
     def _set(self, **values: Any) -> None:
         for key, value in values.items():

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdsim.common.checks import freeze
+from sgdsim.common.checks import InputError, freeze
 from sgdsim.common.identity import digest, made_once
 from sgdsim.problem.quadratic import QuadraticProblem
 
@@ -44,6 +44,15 @@ class NetworkProblem:
         self.data = data
         if isinstance(self.network, networks.MLP):
             self.network.build(data.d)
+        self._given = digest(self.network)
+
+    def check_unchanged(self) -> None:
+        """InputError where `network` is not what was given any more: its linearisation would be another's."""
+        if digest(self.network) != self._given:
+            raise InputError(
+                "network: expected the parameters and attributes that it had when this NetworkProblem was made, got "
+                "others; make a new NetworkProblem of the changed network"
+            )
 
     @property
     def n(self) -> int:
@@ -92,10 +101,8 @@ class NetworkProblem:
     def fingerprint(self) -> str:
         """SHA-256 over the network (its code as far as Python shows it, parameters, buffers, outputs), the data and the
         linearised problem."""
-        from sgdsim.networks import ntk
-
         data = self.data
         return digest(
-            "network", *ntk.identity(self.network), data.x, data.y, data.x_test, data.y_test, *self.initial_outputs,
+            "network", self._given, data.x, data.y, data.x_test, data.y_test, *self.initial_outputs,
             self.quadratic.fingerprint,
         )  # fmt: skip

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, array, freeze, integer, number, own_array
+from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
@@ -40,6 +40,7 @@ class QuadraticProblem:
     test: TestPoints | None = None
     description: dict[str, Any] = field(default_factory=dict)
     basis_seed: int | None = None
+    __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
         coefficients = own_array("coefficients", self.coefficients, ndim=1, shape=(self.spectrum.n_modes,))
@@ -49,6 +50,7 @@ class QuadraticProblem:
                 f"residual: expected values up to {_LARGEST:g}, whose squares are floats, got {largest:.3g}"
             )
         object.__setattr__(self, "coefficients", coefficients)
+        object.__setattr__(self, "description", json_object("description", self.description))
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
 

@@ -10,7 +10,7 @@ import numpy as np
 import scipy.linalg
 
 from sgdsim.common import devices
-from sgdsim.common.checks import InputError, array, freeze, integer, number, own_array
+from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, number, own_array
 
 if TYPE_CHECKING:
     from sgdsim.problem.lanczos import SpectralDensity, SpectralMeasure, TopEigenpairs
@@ -65,6 +65,7 @@ class Spectrum:
     scale: float = 1.0
     quality: Quality | None = None
     multiplicity: np.ndarray | None = None
+    __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
         values = own_array("eigenvalues", self.eigenvalues, ndim=1)

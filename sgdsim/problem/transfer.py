@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, array, own_array
+from sgdsim.common.checks import InputError, array, frozen_state, own_array
 from sgdsim.problem.spectrum import Spectrum
 
 
@@ -26,6 +26,7 @@ class TestPoints:
 
     residual: np.ndarray
     transfer: np.ndarray
+    __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
         residual = own_array("test residual", self.residual, ndim=1)

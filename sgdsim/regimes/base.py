@@ -59,9 +59,6 @@ class Regime(ABC):
                 "alone; use the diagonal regime, or build the problem from its kernel matrix"
             )
 
-    def prepare(self, problem: QuadraticProblem | NetworkProblem) -> None:  # noqa: B027 — most have nothing to do
-        """Make what all cells of the problem share, before several threads ask for it."""
-
     @abstractmethod
     def init(
         self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool

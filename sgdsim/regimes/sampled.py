@@ -64,10 +64,6 @@ class SampledLinearized(Regime):
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 
-    def prepare(self, problem: QuadraticProblem | NetworkProblem) -> None:
-        problem.quadratic.residual  # noqa: B018
-        self._kernel(problem.quadratic)
-
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10
         return 1e-3 + 1e-10 * n * (size + 2) * replicates * float(steps[-1])

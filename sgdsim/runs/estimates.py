@@ -91,7 +91,9 @@ def modes(problem: object, cell: Cell) -> float:
     """Number of modes: of points, but for a problem known by quadrature; 1 where it is not known beforehand."""
     if isinstance(problem, QuadraticProblem):
         return float(problem.spectrum.n_modes)
-    n = problem.n if isinstance(problem, NetworkProblem) else cell.problem.get("n")
+    if isinstance(problem, NetworkProblem):
+        return float(problem.n)
+    n = cell.problem.get("n") if problem == QuadraticProblem.power_law else None  # to others n may mean anything
     return float(n) if isinstance(n, (int, float)) else 1.0
 
 
@@ -106,7 +108,7 @@ def state_bytes(regime: Regime, problem: object, n: float, sgd: SGD, replicates:
     if isinstance(sgd.method, Adam):
         return 8.0 * parameters(problem) * (n + 3 * replicates) + drawn
     if kind == "sampled":
-        return 8.0 * n * (2 * n + replicates * components) + drawn
+        return 8.0 * n * (2 * n * (sgd.sampling != ONE_PASS) + replicates * components) + drawn
     if kind == "averaged":
         return 8.0 * n * n * 2
     return 8.0 * n * (3 if sgd.is_plain else components**2)

@@ -107,7 +107,7 @@ def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Iterator[tuple[Ch
     if len(light) < 2 or numba.get_num_threads() < 2 or not _threads_may_overlap():
         yield from _serial(work, todo, tick)
         return
-    stop, lock = threading.Event(), threading.Lock()
+    stop = threading.Event()
 
     def run(chunk: Chunk) -> Done:
         numba.set_num_threads(1)  # of this thread alone
@@ -120,9 +120,7 @@ def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Iterator[tuple[Ch
             tick(chunk, part)
 
         try:
-            with lock:
-                problem = work.problem(dict(chunk.values))
-                work.regimes[chunk.regime].prepare(problem)
+            problem = work.problem(dict(chunk.values))
         except Exception as error:
             return work.failed(chunk, error)
         tick(chunk, 0.0)

@@ -173,6 +173,8 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in _listed(name, values))
         if not out[name]:
             raise InputError(f"{name}: expected at least one value, got an empty list")
+        for value in out[name]:
+            _check_storable(name, _plain(value))
     for name in (name for name in out if "." in name):
         owner, _, parameter = name.partition(".")
         base = out.get(owner, ())
@@ -182,6 +184,13 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         if parameter not in known:
             raise InputError(f"{name}: expected a parameter from {', '.join(known)}, got {parameter}")
     return out
+
+
+def _check_storable(name: str, value: object) -> None:
+    """InputError for what a result cannot hold as a coordinate: told before the work, not when it is saved."""
+    whole = isinstance(value, int) and not -(2**63) <= value < 2**63
+    if whole or not isinstance(value, (bool, int, float, str)):
+        raise InputError(f"{name}: expected numbers (integers of 64 bits), names or schedules, got {value!r}"[:300])
 
 
 def _plain(value: Any) -> float | int | str:

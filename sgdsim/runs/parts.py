@@ -57,7 +57,9 @@ class Parts:
     def check(self) -> None:
         """InputError if the folder holds another sweep."""
         if (self.home / _ASKED).exists():
-            check_same(self.path, read_asked(self.home / _ASKED), self.asked)
+            stored = read_asked(self.home / _ASKED)
+            check_same(self.path, stored, self.asked)
+            self.identity = _identity(stored)  # of equal ones, where 1 may stand for 1.0
 
     def begin(self, empty: xr.Dataset) -> None:
         """Say whose the folder is; `empty`: the result without numbers. InputError as `check`, or if that fails."""

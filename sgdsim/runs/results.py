@@ -36,7 +36,7 @@ import xarray as xr
 
 from sgdsim.common import machine
 from sgdsim.common.checks import InputError
-from sgdsim.common.files import replacing
+from sgdsim.common.files import _path, replacing
 from sgdsim.problem import QuadraticProblem, TestPoints
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.runs.follow import OUTCOMES
@@ -242,13 +242,6 @@ def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
     if not isinstance(schema, (int, np.integer)) or schema > SCHEMA:
         raise InputError(f"{path}: expected schema {SCHEMA} or older, got {schema}; update sgdsim")
     return stored
-
-
-def _path(path: str | os.PathLike) -> Path:
-    try:
-        return Path(path)
-    except TypeError:
-        raise InputError(f"path: expected a file name, got {path!r}"[:300]) from None
 
 
 def _is_as_written(path: Path) -> bool:

@@ -135,15 +135,17 @@ def sweep(
         elif store is not None:
             store.remove()
         keeping = store is not None and (len(chunks) > 1 or shard is not None)
-        if keeping:
-            store.begin(result)
-            for done in store.finished():
-                _enter(result, grid, done)
-        todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
-        if shard is not None:
-            todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
-        with Progress(progress, chunks, todo, grid, names, log_file) as bar:
-            failure = _follow(work, executor, todo, result, grid, store if keeping else None, bar)
+        failure, result.attrs["interrupted"] = None, 1  # until the last chunk is done
+        with contextlib.suppress(KeyboardInterrupt):
+            if keeping:
+                store.begin(result)
+                for done in store.finished():
+                    _enter(result, grid, done)
+            todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
+            if shard is not None:
+                todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
+            with Progress(progress, chunks, todo, grid, names, log_file) as bar:
+                failure = _follow(work, executor, todo, result, grid, store if keeping else None, bar)
         if store is not None and shard is None:
             with held_back():
                 try:
@@ -182,7 +184,6 @@ def _follow(
     """Compute `todo` into `result` and the store, until the end or an interruption; why the store could not be written,
     or None."""
     failure, stopped = None, False
-    result.attrs["interrupted"] = 1  # until the last chunk is done
     with contextlib.suppress(KeyboardInterrupt):  # also between two chunks
         try:
             with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
@@ -284,6 +285,8 @@ def _check(problem: Any, grid: Grid, cells: list[Cell], regimes: list[Regime], s
                 raise InputError(f"tau: expected the diagonal regime alone where tau is an axis, got {regime.name}")
     if callable(problem):
         return  # each problem may refuse its cells
+    if isinstance(problem, NetworkProblem):
+        problem.check_unchanged()
     for cell in cells:
         cell.sgd.check(problem.n, int(settings.steps[-1]))
         for regime in regimes:
@@ -303,6 +306,7 @@ def _asked(
     return {
         "schema": results.SCHEMA,
         "grid": grid.spec(),
+        "axes": list(grid.axes),  # chunks number the cells in this order
         "zip": grid.zipped,
         "regimes": [regime.name for regime in regimes],
         "regime_parameters": [dataclasses.asdict(regime) for regime in regimes],

@@ -142,7 +142,7 @@ def constants(
     v = generating.signal_at_one(lam, c, lr, momentum, noise, tau)
     a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
     signal = law.A * _factorial(zeta) * (2 * a * law.Lambda) ** -zeta / (1 - u)
-    loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * math.gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
+    loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
     return signal / (2 * problem.n), loud / (2 * problem.n)
 
 
@@ -151,6 +151,11 @@ def _factorial(zeta: float) -> float:
     if not zeta < 170:
         raise InputError(f"law: expected an exponent ζ = κ/ν below 170, whose factorial is a float; got {zeta:.3g}")
     return math.gamma(zeta + 1)
+
+
+def _gamma(rest: float) -> float:
+    """Γ(2 − 1/ν); NaN for ν ≤ 1/2, where no such term is."""
+    return math.gamma(rest) if rest > 0 else math.nan
 
 
 def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau: float = 1.0) -> tuple[float, float]:
@@ -162,7 +167,7 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
     gamma = float(sgd.values(problem.n, 0, 1).noise[0])
     signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
-    loud = one.signal * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * math.gamma(rest)
+    loud = one.signal * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
     loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
     return signal / (2 * problem.n), loud / (2 * problem.n)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import functools
-import inspect
 import threading
 from collections.abc import Callable, Iterator
 from typing import ParamSpec, TypeVar
@@ -16,7 +15,6 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from sgdsim.common.checks import InputError, array, choice
-from sgdsim.common.identity import name_of
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 _P, _R = ParamSpec("_P"), TypeVar("_R")
@@ -98,22 +96,6 @@ def prepared(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> nn.Modul
     if hasattr(module, "build"):
         module.build(x.shape[-1])
     return copy.deepcopy(module).to(device=x.device, dtype=dtype)
-
-
-def identity(module: nn.Module) -> list[str | np.ndarray]:
-    """What tells `module` from another, for a digest: structure, code of its own classes as far as Python shows it,
-    parameters and buffers."""
-    facts: list[str | np.ndarray] = [str(module)]
-    for kind in dict.fromkeys(type(part) for part in module.modules()):
-        facts.append(name_of(kind))
-        if not kind.__module__.startswith(("torch.", "sgdsim.")):
-            with contextlib.suppress(OSError, TypeError):  # made in an interpreter that keeps no source
-                facts.append(inspect.getsource(kind))
-    for name, tensor in [*module.named_parameters(), *module.named_buffers()]:
-        shown = tensor.detach().cpu().reshape(-1)
-        facts.append(f"{name} {tensor.dtype} {tuple(tensor.shape)} {tensor.requires_grad}")
-        facts.append(shown.view(torch.uint8).numpy())
-    return facts
 
 
 def inputs(name: str, x: np.ndarray | torch.Tensor, device: str, dtype: torch.dtype) -> torch.Tensor:
