@@ -118,7 +118,7 @@ def asked_for(argv: list[str], touched: list[str]) -> set[str]:
     try:
         args, _ = build_parser().parse_known_args(argv)
     except SystemExit:  # help
-        args = argparse.Namespace()
+        args = argparse.Namespace(command=None)
 
     def plain(names: tuple[str, ...]) -> set[str]:
         values = [getattr(args, name, None) for name in names]
