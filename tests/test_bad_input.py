@@ -183,7 +183,7 @@ BAD = [
     ("compare --kernel {i}/good.npz --n 10", ["--n:", "power_law or data sets"]),
     ("compare --data-dir . --dataset power_law --nu 1.5 --kappa 3", ["--data-dir"]),
     ("compare --depth -1", ["depth", "-1"]),
-    ("compare --width 1e13", ["memory"]),
+    ("compare --width 1e9", ["memory"]),
     ("compare --replicates 1e12", ["memory"]),
     ("compare --n-steps 0", ["n_steps", "0"]),
     ("compare --n-steps 1e30", ["n_steps", "1000000000000000"]),

@@ -133,13 +133,8 @@ def _of_object(thing: object) -> Iterator[object]:
     if isinstance(fingerprint, str):
         yield fingerprint
     elif hasattr(thing, "detach") and hasattr(thing, "numpy"):
-        tensor = thing.detach().cpu().reshape(-1)
-        yield from (
-            str(thing.dtype),
-            tuple(thing.shape),
-            thing.requires_grad,
-            tensor.view(sys.modules["torch"].uint8).numpy(),
-        )
+        tensor = thing.detach().cpu().reshape(-1).view(sys.modules["torch"].uint8)
+        yield from (str(thing.dtype), tuple(thing.shape), thing.requires_grad, tensor.numpy())
     elif all(hasattr(thing, name) for name in _STATE):
         yield {name: value for name, value in vars(thing).items() if name in _STATE or name[:1] != "_"}
     elif hasattr(thing, "__dict__") and (not _is_library(thing) or type(thing).__module__.startswith("sgdsim.")):
@@ -150,8 +145,11 @@ def _of_object(thing: object) -> Iterator[object]:
 
 
 def _is_library(thing: object) -> bool:
-    named = thing if hasattr(thing, "__module__") else type(thing)
-    home = getattr(named, "__module__", None) or "builtins"
+    function = getattr(thing, "__func__", thing)
+    if isinstance(function, FunctionType):  # a wrapper may bear the name of what it wraps
+        home = function.__globals__.get("__name__") or ""
+    else:
+        home = getattr(thing, "__module__", None) or type(thing).__module__
     return home.partition(".")[0] in _LIBRARIES
 
 

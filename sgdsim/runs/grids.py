@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import itertools
 import math
+import numbers
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
@@ -170,10 +171,10 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         raise InputError("grid: expected values for lr, got none")
     out = {}
     for name, values in axes.items():
-        out[name] = tuple(v.item() if isinstance(v, np.generic) else v for v in _listed(name, values))
+        out[name] = tuple(_python(value) for value in _listed(name, values))
         if not out[name]:
             raise InputError(f"{name}: expected at least one value, got an empty list")
-        for value in out[name]:
+        for value in out[name] if name not in (*_DEFAULTS, "tau") and "." not in name else ():
             _check_storable(name, _plain(value))
     for name in (name for name in out if "." in name):
         owner, _, parameter = name.partition(".")
@@ -184,6 +185,13 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
         if parameter not in known:
             raise InputError(f"{name}: expected a parameter from {', '.join(known)}, got {parameter}")
     return out
+
+
+def _python(value: Any) -> Any:
+    """NumPy's numbers and fractions as plain ones, which files hold."""
+    if isinstance(value, np.generic):
+        return value.item()
+    return float(value) if isinstance(value, numbers.Rational) and not isinstance(value, int) else value
 
 
 def _check_storable(name: str, value: object) -> None:

@@ -127,7 +127,7 @@ POWER = "--dataset power_law --nu 1.5 --kappa 3"
         (f"simulate {POWER} --n 1e9", "a spectrum of 1e+09 points of about 32 GB"),
         (f"stability {POWER} --n 9223372036854775807", "a spectrum of 9.223e+18 points"),
         ("simulate --n 20 --width 1e9", "parameters of the network of about"),
-        ("recommend --n 20 --width 10 --depth 1e9", "parameters of the network of about"),
+        ("recommend --n 20 --width 10 --depth 1e9", "depth: expected an integer from 0 to 10000"),
         (f"simulate {POWER} --n 20 --n-steps 1e15 --record-every 1", "1e+15 recorded steps"),
         (f"landscape {POWER} --n 20 --lr 0:1:1e9", "a COUNT of at most 100000"),
         (f"landscape {POWER} --n 20 --lr 0:1:100000 --momentum 0:1:100000", "at most 10000000 cells"),
