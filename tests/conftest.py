@@ -22,6 +22,7 @@ def pytest_configure() -> None:
     os.environ["MPLCONFIGDIR"] = tempfile.mkdtemp(prefix="sgdsim-fonts-")
     atexit.register(shutil.rmtree, os.environ["MPLCONFIGDIR"], ignore_errors=True)
     import matplotlib.font_manager  # noqa: F401
+
     # A job in the background of a script ignores Ctrl-C, and so would all that it starts.
     if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
