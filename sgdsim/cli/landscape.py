@@ -195,7 +195,7 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
     for row in rows:
         known = row["loss"] is not None and row["max_lr_spectral_diagonal"] is not None
         ratio = row["lr"] / row["max_lr_spectral_diagonal"] if known else None
-        marks = ("~" if row["smoothed"] else "") + ("!" if row["at_edge"] else "")
+        marks = ("~" if row["smoothed"] else "") + ("!" if row["at_edge"] else "") + ("*" if row["missing"] else "")
         cells = [row["regime"], f"{row['batch_size']}", short(row["loss"]) + marks, short(row["lr"])]
         cells += [
             "-" if row["momentum"] is None else readable(row["momentum"], 4),
@@ -222,6 +222,8 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
         )
     if any(row["at_edge"] for row in rows):
         out.append("! at the edge of the grid: the minimum may lie beyond")
+    if missing:
+        out.append("* of the cells that have a result: the minimum may lie in another")
     if facts["interrupted"]:
         out.append("Interrupted: the rest was not run.")
     unit = f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD"

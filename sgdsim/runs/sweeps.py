@@ -86,7 +86,7 @@ def sweep(
     xarray.Dataset in the schema of `sgdsim.runs.results`, dims (grid…, regime, replicate, step). Where cells failed,
     `error` says why. After Ctrl-C or a broken executor the rest is NaN, `done` is False there and the attribute
     `interrupted` is 1; so is the file at `path` after SIGTERM, which then ends the process unless that has a handler
-    of its own.
+    of its own. A Ctrl-C that comes while the result is saved is raised when the file is whole.
 
     Raises
     ------
