@@ -169,6 +169,10 @@ class SGD:
         )
         return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
 
+    def noise(self, n_samples: int) -> float:
+        """γ of the first step, and of all where the batch size does not change; InputError where it is out of range."""
+        return float(self.values(n_samples, 0, 1).noise[0])
+
     def check(self, n_samples: int, n_steps: int) -> None:
         """Refuse a batch that the data cannot fill, or a schedule that leaves its range, before any step is taken."""
         if n_steps == 0:
@@ -189,7 +193,8 @@ def has_momentum(sgd: SGD) -> bool:
 
 def _evaluate(value: float | int | Schedule, start: int, stop: int) -> np.ndarray:
     if isinstance(value, Schedule):
-        return np.asarray(value(np.arange(start, stop)), dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # who needs the values checks them
+            return np.asarray(value(np.arange(start, stop)), dtype=np.float64)
     return np.full(stop - start, float(value))
 
 

@@ -59,7 +59,7 @@ def recommend(args: argparse.Namespace) -> int:
     facts = {
         "problem": problem.description, "n": problem.n, "lambda_max": quadratic.spectrum.scale,
         "torch_lr_per_alpha": quadratic.torch_lr(1.0), **algorithm_facts(sgd),
-        "noise": float(sgd.values(problem.n, 0, 1).noise[0]), "tau": args.tau, "horizon": args.horizon,
+        "noise": sgd.noise(problem.n), "tau": args.tau, "horizon": args.horizon,
         "seed": args.seed,
         "best": {
             "lr": there.lr, "torch_lr": quadratic.torch_lr(there.lr), "momentum": there.momentum,

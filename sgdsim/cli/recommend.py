@@ -61,7 +61,7 @@ def recommend(args: argparse.Namespace) -> int:
         raise InputError("--replicates: expected only with --verify, got it without")
     integer("replicates", args.replicates, minimum=2)
     problem = load(args)
-    noise = float(SGD(1.0, 0.0, args.batch_size, args.sampling).values(problem.n, 0, 1).noise[0])
+    noise = SGD(1.0, 0.0, args.batch_size, args.sampling).noise(problem.n)
     if noise * args.tau > 1:
         raise InputError(
             f"tau: expected γτ up to 1, beyond which the closure can give negative losses, got {noise * args.tau:.4g} "

@@ -112,7 +112,7 @@ def _rows(quadratic: Any, cells: list[Any], levels: list[float | None], taus: li
 
     rows = []
     for sgd, exact in zip(cells, levels, strict=True):
-        noise = float(sgd.values(quadratic.n, 0, 1).noise[0])
+        noise = sgd.noise(quadratic.n)
         for tau in taus:
             rows.append(
                 {
@@ -143,7 +143,7 @@ def _critical(quadratic: Any, cells: list[Any], taus: list[float]) -> list[dict[
     """λ_crit, and the largest stable α/(1 − β) as β → 1, for each batch size and τ."""
     from sgdsim.theory import stability
 
-    noises = {sgd.batch_size: float(sgd.values(quadratic.n, 0, 1).noise[0]) for sgd in cells}
+    noises = {sgd.batch_size: sgd.noise(quadratic.n) for sgd in cells}
     found = []
     for tau in taus:
         critical = stability.critical_eigenvalue(quadratic, tau)

@@ -137,7 +137,7 @@ def stability_levels(
     for b in batch_sizes:
         for beta in momenta:
             sgd = SGD(1.0, beta, b)
-            gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+            gamma = sgd.noise(problem.n)
             noisy = gamma * critical > 0
             row = {
                 "b": b, "β": beta, "full batch": stability.max_lr(problem, sgd, "full-batch"),

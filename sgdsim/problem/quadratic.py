@@ -211,6 +211,14 @@ class QuadraticProblem:
         """`L_0 = Σ a_k² / (2N)`."""
         return float(self.coefficients @ self.coefficients) / (2 * self.n)
 
+    @property
+    def still(self) -> float:
+        """`Σ a_k²` over the modes that never move: the part of the residual that no training removes. 0 where it is no
+        more than a decomposition's rounding, N·eps of the whole; a mode given with λ = 0 counts as it is."""
+        still = float(np.sum(self.coefficients[~self.spectrum.moving] ** 2))
+        rounding = 0.0 if self.spectrum.eigenvectors is None else self.n * np.finfo(float).eps
+        return still if still > rounding * float(self.coefficients @ self.coefficients) else 0.0
+
     def torch_lr(self, lr: float) -> float:
         """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
         return lr * self.n / self.spectrum.scale

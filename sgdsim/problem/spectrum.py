@@ -105,6 +105,17 @@ class Spectrum:
         """Number of modes: of different places in the spectrum, where there is a multiplicity; else n."""
         return self.eigenvalues.size
 
+    @property
+    def counts(self) -> np.ndarray:
+        """For how many of the n eigenvalues each mode stands, (modes,): 1 where there is no multiplicity."""
+        return np.ones(self.n_modes) if self.multiplicity is None else self.multiplicity
+
+    @property
+    def moving(self) -> np.ndarray:
+        """Which modes SGD ever moves, (modes,) bool: λ > 0, and more than rounding, N·eps, where a kernel matrix was
+        decomposed. It decides what happens as t → ∞; at any finite t such modes hardly differ."""
+        return self.eigenvalues > (0.0 if self.eigenvectors is None else self.n * np.finfo(float).eps)
+
     @classmethod
     def from_kernel(cls, kernel: np.ndarray, *, device: str = "cpu") -> Spectrum:
         """Full eigendecomposition of a symmetric positive semidefinite kernel matrix Θ, (n, n), on "cpu" or "cuda".
@@ -220,7 +231,7 @@ class Spectrum:
         None: 1% of the range). Of a spectrum `from_operator` this is stochastic Lanczos quadrature."""
         from sgdsim.problem import lanczos
 
-        counts = np.ones(self.n_modes) if self.multiplicity is None else self.multiplicity
+        counts = self.counts
         return lanczos.smoothed(self.eigenvalues[None], counts[None] / counts.sum(), sigma=sigma, n_grid=n_grid)
 
     def by_rank(self, c: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -241,7 +252,7 @@ class Spectrum:
         there and 0 elsewhere. That is all that the spectral-diagonal regime and its theory ask about.
         """
         nodes = _in_range(np.asarray(measure.nodes) / self.scale)
-        counts = np.ones(self.n_modes) if self.multiplicity is None else self.multiplicity
+        counts = self.counts
         values = np.concatenate([self.eigenvalues, nodes])
         order = np.argsort(-values, kind="stable")
         counts = np.concatenate([counts, np.zeros(nodes.size)])[order]

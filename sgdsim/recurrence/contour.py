@@ -135,7 +135,7 @@ class _Cells:
     """The modes that matter, and hyperparameters of several cells (each (cells,))."""
 
     def __init__(self, problem: QuadraticProblem, alpha, beta, gamma, tau) -> None:
-        counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+        counts = problem.spectrum.counts
         lam, c = problem.eigenvalues, problem.coefficients**2
         kept = (lam > 0) & ((c > 0) | (counts > 0))
         # Modes without curvature never move: one of them stands for all.

@@ -86,7 +86,7 @@ class SpectralDiagonal(Regime):
             steps,
             lr=np.array([sgd.lr for sgd in algorithms]),
             momentum=np.array([sgd.momentum for sgd in algorithms]),
-            noise=np.array([sgd.values(problem.n, 0, 1).noise[0] for sgd in algorithms]),
+            noise=np.array([sgd.noise(problem.n) for sgd in algorithms]),
             tau=np.array([regime.tau for regime in regimes]),
         )
         return [self._told(steps, loss, error) for loss, error in zip(found.loss, found.error, strict=True)]

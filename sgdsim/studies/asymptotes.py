@@ -69,7 +69,7 @@ def asymptote(
     if found is not None:
         return Asymptote(quadratic, sgd, fit, found, reason, found.steps, found.loss, found.cutoff)
     hyper = {"lr": sgd.lr, "momentum": sgd.momentum, "tau": tau}
-    hyper["noise"] = float(sgd.values(quadratic.n, 0, 1).noise[0])
+    hyper["noise"] = sgd.noise(quadratic.n)
     rate = float(contour.rate(quadratic, **hyper))
     cutoff = 1 / abs(rate) if rate < 0 else None
     steps = np.unique(np.geomspace(1, min(horizon, 40 * (cutoff or 1.0) + 100), 241).round())

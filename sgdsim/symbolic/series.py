@@ -62,7 +62,7 @@ def check(
 ) -> SeriesCheck:
     """Losses from the derived generating functions and from stepping; InputError for a method that has none."""
     derivation, n_steps = derive(method), integer("n_steps", n_steps, minimum=1)
-    counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+    counts = problem.spectrum.counts
     x, c, g = lr * problem.eigenvalues, problem.coefficients**2, noise * tau
     stepped = _stepped(derivation, x, counts, c, momentum, noise, g, n_steps)
     series = _series(derivation, x, counts, c, momentum, noise, g, n_steps)
@@ -147,7 +147,7 @@ def law_check(
     """
     d = derive().at_tau(1)
     law = power_law.PowerLaw.of(problem) if law is None else law
-    counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+    counts = problem.spectrum.counts
     x, c = lr * problem.eigenvalues, problem.coefficients**2
     at_one = sp.lambdify((X, BETA, GAMMA), [d.noise_at_one, d.signal_at_one], "numpy")(x, momentum, noise)
     values = {

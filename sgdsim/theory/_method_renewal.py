@@ -19,7 +19,7 @@ class MethodRenewal:
     method. Asked for one algorithm after the other, it begins each time at the eigenvector found last."""
 
     def __init__(self, problem: QuadraticProblem) -> None:
-        moves = linear.moving(problem)
+        moves = problem.spectrum.moving
         self.problem, self.lam = problem, problem.eigenvalues[moves]
         self.u = np.ascontiguousarray(problem.eigenvectors[:, moves])
         self.v = np.full(problem.n, problem.n**-0.5)
@@ -29,7 +29,7 @@ class MethodRenewal:
 
         M is symmetric with entries ≥ 0, so for any v > 0 of length 1 `vᵀMv ≤ ρ ≤ max_i (Mv)_i/v_i`.
         """
-        gamma = float(sgd.values(self.problem.n, 0, 1).noise[0])
+        gamma = sgd.noise(self.problem.n)
         if not linear.mean_is_stable(self.problem, sgd):
             return math.inf
         if gamma == 0:

@@ -56,7 +56,7 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
     if not replace(sgd, label_noise=0.0).is_plain or sgd.sampling == RESHUFFLE:
         raise InputError("horizon: expected heavy ball with independent batches and no average, got another algorithm")
     values = sgd.values(problem.n, 0, horizon)
-    counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+    counts = problem.spectrum.counts
     return (
         problem.eigenvalues, counts, problem.coefficients**2, values.lr if lr is None else lr, values.momentum,
         values.noise, sgd.label_source(problem.n, values.batch_size), float(tau),

@@ -82,15 +82,9 @@ def mode_maps(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.n
     return maps
 
 
-def moving(problem: QuadraticProblem) -> np.ndarray:
-    """Which modes move at all, (n,) bool: those of a kernel matrix whose λ is more than rounding."""
-    least = 0.0 if problem.spectrum.eigenvectors is None else problem.n * np.finfo(float).eps
-    return problem.eigenvalues > least
-
-
 def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """Whether the mean converges on every mode that moves: all eigenvalues of R_k inside the unit circle."""
-    lam = problem.eigenvalues[moving(problem)]
+    lam = problem.eigenvalues[problem.spectrum.moving]
     largest = np.abs(np.linalg.eigvals(mode_maps(lam, sgd))).max(-1)
     near = np.abs(largest - 1) < _NEAR
     return bool((largest[~near] < 1).all() and (not near.any() or effective_lr(sgd) > 0))
@@ -128,20 +122,20 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     As for heavy ball with γτ < 0, every mode by itself must be stable as well: `1 + γτλ²p > 0`. Raises InputError for
     γτ > 1 and for what is not stationary.
     """
-    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    gamma = sgd.noise(problem.n)
     if gamma * tau > 1:
         raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {gamma * tau:g}")
     if not mean_is_stable(problem, sgd):
         return AtOne(math.inf, math.inf, False)
-    moves = moving(problem)
+    moves = problem.spectrum.moving
     lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
-    counts = 1.0 if problem.multiplicity is None else problem.multiplicity[moves]
+    counts = problem.spectrum.counts[moves]
     p, q = responses(lam, sgd)
     own = 1 + gamma * tau * lam**2 * p
     if (own <= 0).any():
         return AtOne(math.inf, math.inf, False)
     noise = float(np.sum(counts * gamma * lam**2 * p / own))
-    signal = math.inf if (problem.coefficients[~moves] != 0).any() else float(np.sum(c * q / own))
+    signal = math.inf if problem.still else float(np.sum(c * q / own))
     return AtOne(noise, signal, noise < 1)
 
 
@@ -174,11 +168,11 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     if not one.stable:
         return Floor(math.inf, None)
     lam = problem.eigenvalues
-    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity
-    moves = moving(problem)
-    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    counts = problem.spectrum.counts
+    moves = problem.spectrum.moving
+    gamma = sgd.noise(problem.n)
     label = float(sgd.label_source(problem.n, sgd.values(problem.n, 0, 1).batch_size)[0])
-    still = float(np.sum(problem.coefficients[~moves] ** 2))  # what the model cannot fit makes noise for ever
+    still = problem.still  # what the model cannot fit makes noise for ever
     square, counts = lam[moves] ** 2, counts[moves]
     p, _ = responses(lam[moves], sgd)
     own = 1 + gamma * tau * square * p

@@ -132,11 +132,11 @@ def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau
     if sgd.label_noise or sgd.average is not None:
         raise InputError("theory: expected no noisy labels and no average; see linear.floor")
     _, kick = linear.step(sgd)
-    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    gamma = sgd.noise(problem.n)
     points = np.atleast_1d(np.asarray(z, dtype=np.complex128))
-    moves = linear.moving(problem)
+    moves = problem.spectrum.moving
     lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
-    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moves]
+    counts = problem.spectrum.counts[moves]
     i, j = np.triu_indices(kick.size)
     pairs, twice = i.size, np.where(i == j, 1.0, 2.0)
     right = np.stack([kick[i] * kick[j], np.eye(pairs)[0]], 1)  # kkᵀ and e₀e₀ᵀ, packed
@@ -152,8 +152,7 @@ def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau
         p, q = np.moveaxis(np.linalg.solve(system, sources)[..., 0, :], -1, 0)
         noise += (p @ (gamma * counts[part] * lam[part] ** 2)).reshape(points.shape)
         signal += (q @ c[part]).reshape(points.shape)
-    still = float(np.sum(problem.coefficients[~moves] ** 2))
-    if still:
+    if still := problem.still:
         with np.errstate(divide="ignore", invalid="ignore"):
             signal = signal + still / (1 - points)
     shape = np.shape(z)
@@ -208,7 +207,7 @@ def propagators(
     at = np.asarray(response(mu))
     scale = radius ** np.arange(steps)
     lam, c = problem.eigenvalues, problem.coefficients**2
-    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity
+    counts = problem.spectrum.counts
     u, v = np.zeros(steps), np.zeros(steps)
     for k in range(lam.size):
         after = mu / (at - lam[k])

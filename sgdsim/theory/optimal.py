@@ -141,7 +141,7 @@ def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> 
         return problem
     edges = np.unique(np.geomspace(exact, problem.eigenvalues.size, int(math.log(problem.n / exact) / math.log(ratio))))
     starts = np.unique(np.concatenate([np.arange(exact), edges[:-1].astype(int)]))
-    counts = np.ones(problem.eigenvalues.size) if problem.multiplicity is None else problem.multiplicity
+    counts = problem.spectrum.counts
     merged = np.add.reduceat(counts, starts)
     sizes = np.diff(np.append(starts, counts.size))
     eigenvalues = np.add.reduceat(problem.eigenvalues, starts) / sizes
@@ -274,7 +274,7 @@ def negative_momentum_helps(problem: QuadraticProblem, nu: float) -> bool:
     exact at γτ = 1 (`sgdsim.symbolic.derive` derives it; compare [VKY] eq. 91). `best` needs no such limit.
     """
     lam, c = problem.eigenvalues, problem.coefficients**2
-    moving = lam > 0
-    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity
+    moving = problem.spectrum.moving
+    counts = problem.spectrum.counts
     left = np.sum(counts * lam) * np.sum(c)
     return bool(left > (nu - 1) / nu * np.sum(counts * lam**2) * np.sum(c[moving] / lam[moving]))

@@ -137,9 +137,10 @@ def constants(
     noise `Ṽ(1)γα_eff²Λ^{1/ν}ν^{−1}Γ(2−1/ν)(2α_eff)^{1/ν−2}/(1−Ũ(1))²` of t^{1/ν−2}.
     Only meaningful below the stability threshold, Ũ(1) < 1, and the second for ν > 1/2.
     """
-    lam, c = problem.eigenvalues, problem.coefficients**2
+    lam, moving = problem.eigenvalues, problem.spectrum.moving
+    c = np.where(moving, problem.coefficients**2, 0.0)
     u = generating.noise_propagator_at_one(lam, lr, momentum, noise, tau, problem.multiplicity)
-    v = generating.signal_at_one(lam, c, lr, momentum, noise, tau)
+    v = generating.signal_at_one(lam, c, lr, momentum, noise, tau) if not problem.still else np.inf
     a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
     signal = law.A * _factorial(zeta) * (2 * a * law.Lambda) ** -zeta / (1 - u)
     loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
@@ -165,7 +166,7 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     (Yarotsky & Velikanov, arXiv:2410.04228, thm. 3); Ũ(1) and Ṽ(1) are those of `sgdsim.theory.linear`.
     """
     one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
-    gamma = float(sgd.values(problem.n, 0, 1).noise[0])
+    gamma = sgd.noise(problem.n)
     signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
     loud = one.signal * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
     loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
@@ -257,7 +258,7 @@ def budget(problem: QuadraticProblem, law: PowerLaw, noise: float, *, tau: float
     if phase(law.nu, law.zeta) != SIGNAL or not noise > 0:
         raise InputError("budget: expected the signal-dominated phase and noise > 0")
     lam, zeta = problem.eigenvalues, law.zeta
-    counts = 1.0 if problem.multiplicity is None else problem.multiplicity
+    counts = problem.spectrum.counts
     crossing = stability.critical_eigenvalue(problem, tau)
 
     def cost(log_y: float) -> float:

@@ -27,8 +27,7 @@ def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float
             "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
             f"{sgd.spec()}"
         )
-    values = sgd.values(problem.n, 0, 1)
-    return float(values.lr[0]), float(values.momentum[0]), float(values.noise[0])
+    return float(sgd.lr), float(sgd.momentum), sgd.noise(problem.n)
 
 
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
@@ -115,9 +114,9 @@ def diagonal_max_lr(
     beta, gamma, tau = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (momentum, noise, tau)))
     if not (np.abs(beta) < 1).all() or not ((gamma >= 0) & (gamma <= 1)).all():
         raise InputError("stability: expected |momentum| < 1 and noise from 0 to 1")
-    moving = problem.eigenvalues > 0
+    moving = problem.spectrum.moving
     lam = problem.eigenvalues[moving]
-    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moving]
+    counts = problem.spectrum.counts[moving]
     cells = (np.ascontiguousarray(v.ravel()) for v in (beta, gamma, gamma * tau))
     out = np.empty(beta.size)
     share.run(share.pieces(contour_kernels.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))
@@ -129,9 +128,9 @@ def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
 
     0 where noise alone cannot destabilise (Σ_k 1/τ ≤ 1, as for a single mode with τ = 1).
     """
-    moving = problem.eigenvalues > 0
+    moving = problem.spectrum.moving
     lam = problem.eigenvalues[moving]
-    counts = np.ones(lam.size) if problem.multiplicity is None else problem.multiplicity[moving]
+    counts = problem.spectrum.counts[moving]
     tau = number("tau", tau)
 
     def excess(value: float) -> float:
@@ -148,7 +147,7 @@ class _Renewal:
     """The renewal operator M of the exact averaged regime, `D ↦ Σ M D` summed over time; never formed."""
 
     def __init__(self, problem: QuadraticProblem, momentum: float, noise: float) -> None:
-        moving = problem.eigenvalues > 0  # a mode with λ = 0 neither moves nor makes noise
+        moving = problem.spectrum.moving  # the others make no noise either
         self.lam, self.u = problem.eigenvalues[moving], np.ascontiguousarray(problem.eigenvectors[:, moving])
         self.n, self.beta, self.gamma = problem.n, momentum, noise
         self.v = np.full(problem.n, problem.n**-0.5)

@@ -1,0 +1,64 @@
+"""What stands for what in a spectrum: modes that move, and for how many eigenvalues each counts."""
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim.problem.spectrum import Spectrum
+from sgdsim.theory import linear, memory, optimal, power_law, stability
+
+RANK = 4
+
+
+@pytest.fixture(params=range(5))
+def pair(request):
+    """A kernel of rank 4 on 12 points whose residual it can fit, and the same problem known exactly."""
+    rng = np.random.default_rng(request.param)
+    u = np.linalg.qr(rng.standard_normal((12, 12)))[0]
+    lam, a = np.array([1.0, 0.5, 0.2, 0.1, *np.zeros(8)]), np.array([1.0, -2.0, 0.5, 3.0, *np.zeros(8)])
+    kernel = (u * lam) @ u.T
+    return ss.QuadraticProblem.from_kernel(kernel, u @ a), ss.QuadraticProblem(Spectrum(lam), a)
+
+
+def test_rounding_neither_moves_nor_stays(pair):
+    decomposed, exact = pair
+    assert not (decomposed.eigenvalues[RANK:] == 0).all()  # rounding has left something
+    for problem in pair:
+        assert problem.spectrum.moving.tolist() == [True] * RANK + [False] * 8
+        assert problem.still == 0.0
+
+
+def test_late_times_of_a_decomposed_kernel_are_those_of_the_exact_spectrum(pair):
+    """Its modes at λ ~ 1e-17 gave infinite constants, thresholds of their own and a wrong sign of the best momentum."""
+    law = power_law.PowerLaw(nu=1.5, kappa=1.0, Lambda=1.0, A=1.0)
+    sgd = ss.SGD(0.2, 0.3, 3, method="nesterov")
+    both = [
+        [
+            *power_law.constants(problem, law, lr=0.2, momentum=0.3, noise=0.25),
+            *power_law.method_constants(problem, law, sgd),
+            stability.critical_eigenvalue(problem, 4.0),
+            stability.critical_eigenvalue(problem, 1.0),
+            stability.max_lr(problem, ss.SGD(1.0, 0.3, 3)),
+            linear.floor(problem, ss.SGD(0.2, 0.3, 3, label_noise=0.1)).loss,
+            memory.transforms(problem, sgd, 1.0).signal.real,
+            optimal.negative_momentum_helps(problem, 1.5),
+        ]
+        for problem in pair
+    ]
+    assert np.isfinite(both).all()
+    np.testing.assert_allclose(*both, rtol=1e-9)
+    assert both[1][4] == 0.0  # four modes in all: noise alone cannot destabilise at τ = 4
+
+
+def test_what_cannot_be_fitted_stays():
+    """Two points with one kernel and two targets: half of the difference squared stays."""
+    problem = ss.QuadraticProblem.from_kernel(np.ones((2, 2)), np.array([1.0, 3.0]))
+    assert problem.still == pytest.approx(2.0)
+    law = power_law.PowerLaw(nu=1.5, kappa=1.0, Lambda=1.0, A=1.0)
+    assert power_law.constants(problem, law, lr=0.2, noise=0.5)[1] == np.inf
+    assert linear.at_one(problem, ss.SGD(0.2)).signal == np.inf
+
+
+def test_counts():
+    assert Spectrum(np.array([1.0, 0.5])).counts.tolist() == [1.0, 1.0]
+    assert Spectrum(np.array([1.0, 0.5]), multiplicity=np.array([1.0, 4.0])).counts.tolist() == [1.0, 4.0]
