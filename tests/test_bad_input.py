@@ -162,6 +162,7 @@ BAD = [
     ("compare --momentum 0.5 0.5", ["momentum", "different"]),
     ("compare --momentum nan", ["momentum", "nan"]),
     ("compare --momentum jacobi:a=-2,b=0", ["jacobi: a", "-2"]),
+    ("compare --momentum jacobi:a=1e308,b=1", ["momentum", "finite", "nan at step 1"]),
     ("compare --batch-size 0", ["batch_size", "0"]),
     ("compare --batch-size -3", ["batch_size", "-3"]),
     ("compare --batch-size 2.5", ["batch_size", "2.5"]),
