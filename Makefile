@@ -12,7 +12,7 @@ demo: $(READY)
 
 # Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
 test: lint
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 25
 
 # The suite as older CPUs would run it, on one and on two threads; the table of machines is in tests/portability.py.
 # MACHINES="old haswell" and THREADS=1 choose some; PYTEST="tests/test_docs.py -x" goes to pytest.
@@ -26,6 +26,7 @@ fuzz: $(READY)
 lint: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 format: $(READY)
 	$(BIN)/ruff check --fix .

@@ -234,3 +234,18 @@ def linear_diagonal(eigenvalues, coefficients, maps, noise, label, tau, readout)
         second = new
         totals.append(sum(s[readout, readout] for s in second))
     return np.array(totals)
+
+
+def loss_transform(eigenvalues, c, z, *, lr, momentum, noise, tau=1.0, multiplicity=None):
+    """`s̃(z) = Σ_t s_t z^t = Ṽ/(1 − zŨ)` of heavy ball, at every z."""
+    counts, b, g = np.ones(len(eigenvalues)) if multiplicity is None else multiplicity, momentum, noise * tau
+    out = []
+    for at in np.ravel(z):
+        u = v = 0.0
+        for lam, error, count in zip(eigenvalues, c, counts, strict=True):
+            x, slow = lr * lam, 1 - b * at
+            s = (1 - at) * slow * (1 - b**2 * at) + 2 * x * at * (1 + b) * slow + x**2 * at * (g * (1 + b * at) - slow)
+            u += count * noise * x**2 * (1 + b * at) / s
+            v += error * (2 * b * x * at + slow * (1 - b**2 * at)) / s
+        out.append(v / (1 - at * u))
+    return np.reshape(out, np.shape(z))

@@ -28,15 +28,21 @@ class Maps(NamedTuple):
 class Method(Protocol):
     """What `SGD` needs of a method; any object of this form will do."""
 
-    memory: int
-    """Number M of memory vectors."""
-    uses_momentum: bool
-    """Whether `SGD.momentum` means something to it."""
-    is_stationary: bool
-    """Whether A and k depend on lr and momentum alone."""
+    @property
+    def memory(self) -> int:
+        """Number M of memory vectors."""
 
     @property
-    def spec(self) -> str: ...
+    def uses_momentum(self) -> bool:
+        """Whether `SGD.momentum` means something to it."""
+
+    @property
+    def is_stationary(self) -> bool:
+        """Whether A and k depend on lr and momentum alone."""
+
+    @property
+    def spec(self) -> str:
+        """Its text form."""
 
     def maps(self, steps: np.ndarray, lr: np.ndarray, momentum: np.ndarray) -> Maps:
         """A and k at `steps`; all arguments (T,)."""

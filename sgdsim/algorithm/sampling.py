@@ -32,7 +32,7 @@ _W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 
 
 @numba.njit(cache=True, nogil=True)
-def philox(counter: np.ndarray, key0: int, key1: int, out: np.ndarray) -> None:
+def philox(counter: np.ndarray, key0: np.uint64, key1: np.uint64, out: np.ndarray) -> None:
     """Ten rounds of Philox4x32 on `counter` (4,) under the key; four 32-bit words go to `out` (4,), all uint64."""
     c0, c1, c2, c3 = counter[0], counter[1], counter[2], counter[3]
     for _ in range(10):

@@ -6,7 +6,6 @@ the text that `parse` reads back, the form in which it stands on the command lin
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar, Protocol, runtime_checkable
 
@@ -208,13 +207,13 @@ class JacobiMomentum(Spec):
         return np.where(n == 0, 0.0, value)
 
 
-_LR: dict[str, Callable[..., Schedule]] = {
+_LR: dict[str, type[Schedule]] = {
     s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiLR)
 }
-_MOMENTUM: dict[str, Callable[..., Schedule]] = {
+_MOMENTUM: dict[str, type[Schedule]] = {
     s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiMomentum)
 }
-_BATCH: dict[str, Callable[..., Schedule]] = {s.name: s for s in (Power, Steps)}
+_BATCH: dict[str, type[Schedule]] = {s.name: s for s in (Power, Steps)}
 _KINDS = {"lr": _LR, "momentum": _MOMENTUM, "batch_size": _BATCH}
 
 

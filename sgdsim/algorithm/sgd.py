@@ -4,8 +4,9 @@ linear method, averaged iterates and noisy labels."""
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from sgdsim.common.checks import InputError, choice, integer, number
 
 _LARGEST_BATCH = 10**18  # an int64
 _LARGEST_ERROR = 1e140  # of labels: its square, times N/b and a learning rate, is still a float
+Kept = TypeVar("Kept")
 _CHECKED_STEPS = 10_000_000  # steps of a schedule that are all looked at before a run
 
 
@@ -43,6 +45,22 @@ def noise_factor(
     if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS):
         return 1.0 / b
     return (n_samples - b) / (max(n_samples - 1, 1) * b)
+
+
+class TextOr(Generic[Kept]):
+    """A field of a frozen dataclass that may be given as text, and holds what `parse` makes of that."""
+
+    def __init__(self, default: Kept, parse: Callable[[str], Kept]) -> None:
+        self.default, self.parse = default, parse
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    def __get__(self, instance: object, owner: type) -> Kept:
+        return self.default if instance is None else instance.__dict__[self.name]
+
+    def __set__(self, instance: object, value: Kept | str) -> None:
+        instance.__dict__[self.name] = self.parse(value) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
@@ -73,9 +91,9 @@ class SGD:
     momentum: float | Schedule = 0.0
     batch_size: int | Schedule = 1
     sampling: str = _sampling.WITHOUT_REPLACEMENT
-    method: str | Method = "heavy-ball"
+    method: TextOr[Method] = TextOr(HeavyBall(), parse_method)
     label_noise: float = 0.0
-    average: str | Average | None = None
+    average: TextOr[Average | None] = TextOr(None, parse_average)
 
     def __post_init__(self) -> None:
         for name in ("lr", "momentum", "label_noise"):
@@ -90,19 +108,15 @@ class SGD:
             integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
         choice("sampling", self.sampling, _sampling.SAMPLINGS)
         number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
-        if isinstance(self.method, str):
-            object.__setattr__(self, "method", parse_method(self.method))
-        if isinstance(self.average, str):
-            object.__setattr__(self, "average", parse_average(self.average))
         if not isinstance(self.method, Method):
             raise InputError(f"method: expected a name or an object of sgdsim.methods, got {self.method!r}")
         if not (self.average is None or isinstance(self.average, Average)):
             raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
         if not self.method.uses_momentum and has_momentum(self):
-            raise InputError(f"momentum: expected 0 with {self.method.name}, which has its own memory")
+            raise InputError(f"momentum: expected 0 with {self.method.spec}, which has its own memory")
 
     @classmethod
-    def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: str) -> SGD:
+    def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Any) -> SGD:
         """The Jacobi-polynomial method: learning rate and momentum by `JacobiLR` and `JacobiMomentum`."""
         return cls(schedules.JacobiLR(lr, a, b), schedules.JacobiMomentum(a, b), batch_size, **options)
 

@@ -13,8 +13,12 @@ import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from types import BuiltinFunctionType, CellType, CodeType, FunctionType, MethodType, ModuleType
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
+
+if TYPE_CHECKING:
+    import torch
 
 _making = threading.RLock()
 _LIBRARIES = {*sys.stdlib_module_names, "numba", "numpy", "pandas", "scipy", "sgdsim", "sympy", "torch", "xarray"}
@@ -133,8 +137,9 @@ def _of_object(thing: object) -> Iterator[object]:
     if isinstance(fingerprint, str):
         yield fingerprint
     elif hasattr(thing, "detach") and hasattr(thing, "numpy"):
-        tensor = thing.detach().cpu().reshape(-1).view(sys.modules["torch"].uint8)
-        yield from (str(thing.dtype), tuple(thing.shape), thing.requires_grad, tensor.numpy())
+        tensor = cast("torch.Tensor", thing)
+        content = tensor.detach().cpu().reshape(-1).view(sys.modules["torch"].uint8)
+        yield from (str(tensor.dtype), tuple(tensor.shape), tensor.requires_grad, content.numpy())
     elif all(hasattr(thing, name) for name in _STATE):
         yield {name: value for name, value in vars(thing).items() if name in _STATE or name[:1] != "_"}
     elif hasattr(thing, "__dict__") and (not _is_library(thing) or type(thing).__module__.startswith("sgdsim.")):

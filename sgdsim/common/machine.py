@@ -24,7 +24,7 @@ def describe() -> dict[str, str | int | None]:
         "blas": "; ".join(sorted(_libraries("blas"))) or None,
         "openmp": "; ".join(sorted(_libraries("openmp"))) or None,
         "numba_threads": None if numba is None else numba.get_num_threads(),
-        "torch": torch and f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads",
+        "torch": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads" if torch else None,
     }
 
 

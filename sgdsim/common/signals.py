@@ -76,8 +76,8 @@ def held_back() -> Iterator[None]:
     finally:
         for number, handler in handled.items():
             signal.signal(number, handler)
-        for number in sorted(came, reverse=True):  # SIGTERM first: after an exception no other is raised
-            signal.raise_signal(number)
+        for late in sorted(came, reverse=True):  # SIGTERM first: after an exception no other is raised
+            signal.raise_signal(late)
 
 
 @contextlib.contextmanager

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
@@ -37,7 +37,7 @@ class Spec:
         return f"{self.name}:{words}" if words else self.name
 
 
-def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, Callable[..., Any]]) -> Any:
+def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[Any]]) -> Any:
     """The object that `text` describes; `kinds`: by name. Fields annotated `int` take whole numbers.
 
     Raises InputError, beginning with `parameter`, for an unknown name (a `kind` of thing) or unknown arguments.

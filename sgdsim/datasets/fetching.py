@@ -164,7 +164,8 @@ def _entries(name: str | None) -> list[tuple[str, dict[str, Any]]]:
 def _judge(path: Path, versions: list[dict[str, Any]]) -> tuple[str, str]:
     """(`ok` | `corrupt` | `unchecked`, message): the content of `path` against the known versions, read in pieces."""
     sizes = [version.get("size") for version in versions]
-    limit = UNKNOWN_SIZE_LIMIT if None in sizes else max(sizes)
+    known = [size for size in sizes if size is not None]
+    limit = max(known) if len(known) == len(sizes) else UNKNOWN_SIZE_LIMIT
     digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
     size = 0
     try:
@@ -191,8 +192,8 @@ def _judge(path: Path, versions: list[dict[str, Any]]) -> tuple[str, str]:
         if digests[kind].hexdigest() == version[kind]:
             return "ok", f"{size} bytes, {kind} {version[kind]}"
         expected.append(f"{kind} {version[kind]}")
-    kind = expected[-1].split()[0]
-    return "corrupt", f"expected {' or '.join(expected)}, got {kind} {digests[kind].hexdigest()}"
+    last = expected[-1].split()[0]
+    return "corrupt", f"expected {' or '.join(expected)}, got {last} {digests[last].hexdigest()}"
 
 
 @contextlib.contextmanager
@@ -283,7 +284,8 @@ def _download(url: str, work: Path, size: int | None, sha256: str | None, bar: b
     except InputError:
         raise
     except requests.HTTPError as error:
-        raise InputError(f"{url}: expected the file, got HTTP status {error.response.status_code}") from error
+        status = "unknown" if error.response is None else error.response.status_code
+        raise InputError(f"{url}: expected the file, got HTTP status {status}") from error
     except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
         raise InputError(f"{url}: expected the whole file, got a truncated download; nothing was kept") from error
     except requests.RequestException as error:
@@ -307,8 +309,11 @@ def _unpack(archive: Path, members: dict[str, tuple[Path, int]], url: str) -> No
     name = ""
     try:
         with contextlib.ExitStack() as stack:
-            opener = zipfile.ZipFile if zipfile.is_zipfile(archive) else tarfile.open
-            packed = stack.enter_context(opener(archive))
+            packed: zipfile.ZipFile | tarfile.TarFile
+            if zipfile.is_zipfile(archive):
+                packed = stack.enter_context(zipfile.ZipFile(archive))
+            else:
+                packed = stack.enter_context(tarfile.open(archive))
             for name, (target, limit) in members.items():
                 if isinstance(packed, zipfile.ZipFile):
                     info = packed.getinfo(name)

@@ -145,7 +145,7 @@ def _prepared(
     y_shift, y_spread = (float(value) for value in _statistics(y, per_column=False))
     x_test = y_test = None
     if len(test):
-        rows, targets = (raw.x, raw.y) if raw.x_test is None else (raw.x_test, raw.y_test)
+        rows, targets = (raw.x, raw.y) if raw.x_test is None or raw.y_test is None else (raw.x_test, raw.y_test)
         x_test = _standardise(np.divide(rows[test], raw.scale, dtype=np.float64), shift, spread)
         y_test = (targets[test] - y_shift) / (y_spread or 1.0)
     info = {
@@ -172,7 +172,7 @@ def _split(raw: RawData, name: str, n: int | None, n_test: int | None, seed: int
         n = max(1, (4 * available) // 5) if one_piece else available
     if n > available:
         raise InputError(f"n: expected at most {available}, the rows available for training in {name}, got {n}")
-    left = available - n if one_piece else len(raw.x_test)
+    left = available - n if raw.x_test is None else len(raw.x_test)
     if n_test is None:
         n_test = min(n, MAX_DEFAULT_TEST, left)
         if n_test == 0:
@@ -196,7 +196,7 @@ def _split(raw: RawData, name: str, n: int | None, n_test: int | None, seed: int
     if one_piece:  # from the other end of the same shuffled groups: disjoint, whatever n and n_test are
         free = sizes - shares
     else:
-        groups = _shuffled_groups(raw.y_test if raw.labels else np.zeros(left), draw_test)
+        groups = _shuffled_groups(raw.y_test if raw.labels and raw.y_test is not None else np.zeros(left), draw_test)
         sizes = free = np.array([len(group) for group in groups])
     shares = _allocate(n_test, sizes, free, draw_test)
     test = np.concatenate([group[len(group) - k :] for group, k in zip(groups, shares, strict=True)])

@@ -160,7 +160,7 @@ def _goodness(bins: _Bins, variances: np.ndarray) -> Goodness:
 
     def rms(degree: int) -> tuple[float, np.ndarray]:
         poly = np.polynomial.Polynomial.fit(bins.x, bins.y, degree, w=weight)
-        slopes = -poly.deriv()(bins.x[[0, -1]]) if degree else None
+        slopes = -poly.deriv()(bins.x[[0, -1]])
         return math.sqrt(share @ (bins.y - poly(bins.x)) ** 2), slopes
 
     (level, _), (line, _), (parabola, slopes) = rms(0), rms(1), rms(2)

@@ -36,7 +36,8 @@ def load_kernel(
         raise InputError("kernel: expected either a residual or targets, got both")
     if residual is not None or targets is not None:
         arrays = {k: v for k, v in arrays.items() if k not in ("residual", "targets")}
-        key, file = ("residual", residual) if residual is not None else ("targets", targets)
+        given = (("residual", residual), ("targets", targets))
+        key, file = next((key, file) for key, file in given if file is not None)
         if Path(file).suffix != ".npy":
             raise InputError(f"{file}: expected a .npy file for the {key}, got {Path(file).suffix or 'no ending'}")
         arrays[key] = _read(Path(file))["kernel"]

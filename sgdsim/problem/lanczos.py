@@ -34,10 +34,11 @@ def tridiagonal(operator: Any, start: np.ndarray, n_steps: int) -> tuple[np.ndar
         raise InputError("start: expected a vector that is not zero, got zeros")
     basis = np.empty((n_steps, operator.shape[0]))
     basis[0] = start / length
-    diagonal, off = [], []
+    diagonal: list[float] = []
+    off: list[float] = []
     for step in range(n_steps):
         v = np.asarray(operator.matvec(basis[step]), dtype=np.float64).ravel()
-        diagonal.append(basis[step] @ v)
+        diagonal.append(float(basis[step] @ v))
         if not np.isfinite(diagonal[-1]):
             raise InputError("operator: expected finite products, got NaN or infinity")
         for _ in range(2):
@@ -46,7 +47,7 @@ def tridiagonal(operator: Any, start: np.ndarray, n_steps: int) -> tuple[np.ndar
         size = np.abs(diagonal).max() + (max(off) if off else 0.0)
         if step + 1 == n_steps or rest <= _BREAKDOWN * size:
             break
-        off.append(rest)
+        off.append(float(rest))
         basis[step + 1] = v / rest
     return np.array(diagonal), np.array(off), basis[: len(diagonal)].T
 

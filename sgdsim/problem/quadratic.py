@@ -114,7 +114,8 @@ class QuadraticProblem:
                 raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
             test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
         facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
-        return cls(spectrum, freeze(spectrum.eigenvectors.T @ residual), test, description or facts)
+        coefficients = spectrum.eigenvectors.T @ residual  # type: ignore[union-attr]  # a full decomposition
+        return cls(spectrum, freeze(coefficients), test, description or facts)
 
     @classmethod
     def from_operator(
@@ -218,6 +219,14 @@ class QuadraticProblem:
         still = float(np.sum(self.coefficients[~self.spectrum.moving] ** 2))
         rounding = 0.0 if self.spectrum.eigenvectors is None else self.n * np.finfo(float).eps
         return still if still > rounding * float(self.coefficients @ self.coefficients) else 0.0
+
+    def test_loss(self, coefficients: np.ndarray, spread: float = 0.0) -> np.ndarray:
+        """Test loss with residual `U a`, (1,) from a (n,) or (R,) from (R, n); `spread`: the mean square over test
+        points of what is random about them, where a is a mean. InputError without test points."""
+        if self.test is None:
+            raise InputError("test_loss: expected a problem with test points, got one without")
+        square = (self.test.residuals(coefficients - self.coefficients) ** 2).mean(-1)
+        return np.atleast_1d((square + spread) / 2)
 
     def torch_lr(self, lr: float) -> float:
         """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""

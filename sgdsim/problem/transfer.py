@@ -34,6 +34,10 @@ class TestPoints:
         object.__setattr__(self, "residual", residual)
         object.__setattr__(self, "transfer", transfer)
 
+    def residuals(self, moved: np.ndarray) -> np.ndarray:
+        """e_t (m,) from `a_t − a_0` (n,), or (R, m) from (R, n)."""
+        return self.residual + (self.transfer @ moved if moved.ndim == 1 else moved @ self.transfer.T)
+
     @classmethod
     def from_cross_kernel(cls, spectrum: Spectrum, cross_kernel: np.ndarray, residual: np.ndarray) -> TestPoints:
         """From Θ(test, train), (m, n), in the kernel's units, and the test residuals (m,)."""
@@ -43,6 +47,5 @@ class TestPoints:
         cross = array("cross_kernel", cross_kernel, ndim=2, shape=(residual.size, spectrum.n))
         projected = cross @ spectrum.eigenvectors / spectrum.scale
         # K̂(x, ·)·u_k vanishes with λ_k; below this level both are rounding, and the mode does not move.
-        floor = spectrum.n * np.finfo(float).eps
-        kept = spectrum.eigenvalues > floor
+        kept = spectrum.moving
         return cls(residual, np.where(kept, projected / np.where(kept, spectrum.eigenvalues, 1.0), 0.0))

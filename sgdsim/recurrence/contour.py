@@ -10,6 +10,7 @@ there by the recurrence.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -105,10 +106,8 @@ def loss_curve(
             "contour: expected heavy ball with constant hyperparameters and independent batches, got a schedule, "
             "reshuffle or another algorithm"
         )
-    return loss_at(
-        problem, steps, lr=sgd.lr, momentum=sgd.momentum, batch_size=sgd.batch_size, tau=tau, sampling=sgd.sampling,
-        method=method,
-    )  # fmt: skip
+    lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
+    return loss_at(problem, steps, lr=lr, momentum=momentum, noise=noise, tau=tau, method=method)
 
 
 def rate(
@@ -230,7 +229,7 @@ class _Cells:
             work += share.pieces(contour_kernels.invert, arguments, noisy.size, nodes * self.lam.size)
         share.run(work)
         scaled[quiet] = exact
-        scaled[noisy], error[noisy] = self._judge(*inverse, cells[noisy], at[noisy], shift)
+        scaled[noisy], error[noisy] = self._judge(inverse[0], inverse[1], cells[noisy], at[noisy], shift)
         with np.errstate(all="ignore"):
             error[quiet] += 1e-15 * at[quiet] * np.sqrt(size / exact)
             log_s = np.log(scaled) + growth
@@ -281,7 +280,7 @@ def _noise(n: int, batch_size, noise, sampling: str) -> np.ndarray:
 def _within(name: str, value, low: float = -np.inf, high: float = np.inf, closed: bool = False) -> np.ndarray:
     """`value` as a float array, all of it inside (low, high); one number is checked like everywhere else."""
     if np.ndim(value) == 0:
-        bounds = {"minimum": low, "maximum": high} if closed else {}
+        bounds: dict[str, Any] = {"minimum": low, "maximum": high} if closed else {}
         if not closed and low > -np.inf and high < np.inf:
             bounds = {"minimum": low, "maximum": high, "open_ends": True}
         found = number(name, value, **bounds)

@@ -10,6 +10,7 @@ With `z = e^{−σ}` and x = αλ the common denominator of both generating func
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numba
 import numpy as np
@@ -17,7 +18,7 @@ import numpy as np
 from sgdsim.recurrence.kernels import diagonal_advance
 
 # A division by zero gives infinity: poles are results.
-_OPTIONS = {"cache": True, "nogil": True, "error_model": "numpy"}
+_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _STRIDE = 64  # steps between two looks at the size of the state: it grows by 1e200 at most in between
 LOWEST = -700.0  # e^σ at the end of float64; nothing is left after one step

@@ -22,9 +22,9 @@ class Plain:
     j: np.ndarray  # E a_k v_k
     p: np.ndarray  # E v_k²
     total: float  # Σ c_k
-    mean: np.ndarray | None  # E a_k, only for test losses
-    mean_velocity: np.ndarray | None
-    gram_diagonal: np.ndarray | None  # mean over test points of T_xk²
+    mean: np.ndarray  # E a_k; (0,) where no test losses are observed
+    mean_velocity: np.ndarray
+    gram_diagonal: np.ndarray  # mean over test points of T_xk²
 
     def advance(self, start: int, stop: int) -> None:
         """Take the steps start..stop-1 in place."""
@@ -34,7 +34,7 @@ class Plain:
             lam, self.problem.multiplicity, self.c, self.j, self.p, self.total,
             values.lr, values.momentum, values.noise, self.tau,
         )  # fmt: skip
-        if self.mean is not None:
+        if self.mean.size:
             kernels.mean_advance(lam, self.mean, self.mean_velocity, values.lr, values.momentum)
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
@@ -42,10 +42,8 @@ class Plain:
         out = {"loss": np.array([self.total / (2 * self.problem.n)])}
         if "test_loss" in what:
             # The mean moves off the diagonal too and is known exactly; only the noise part is diagonal here.
-            test, m = self.problem.test, self.mean
-            e = test.residual + test.transfer @ (m - self.problem.coefficients)
-            noise = (self.c - m**2) @ self.gram_diagonal
-            out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
+            noise = (self.c - self.mean**2) @ self.gram_diagonal
+            out["test_loss"] = self.problem.test_loss(self.mean, noise)
         if "moments" in what:
             out["moments"] = self.c[None].copy()
         return out
@@ -59,7 +57,7 @@ def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -
     if not sgd.is_plain:
         return linear.Diagonal(problem, sgd, tau, test)
     a = problem.coefficients
-    return Plain(
-        problem, sgd, tau, a**2, np.zeros(a.size), np.zeros(a.size), float(a @ a), a.copy() if test else None,
-        np.zeros(a.size) if test else None, (problem.test.transfer**2).mean(0) if test else None,
-    )  # fmt: skip
+    gram = linear.gram_diagonal(problem) if test else np.zeros(0)
+    mean = a.copy() if test else np.zeros(0)
+    zero = np.zeros((2, a.size))
+    return Plain(problem, sgd, tau, a**2, zero[0], zero[1], float(a @ a), mean, np.zeros(mean.size), gram)

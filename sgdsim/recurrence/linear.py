@@ -9,6 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 
@@ -48,6 +49,13 @@ class Steps:
         return out
 
 
+def gram_diagonal(problem: QuadraticProblem) -> np.ndarray:
+    """Mean over the test points of T_xk², (modes,); InputError without test points."""
+    if problem.test is None:
+        raise InputError("test_loss: expected a problem with test points, got one without")
+    return (problem.test.transfer**2).mean(0)
+
+
 class Diagonal(Steps):
     """Second moments of all components, mode by mode."""
 
@@ -57,7 +65,8 @@ class Diagonal(Steps):
         first = self.started(problem.coefficients)
         self.second = first[:, :, None] * first[:, None, :]
         self.total = float(self.second[:, 0, 0].sum())
-        self.first = first if test else None
+        self.first = first
+        self.gram_diagonal = gram_diagonal(problem) if test else np.zeros(0)
 
     def advance(self, start: int, stop: int) -> None:
         for _, values, transition, kick, where in self.blocks(start, stop):
@@ -72,10 +81,9 @@ class Diagonal(Steps):
         moments = self.second[:, self.readout, self.readout]
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what:
-            mean, test = self.first[:, self.readout], self.problem.test
-            e = test.residual + test.transfer @ (mean - self.problem.coefficients)
-            noise = (moments - mean**2) @ (test.transfer**2).mean(0)
-            out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
+            mean = self.first[:, self.readout]
+            noise = (moments - mean**2) @ self.gram_diagonal
+            out["test_loss"] = self.problem.test_loss(mean, noise)
         if "moments" in what:
             out["moments"] = moments[None].copy()
         return out

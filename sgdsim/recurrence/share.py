@@ -69,7 +69,8 @@ def among_threads(todo: list[Piece], helpers: int) -> None:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that stay, as starting one waits for it to run."""
-    return ThreadPoolExecutor(numba.config.NUMBA_NUM_THREADS, thread_name_prefix="sgdsim")
+    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return ThreadPoolExecutor(threads, thread_name_prefix="sgdsim")
 
 
 if hasattr(os, "register_at_fork"):

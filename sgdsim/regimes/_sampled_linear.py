@@ -47,9 +47,7 @@ class Sampled(Steps):
             if "test_loss" in what or "moments" in what:
                 a = r if self.one_pass else r @ self.problem.eigenvectors
             if "test_loss" in what:
-                test = self.problem.test
-                e = test.residual + (a - self.problem.coefficients) @ test.transfer.T
-                out["test_loss"] = (e**2).mean(1) / 2
+                out["test_loss"] = self.problem.test_loss(a)
             if "moments" in what:
                 out["moments"] = a**2
         return out

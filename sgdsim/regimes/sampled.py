@@ -108,9 +108,7 @@ class SampledLinearized(Regime):
             if "test_loss" in what or "moments" in what:
                 a = r @ state.problem.eigenvectors
             if "test_loss" in what:
-                test = state.problem.test
-                e = test.residual + (a - state.problem.coefficients) @ test.transfer.T
-                out["test_loss"] = (e**2).mean(1) / 2
+                out["test_loss"] = state.problem.test_loss(a)
             if "moments" in what:
                 out["moments"] = a**2
         return out

@@ -8,6 +8,7 @@ ways share the update rule and nothing else, so rounding is all that may tell th
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -68,7 +69,7 @@ def check(
     series = _series(derivation, x, counts, c, momentum, noise, g, n_steps)
     steps, scale, inverted = np.arange(n_steps + 1), 2 * problem.n, None
     if method == "heavy-ball":
-        hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
+        hyper: dict[str, Any] = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
         inverted = contour.loss_at(problem, steps, **hyper, method="contour").loss
     return SeriesCheck(method, steps, stepped / scale, series / scale, inverted)
 
@@ -154,7 +155,7 @@ def law_check(
         U1: noise * float(np.sum(counts * at_one[0])), V1: float(np.sum(c * at_one[1])), A: lr / (1 - momentum),
         GAMMA: noise, NU: law.nu, KAPPA: law.kappa, SCALE: law.Lambda, AMPLITUDE: law.A,
     }  # fmt: skip
-    phase = power_law.phase(law.nu, law.zeta)
+    phase = str(power_law.phase(law.nu, law.zeta))
     formula = d.signal_law if phase == power_law.SIGNAL else d.noise_law
     exponent = float(asymptotics.exponent(formula).subs(values))
     constant = float(formula.subs({**values, T: 1})) / (2 * problem.n)

@@ -41,7 +41,7 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
     do not change in time; no label noise. Infinite beyond floating point. Raises InputError for more than `MOST_ORDERS`
     orders, and for schedules.
     """
-    n, size = problem.n, sgd.batch_size
+    n = problem.n
     n_epochs = integer("n_epochs", n_epochs, minimum=1)
     if (
         not sgd.is_constant
@@ -50,7 +50,8 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
         or getattr(sgd.average, "name", "") == "tail"
     ):
         raise InputError("epochs: expected constant hyperparameters, sampling reshuffle and labels without noise")
-    batches = n // integer("batch_size", size, minimum=1, maximum=n)
+    size = integer("batch_size", sgd.batch_size, minimum=1, maximum=n)
+    batches = n // size
     count = math.factorial(n) // (math.factorial(size) ** batches * math.factorial(n - size * batches))
     if count > MOST_ORDERS:
         raise InputError(f"epochs: expected at most {MOST_ORDERS} orders, got {count}; use the sampled regime")

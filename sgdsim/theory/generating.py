@@ -79,19 +79,6 @@ def signal_generator(
     return _sum(lambda x, b, g, z: signal_term(x, b, g, z), eigenvalues, c, z, lr, momentum, noise, tau)
 
 
-def loss_transform(
-    eigenvalues: np.ndarray,
-    c: np.ndarray,
-    z: np.ndarray | complex,
-    *,
-    multiplicity: np.ndarray | None = None,
-    **hyperparameters: Any,
-) -> np.ndarray:
-    """`s̃(z) = Σ_t s_t z^t = Ṽ/(1 − zŨ)`, as `noise_propagator`; divide by 2N for the loss."""
-    u = noise_propagator(eigenvalues, z, multiplicity=multiplicity, **hyperparameters)
-    return signal_generator(eigenvalues, c, z, **hyperparameters) / (1 - np.asarray(z) * u)
-
-
 def noise_propagator_at_one(
     eigenvalues: np.ndarray,
     lr: np.ndarray | float,

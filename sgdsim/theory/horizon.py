@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import cast
 
 import numpy as np
 import scipy.optimize
@@ -77,7 +78,7 @@ def best_schedule(
     pieces, thin = integer("pieces", pieces, minimum=1, maximum=horizon), optimal.sketch(problem)
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0), tau=tau) if sgd.is_constant else 1.0
     first = 0.5 * limit if start is None else number("start", start)
-    decayed = best_of_form("polynomial", problem, sgd, horizon, tau=tau).lr
+    decayed = cast(schedules.Schedule, best_of_form("polynomial", problem, sgd, horizon, tau=tau).lr)
 
     def over(starts: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
         middles = (np.append(starts[1:], horizon) + starts) // 2
@@ -214,28 +215,6 @@ _OWN: dict[str, Callable[[int], np.ndarray]] = {
 
 def _start(share: float, horizon: int) -> int:
     return int(np.clip(round(share * horizon), 0, horizon))
-
-
-def best_average(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
-    """The decay of an exponential average with the least loss after `horizon` steps; `lr` of the answer is `sgd.lr`,
-    its name the average's text form (`none` where no average is better). From 1 − decay = 1 down to 0.1/horizon."""
-    tau = number("tau", tau)
-
-    def loss(log: float) -> float:
-        one = replace(sgd, average=EMA(1 - float(np.exp(log))))
-        state = diagonal.start(problem, one, tau)
-        state.advance(0, horizon)
-        return float(np.log(state.observe(("loss",))["loss"][0]))
-
-    lowest = float(np.log(0.1 / horizon))
-    grid = np.linspace(lowest, 0.0, 9)
-    values = [loss(log) for log in grid]
-    at = int(np.argmin(values))
-    bounds = (grid[max(at - 1, 0)], grid[min(at + 1, grid.size - 1)])
-    found = scipy.optimize.minimize_scalar(loss, bounds=bounds, method="bounded", options={"xatol": 1e-3})
-    log, value = (found.x, found.fun) if found.fun < values[at] else (grid[at], values[at])
-    name = "none" if log == 0 else f"ema:{1 - float(np.exp(log)):.6g}"
-    return Scheduled(name, sgd.lr, float(np.exp(value)))
 
 
 def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> tuple[SGD, float]:

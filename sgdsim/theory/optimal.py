@@ -99,11 +99,11 @@ def best(
     top = stability.diagonal_max_lr(thin, momentum=_MOMENTA, noise=gamma, tau=tau)
     table = value(_FRACTIONS * top[:, None], _MOMENTA[:, None] + 0 * _FRACTIONS)
     i, k = np.unravel_index(np.nanargmin(table), table.shape)
-    point, size = np.array([_spread(_FRACTIONS[k]), math.log(1 - _MOMENTA[i])]), 0.3
+    point, reach = np.array([_spread(_FRACTIONS[k]), math.log(1 - _MOMENTA[i])]), 0.3
     for spectrum, tolerance in ((thin, 1e-4), (problem, 1e-6)):
         value, exponent = _objective(spectrum, gamma, tau, horizon, law)
-        point, log_loss = _descend(spectrum, value, gamma, tau, point, size, tolerance)
-        size = 0.02
+        point, log_loss = _descend(spectrum, value, gamma, tau, point, reach, tolerance)
+        reach = 0.02
     beta = 1 - math.exp(point[1])
     limit, plain_limit = stability.diagonal_max_lr(problem, momentum=np.array([beta, 0.0]), noise=gamma, tau=tau)
     plain_lr, plain = best_lr(value, 0.0, float(plain_limit))
@@ -229,7 +229,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
     values = SGD.jacobi(lr, a, b).values(problem.n, 0, horizon)
     c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
     s = kernels.diagonal_advance(
-        problem.eigenvalues, problem.multiplicity, c, *zero, c.sum(), values.lr, values.momentum,
+        problem.eigenvalues, problem.multiplicity, c, zero[0], zero[1], c.sum(), values.lr, values.momentum,
         np.full(horizon, noise), tau,
     )  # fmt: skip
     constant = best(problem, noise=0.0, horizon=horizon).loss

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import scipy.optimize
@@ -201,11 +202,11 @@ def predict(
             "of any method, linear.floor the floor of noisy labels"
         )
     lr, beta, gamma = stability._constants(problem, sgd)
-    hyper = {"lr": lr, "momentum": beta, "noise": gamma, "tau": tau}
+    hyper: dict[str, Any] = {"lr": lr, "momentum": beta, "noise": gamma, "tau": tau}
     at_threshold = stability.max_lr(problem, sgd, tau=tau)
     stable = lr < at_threshold
     rate = float(contour.rate(problem, **hyper))
-    name = phase(law.nu, law.zeta) if gamma > 0 else SIGNAL
+    name = str(phase(law.nu, law.zeta)) if gamma > 0 else SIGNAL
     end = min(number("horizon", horizon, minimum=10), max(40 / abs(rate), 100.0) if rate else horizon)
     steps = np.unique(np.geomspace(1, end, 241).round())
     loss = contour.loss_at(problem, steps, **hyper).loss
@@ -224,8 +225,9 @@ def predict(
         with np.errstate(divide="ignore", over="ignore"):
             close = np.abs(best[1] * steps ** -best[0] / loss - 1) <= within
         window = _longest(steps, close)
+    exponent, constant = best or (None, None)
     return Prediction(
-        name, bool(stable), *(best or (None, None)), signal, noise, crossover,
+        name, bool(stable), exponent, constant, signal, noise, crossover,
         1 / abs(rate) if stable and rate else None if not stable else math.inf, rate, window, within, steps, loss,
     )  # fmt: skip
 

@@ -27,7 +27,8 @@ def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float
             "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
             f"{sgd.spec()}"
         )
-    return float(sgd.lr), float(sgd.momentum), sgd.noise(problem.n)
+    values = sgd.values(problem.n, 0, 1)
+    return float(values.lr[0]), float(values.momentum[0]), float(values.noise[0])
 
 
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:

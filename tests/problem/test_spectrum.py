@@ -21,7 +21,7 @@ def pair(request):
 
 
 def test_rounding_neither_moves_nor_stays(pair):
-    decomposed, exact = pair
+    decomposed, _ = pair
     assert not (decomposed.eigenvalues[RANK:] == 0).all()  # rounding has left something
     for problem in pair:
         assert problem.spectrum.moving.tolist() == [True] * RANK + [False] * 8

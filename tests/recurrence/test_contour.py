@@ -159,7 +159,7 @@ def test_generating_functions_sum_the_loss():
     c, z = p.coefficients**2, np.array([0.3, 0.9, 0.5 + 0.4j])
     args = {"lr": 0.7, "momentum": 0.4, "noise": 0.1, "tau": -0.5}
     s = 2 * p.n * contour.loss_at(p, np.arange(400), method="recurrence", **args).loss
-    found = generating.loss_transform(p.eigenvalues, c, z, **args)
+    found = naive.loss_transform(p.eigenvalues, c, z, **args)
     np.testing.assert_allclose(found, [np.polynomial.polynomial.polyval(value, s) for value in z], rtol=1e-12)
     u = generating.noise_propagator(p.eigenvalues, 1.0, **args)
     np.testing.assert_allclose(generating.noise_propagator_at_one(p.eigenvalues, *args.values()), u, rtol=1e-12)

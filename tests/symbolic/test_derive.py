@@ -5,6 +5,7 @@ import subprocess
 import sys
 from fractions import Fraction
 
+import naive
 import numpy as np
 import pytest
 import scipy.optimize
@@ -205,7 +206,10 @@ def test_numpy_sums_are_the_derived_ones():
     arrays = [np.array([numbers[symbol] for symbol in group]) for group in (lam, c, copies)]
     values = {name: numbers[symbol] for name, symbol in given.items()}
     expected = complex((v / (1 - Z * u)).subs(numbers))
-    transform = generating.loss_transform(*arrays[:2], numbers[Z], multiplicity=arrays[2], **values)
+    u_there = generating.noise_propagator(arrays[0], numbers[Z], multiplicity=arrays[2], **values)
+    transform = generating.signal_generator(*arrays[:2], numbers[Z], **values) / (1 - numbers[Z] * u_there)
+    literal = naive.loss_transform(*arrays[:2], numbers[Z], multiplicity=arrays[2], **values)
+    assert literal == pytest.approx(transform, rel=1e-13)
     assert transform == pytest.approx(expected, rel=1e-12)
     expected = float(total(d.signal_at_one, c).subs(numbers))
     assert generating.signal_at_one(*arrays[:2], *values.values()) == pytest.approx(expected, rel=1e-13)

@@ -59,20 +59,6 @@ def test_one_piece_is_the_best_constant(problem):
     assert one.lr == pytest.approx(constant.lr, rel=1e-2)
 
 
-def test_the_best_average(problem):
-    sgd = ss.SGD(0.5, 0.0, 2, label_noise=0.3)
-    best = horizon.best_average(problem, sgd, 500)
-    assert best.name.startswith("ema:")
-    losses = [
-        ss.simulate(problem, ss.SGD(0.5, 0.0, 2, label_noise=0.3, average=a), ss.SpectralDiagonal(), 500)[
-            "loss"
-        ].values.ravel()[-1]
-        for a in (best.name, None, "ema:0.5", "ema:0.999")
-    ]
-    assert losses[0] == pytest.approx(best.loss, rel=1e-3)
-    assert losses[0] < min(losses[1:])
-
-
 def test_refusals(problem):
     with pytest.raises(InputError, match="horizon: expected heavy ball"):
         horizon.best_schedule(problem, ss.SGD(1.0, method="nesterov", batch_size=2), 10, 2)

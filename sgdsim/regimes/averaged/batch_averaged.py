@@ -174,14 +174,13 @@ class BatchAveraged(Regime):
         moments = mean**2 + variances
         out = {"loss": np.array([moments.sum() / (2 * problem.n)])}
         if "test_loss" in what:
-            e = problem.test.residual + problem.test.transfer @ (mean - problem.coefficients)
             if state.exact is not None:
                 noise = np.vdot(state.gram, state.exact.c)
             else:
                 block, exact = state.fine.block.c, state.fine.exact
                 noise = np.vdot(state.gram[:exact, :exact], block) + np.diag(state.gram)[exact:] @ variances[exact:]
                 noise += state.fine.observed(state.now, mean)
-            out["test_loss"] = np.array([(np.mean(e**2) + noise) / 2])
+            out["test_loss"] = problem.test_loss(mean, noise)
         if "moments" in what:
             out["moments"] = moments[None]
         return out

@@ -38,10 +38,8 @@ class Averaged(Steps):
         moments = mean**2 + np.diag(noise)
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what:
-            test = self.problem.test
-            e = test.residual + test.transfer @ (mean - self.problem.coefficients)
-            spread = np.vdot(test.transfer.T @ test.transfer / len(test.transfer), noise)
-            out["test_loss"] = np.array([(np.mean(e**2) + spread) / 2])
+            transfer = self.problem.test.transfer
+            out["test_loss"] = self.problem.test_loss(mean, np.vdot(transfer.T @ transfer / len(transfer), noise))
         if "moments" in what:
             out["moments"] = moments[None]
         return out

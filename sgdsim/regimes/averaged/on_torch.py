@@ -61,9 +61,7 @@ class State:
         moments = mean**2 + self.c.diagonal().double().cpu().numpy()
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what:
-            test = self.problem.test
-            e = test.residual + test.transfer @ (mean - self.problem.coefficients)
-            out["test_loss"] = np.array([(np.mean(e**2) + float((self.gram * self.c).sum())) / 2])
+            out["test_loss"] = self.problem.test_loss(mean, float((self.gram * self.c).sum()))
         if "moments" in what:
             out["moments"] = moments[None]
         return out
