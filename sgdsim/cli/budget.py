@@ -12,6 +12,7 @@ from sgdsim.cli.arguments import _add_output, _add_problem, _whole
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.text import short, table
 
@@ -88,9 +89,9 @@ def budget(args: argparse.Namespace) -> int:
         "rows": [
             {
                 "budget": float(at),
-                "loss": [_finite(value) for value in loss],
-                "ratio": _finite(ratio),
-                "ratio_by_noise": _finite(by_noise),
+                "loss": [finite_or_none(value) for value in loss],
+                "ratio": finite_or_none(ratio),
+                "ratio_by_noise": finite_or_none(by_noise),
             }
             for at, loss, ratio, by_noise in zip(
                 found.budget, found.loss, found.ratio, found.ratio_by_noise, strict=True
@@ -107,10 +108,6 @@ def budget(args: argparse.Namespace) -> int:
     if failure is not None:
         raise failure
     return 130 if interrupted else 0
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _law(problem: Any) -> dict[str, Any] | None:
@@ -136,7 +133,7 @@ def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict
         "effective_lr": curve.lr / (1 - args.momentum),
         "max_lr_spectral_diagonal": float(bound),
         "n_steps": int(curve.steps[-1]) if curve.steps.size else 0,
-        "final_loss": _finite(last),
+        "final_loss": finite_or_none(last),
         "diverged": bool(math.isinf(last)),
         "torch_lr": problem.torch_lr(curve.lr),
     }

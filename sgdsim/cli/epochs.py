@@ -11,6 +11,7 @@ from typing import Any
 from sgdsim.cli.arguments import _add_problem, _whole
 from sgdsim.cli.problems import add_output, load
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.text import short, table
 
@@ -116,22 +117,18 @@ def _rows(found: Any, problem: Any) -> list[dict[str, Any]]:
             row = {
                 "batch_size": int(size), "lr": float(at["lr"]), "torch_lr": problem.torch_lr(float(at["lr"])),
                 "noise": float(at["noise"]), "epochs": int(epoch), "steps": int(epoch * at["steps_per_epoch"]),
-                "theory": _finite(at["theory"]), "reshuffled_exact": _finite(at["reshuffled_exact"]),
+                "theory": finite_or_none(at["theory"]), "reshuffled_exact": finite_or_none(at["reshuffled_exact"]),
             }  # fmt: skip
             for name, sampling in zip(("independent", "reshuffled"), found["sampling"].values, strict=True):
                 one = at.sel(sampling=sampling)
                 row |= {
-                    name: _finite(one["mean"]), f"{name}_stderr": _finite(one["stderr"]),
+                    name: finite_or_none(one["mean"]), f"{name}_stderr": finite_or_none(one["stderr"]),
                     f"{name}_diverged": int((one["loss"] == math.inf).sum()),
                 }  # fmt: skip
             for name in ("ratio", "to_theory"):
-                row |= {end: _finite(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
+                row |= {end: finite_or_none(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
             rows.append(row)
     return rows
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _text(facts: dict[str, Any]) -> str:

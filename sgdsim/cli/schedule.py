@@ -14,6 +14,7 @@ import numpy as np
 from sgdsim.cli.arguments import _add_problem, _whole
 from sgdsim.cli.problems import SAMPLINGS, add_output, load
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import table
 
@@ -211,7 +212,7 @@ def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
     with np.errstate(all="ignore"):
         numbers = {"sampled": losses.mean(), "sampled_stderr": losses.std(ddof=1) / math.sqrt(losses.size)}
         numbers |= {f"{name}_to_theory": value / theory for name, value in numbers.items()}
-    return {name: float(value) if math.isfinite(value) else None for name, value in numbers.items()}
+    return {name: finite_or_none(value) for name, value in numbers.items()}
 
 
 def _text(facts: dict[str, Any], found: list[Any]) -> str:

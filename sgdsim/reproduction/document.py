@@ -16,6 +16,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.reproduction import EXHIBITS
 from sgdsim.reproduction.base import VERDICTS, Exhibit, Finding
 
@@ -35,7 +36,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
+        return finite_or_none(value)
     return value
 
 

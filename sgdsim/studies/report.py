@@ -15,6 +15,7 @@ from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
@@ -65,7 +66,7 @@ def rows(
         base = row["regimes"][reference]["final_loss"]
         for numbers in row["regimes"].values():
             final = numbers["final_loss"]
-            numbers[f"ratio_to_{reference}"] = _finite(final / base) if final is not None and base else None
+            numbers[f"ratio_to_{reference}"] = finite_or_none(final / base) if final is not None and base else None
         out.append(row)
     return out
 
@@ -74,7 +75,7 @@ def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
     """What torch's optimizer is given: `torch.optim.Adam` α itself, `torch.optim.SGD` α·N/λ_max; None: a schedule."""
     if not isinstance(sgd.lr, (int, float)):
         return None
-    return float(sgd.lr) if isinstance(sgd.method, Adam) else _finite(problem.torch_lr(sgd.lr))
+    return float(sgd.lr) if isinstance(sgd.method, Adam) else finite_or_none(problem.torch_lr(sgd.lr))
 
 
 def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:
@@ -94,9 +95,10 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
             error = (
                 final.std(ddof=1) / math.sqrt(final.size) if final.size > 1 and np.isfinite(final).all() else math.nan
             )
-            numbers[label] = _finite(mean)
-            numbers[f"{label}_stderr"] = _finite(error)
-            numbers[f"{label}_median"] = _finite(np.quantile(final, 0.5, method="inverted_cdf")) if final.size else None
+            numbers[label] = finite_or_none(mean)
+            numbers[f"{label}_stderr"] = finite_or_none(error)
+            median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None
+            numbers[f"{label}_median"] = finite_or_none(median)
     return numbers
 
 
@@ -168,10 +170,6 @@ def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False)
                     f"{path}: expected pyarrow for .parquet; try: pip install 'sgdsim[parquet]'"
                 ) from error
     return len(table)
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:

@@ -11,6 +11,7 @@ import numpy as np
 
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.regimes.base import Regime
@@ -64,7 +65,7 @@ class Simulated:
     def as_dict(self) -> dict[str, Any]:
         """Whether it is a minimum, and the numbers point by point, as JSON-able values."""
         names = ("mean", "stderr", "difference", "difference_stderr", "log_ratio", "log_ratio_stderr")
-        points = [{name: _finite(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)]
+        points = [{name: finite_or_none(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)]
         for point, diverged, verdict in zip(points, self.diverged, (None, *self.verdicts), strict=True):
             point |= {"diverged": int(diverged), "verdict": verdict}
         return {"is_minimum": self.is_minimum, "points": points}
@@ -82,7 +83,7 @@ class Verification:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""
         return {
             "points": [
-                {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": _finite(p.theory)}
+                {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": finite_or_none(p.theory)}
                 for p in self.points
             ],
             "regimes": {found.regime: found.as_dict() for found in self.regimes},
@@ -139,10 +140,6 @@ def verify(
     done = result["done"].values.all(axis=0)
     found = [_compare(regime.name, final[:, i]) for i, regime in enumerate(regimes) if done[i]]
     return Verification(points, tuple(found), bool(result.attrs["interrupted"]))
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _factors(change: float) -> tuple[tuple[str, float], ...]:
