@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import time
 from dataclasses import fields, replace
 from typing import Any
@@ -16,6 +15,7 @@ from sgdsim.cli.problems import SAMPLINGS, add_output, load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.text import table
 
 REPLICATES, PIECES = 100, 12
@@ -210,7 +210,7 @@ def _parameters(one: Any) -> dict[str, Any]:
 def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
     """Mean over replicates with its standard error, as it is and relative to the theory; None where a run diverged."""
     with np.errstate(all="ignore"):
-        numbers = {"sampled": losses.mean(), "sampled_stderr": losses.std(ddof=1) / math.sqrt(losses.size)}
+        numbers = dict(zip(("sampled", "sampled_stderr"), mean_and_error(losses), strict=True))
         numbers |= {f"{name}_to_theory": value / theory for name, value in numbers.items()}
     return {name: finite_or_none(value) for name, value in numbers.items()}
 

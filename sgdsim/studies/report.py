@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
@@ -91,10 +91,7 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
     for name, label in (("loss", "final_loss"), ("test_loss", "final_test_loss")):
         if name in result:
             final = result[name].values[(*index, position)][run][:, -1]
-            mean = final.mean() if final.size else math.nan
-            error = (
-                final.std(ddof=1) / math.sqrt(final.size) if final.size > 1 and np.isfinite(final).all() else math.nan
-            )
+            mean, error = mean_and_error(final)
             numbers[label] = finite_or_none(mean)
             numbers[f"{label}_stderr"] = finite_or_none(error)
             median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None

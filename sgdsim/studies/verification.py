@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +11,7 @@ import numpy as np
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.regimes.base import Regime
@@ -148,16 +148,11 @@ def _factors(change: float) -> tuple[tuple[str, float], ...]:
 
 def _compare(regime: str, losses: np.ndarray) -> Simulated:
     """`losses`: (points, replicates)."""
-    root = math.sqrt(losses.shape[1])
-
-    def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return values.mean(1), values.std(1, ddof=1) / root
-
+    mean, stderr = mean_and_error(losses, 1)
     with np.errstate(all="ignore"):
-        mean, stderr = average(losses)
         finite = np.isfinite(mean)
         known = finite & finite[0]
-        paired = [*average(losses - losses[0]), *average(np.log(losses / losses[0]))]
+        paired = [*mean_and_error(losses - losses[0], 1), *mean_and_error(np.log(losses / losses[0]), 1)]
     difference, error, log_ratio, log_error = (np.where(known, values, np.nan) for values in paired)
     verdicts = []
     for i in range(1, len(losses)):
