@@ -14,7 +14,8 @@ from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 
 def add_parser(commands: Any) -> None:
@@ -141,11 +142,10 @@ def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict
 
 def _text(facts: dict[str, Any]) -> str:
     runs, law = facts["runs"], facts["law"]
-    head = [["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"]]
+    head, body = [], []
     for run in runs:
         numbers = [run["lr"], run["max_lr_spectral_diagonal"], run["effective_lr"]]
         head.append([f"{run['batch_size']}", *map(short, numbers), f"{run['n_steps']}"])
-    body = [["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"]]
     for row in facts["rows"]:
         losses = [
             ("diverged" if run["diverged"] else "-") if value is None else f"{value:.4g}"
@@ -154,7 +154,9 @@ def _text(facts: dict[str, Any]) -> str:
         ratios = ["-" if row[key] is None else f"{row[key]:.4g}" for key in ("ratio", "ratio_by_noise")]
         body.append([f"{row['budget']:.4g}", *losses, *ratios])
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
-    out = [f"{title}, learning rates matched by gamma*lr", table(head), "", "loss at equal budget", table(body), ""]
+    matched = Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], head).text()
+    losses = Table(["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"], body).text()
+    out = [f"{title}, learning rates matched by gamma*lr", matched, "", "loss at equal budget", losses, ""]
     out.append(
         "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):"
     )

@@ -13,6 +13,7 @@ from sgdsim.cli.arguments import LISTS, algorithm, execution
 from sgdsim.cli.problems import _check_distinct, _problem
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
+from sgdsim.common.table import Table
 
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: argparse.Namespace) -> list[Any]:
@@ -269,9 +270,7 @@ def data(args: argparse.Namespace) -> int:
             ]
             for file in files
         ]
-        widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
-        for line in [columns, *lines]:
-            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+        print(Table(columns, lines, "l").text(ruled=False))
     if args.action == "list":
         return 0
     needed = args.name is not None  # asked for by name, a data set has to be there

@@ -13,7 +13,8 @@ from sgdsim.cli.problems import add_output, load
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 EPOCHS = (1, 2, 5, 10, 20)
 _MANY = 200  # runs from which on their spread is known well
@@ -135,7 +136,8 @@ def _text(facts: dict[str, Any]) -> str:
     rows = facts["rows"]
     exact = any(row["reshuffled_exact"] is not None for row in rows)
     ends = ["exact"] if exact else []
-    lines = [["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled", *ends, "ratio", "to theory"]]
+    headers = ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled", *ends, "ratio", "to theory"]
+    lines = []
     last = None
     for row in rows:
         first = [f"{row['batch_size']}", short(row["lr"])] if row["batch_size"] != last else ["", ""]
@@ -147,7 +149,7 @@ def _text(facts: dict[str, Any]) -> str:
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [
         f"{title}, {facts['replicates']} batch sequences of each kind, initial loss {facts['initial_loss']:.4g}",
-        table(lines),
+        Table(headers, lines).text(),
         "",
         f"mean ± standard error; theory ({facts['theory']}): the mean over independent batches",
         "ratio: reshuffled over independent; to theory: reshuffled over theory; with 95% intervals",

@@ -14,7 +14,8 @@ from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
@@ -190,8 +191,9 @@ def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
 def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
     rows = facts["rows"]
     missing = any(row["missing"] for row in rows)
-    lines = [["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]]
-    lines[0] += ["no result"] if missing else []
+    headers = ["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]
+    headers += ["no result"] if missing else []
+    lines = []
     for row in rows:
         known = row["loss"] is not None and row["max_lr_spectral_diagonal"] is not None
         ratio = row["lr"] / row["max_lr_spectral_diagonal"] if known else None
@@ -207,7 +209,7 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
     out = [
         f"{facts['problem'].get('title', '')}: {facts['n_steps']} steps, initial loss {facts['initial_loss']:.4g}, "
         f"seed {facts['seed']}",
-        table(lines),
+        Table(headers, lines).text(),
         "",
     ]
     if not adam:

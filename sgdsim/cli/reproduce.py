@@ -12,6 +12,7 @@ from typing import Any
 
 from sgdsim.cli.arguments import _whole
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.table import Table
 
 
 def add_parser(commands: Any) -> None:
@@ -33,9 +34,8 @@ def reproduce(args: argparse.Namespace) -> int:
 
     if args.figure == ["list"]:
         listed = [{"name": exhibit.name, "title": exhibit.title} for exhibit in reproduction.EXHIBITS]
-        width = max(len(entry["name"]) for entry in listed)
-        lines = [f"{entry['name']:<{width}}  {entry['title']}" for entry in listed]
-        print(json.dumps({"exhibits": listed}) if args.json else "\n".join(lines))
+        text = Table([], [[entry["name"], entry["title"]] for entry in listed], "l").text()
+        print(json.dumps({"exhibits": listed}) if args.json else text)
         return 0
     exhibits = reproduction.choose(args.figure)
     if args.data_dir is not None and not os.path.isdir(args.data_dir):

@@ -16,7 +16,7 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.statistics import mean_and_error
-from sgdsim.common.text import table
+from sgdsim.common.table import Table
 
 REPLICATES, PIECES = 100, 12
 _LARGEST = 1000  # points up to which the exact threshold takes a few seconds
@@ -218,7 +218,8 @@ def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
 def _text(facts: dict[str, Any], found: list[Any]) -> str:
     rows, steps = facts["rows"], facts["horizon"]
     verified = "sampled" in rows[0]
-    lines = [["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]]
+    headers = ["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]
+    lines = []
     for row, one in zip(rows, found, strict=True):
         cells = [row["name"], _shown(one, steps), f"{row['loss']:.4g}", f"{row['ratio']:.4f}"]
         if verified:
@@ -231,7 +232,7 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
     out = [
         f"{title}, momentum {readable(facts['momentum'])}{noise}, tau {shortest(facts['tau'])}, initial loss "
         f"{facts['initial_loss']:.4g}",
-        _left(lines),
+        Table(headers, lines, "llr").text(),
         "",
     ]
     out.append("loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;")
@@ -256,12 +257,6 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
     if facts["plot"]:
         out.append(f"wrote {facts['plot']}")
     return "\n".join(out)
-
-
-def _left(lines: list[list[str]]) -> str:
-    """`table`, with the first two columns aligned to the left."""
-    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    return table([[line[0].ljust(widths[0]), line[1].ljust(widths[1]), *line[2:]] for line in lines])
 
 
 def _rounded(lr: Any) -> Any:

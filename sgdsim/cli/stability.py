@@ -11,7 +11,8 @@ from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
 from sgdsim.cli.problems import BATCH_SIZES, EXACT_UP_TO, add_common, add_output, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 
 def add_parser(commands: Any) -> None:
@@ -156,14 +157,15 @@ def _critical(quadratic: Any, cells: list[Any], taus: list[float]) -> list[dict[
 
 def _text(facts: dict[str, Any], exact: bool) -> str:
     rows = facts["rows"]
-    header = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
-    lines = [header]
+    headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
+    lines = []
     for row in rows:
         levels = [row["full_batch"], row["spectral_diagonal"], *([row["exact"]] if exact else [])]
         cells = [f"{row['batch_size']}", readable(row["momentum"]), shortest(row["tau"]), *map(short, levels)]
         lines.append([*cells[:4], cells[4] + ("*" if row["note"] else ""), *cells[5:]])
     method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
-    out = [f"{facts['problem'].get('title', '')}{method}: largest stable learning rate", table(lines), ""]
+    title = f"{facts['problem'].get('title', '')}{method}: largest stable learning rate"
+    out = [title, Table(headers, lines).text(), ""]
     for tau in dict.fromkeys(entry["tau"] for entry in facts["critical"]):
         of_tau = [entry for entry in facts["critical"] if entry["tau"] == tau]
         bounds = ", ".join(

@@ -17,6 +17,7 @@ from sgdsim.common.files import replacing
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.statistics import mean_and_error
+from sgdsim.common.table import Table
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
@@ -179,19 +180,16 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
     regimes = list(rows[0]["regimes"])
     named = [name for name in _USUAL if any(row[name] != _USUAL[name] for row in rows)]
     with_stability = label == "final_loss"
-    header = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named), *regimes]
-    if with_stability:
-        header.insert(-len(regimes), "stable")
-    lines = [header]
+    headers = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named)]
+    headers += [*(["stable"] if with_stability else []), *regimes]
+    lines = []
     for row in rows:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
         cells += [_short("none" if row[name] is None else row[name]) for name in named]
         if with_stability:
             cells.append(_stability(row["stable"]))
         lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    body = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([body[0], "-" * max(map(len, body)), *body[1:]])
+    return Table(headers, lines, "l").text()
 
 
 def _short(value: Any) -> str:
