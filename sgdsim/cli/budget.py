@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole
+from sgdsim.cli.deliver import Delivery, ending
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
@@ -52,7 +51,7 @@ def budget(args: argparse.Namespace) -> int:
     from sgdsim.runs import results
     from sgdsim.studies import budgets
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
@@ -64,22 +63,16 @@ def budget(args: argparse.Namespace) -> int:
         problem, regime, batch_sizes=args.batch_size, lr=args.lr, momentum=args.momentum, n_steps=args.n_steps,
         sampling=args.sampling, replicates=args.replicates, seed=args.seed, progress=True,
     )  # fmt: skip
-    failure = None  # told after the numbers: they may be the work of hours
     if args.out is not None:
-        try:
+        with delivery.writing("out"):
             results.save(result, args.out)
-        except InputError as error:
-            args.out, failure = None, error
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             plot.save(plot.budget_curves(result, problem), args.plot)
-        except InputError as error:
-            args.plot, failure = None, failure or error
     curves = budgets.curves(result, problem)
     found = budgets.compare(curves)
-    interrupted = bool(result.attrs["interrupted"])
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -100,15 +93,12 @@ def budget(args: argparse.Namespace) -> int:
         ],
         "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": interrupted,
-        "seconds": round(time.perf_counter() - began, 3),
+        "interrupted": bool(result.attrs["interrupted"]),
+        "seconds": delivery.seconds,
         "out": args.out,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def _law(problem: Any) -> dict[str, Any] | None:
@@ -174,8 +164,4 @@ def _text(facts: dict[str, Any]) -> str:
             out.append(
                 f"lr at batch {run['batch_size']} is above the largest stable one: lower --lr, or raise --momentum"
             )
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    out.append(f"{facts['seconds']:.1f} s.")
-    out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
-    return "\n".join(out)
+    return "\n".join([*out, *ending(facts)])

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import add_output, load
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.jsonable import finite_or_none
@@ -60,7 +59,7 @@ def epochs(args: argparse.Namespace) -> int:
     from sgdsim.problem import NetworkProblem
     from sgdsim.studies import epoch_comparison
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     for size in args.batch_size:  # refuses bad values before any data are read
         SGD(1.0 if args.lr is None else args.lr, args.momentum, size)
     for count in args.epochs:
@@ -80,14 +79,11 @@ def epochs(args: argparse.Namespace) -> int:
         problem, args.batch_size, lr=args.lr, momentum=args.momentum, epochs=args.epochs, replicates=args.replicates,
         seed=args.seed, regime=regimes.parse(args.regime), theory=theory, progress=True,
     )  # fmt: skip
-    failure = None
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             plot.save(plot.epochs(found), args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -100,13 +96,10 @@ def epochs(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "device": found.attrs["device"],
         "interrupted": bool(found.attrs["interrupted"]),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    if failure is not None:
-        raise failure
-    return 130 if facts["interrupted"] else 0
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def _rows(found: Any, problem: Any) -> list[dict[str, Any]]:
@@ -160,12 +153,7 @@ def _text(facts: dict[str, Any]) -> str:
         out.append("exact: the mean over all orders of an epoch")
     for size in dict.fromkeys(row["batch_size"] for row in rows):
         out.append(_meaning([row for row in rows if row["batch_size"] == size]))
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    out.append(f"lr 1 is {rows[0]['torch_lr'] / rows[0]['lr']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
-    if facts["plot"]:
-        out.append(f"wrote {facts['plot']}")
-    return "\n".join(out)
+    return "\n".join([*out, *ending(facts, lr_unit(rows[0]["torch_lr"] / rows[0]["lr"]))])
 
 
 def _mean(row: dict[str, Any], name: str) -> str:
