@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import SAMPLINGS, add_output, load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
@@ -62,7 +61,7 @@ def schedule(args: argparse.Namespace) -> int:
     from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.theory import horizon
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     estimates.require_memory("learning rates of all steps", 16.0 * steps, "take a smaller --horizon")
     pieces = integer("pieces", min(PIECES, steps) if args.pieces is None else args.pieces, minimum=1, maximum=steps)
@@ -77,18 +76,15 @@ def schedule(args: argparse.Namespace) -> int:
     found = horizon.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
     limits = _limits(quadratic, sgd, args.tau)
     sampled = _verify(quadratic, sgd, found, steps, replicates, args.seed) if args.verify else None
-    failure = None
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {readable(args.momentum)}"
             title += f", T = {steps}"
             if args.label_noise:
                 title += f", σ = {args.label_noise:g}"
             plot.save(plot.schedules(found, steps, sampled=sampled, title=title.replace("= -", "= −")), args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -107,13 +103,10 @@ def schedule(args: argparse.Namespace) -> int:
         "replicates": replicates if args.verify else None,
         "interrupted": args.verify and sampled is None,
         "seed": args.seed,
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, found))
-    if failure is not None:
-        raise failure
-    return 130 if facts["interrupted"] else 0
+    return delivery.tell(facts, lambda: _text(facts, found))
 
 
 def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: int, seed: int) -> np.ndarray | None:
@@ -251,12 +244,8 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
     exact = "" if facts["max_lr_exact"] is None else f", {facts['max_lr_exact']:.4g} exactly at this N"
     out.append(f"constant rates are stable up to lr {facts['max_lr']:.4g} by this theory{exact}")
     out += [f"Warning: {text}." for text in facts["warnings"]]
-    if facts["interrupted"]:
-        out.append("Interrupted: the schedules were not run on samples.")
-    out.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
-    if facts["plot"]:
-        out.append(f"wrote {facts['plot']}")
-    return "\n".join(out)
+    unit = lr_unit(facts["torch_lr_per_alpha"])
+    return "\n".join([*out, *ending(facts, unit, "the schedules were not run on samples")])
 
 
 def _rounded(lr: Any) -> Any:
