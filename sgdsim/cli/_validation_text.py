@@ -5,6 +5,7 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from sgdsim.cli.deliver import ending, interrupted
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
@@ -48,11 +49,7 @@ def text(facts: dict[str, Any], *, markdown: bool = False) -> str:
             out += [title, table.text(), "", textwrap.fill(words, 110), ""]
     if not out:
         out.append("Nothing was done.")
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    if not markdown:
-        out.append(f"{facts['seconds']:.1f} s.")
-        out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    out += interrupted(facts) if markdown else ending(facts)
     return "\n".join(out).rstrip("\n")
 
 
