@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sgdsim.cli.deliver import lr_unit, wrote
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
@@ -24,10 +25,7 @@ def text(facts: dict[str, Any]) -> str:
     if facts["verify"] is not None:
         lines += ["", *_verify(facts["verify"], facts["horizon"])]
     times = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items() if value is not None)
-    lines += ["", f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {times}."]
-    if facts["plot"]:
-        lines.append(f"wrote {facts['plot']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{lr_unit(facts['torch_lr_per_alpha'])}. {times}.", *wrote(facts)])
 
 
 def steps(count: int) -> str:

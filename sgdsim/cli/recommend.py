@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from typing import Any
@@ -13,6 +12,7 @@ import numpy as np
 from sgdsim.cli import _recommend_method, _recommend_text
 from sgdsim.cli._recommend_method import TIMES, algorithm_facts
 from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.deliver import Delivery
 from sgdsim.cli.problems import add_common, add_output, infinite_spectrum, load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
@@ -50,6 +50,7 @@ def recommend(args: argparse.Namespace) -> int:
     from sgdsim.runs.follow import MAX_STEPS
 
     began = time.perf_counter()
+    delivery = Delivery(args)
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     number("tau", args.tau)
     options = {name: values[0] for name, values in algorithm(args).items()}
@@ -90,21 +91,15 @@ def recommend(args: argparse.Namespace) -> int:
         checked = _verify(args, problem, best, horizon, regimes, seconds)
         interrupted = checked["interrupted"]
     facts |= {"floor": None, "floor_reached": None, "verify": checked, "interrupted": interrupted}
-    failure = None
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             figure = plot.recommendation(quadratic, best, noise=facts["noise"], tau=args.tau, found=found, law=law)
             plot.save(figure, args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
     seconds["total"] = time.perf_counter() - began
     facts |= {"seconds": {name: value and round(value, 3) for name, value in seconds.items()}, "plot": args.plot}
-    print(json.dumps(facts, allow_nan=False) if args.json else _recommend_text.text(facts))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+    return delivery.tell(facts, lambda: _recommend_text.text(facts))
 
 
 def _answer(
