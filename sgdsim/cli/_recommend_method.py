@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import algorithm
+from sgdsim.cli.deliver import Delivery, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import finite_or_none
@@ -29,7 +28,7 @@ def recommend(args: argparse.Namespace) -> int:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.theory import horizon, linear, stability
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     options = {name: values[0] for name, values in algorithm(args).items()}
     sgd = SGD(1.0, 0.0, args.batch_size, **options)
     if not sgd.is_constant:
@@ -71,10 +70,9 @@ def recommend(args: argparse.Namespace) -> int:
         "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(there.lr, levels["exact"]),
         "floor": None if floor is None else finite_or_none(floor.loss),
         "floor_reached": None if floor is None else floor.reached, "verify": None, "interrupted": False,
-        "seconds": dict.fromkeys(TIMES) | {"total": round(time.perf_counter() - began, 3)}, "plot": None,
+        "seconds": dict.fromkeys(TIMES) | {"total": delivery.seconds}, "plot": None,
     }  # fmt: skip
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    return 0
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def algorithm_facts(sgd: Any) -> dict[str, Any]:
@@ -149,5 +147,5 @@ def _text(facts: dict[str, Any]) -> str:
     if facts["floor"] is not None:
         when = "" if facts["floor_reached"] is None else f", within a factor 2 from step {facts['floor_reached']}"
         lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting (spectral-diagonal){when}")
-    lines.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']['total']:.1f} s.")
+    lines.append(f"{lr_unit(facts['torch_lr_per_alpha'])}. {facts['seconds']['total']:.1f} s.")
     return "\n".join(lines)

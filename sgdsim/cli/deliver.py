@@ -44,7 +44,7 @@ class Delivery:
         print(json.dumps(facts, allow_nan=False) if self.args.json else text())
         if self.failure is not None:
             raise self.failure
-        return 130 if facts["interrupted"] else 0
+        return 130 if facts.get("interrupted") else 0
 
 
 def write_json(facts: Mapping[str, object], path: str) -> None:
@@ -60,7 +60,7 @@ def lr_unit(torch_lr: float) -> str:
 
 def interrupted(facts: Mapping[str, object], left: str = "the rest was not run") -> list[str]:
     """The line that says what Ctrl-C left out; none without."""
-    return [f"Interrupted: {left}."] if facts["interrupted"] else []
+    return [f"Interrupted: {left}."] if facts.get("interrupted") else []
 
 
 def wrote(facts: Mapping[str, object]) -> list[str]:
