@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import algorithm
+from sgdsim.cli.deliver import Delivery, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import short
 
@@ -28,7 +28,7 @@ def recommend(args: argparse.Namespace) -> int:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.theory import horizon, linear, stability
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     options = {name: values[0] for name, values in algorithm(args).items()}
     sgd = SGD(1.0, 0.0, args.batch_size, **options)
     if not sgd.is_constant:
@@ -50,8 +50,8 @@ def recommend(args: argparse.Namespace) -> int:
     floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and not tail else None
     law = _law(quadratic, there, args.tau, args.horizon, loss, bool(sgd.label_noise or sgd.average))
     levels = {
-        "full_batch": _finite(stability.max_lr(quadratic, there, "full-batch")),
-        "spectral_diagonal": _finite(stability.max_lr(quadratic, there, tau=args.tau)),
+        "full_batch": finite_or_none(stability.max_lr(quadratic, there, "full-batch")),
+        "spectral_diagonal": finite_or_none(stability.max_lr(quadratic, there, tau=args.tau)),
         "exact": _exact(quadratic, there),
     }
     torch = {name: None if lr is None else quadratic.torch_lr(lr) for name, lr in levels.items()}
@@ -63,26 +63,21 @@ def recommend(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "best": {
             "lr": there.lr, "torch_lr": quadratic.torch_lr(there.lr), "momentum": there.momentum,
-            "loss": _finite(loss), "effective_lr": _finite(linear.effective_lr(there)),
+            "loss": finite_or_none(loss), "effective_lr": finite_or_none(linear.effective_lr(there)),
         },
         "plain": None, "gain": None, "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
         "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(there.lr, levels["exact"]),
-        "floor": None if floor is None else _finite(floor.loss),
+        "floor": None if floor is None else finite_or_none(floor.loss),
         "floor_reached": None if floor is None else floor.reached, "verify": None, "interrupted": False,
-        "seconds": dict.fromkeys(TIMES) | {"total": round(time.perf_counter() - began, 3)}, "plot": None,
+        "seconds": dict.fromkeys(TIMES) | {"total": delivery.seconds}, "plot": None,
     }  # fmt: skip
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    return 0
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def algorithm_facts(sgd: Any) -> dict[str, Any]:
     """What the algorithm is, but for the learning rate and momentum that are looked for."""
     return {name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")}
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _notes(lr: float, exact: float | None) -> list[str]:
@@ -98,7 +93,7 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
     found = None
     if quadratic.n <= _LARGEST and quadratic.multiplicity is None and sgd.sampling != "one-pass":
         found = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
-    return found if found is None or math.isfinite(found) else None
+    return finite_or_none(found)
 
 
 def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
@@ -152,5 +147,5 @@ def _text(facts: dict[str, Any]) -> str:
     if facts["floor"] is not None:
         when = "" if facts["floor_reached"] is None else f", within a factor 2 from step {facts['floor_reached']}"
         lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting (spectral-diagonal){when}")
-    lines.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']['total']:.1f} s.")
+    lines.append(f"{lr_unit(facts['torch_lr_per_alpha'])}. {facts['seconds']['total']:.1f} s.")
     return "\n".join(lines)

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from sgdsim.cli.deliver import lr_unit, wrote
 from sgdsim.common.specs import readable, shortest
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 _FLAT = 1e-3  # a gain below this is not worth having
 
@@ -23,10 +25,7 @@ def text(facts: dict[str, Any]) -> str:
     if facts["verify"] is not None:
         lines += ["", *_verify(facts["verify"], facts["horizon"])]
     times = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items() if value is not None)
-    lines += ["", f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {times}."]
-    if facts["plot"]:
-        lines.append(f"wrote {facts['plot']}")
-    return "\n".join(lines)
+    return "\n".join([*lines, "", f"{lr_unit(facts['torch_lr_per_alpha'])}. {times}.", *wrote(facts)])
 
 
 def steps(count: int) -> str:
@@ -35,12 +34,12 @@ def steps(count: int) -> str:
 
 
 def _best(facts: dict[str, Any]) -> list[str]:
-    rows = [["", "lr", "(torch)", "momentum", "predicted loss"]]
+    rows = []
     for name, key in (("best", "best"), ("best without momentum", "plain")):
         entry = facts[key]
         momentum = f"{_momentum(entry['momentum'])}"
         rows.append([name, short(entry["lr"]), f"({short(entry['torch_lr'])})", momentum, short(entry["loss"])])
-    lines = [_left(rows)]
+    lines = [Table(["", "lr", "(torch)", "momentum", "predicted loss"], rows, "lr").text()]
     gain, momentum = facts["gain"], facts["best"]["momentum"]
     if gain is None:
         lines.append("Both losses are below the smallest number of floating point.")
@@ -64,17 +63,11 @@ def _levels(facts: dict[str, Any]) -> list[str]:
     names = {"full_batch": "full batch", "spectral_diagonal": "spectral-diagonal", "exact": "exact"}
     if facts["max_lr"][0]["exact"] is None:
         del names["exact"]
-    rows = [["largest stable lr (torch)", *names.values()]]
+    rows = []
     for level in facts["max_lr"]:
         cells = [f"{short(level[name])} ({short(level['torch_lr'][name])})" for name in names]
         rows.append([f"momentum {_momentum(level['momentum'])}", *cells])
-    return [_left(rows)]
-
-
-def _left(rows: list[list[str]]) -> str:
-    """`table` with the first column to the left."""
-    width = max(len(row[0]) for row in rows)
-    return table([[row[0].ljust(width), *row[1:]] for row in rows])
+    return [Table(["largest stable lr (torch)", *names.values()], rows, "lr").text()]
 
 
 def _law(facts: dict[str, Any]) -> list[str]:
@@ -131,14 +124,15 @@ def _verify(found: dict[str, Any], horizon: int) -> list[str]:
     ]
     lines = []
     for name, regime in found["regimes"].items():
-        body = [[*header, f"{name}, mean", "difference", "typical", ""]]
+        body = []
         for row, numbers in zip(rows, regime["points"], strict=True):
             if numbers["diverged"]:
                 cells = [f"diverged {numbers['diverged']}/{found['replicates']}", "", ""]
             else:
                 cells = [f"{numbers['mean']:.4g} ± {numbers['stderr']:.1g}", *_beside(numbers)]
             body.append([*row, *cells, numbers["verdict"] or ""])
-        lines += [_left(body), _judgement(name, found["points"], regime), ""]
+        table = Table([*header, f"{name}, mean", "difference", "typical", ""], body, "lr")
+        lines += [table.text(), _judgement(name, found["points"], regime), ""]
     lines.append(
         f"{found['replicates']} replicates, the same batches at every point; ± is one standard error. "
         "Typical: geometric mean of the ratio to the recommended point."

@@ -5,8 +5,10 @@ from __future__ import annotations
 import textwrap
 from typing import Any
 
+from sgdsim.cli.deliver import ending, interrupted
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 THRESHOLDS = (
     "Learning rates in units of 1/λ_max of the tangent kernel at the start. Predicted: full batch 2(1+β), "
@@ -40,23 +42,15 @@ def text(facts: dict[str, Any], *, markdown: bool = False) -> str:
     for title, words, rows in parts:
         if len(rows) == 1:
             continue
+        table = Table(rows[0], rows[1:])
         if markdown:
-            out += [f"**{title}**", "", _markdown(rows), "", words, ""]
+            out += [f"**{title}**", "", table.markdown(), "", words, ""]
         else:
-            out += [title, table(rows), "", textwrap.fill(words, 110), ""]
+            out += [title, table.text(), "", textwrap.fill(words, 110), ""]
     if not out:
         out.append("Nothing was done.")
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    if not markdown:
-        out.append(f"{facts['seconds']:.1f} s.")
-        out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
+    out += interrupted(facts) if markdown else ending(facts)
     return "\n".join(out).rstrip("\n")
-
-
-def _markdown(rows: list[list[str]]) -> str:
-    head, *body = ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join([head, "|---" * len(rows[0]) + "|", *body])
 
 
 def _where(cell: dict[str, Any]) -> list[str]:

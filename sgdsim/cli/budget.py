@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole
+from sgdsim.cli.deliver import Delivery, ending
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 
 def add_parser(commands: Any) -> None:
@@ -50,7 +51,7 @@ def budget(args: argparse.Namespace) -> int:
     from sgdsim.runs import results
     from sgdsim.studies import budgets
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
@@ -62,22 +63,16 @@ def budget(args: argparse.Namespace) -> int:
         problem, regime, batch_sizes=args.batch_size, lr=args.lr, momentum=args.momentum, n_steps=args.n_steps,
         sampling=args.sampling, replicates=args.replicates, seed=args.seed, progress=True,
     )  # fmt: skip
-    failure = None  # told after the numbers: they may be the work of hours
     if args.out is not None:
-        try:
+        with delivery.writing("out"):
             results.save(result, args.out)
-        except InputError as error:
-            args.out, failure = None, error
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             plot.save(plot.budget_curves(result, problem), args.plot)
-        except InputError as error:
-            args.plot, failure = None, failure or error
     curves = budgets.curves(result, problem)
     found = budgets.compare(curves)
-    interrupted = bool(result.attrs["interrupted"])
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -88,9 +83,9 @@ def budget(args: argparse.Namespace) -> int:
         "rows": [
             {
                 "budget": float(at),
-                "loss": [_finite(value) for value in loss],
-                "ratio": _finite(ratio),
-                "ratio_by_noise": _finite(by_noise),
+                "loss": [finite_or_none(value) for value in loss],
+                "ratio": finite_or_none(ratio),
+                "ratio_by_noise": finite_or_none(by_noise),
             }
             for at, loss, ratio, by_noise in zip(
                 found.budget, found.loss, found.ratio, found.ratio_by_noise, strict=True
@@ -98,19 +93,12 @@ def budget(args: argparse.Namespace) -> int:
         ],
         "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": interrupted,
-        "seconds": round(time.perf_counter() - began, 3),
+        "interrupted": bool(result.attrs["interrupted"]),
+        "seconds": delivery.seconds,
         "out": args.out,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
-
-
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def _law(problem: Any) -> dict[str, Any] | None:
@@ -136,7 +124,7 @@ def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict
         "effective_lr": curve.lr / (1 - args.momentum),
         "max_lr_spectral_diagonal": float(bound),
         "n_steps": int(curve.steps[-1]) if curve.steps.size else 0,
-        "final_loss": _finite(last),
+        "final_loss": finite_or_none(last),
         "diverged": bool(math.isinf(last)),
         "torch_lr": problem.torch_lr(curve.lr),
     }
@@ -144,11 +132,10 @@ def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict
 
 def _text(facts: dict[str, Any]) -> str:
     runs, law = facts["runs"], facts["law"]
-    head = [["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"]]
+    head, body = [], []
     for run in runs:
         numbers = [run["lr"], run["max_lr_spectral_diagonal"], run["effective_lr"]]
         head.append([f"{run['batch_size']}", *map(short, numbers), f"{run['n_steps']}"])
-    body = [["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"]]
     for row in facts["rows"]:
         losses = [
             ("diverged" if run["diverged"] else "-") if value is None else f"{value:.4g}"
@@ -157,7 +144,9 @@ def _text(facts: dict[str, Any]) -> str:
         ratios = ["-" if row[key] is None else f"{row[key]:.4g}" for key in ("ratio", "ratio_by_noise")]
         body.append([f"{row['budget']:.4g}", *losses, *ratios])
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
-    out = [f"{title}, learning rates matched by gamma*lr", table(head), "", "loss at equal budget", table(body), ""]
+    matched = Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], head).text()
+    losses = Table(["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"], body).text()
+    out = [f"{title}, learning rates matched by gamma*lr", matched, "", "loss at equal budget", losses, ""]
     out.append(
         "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):"
     )
@@ -175,8 +164,4 @@ def _text(facts: dict[str, Any]) -> str:
             out.append(
                 f"lr at batch {run['batch_size']} is above the largest stable one: lower --lr, or raise --momentum"
             )
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    out.append(f"{facts['seconds']:.1f} s.")
-    out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
-    return "\n".join(out)
+    return "\n".join([*out, *ending(facts)])

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import time
 from collections.abc import Iterator
 from typing import Any
 
 from sgdsim.cli.arguments import LISTS, algorithm, execution
+from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, wrote
 from sgdsim.cli.problems import _check_distinct, _problem
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
+from sgdsim.common.table import Table
 
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: argparse.Namespace) -> list[Any]:
@@ -84,7 +85,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     from sgdsim.runs.sweeps import NotSaved, sweep
     from sgdsim.studies import report
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     cells = list(grid.cells())  # refuse bad values before any data are read
     if args.plot is not None:
         from sgdsim import plot
@@ -103,7 +104,6 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     regimes = choose(problem)
     if has_test(problem):
         observe = ("test_loss", *observe)
-    failure = None  # told after the numbers: they may be the work of hours
     try:
         result = sweep(
             problem,
@@ -118,44 +118,39 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
             **how,
         )
     except NotSaved as error:
-        result, args.out, failure = error.result, None, error
-    interrupted = bool(result.attrs["interrupted"])
+        result = error.result
+        delivery.failed("out", error)
     if how.get("shard") is not None:
         return told_shard(args, result)
     if args.plot is not None:
-        try:
+        with delivery.writing("plot"):
             plot.save(plot.comparison(result), args.plot)
-        except InputError as error:
-            args.plot, failure = None, failure or error
     taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
-    rows = report.rows(result, problem, grid, taus)
     facts = {
+        "rows": report.rows(result, problem, grid, taus),
         "problem": json.loads(result.attrs["problem"]),
         "lambda_max": problem.quadratic.spectrum.scale,
         "n": problem.n,
         "n_steps": int(result["step"].values[-1]),
         "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": interrupted,
+        "interrupted": bool(result.attrs["interrupted"]),
         "failed": report.failures(result),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
         "out": args.out,
         "plot": args.plot,
     }
-    if args.json:
-        print(json.dumps({"rows": rows, **facts}, allow_nan=False))
-    else:
-        print(_headline(args, problem, result))
-        print("final training loss")
-        print(report.table(rows))
-        if has_test(problem):
-            print("\nfinal test loss")
-            print(report.table(rows, "final_test_loss"))
-        print()
-        print(_footnote(rows, facts))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else int(bool(facts["failed"]))
+    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, has_test(problem)))
+    return code or int(bool(facts["failed"]))
+
+
+def _text(headline: str, facts: dict[str, Any], tested: bool) -> str:
+    from sgdsim.studies import report
+
+    rows = facts["rows"]
+    out = [headline, "final training loss", report.table(rows)]
+    out += ["", "final test loss", report.table(rows, "final_test_loss")] if tested else []
+    return "\n".join([*out, "", _footnote(rows, facts)])
 
 
 def told_shard(args: argparse.Namespace, result: Any) -> int:
@@ -216,17 +211,15 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     notes = ["; ".join(notes) + ". " if notes else ""]
     adam = {str(row.get("method", "")).startswith("adam") for row in rows}
     if adam != {True}:
-        notes[0] += f"lr 1 is {facts['n'] / facts['lambda_max']:.4g} in torch.optim.SGD. "
+        notes[0] += f"{lr_unit(facts['n'] / facts['lambda_max'])}. "
     if True in adam:
         notes[0] += "The lr of adam is torch.optim.Adam's. "
     notes[0] += f"{facts['seconds']:.1f} s."
-    if facts["interrupted"]:
-        notes.append("Interrupted: the rest was not run.")
+    notes += interrupted(facts)
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
     if len(facts["failed"]) > 10:
         notes.append(f"and {len(facts['failed']) - 10} more failed")
-    notes += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
-    return "\n".join(notes)
+    return "\n".join([*notes, *wrote(facts)])
 
 
 def plot(args: argparse.Namespace) -> int:
@@ -269,9 +262,7 @@ def data(args: argparse.Namespace) -> int:
             ]
             for file in files
         ]
-        widths = [max(map(len, column)) for column in zip(columns, *lines, strict=True)]
-        for line in [columns, *lines]:
-            print("  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip())
+        print(Table(columns, lines, "l").text(ruled=False))
     if args.action == "list":
         return 0
     needed = args.name is not None  # asked for by name, a data set has to be there

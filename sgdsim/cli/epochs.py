@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import add_output, load
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 EPOCHS = (1, 2, 5, 10, 20)
 _MANY = 200  # runs from which on their spread is known well
@@ -58,7 +59,7 @@ def epochs(args: argparse.Namespace) -> int:
     from sgdsim.problem import NetworkProblem
     from sgdsim.studies import epoch_comparison
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     for size in args.batch_size:  # refuses bad values before any data are read
         SGD(1.0 if args.lr is None else args.lr, args.momentum, size)
     for count in args.epochs:
@@ -78,14 +79,11 @@ def epochs(args: argparse.Namespace) -> int:
         problem, args.batch_size, lr=args.lr, momentum=args.momentum, epochs=args.epochs, replicates=args.replicates,
         seed=args.seed, regime=regimes.parse(args.regime), theory=theory, progress=True,
     )  # fmt: skip
-    failure = None
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             plot.save(plot.epochs(found), args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -98,13 +96,10 @@ def epochs(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "device": found.attrs["device"],
         "interrupted": bool(found.attrs["interrupted"]),
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    if failure is not None:
-        raise failure
-    return 130 if facts["interrupted"] else 0
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def _rows(found: Any, problem: Any) -> list[dict[str, Any]]:
@@ -116,29 +111,26 @@ def _rows(found: Any, problem: Any) -> list[dict[str, Any]]:
             row = {
                 "batch_size": int(size), "lr": float(at["lr"]), "torch_lr": problem.torch_lr(float(at["lr"])),
                 "noise": float(at["noise"]), "epochs": int(epoch), "steps": int(epoch * at["steps_per_epoch"]),
-                "theory": _finite(at["theory"]), "reshuffled_exact": _finite(at["reshuffled_exact"]),
+                "theory": finite_or_none(at["theory"]), "reshuffled_exact": finite_or_none(at["reshuffled_exact"]),
             }  # fmt: skip
             for name, sampling in zip(("independent", "reshuffled"), found["sampling"].values, strict=True):
                 one = at.sel(sampling=sampling)
                 row |= {
-                    name: _finite(one["mean"]), f"{name}_stderr": _finite(one["stderr"]),
+                    name: finite_or_none(one["mean"]), f"{name}_stderr": finite_or_none(one["stderr"]),
                     f"{name}_diverged": int((one["loss"] == math.inf).sum()),
                 }  # fmt: skip
             for name in ("ratio", "to_theory"):
-                row |= {end: _finite(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
+                row |= {end: finite_or_none(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
             rows.append(row)
     return rows
-
-
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
 
 
 def _text(facts: dict[str, Any]) -> str:
     rows = facts["rows"]
     exact = any(row["reshuffled_exact"] is not None for row in rows)
     ends = ["exact"] if exact else []
-    lines = [["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled", *ends, "ratio", "to theory"]]
+    headers = ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled", *ends, "ratio", "to theory"]
+    lines = []
     last = None
     for row in rows:
         first = [f"{row['batch_size']}", short(row["lr"])] if row["batch_size"] != last else ["", ""]
@@ -150,7 +142,7 @@ def _text(facts: dict[str, Any]) -> str:
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [
         f"{title}, {facts['replicates']} batch sequences of each kind, initial loss {facts['initial_loss']:.4g}",
-        table(lines),
+        Table(headers, lines).text(),
         "",
         f"mean ± standard error; theory ({facts['theory']}): the mean over independent batches",
         "ratio: reshuffled over independent; to theory: reshuffled over theory; with 95% intervals",
@@ -161,12 +153,7 @@ def _text(facts: dict[str, Any]) -> str:
         out.append("exact: the mean over all orders of an epoch")
     for size in dict.fromkeys(row["batch_size"] for row in rows):
         out.append(_meaning([row for row in rows if row["batch_size"] == size]))
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    out.append(f"lr 1 is {rows[0]['torch_lr'] / rows[0]['lr']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
-    if facts["plot"]:
-        out.append(f"wrote {facts['plot']}")
-    return "\n".join(out)
+    return "\n".join([*out, *ending(facts, lr_unit(rows[0]["torch_lr"] / rows[0]["lr"]))])
 
 
 def _mean(row: dict[str, Any], name: str) -> str:

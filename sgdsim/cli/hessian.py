@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from pathlib import Path
 from typing import Any
 
 from sgdsim.cli.arguments import DATASETS, _add_output, _schedule, _whole
+from sgdsim.cli.deliver import Delivery, interrupted, write_json, wrote
 from sgdsim.cli.problems import _check_distinct, _model
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
@@ -64,7 +62,7 @@ def hessian(args: argparse.Namespace) -> int:
     from sgdsim import datasets
     from sgdsim.studies import hessians
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     for name, value in _DEFAULTS.items():
         if getattr(args, name) is None:
             setattr(args, name, value)
@@ -105,32 +103,22 @@ def hessian(args: argparse.Namespace) -> int:
         )
         if runs[name].interrupted:
             break
-    interrupted = any(run.interrupted for run in runs.values())
     described = {name: getattr(network, "describe", lambda: None)() for name, network in networks.items()}
     facts: dict[str, Any] = {
         "data": data.info,
         "runs": {name: {"network": described[name], **run.as_dict()} for name, run in runs.items()},
         "seed": args.seed,
-        "interrupted": interrupted,
-        "seconds": round(time.perf_counter() - began, 3),
+        "interrupted": any(run.interrupted for run in runs.values()),
+        "seconds": delivery.seconds,
     }
-    failure = None  # told after the numbers: they may be the work of hours
     if args.out is not None:
-        try:
-            with files.replacing(Path(args.out)) as temporary:
-                temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
-        except InputError as error:
-            args.out, failure = None, error
+        with delivery.writing("out"):
+            write_json(facts, args.out)
     if args.plot is not None:
-        try:
+        with delivery.writing("plot"):
             plot.save(plot_hessian.hessian_spectra(runs), args.plot)
-        except InputError as error:
-            args.plot, failure = None, failure or error
     facts |= {"out": args.out, "plot": args.plot}
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(args, runs, facts))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+    return delivery.tell(facts, lambda: _text(args, runs, facts))
 
 
 def _networks(args: argparse.Namespace) -> dict[str, Any]:
@@ -167,11 +155,7 @@ def _text(args: argparse.Namespace, runs: dict[str, Any], facts: dict[str, Any])
             lines.append(f"diverged at step {run.diverged_at}")
         lines.append("")
     lines.append(f"outliers: eigenvalues above a gap of a factor {args.gap:g}; shares are of |gradient|².")
-    if facts["interrupted"]:
-        lines.append("Interrupted: the rest was not run.")
-    lines.append(f"{facts['seconds']:.1f} s")
-    lines += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
-    return "\n".join(lines)
+    return "\n".join([*lines, *interrupted(facts), f"{facts['seconds']:.1f} s", *wrote(facts)])
 
 
 _WIDTHS = (7, 10, 12, 9, 9, 9, 9, 8, 10, 9, 14)

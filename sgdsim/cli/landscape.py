@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_algorithm, add_execution, algorithm, execution
 from sgdsim.cli.commands import told_shard
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
@@ -81,7 +81,7 @@ def landscape(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid, NotSaved, sweep
     from sgdsim.studies import maps
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     axes = {}
     for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
         given = getattr(args, name) or [_range(name)(default)]
@@ -105,7 +105,6 @@ def landscape(args: argparse.Namespace) -> int:
     problem = load(args)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
         sgd.check(problem.n, 1)
-    failure = None  # told after the numbers: they may be the work of hours
     try:
         result = sweep(
             problem,
@@ -119,17 +118,15 @@ def landscape(args: argparse.Namespace) -> int:
             **how,
         )
     except NotSaved as error:
-        result, args.out, failure = error.result, None, error
+        result = error.result
+        delivery.failed("out", error)
     if args.shard is not None:
         return told_shard(args, result)
     if args.plot is not None:
-        try:
+        with delivery.writing("plot"):
             plot.save(plot_maps.loss_maps(result, problem), args.plot)
-        except InputError as error:
-            args.plot, failure = None, failure or error
     options = {name: values[0] for name, values in algorithm(args).items()}
     rows = [_row(panel, problem.quadratic, options) for panel in maps.panels(result, problem.quadratic)]
-    interrupted = bool(result.attrs["interrupted"])
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -139,15 +136,12 @@ def landscape(args: argparse.Namespace) -> int:
         "torch_lr_per_alpha": 1.0 if is_adam(args.method) else problem.quadratic.torch_lr(1.0),
         "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": interrupted,
-        "seconds": round(time.perf_counter() - began, 3),
+        "interrupted": bool(result.attrs["interrupted"]),
+        "seconds": delivery.seconds,
         "out": args.out,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, args.replicates, is_adam(args.method)))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+    return delivery.tell(facts, lambda: _text(facts, args.replicates, is_adam(args.method)))
 
 
 def is_adam(method: str | None) -> bool:
@@ -190,8 +184,9 @@ def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
 def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
     rows = facts["rows"]
     missing = any(row["missing"] for row in rows)
-    lines = [["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]]
-    lines[0] += ["no result"] if missing else []
+    headers = ["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]
+    headers += ["no result"] if missing else []
+    lines = []
     for row in rows:
         known = row["loss"] is not None and row["max_lr_spectral_diagonal"] is not None
         ratio = row["lr"] / row["max_lr_spectral_diagonal"] if known else None
@@ -207,7 +202,7 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
     out = [
         f"{facts['problem'].get('title', '')}: {facts['n_steps']} steps, initial loss {facts['initial_loss']:.4g}, "
         f"seed {facts['seed']}",
-        table(lines),
+        Table(headers, lines).text(),
         "",
     ]
     if not adam:
@@ -224,9 +219,5 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
         out.append("! at the edge of the grid: the minimum may lie beyond")
     if missing:
         out.append("* of the cells that have a result: the minimum may lie in another")
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not run.")
-    unit = f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD"
-    out.append(f"{'The lr is that of torch.optim.Adam' if adam else unit}. {facts['seconds']:.1f} s.")
-    out += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
-    return "\n".join(out)
+    unit = "The lr is that of torch.optim.Adam" if adam else lr_unit(facts["torch_lr_per_alpha"])
+    return "\n".join([*out, *ending(facts, unit)])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import time
 from typing import Any
@@ -13,8 +12,10 @@ import numpy as np
 from sgdsim.cli import _recommend_method, _recommend_text
 from sgdsim.cli._recommend_method import TIMES, algorithm_facts
 from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.deliver import Delivery
 from sgdsim.cli.problems import add_common, add_output, infinite_spectrum, load
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 
 SIMULATED = ("sampled", "network")
 REPLICATES = 20
@@ -49,6 +50,7 @@ def recommend(args: argparse.Namespace) -> int:
     from sgdsim.runs.follow import MAX_STEPS
 
     began = time.perf_counter()
+    delivery = Delivery(args)
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     number("tau", args.tau)
     options = {name: values[0] for name, values in algorithm(args).items()}
@@ -89,21 +91,15 @@ def recommend(args: argparse.Namespace) -> int:
         checked = _verify(args, problem, best, horizon, regimes, seconds)
         interrupted = checked["interrupted"]
     facts |= {"floor": None, "floor_reached": None, "verify": checked, "interrupted": interrupted}
-    failure = None
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             figure = plot.recommendation(quadratic, best, noise=facts["noise"], tau=args.tau, found=found, law=law)
             plot.save(figure, args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
     seconds["total"] = time.perf_counter() - began
     facts |= {"seconds": {name: value and round(value, 3) for name, value in seconds.items()}, "plot": args.plot}
-    print(json.dumps(facts, allow_nan=False) if args.json else _recommend_text.text(facts))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+    return delivery.tell(facts, lambda: _recommend_text.text(facts))
 
 
 def _answer(
@@ -124,7 +120,7 @@ def _answer(
         found = _predict(args, quadratic, best, law)
         facts |= _prediction(found)
         if found.exponent is not None and math.isfinite(found.constant) and best.loss > 0:
-            facts["ratio"] = _finite(found.constant * float(horizon) ** -found.exponent / best.loss)
+            facts["ratio"] = finite_or_none(found.constant * float(horizon) ** -found.exponent / best.loss)
         asymptotic, more = _asymptotic(quadratic, law, noise, args.tau)
         facts["asymptotic"] = asymptotic
         notes += more
@@ -160,7 +156,7 @@ def _answer(
         "gain": best.gain if best.plain_loss > 0 else None,
         "negative_momentum": best.negative_momentum,
         "max_lr": levels,
-        "rate": _finite(rate),
+        "rate": finite_or_none(rate),
         "cutoff": cutoff,
         "law": facts,
         "jacobi": jacobi,
@@ -173,13 +169,9 @@ def _answer(
 def _setting(quadratic: Any, lr: float, momentum: float, loss: float) -> dict[str, float | None]:
     effective = lr / (1 - momentum)
     return {
-        "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": momentum, "loss": _finite(loss),
+        "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": momentum, "loss": finite_or_none(loss),
         "effective_lr": effective,
     }  # fmt: skip
-
-
-def _finite(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(value)
 
 
 def _law(quadratic: Any) -> tuple[Any, dict[str, Any], list[str]]:
@@ -222,12 +214,12 @@ def _prediction(found: Any) -> dict[str, Any]:
         return dict.fromkeys(names)
 
     def pair(law: tuple[float, float] | None) -> dict[str, float | None] | None:
-        return None if law is None else {"exponent": law[0], "constant": _finite(law[1])}
+        return None if law is None else {"exponent": law[0], "constant": finite_or_none(law[1])}
 
     return {
         "phase": found.phase,
         "exponent": found.exponent,
-        "constant": _finite(found.constant),
+        "constant": finite_or_none(found.constant),
         "signal": pair(found.signal),
         "noise": pair(found.noise),
         "crossover": found.crossover,
@@ -294,7 +286,7 @@ def _jacobi(quadratic: Any, horizon: int, noise: float, tau: float, seconds: dic
     began = time.perf_counter()
     found = optimal.best_jacobi(quadratic, horizon=horizon, noise=noise, tau=tau)
     seconds["jacobi"] = time.perf_counter() - began
-    return {name: _finite(value) for name, value in vars(found).items()}
+    return {name: finite_or_none(value) for name, value in vars(found).items()}
 
 
 def _regimes(names: list[str], problem: Any) -> list[Any]:

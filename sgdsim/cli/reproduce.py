@@ -11,7 +11,9 @@ import time
 from typing import Any
 
 from sgdsim.cli.arguments import _whole
+from sgdsim.cli.deliver import Delivery, interrupted
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.table import Table
 
 
 def add_parser(commands: Any) -> None:
@@ -33,9 +35,8 @@ def reproduce(args: argparse.Namespace) -> int:
 
     if args.figure == ["list"]:
         listed = [{"name": exhibit.name, "title": exhibit.title} for exhibit in reproduction.EXHIBITS]
-        width = max(len(entry["name"]) for entry in listed)
-        lines = [f"{entry['name']:<{width}}  {entry['title']}" for entry in listed]
-        print(json.dumps({"exhibits": listed}) if args.json else "\n".join(lines))
+        text = Table([], [[entry["name"], entry["title"]] for entry in listed], "l").text()
+        print(json.dumps({"exhibits": listed}) if args.json else text)
         return 0
     exhibits = reproduction.choose(args.figure)
     if args.data_dir is not None and not os.path.isdir(args.data_dir):
@@ -46,24 +47,23 @@ def reproduce(args: argparse.Namespace) -> int:
     from sgdsim.reproduction.document import Report
 
     report = Report.open(args.out)
-    began, entries, interrupted = time.perf_counter(), {}, False
+    delivery, entries, stopped = Delivery(args), {}, False
     try:
         for i, exhibit in enumerate(exhibits):
             if sys.stderr.isatty():
                 print(f"[{i + 1}/{len(exhibits)}] {exhibit.name}", file=sys.stderr, flush=True)
             entries[exhibit.name] = _exhibit(exhibit, context, report)
     except KeyboardInterrupt:
-        interrupted = True
+        stopped = True
     facts = {
         "out": args.out,
         "full": args.full,
         "seed": args.seed,
         "exhibits": entries,
-        "interrupted": interrupted,
-        "seconds": round(time.perf_counter() - began, 3),
+        "interrupted": stopped,
+        "seconds": delivery.seconds,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    return 130 if interrupted else 0
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def _exhibit(exhibit: Any, context: Any, report: Any) -> dict[str, Any]:
@@ -102,7 +102,6 @@ def _text(facts: dict[str, Any]) -> str:
     out.append("")
     if counts:
         out.append(f"{len(rows)} rows: {counts}")
-    if facts["interrupted"]:
-        out.append("Interrupted: the exhibits above are done and in the report.")
+    out += interrupted(facts, "the exhibits above are done and in the report")
     out.append(f"{facts['seconds']:.1f} s; wrote {facts['out'].rstrip('/')}/report.md")
     return "\n".join(out)

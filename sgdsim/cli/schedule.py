@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-import math
-import time
 from dataclasses import fields, replace
 from typing import Any
 
 import numpy as np
 
 from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import SAMPLINGS, add_output, load
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
-from sgdsim.common.text import table
+from sgdsim.common.statistics import mean_and_error
+from sgdsim.common.table import Table
 
 REPLICATES, PIECES = 100, 12
 _LARGEST = 1000  # points up to which the exact threshold takes a few seconds
@@ -61,7 +61,7 @@ def schedule(args: argparse.Namespace) -> int:
     from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.theory import horizon
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     estimates.require_memory("learning rates of all steps", 16.0 * steps, "take a smaller --horizon")
     pieces = integer("pieces", min(PIECES, steps) if args.pieces is None else args.pieces, minimum=1, maximum=steps)
@@ -76,18 +76,15 @@ def schedule(args: argparse.Namespace) -> int:
     found = horizon.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
     limits = _limits(quadratic, sgd, args.tau)
     sampled = _verify(quadratic, sgd, found, steps, replicates, args.seed) if args.verify else None
-    failure = None
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {readable(args.momentum)}"
             title += f", T = {steps}"
             if args.label_noise:
                 title += f", σ = {args.label_noise:g}"
             plot.save(plot.schedules(found, steps, sampled=sampled, title=title.replace("= -", "= −")), args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -106,13 +103,10 @@ def schedule(args: argparse.Namespace) -> int:
         "replicates": replicates if args.verify else None,
         "interrupted": args.verify and sampled is None,
         "seed": args.seed,
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
         "plot": args.plot,
     }
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, found))
-    if failure is not None:
-        raise failure
-    return 130 if facts["interrupted"] else 0
+    return delivery.tell(facts, lambda: _text(facts, found))
 
 
 def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: int, seed: int) -> np.ndarray | None:
@@ -209,15 +203,16 @@ def _parameters(one: Any) -> dict[str, Any]:
 def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
     """Mean over replicates with its standard error, as it is and relative to the theory; None where a run diverged."""
     with np.errstate(all="ignore"):
-        numbers = {"sampled": losses.mean(), "sampled_stderr": losses.std(ddof=1) / math.sqrt(losses.size)}
+        numbers = dict(zip(("sampled", "sampled_stderr"), mean_and_error(losses), strict=True))
         numbers |= {f"{name}_to_theory": value / theory for name, value in numbers.items()}
-    return {name: float(value) if math.isfinite(value) else None for name, value in numbers.items()}
+    return {name: finite_or_none(value) for name, value in numbers.items()}
 
 
 def _text(facts: dict[str, Any], found: list[Any]) -> str:
     rows, steps = facts["rows"], facts["horizon"]
     verified = "sampled" in rows[0]
-    lines = [["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]]
+    headers = ["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]
+    lines = []
     for row, one in zip(rows, found, strict=True):
         cells = [row["name"], _shown(one, steps), f"{row['loss']:.4g}", f"{row['ratio']:.4f}"]
         if verified:
@@ -230,7 +225,7 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
     out = [
         f"{title}, momentum {readable(facts['momentum'])}{noise}, tau {shortest(facts['tau'])}, initial loss "
         f"{facts['initial_loss']:.4g}",
-        _left(lines),
+        Table(headers, lines, "llr").text(),
         "",
     ]
     out.append("loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;")
@@ -249,18 +244,8 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
     exact = "" if facts["max_lr_exact"] is None else f", {facts['max_lr_exact']:.4g} exactly at this N"
     out.append(f"constant rates are stable up to lr {facts['max_lr']:.4g} by this theory{exact}")
     out += [f"Warning: {text}." for text in facts["warnings"]]
-    if facts["interrupted"]:
-        out.append("Interrupted: the schedules were not run on samples.")
-    out.append(f"lr 1 is {facts['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
-    if facts["plot"]:
-        out.append(f"wrote {facts['plot']}")
-    return "\n".join(out)
-
-
-def _left(lines: list[list[str]]) -> str:
-    """`table`, with the first two columns aligned to the left."""
-    widths = [max(len(line[column]) for line in lines) for column in (0, 1)]
-    return table([[line[0].ljust(widths[0]), line[1].ljust(widths[1]), *line[2:]] for line in lines])
+    unit = lr_unit(facts["torch_lr_per_alpha"])
+    return "\n".join([*out, *ending(facts, unit, "the schedules were not run on samples")])
 
 
 def _rounded(lr: Any) -> Any:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import json
 import resource
 import sys
-import time
 from typing import Any
 
 import numpy as np
 
+from sgdsim.cli.deliver import Delivery, lr_unit, wrote
 from sgdsim.cli.problems import _check_distinct, _problem
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
@@ -39,7 +38,7 @@ def spectrum(args: argparse.Namespace) -> int:
         raise InputError("--lanczos: expected without --top and --analytic, got both")
     if args.analytic and args.width is not None:
         raise InputError("--width: expected without --analytic, which is the kernel of infinite width")
-    began = time.perf_counter()
+    delivery = Delivery(args)
     problem = _problem(args)
     facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
     if isinstance(problem, NetworkProblem):
@@ -85,9 +84,8 @@ def spectrum(args: argparse.Namespace) -> int:
         plot.save(plot.spectrum(eigenvalues if args.top is not None else quadratic, fit=fit), args.plot)
     # kilobytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    facts |= {"seconds": round(time.perf_counter() - began, 3), "peak_memory": peak, "out": args.out, "plot": args.plot}
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts))
-    return 0
+    facts |= {"seconds": delivery.seconds, "peak_memory": peak, "out": args.out, "plot": args.plot}
+    return delivery.tell(facts, lambda: _text(facts))
 
 
 def _quadratic(problem: Any, args: argparse.Namespace) -> Any:
@@ -162,7 +160,7 @@ def _matrix_free(facts: dict[str, Any]) -> str:
 
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['problem'].get('title', '')}: λ_max(Θ) = {facts['lambda_max']:.6g}"]
-    lines.append(f"lr 1 is {facts['torch_lr']:.4g} in torch.optim.SGD")
+    lines.append(lr_unit(facts["torch_lr"]))
     values, c = np.array(facts["eigenvalues"]), np.array(facts["c"])
     if "multiplicity" in facts:
         values, c = Spectrum(values, multiplicity=facts["multiplicity"]).by_rank(c)
@@ -196,5 +194,4 @@ def _text(facts: dict[str, Any]) -> str:
         )
         lines += [f"warning: {sentence}" for sentence in fit["warnings"]]
     lines.append(f"{facts['seconds']:.1f} s, peak memory {facts['peak_memory'] / 1e9:.2f} GB")
-    lines += [f"wrote {path}" for path in (facts["out"], facts["plot"]) if path]
-    return "\n".join(lines)
+    return "\n".join([*lines, *wrote(facts)])

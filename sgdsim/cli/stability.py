@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from typing import Any
 
 from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, EXACT_UP_TO, add_common, add_output, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
-from sgdsim.common.text import short, table
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 
 
 def add_parser(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
 def stability(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
     plain = args.method in (None, "heavy-ball")
     if args.momentum is None:
@@ -75,21 +75,15 @@ def stability(args: argparse.Namespace) -> int:
         "seed": args.seed,
         "interrupted": interrupted,
     }
-    failure = None
     if args.plot is not None:
         known = [(sgd.batch_size, sgd.momentum, lr) for sgd, lr in zip(cells, levels, strict=True) if lr is not None]
-        try:
+        with delivery.writing("plot"):
             figure = plot_theory.stability_map(
                 quadratic, args.batch_size, taus=taus, sampling=args.sampling, exact=known
             )
             plot.save(figure, args.plot)
-        except InputError as error:
-            args.plot, failure = None, error
-    facts |= {"seconds": round(time.perf_counter() - began, 3), "plot": args.plot}
-    print(json.dumps(facts, allow_nan=False) if args.json else _text(facts, args.exact))
-    if failure is not None:
-        raise failure
-    return 130 if interrupted else 0
+    facts |= {"seconds": delivery.seconds, "plot": args.plot}
+    return delivery.tell(facts, lambda: _text(facts, args.exact))
 
 
 def _exact(quadratic: Any, cells: list[Any]) -> tuple[list[float | None], bool]:
@@ -156,14 +150,15 @@ def _critical(quadratic: Any, cells: list[Any], taus: list[float]) -> list[dict[
 
 def _text(facts: dict[str, Any], exact: bool) -> str:
     rows = facts["rows"]
-    header = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
-    lines = [header]
+    headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
+    lines = []
     for row in rows:
         levels = [row["full_batch"], row["spectral_diagonal"], *([row["exact"]] if exact else [])]
         cells = [f"{row['batch_size']}", readable(row["momentum"]), shortest(row["tau"]), *map(short, levels)]
         lines.append([*cells[:4], cells[4] + ("*" if row["note"] else ""), *cells[5:]])
     method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
-    out = [f"{facts['problem'].get('title', '')}{method}: largest stable learning rate", table(lines), ""]
+    title = f"{facts['problem'].get('title', '')}{method}: largest stable learning rate"
+    out = [title, Table(headers, lines).text(), ""]
     for tau in dict.fromkeys(entry["tau"] for entry in facts["critical"]):
         of_tau = [entry for entry in facts["critical"] if entry["tau"] == tau]
         bounds = ", ".join(
@@ -177,9 +172,4 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
         out.append(f"* {note}")
     out += facts["notes"]
-    if facts["interrupted"]:
-        out.append("Interrupted: the rest was not computed.")
-    out.append(f"lr 1 is {rows[0]['torch_lr_per_alpha']:.4g} in torch.optim.SGD. {facts['seconds']:.1f} s.")
-    if facts["plot"]:
-        out.append(f"wrote {facts['plot']}")
-    return "\n".join(out)
+    return "\n".join([*out, *ending(facts, lr_unit(rows[0]["torch_lr_per_alpha"]), "the rest was not computed")])

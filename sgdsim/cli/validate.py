@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sgdsim.cli.arguments import DATASETS, _add_output, _whole
+from sgdsim.cli.deliver import Delivery, write_json
 from sgdsim.cli.problems import _check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
@@ -61,41 +61,34 @@ def validate(args: argparse.Namespace) -> int:
     """Run what was asked for, cell by cell, or read it; print, save and draw."""
     from sgdsim.cli import _validation_text
 
-    began = time.perf_counter()
+    delivery = Delivery(args)
     _check(args)
     facts: dict[str, Any] = {"kind": KIND, "cells": [], "interrupted": False}
-    failure = None  # told after the numbers: they may be the work of hours
     if args.read is not None:
         facts["cells"] = join([load(path) for path in args.read])
     else:
         try:
             for cells in run(args):
                 facts["cells"] = cells
-                failure = _save(facts, args)
+                _save(facts, args)
                 facts["interrupted"] = _cut_short(cells[-1])
                 if facts["interrupted"]:
                     break
         except KeyboardInterrupt:
             facts["interrupted"] = True
-    facts["seconds"] = round(time.perf_counter() - began, 3)
+    facts["seconds"] = delivery.seconds
     done = any(cell[part] for cell in facts["cells"] for part in PARTS)
     if facts["interrupted"] and not done:  # what is there already stays
         args.out = args.plot = None
-    failure = _save(facts, args)
-    if failure is not None:
-        args.out = None
+    if (error := _save(facts, args)) is not None:
+        delivery.failed("out", error)
     if args.plot is not None:
         from sgdsim import plot
 
-        try:
+        with delivery.writing("plot"):
             plot.save(plot.validation(facts["cells"]), args.plot)
-        except InputError as error:
-            args.plot, failure = None, failure or error
     facts |= {"out": args.out, "plot": args.plot}
-    print(json.dumps(facts, allow_nan=False) if args.json else _validation_text.text(facts, markdown=args.markdown))
-    if failure is not None:
-        raise failure
-    return 130 if facts["interrupted"] else 0
+    return delivery.tell(facts, lambda: _validation_text.text(facts, markdown=args.markdown))
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -200,8 +193,7 @@ def _save(facts: dict[str, Any], args: argparse.Namespace) -> InputError | None:
     if args.out is None:
         return None
     try:
-        with files.replacing(Path(args.out)) as temporary:
-            temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
+        write_json(facts, args.out)
     except InputError as error:
         return error
     return None

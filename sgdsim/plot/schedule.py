@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.figure import Figure
 
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.plot.styles import PALETTE, style
 
 if TYPE_CHECKING:
@@ -84,10 +85,9 @@ def _name(one: Scheduled) -> str:
 
 
 def _circles(ax: Axes, sampled: np.ndarray, reference: float) -> None:
-    mean = sampled.mean(1)
+    mean, error = mean_and_error(sampled, 1)
     good = np.flatnonzero(np.isfinite(mean))
-    error = sampled[good].std(1, ddof=1) / np.sqrt(sampled.shape[1])
     ax.errorbar(
-        mean[good] / reference, good, xerr=2 * error / reference, fmt="o", markersize=7, markerfacecolor="none",
+        mean[good] / reference, good, xerr=2 * error[good] / reference, fmt="o", markersize=7, markerfacecolor="none",
         markeredgecolor="0.25", ecolor="0.25", elinewidth=0.9, capsize=2, zorder=2, label="sampled, ± 2 s.e.",
     )  # fmt: skip

@@ -11,6 +11,8 @@ import scipy.linalg
 
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, number, own_array
+from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.statistics import mean_and_error
 
 if TYPE_CHECKING:
     from sgdsim.problem.lanczos import SpectralDensity, SpectralMeasure, TopEigenpairs
@@ -197,8 +199,8 @@ class Spectrum:
                 operator, n_steps=n_lanczos, n_probes=n_probes, seed=seed, without=top.eigenvectors
             )
             traces = (n - counts.size) * len(nodes) * (nodes * weights).sum(1) / scale
-            error = None if len(nodes) == 1 else traces.std(ddof=1) / np.sqrt(len(nodes))
-            error = None if error is None else float(error / (values.sum() + traces.mean()))
+            mean, error = mean_and_error(traces)
+            error = finite_or_none(error / (values.sum() + mean))
             values = np.concatenate([values, nodes.ravel() / scale])
             counts = np.concatenate([counts, (n - counts.size) * weights.ravel()])
         gram = top.eigenvectors.T @ top.eigenvectors

@@ -16,6 +16,8 @@ import numpy as np
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
+from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.table import Table, escaped
 from sgdsim.reproduction import EXHIBITS
 from sgdsim.reproduction.base import VERDICTS, Exhibit, Finding
 
@@ -35,7 +37,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, (int, np.integer)):
         return int(value)
     if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
+        return finite_or_none(value)
     return value
 
 
@@ -134,12 +136,13 @@ class Report:
             f"{len(done)} of {len(EXHIBITS)} exhibits: "
             + (", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no values yet") + ".",
             "",
-            "| verdict | meaning |", "|---|---|", *(f"| {verdict} | {text} |" for verdict, text in VERDICTS.items()),
+            Table(["verdict", "meaning"], [*VERDICTS.items()]).markdown(),
             "",
         ]  # fmt: skip
         if rows:
-            out += ["| value | published | ours | interval | verdict |", "|---|---|---|---|---|"]
-            out += [_table_row(row) for _, row in rows] + [""]
+            names = ("quantity", "published", "ours", "interval", "verdict")
+            cells = [[row[name] for name in names] for _, row in rows]
+            out += [Table(["value", *names[1:]], cells).markdown(), ""]
         for name, entry in entries.items():
             out += [f"## {entry['title']}", ""]
             if entry["state"] == SKIPPED:
@@ -147,7 +150,7 @@ class Report:
                 continue
             out += [entry["text"], ""]
             reasons = [row for row in entry["rows"] if row["reason"]]
-            out += [f"- {_cell(row['quantity'])}: **{row['verdict']}**. {row['reason']}" for row in reasons]
+            out += [f"- {escaped(row['quantity'])}: **{row['verdict']}**. {row['reason']}" for row in reasons]
             out += [""] if reasons else []
             for figure in entry["figures"]:
                 out += [f"![{figure['caption']}]({figure['file']})", "", f"*{figure['caption']}*", ""]
@@ -167,14 +170,3 @@ def _stored(folder: Path) -> dict[str, dict[str, Any]] | None:
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None
-
-
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
-
-
-def _table_row(row: dict[str, Any]) -> str:
-    verdict = row["verdict"]
-    return (
-        "| " + " | ".join(map(_cell, (row["quantity"], row["published"], row["ours"], row["interval"], verdict))) + " |"
-    )

@@ -15,6 +15,7 @@ import numpy as np
 import scipy.ndimage
 
 from sgdsim.algorithm.sgd import noise_factor
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
@@ -165,7 +166,8 @@ def _sampled_row(
     here, there = runs["loss"].isel(step=-1, regime=0).transpose("cell", "replicate").values
     with np.errstate(divide="ignore", invalid="ignore"):
         paired = np.log(there) - np.log(here)
-    ratio, error = math.exp(paired.mean()), paired.std(ddof=1) / math.sqrt(replicates)
+    mean, error = mean_and_error(paired)
+    ratio = math.exp(mean)
     spread = float(np.log(here).std(ddof=1))
     close = ratio <= 1.25
     return Row(

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import BatchAveraged, RealNetwork, SampledLinearized, SpectralDiagonal
 from sgdsim.reproduction.base import (
@@ -35,8 +36,8 @@ def _last(result: Any, regime: str) -> np.ndarray:
 def _mean(result: Any, regime: str) -> tuple[float, float]:
     """Mean of the last losses over replicates and its standard error."""
     last = _last(result, regime)
-    error = float(last.std(ddof=1) / np.sqrt(last.size)) if last.size > 1 else 0.0
-    return float(last.mean()), error
+    mean, error = mean_and_error(last)
+    return float(mean), float(error) if last.size > 1 else 0.0
 
 
 def regimes(context: Context) -> Finding:

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 
 if TYPE_CHECKING:
@@ -145,9 +146,8 @@ def curve(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:
     runs = runs[~np.isnan(runs).all(1)]
     if not len(runs):
         return np.full(cell.sizes["step"], np.nan), None
-    with np.errstate(over="ignore", invalid="ignore"):
-        error = runs.std(0, ddof=1) / math.sqrt(len(runs)) if len(runs) > 1 else None
-        return runs.mean(0), error
+    mean, error = mean_and_error(runs, 0)
+    return mean, error if len(runs) > 1 else None
 
 
 def _gap(loss: np.ndarray, reference: np.ndarray) -> np.ndarray:

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -23,6 +22,7 @@ from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.datasets import Dataset
 from sgdsim.networks.curvature import Curvature
 from sgdsim.networks.ntk.modules import DTYPES, inputs, outputs, prepared, with_gradients
@@ -186,6 +186,7 @@ class _Look:
         hessian, gradient = curvature.hessian(), curvature.gradient()
         top = self.extreme(hessian, self.top, 1.0)
         density, traces = self.density(hessian, top)
+        trace, trace_error = mean_and_error(traces)
         bottom = self.extreme(hessian, 1, -1.0)
         smallest = float(bottom.eigenvalues[0])
         floor = self.tolerance * max(abs(top.eigenvalues[0]), abs(smallest))
@@ -199,8 +200,8 @@ class _Look:
             residuals=top.residuals,
             smallest=smallest,
             smallest_residual=float(bottom.residuals[0]),
-            trace=float(traces.mean()),
-            trace_error=float(traces.std(ddof=1)) / self.n_probes**0.5 if self.n_probes > 1 else math.nan,
+            trace=float(trace),
+            trace_error=float(trace_error),
             captured=np.cumsum(along**2),
             n_outliers=count_outliers(top.eigenvalues, smallest, self.gap, floor),
             density=density,

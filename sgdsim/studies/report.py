@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,10 @@ from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
+from sgdsim.common.statistics import mean_and_error
+from sgdsim.common.table import Table
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
@@ -65,7 +67,7 @@ def rows(
         base = row["regimes"][reference]["final_loss"]
         for numbers in row["regimes"].values():
             final = numbers["final_loss"]
-            numbers[f"ratio_to_{reference}"] = _finite(final / base) if final is not None and base else None
+            numbers[f"ratio_to_{reference}"] = finite_or_none(final / base) if final is not None and base else None
         out.append(row)
     return out
 
@@ -74,7 +76,7 @@ def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
     """What torch's optimizer is given: `torch.optim.Adam` α itself, `torch.optim.SGD` α·N/λ_max; None: a schedule."""
     if not isinstance(sgd.lr, (int, float)):
         return None
-    return float(sgd.lr) if isinstance(sgd.method, Adam) else _finite(problem.torch_lr(sgd.lr))
+    return float(sgd.lr) if isinstance(sgd.method, Adam) else finite_or_none(problem.torch_lr(sgd.lr))
 
 
 def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:
@@ -90,13 +92,11 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
     for name, label in (("loss", "final_loss"), ("test_loss", "final_test_loss")):
         if name in result:
             final = result[name].values[(*index, position)][run][:, -1]
-            mean = final.mean() if final.size else math.nan
-            error = (
-                final.std(ddof=1) / math.sqrt(final.size) if final.size > 1 and np.isfinite(final).all() else math.nan
-            )
-            numbers[label] = _finite(mean)
-            numbers[f"{label}_stderr"] = _finite(error)
-            numbers[f"{label}_median"] = _finite(np.quantile(final, 0.5, method="inverted_cdf")) if final.size else None
+            mean, error = mean_and_error(final)
+            numbers[label] = finite_or_none(mean)
+            numbers[f"{label}_stderr"] = finite_or_none(error)
+            median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None
+            numbers[f"{label}_median"] = finite_or_none(median)
     return numbers
 
 
@@ -170,10 +170,6 @@ def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False)
     return len(table)
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
     """The rows as aligned text: hyperparameters, predicted stability, and a column per regime.
 
@@ -184,19 +180,16 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
     regimes = list(rows[0]["regimes"])
     named = [name for name in _USUAL if any(row[name] != _USUAL[name] for row in rows)]
     with_stability = label == "final_loss"
-    header = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named), *regimes]
-    if with_stability:
-        header.insert(-len(regimes), "stable")
-    lines = [header]
+    headers = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named)]
+    headers += [*(["stable"] if with_stability else []), *regimes]
+    lines = []
     for row in rows:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
         cells += [_short("none" if row[name] is None else row[name]) for name in named]
         if with_stability:
             cells.append(_stability(row["stable"]))
         lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    body = ["  ".join(text.ljust(width) for text, width in zip(line, widths, strict=True)).rstrip() for line in lines]
-    return "\n".join([body[0], "-" * max(map(len, body)), *body[1:]])
+    return Table(headers, lines, "l").text()
 
 
 def _short(value: Any) -> str:

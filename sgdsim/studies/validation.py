@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import shortest
 from sgdsim.problem import NetworkProblem, QuadraticProblem, fits
 from sgdsim.problem.fit_results import Estimate
@@ -285,7 +286,7 @@ def jackknife(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[fl
             return value, None
         left = np.array([statistic(*(np.delete(s, i, axis=0) for s in samples)) for i in range(replicates)])
     error = math.sqrt((replicates - 1) * float(np.mean((left - left.mean()) ** 2)))
-    return value, error if math.isfinite(error) else None
+    return value, finite_or_none(error)
 
 
 def plain(value: Any) -> Any:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +10,8 @@ import numpy as np
 
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import NetworkProblem, QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.regimes.base import Regime
@@ -64,7 +65,7 @@ class Simulated:
     def as_dict(self) -> dict[str, Any]:
         """Whether it is a minimum, and the numbers point by point, as JSON-able values."""
         names = ("mean", "stderr", "difference", "difference_stderr", "log_ratio", "log_ratio_stderr")
-        points = [{name: _finite(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)]
+        points = [{name: finite_or_none(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)]
         for point, diverged, verdict in zip(points, self.diverged, (None, *self.verdicts), strict=True):
             point |= {"diverged": int(diverged), "verdict": verdict}
         return {"is_minimum": self.is_minimum, "points": points}
@@ -82,7 +83,7 @@ class Verification:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""
         return {
             "points": [
-                {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": _finite(p.theory)}
+                {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": finite_or_none(p.theory)}
                 for p in self.points
             ],
             "regimes": {found.regime: found.as_dict() for found in self.regimes},
@@ -141,26 +142,17 @@ def verify(
     return Verification(points, tuple(found), bool(result.attrs["interrupted"]))
 
 
-def _finite(value: float) -> float | None:
-    return float(value) if math.isfinite(value) else None
-
-
 def _factors(change: float) -> tuple[tuple[str, float], ...]:
     return ("-", 1 - change), ("+", 1 + change)
 
 
 def _compare(regime: str, losses: np.ndarray) -> Simulated:
     """`losses`: (points, replicates)."""
-    root = math.sqrt(losses.shape[1])
-
-    def average(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        return values.mean(1), values.std(1, ddof=1) / root
-
+    mean, stderr = mean_and_error(losses, 1)
     with np.errstate(all="ignore"):
-        mean, stderr = average(losses)
         finite = np.isfinite(mean)
         known = finite & finite[0]
-        paired = [*average(losses - losses[0]), *average(np.log(losses / losses[0]))]
+        paired = [*mean_and_error(losses - losses[0], 1), *mean_and_error(np.log(losses / losses[0]), 1)]
     difference, error, log_ratio, log_error = (np.where(known, values, np.nan) for values in paired)
     verdicts = []
     for i in range(1, len(losses)):

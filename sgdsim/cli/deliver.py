@@ -1,0 +1,74 @@
+"""How a command ends: its files, then text or JSON, then what could not be written, then the exit code."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+from sgdsim.common import files
+from sgdsim.common.checks import InputError
+
+
+class Delivery:
+    """Of one command, from its start; `seconds` so far.
+
+    A file that cannot be written is told after the numbers, which may be the work of hours: `failure` holds it.
+    """
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.failure, self._began = args, None, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        return round(time.perf_counter() - self._began, 3)
+
+    @contextlib.contextmanager
+    def writing(self, option: str) -> Iterator[None]:
+        """Around the writing of the file that `--option` names; where that fails, the option becomes None."""
+        try:
+            yield
+        except InputError as error:
+            self.failed(option, error)
+
+    def failed(self, option: str, error: InputError) -> None:
+        """Note that the file of `--option` could not be written."""
+        setattr(self.args, option, None)
+        self.failure = self.failure or error
+
+    def tell(self, facts: Mapping[str, object], text: Callable[[], str]) -> int:
+        """Print the facts as JSON, or the text; raise what could not be written; 130 after Ctrl-C, else 0."""
+        print(json.dumps(facts, allow_nan=False) if self.args.json else text())
+        if self.failure is not None:
+            raise self.failure
+        return 130 if facts.get("interrupted") else 0
+
+
+def write_json(facts: Mapping[str, object], path: str) -> None:
+    """Write one JSON document, all or nothing."""
+    with files.replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
+
+
+def lr_unit(torch_lr: float) -> str:
+    """What the learning rate 1, in units of 1/λ_max, is as one of `torch.optim.SGD`."""
+    return f"lr 1 is {torch_lr:.4g} in torch.optim.SGD"
+
+
+def interrupted(facts: Mapping[str, object], left: str = "the rest was not run") -> list[str]:
+    """The line that says what Ctrl-C left out; none without."""
+    return [f"Interrupted: {left}."] if facts.get("interrupted") else []
+
+
+def wrote(facts: Mapping[str, object]) -> list[str]:
+    """A line for each file that was written."""
+    return [f"wrote {path}" for path in (facts.get("out"), facts.get("plot")) if path]
+
+
+def ending(facts: Mapping[str, object], unit: str = "", left: str = "the rest was not run") -> list[str]:
+    """The last lines of a text: what Ctrl-C left out, the unit of learning rates, the time it took, the files."""
+    took = f"{facts['seconds']:.1f} s."
+    return [*interrupted(facts, left), f"{unit}. {took}" if unit else took, *wrote(facts)]

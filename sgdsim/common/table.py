@@ -1,0 +1,68 @@
+"""Tables of text: one layout for the terminal, for Markdown and for notebooks."""
+
+from __future__ import annotations
+
+import html
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+def escaped(text: str) -> str:
+    """Text as it stands in a cell of a Markdown table: bars escaped, line ends as spaces."""
+    return text.replace("|", "\\|").replace("\n", " ")
+
+
+_CSS = {"l": "left", "r": "right"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells of text under headers.
+
+    Parameters
+    ----------
+    headers : one a column; none at all for a table without.
+    rows : as many cells each as there are columns.
+    align : "l" or "r" for each column from the first; the last letter holds for all further ones.
+    """
+
+    headers: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    align: str = "r"
+
+    def text(self, *, ruled: bool = True) -> str:
+        """Aligned columns, two spaces apart; `ruled`: with a line below the headers."""
+        lines = [*([self.headers] if self.headers else []), *self.rows]
+        columns = [
+            [cell.ljust(width) if side == "l" else cell.rjust(width) for cell in column]
+            for side, column in zip(self._sides(), zip(*lines, strict=True), strict=False)
+            for width in [max(map(len, column))]
+        ]
+        out = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
+        if ruled and self.headers:
+            out.insert(1, "-" * max(map(len, out)))
+        return "\n".join(out)
+
+    def markdown(self) -> str:
+        """The table in Markdown, its cells `escaped`."""
+        head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in [self.headers, *self.rows]]
+        return "\n".join([head, "|---" * len(self.headers) + "|", *body])
+
+    def html(self) -> str:
+        """The table as an HTML element."""
+
+        def line(tag: str, cells: Sequence[str]) -> str:
+            inner = "".join(
+                f'<{tag} style="text-align: {_CSS[side]}">{html.escape(cell)}</{tag}>'
+                for side, cell in zip(self._sides(), cells, strict=False)
+            )
+            return f"<tr>{inner}</tr>"
+
+        head = f"<thead>{line('th', self.headers)}</thead>" if self.headers else ""
+        return f"<table>{head}<tbody>{''.join(line('td', row) for row in self.rows)}</tbody></table>"
+
+    _repr_html_ = html  # what notebooks show
+
+    def _sides(self) -> Iterator[str]:
+        return itertools.chain(self.align, itertools.repeat(self.align[-1]))

@@ -1,0 +1,58 @@
+"""One table as text, Markdown and HTML."""
+
+import html.parser
+
+import pytest
+
+from sgdsim.common.table import Table
+
+TABLE = Table(["name", "lr", "loss"], [["a", "0.5", "1"], ["long name", "1", "12.5"]], "lr")
+
+
+def test_text():
+    assert TABLE.text().split("\n") == [
+        "name        lr  loss",
+        "--------------------",
+        "a          0.5     1",
+        "long name    1  12.5",
+    ]
+    assert TABLE.text(ruled=False).split("\n") == TABLE.text().split("\n")[:1] + TABLE.text().split("\n")[2:]
+
+
+def test_the_last_letter_holds_for_all_further_columns():
+    rows = [["a", "b", "c"], ["aa", "bb", "cc"]]
+    assert Table([], rows).text() == " a   b   c\naa  bb  cc"
+    assert Table([], rows, "llr").text() == "a   b    c\naa  bb  cc"
+    assert Table([], rows, "l").text() == "a   b   c\naa  bb  cc"  # nothing at the end of a line
+    assert Table([], [["a"], ["aa"]], "llr").text() == "a\naa"
+
+
+def test_without_rows():
+    assert Table(["a", "bc"], []).text() == "a  bc\n-----"
+    assert Table([], []).text() == ""
+
+
+def test_markdown_escapes_bars_and_line_ends():
+    assert Table(["|g|", "t"], [["a\nb", "c"]]).markdown() == "| \\|g\\| | t |\n|---|---|\n| a b | c |"
+
+
+@pytest.mark.parametrize("way", [Table.html, Table._repr_html_])
+def test_html_holds_the_cells_and_nothing_of_them_is_a_tag(way):
+    cells = []
+
+    class Reader(html.parser.HTMLParser):
+        def handle_starttag(self, tag, attrs):
+            if tag in ("td", "th"):
+                cells.append([tag, dict(attrs)["style"], ""])
+
+        def handle_data(self, data):
+            cells[-1][-1] += data
+
+    Reader().feed(way(Table(["a<b>", "c"], [["1 & 2", "<i>"]], "lr")))
+    left, right = "text-align: left", "text-align: right"
+    assert cells == [["th", left, "a<b>"], ["th", right, "c"], ["td", left, "1 & 2"], ["td", right, "<i>"]]
+
+
+def test_a_row_of_another_length_is_an_error():
+    with pytest.raises(ValueError, match="zip"):
+        Table(["a", "b"], [["a"]]).text()
