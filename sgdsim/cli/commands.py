@@ -17,12 +17,10 @@ from sgdsim.common.checks import InputError
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: argparse.Namespace) -> list[Any]:
     from sgdsim import regimes
-    from sgdsim.problem import NetworkProblem
 
     if names is None:
-        network = isinstance(problem, NetworkProblem)
-        with_basis = network or problem.multiplicity is None
-        names = [*(["network"] if network else []), *(["sampled", "averaged"] if with_basis else []), "diagonal"]
+        with_basis = ["sampled", "averaged"] if problem.has_every_eigenvalue else []
+        names = [*(["network"] if problem.has_network else []), *with_basis, "diagonal"]
     closures = [regimes.SpectralDiagonal(tau) for tau in taus]
     out: list[Any] = []
     for name in names:
@@ -80,7 +78,6 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     """Simulate every cell of `grid`, then print, save and draw."""
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.runs import parts
-    from sgdsim.runs.follow import has_test
     from sgdsim.runs.sweeps import NotSaved, sweep
     from sgdsim.studies import report
 
@@ -101,7 +98,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     _check_distinct(args)
     problem = _problem(args)
     regimes = choose(problem)
-    if has_test(problem):
+    if problem.has_test:
         observe = ("test_loss", *observe)
     failure = None  # told after the numbers: they may be the work of hours
     try:
@@ -148,7 +145,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         print(_headline(args, problem, result))
         print("final training loss")
         print(report.table(rows))
-        if has_test(problem):
+        if problem.has_test:
             print("\nfinal test loss")
             print(report.table(rows, "final_test_loss"))
         print()

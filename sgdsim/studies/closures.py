@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgdsim.common.checks import InputError, number
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -101,7 +101,7 @@ def nearest(found: list[Distance]) -> list[Distance]:
     return list(best.values())
 
 
-def mode_tau(problem: QuadraticProblem | NetworkProblem) -> np.ndarray:
+def mode_tau(problem: Problem) -> np.ndarray:
     """`2 − N Σ_i u_ki⁴` of every mode, (n,): the τ that is exact for a residual in that mode alone.
 
     Raises InputError for a problem without eigenvectors.
@@ -110,7 +110,7 @@ def mode_tau(problem: QuadraticProblem | NetworkProblem) -> np.ndarray:
     return 2 - len(vectors) * (vectors**4).sum(0)
 
 
-def noise_tau(problem: QuadraticProblem | NetworkProblem, lr: float, momentum: float = 0.0) -> float:
+def noise_tau(problem: Problem, lr: float, momentum: float = 0.0) -> float:
     """The mean of `mode_tau`, weighted by how much each mode's own term matters at late times.
 
     With a τ_k for each mode, `Ũ(1) = γ Σ_k x_k/(2(1−β) − x_k((1−β)/(1+β) − γτ_k))`, `x_k = αλ_k`. One τ for all of them

@@ -16,7 +16,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
 from sgdsim.common.specs import readable
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.sweeps import Grid
@@ -43,9 +43,7 @@ def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) 
     return out
 
 
-def rows(
-    result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, grid: Grid, taus: list[float]
-) -> list[dict[str, Any]]:
+def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[dict[str, Any]]:
     """One dict per cell: hyperparameters, predicted stability, and under "regimes" each regime's final numbers."""
     quadratic = problem.quadratic
     names = [str(name) for name in result["regime"].values]

@@ -11,7 +11,7 @@ import numpy as np
 
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, integer, number
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.recurrence import contour
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
@@ -91,7 +91,7 @@ class Verification:
 
 
 def verify(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     lr: float,
     momentum: float,
     *,
