@@ -17,11 +17,12 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import Problem
+from sgdsim.runs.results import taus
 
 if TYPE_CHECKING:
     import xarray as xr
 
-EXACT, SAMPLED, DIAGONAL = "averaged", "sampled", "diagonal"
+EXACT, SAMPLED = "averaged", "sampled"
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ def distances(result: xr.Dataset) -> list[Distance]:
     """
     names = [] if "regime" not in result.dims else [str(name) for name in result["regime"].values]
     exact = [name for name in names if kind(name) == EXACT]
-    others = [name for name in names if kind(name) in (DIAGONAL, SAMPLED)]
+    tau = taus(result)
+    others = [name for name in names if name in tau or kind(name) == SAMPLED]
     if "loss" not in result or len(exact) != 1 or not others:
         raise InputError(
             "result: expected losses of the averaged regime, once, and of diagonal or sampled ones beside it; got "
@@ -85,7 +87,13 @@ def distances(result: xr.Dataset) -> list[Distance]:
                 worst = int(np.argmax(gap))
                 found.append(
                     Distance(
-                        cell, name, tau_of(name), _typical(gap), float(gap[worst]), int(steps[known][worst]), spread
+                        cell,
+                        name,
+                        tau.get(name),
+                        _typical(gap),
+                        float(gap[worst]),
+                        int(steps[known][worst]),
+                        spread,
                     )
                 )
     return found
@@ -130,12 +138,6 @@ def noise_tau(problem: Problem, lr: float, momentum: float = 0.0) -> float:
 def kind(name: str) -> str:
     """ "diagonal" of "diagonal:tau=1"."""
     return name.partition(":")[0]
-
-
-def tau_of(name: str) -> float | None:
-    """τ of a spectral-diagonal regime's name; None for another regime's."""
-    base, _, rest = name.partition(":tau=")
-    return float(rest) if base == DIAGONAL else None
 
 
 def curve(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:

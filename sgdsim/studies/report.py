@@ -52,7 +52,8 @@ def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) ->
     for index, sgd in grid.cells():
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
             stable = predicted_stability(quadratic, sgd, taus)
-        known = [stable[key] for key in ("averaged", *(k for k in stable if k.startswith("diagonal")), "full_batch")]
+        full, *closed, exact = stable.values()
+        known = (exact, *closed, full)
         row: dict[str, Any] = {
             **sgd.spec(),
             "torch_lr": _torch_lr(quadratic, sgd),
