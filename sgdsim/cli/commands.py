@@ -18,12 +18,10 @@ from sgdsim.common.table import Table
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Any, args: argparse.Namespace) -> list[Any]:
     from sgdsim import regimes
-    from sgdsim.problem import NetworkProblem
 
     if names is None:
-        network = isinstance(problem, NetworkProblem)
-        with_basis = network or problem.multiplicity is None
-        names = [*(["network"] if network else []), *(["sampled", "averaged"] if with_basis else []), "diagonal"]
+        with_basis = ["sampled", "averaged"] if problem.has_every_eigenvalue else []
+        names = [*(["network"] if problem.has_network else []), *with_basis, "diagonal"]
     closures = [regimes.SpectralDiagonal(tau) for tau in taus]
     out: list[Any] = []
     for name in names:
@@ -81,7 +79,6 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     """Simulate every cell of `grid`, then print, save and draw."""
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.runs import parts
-    from sgdsim.runs.follow import has_test
     from sgdsim.runs.sweeps import NotSaved, sweep
     from sgdsim.studies import report
 
@@ -102,7 +99,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     _check_distinct(args)
     problem = _problem(args)
     regimes = choose(problem)
-    if has_test(problem):
+    if problem.has_test:
         observe = ("test_loss", *observe)
     try:
         result = sweep(
@@ -140,7 +137,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         "out": args.out,
         "plot": args.plot,
     }
-    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, has_test(problem)))
+    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, problem.has_test))
     return code or int(bool(facts["failed"]))
 
 

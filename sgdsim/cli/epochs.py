@@ -56,7 +56,6 @@ def epochs(args: argparse.Namespace) -> int:
     """Run both kinds of batches, print the losses after whole epochs and what they mean, draw."""
     from sgdsim import regimes
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.problem import NetworkProblem
     from sgdsim.studies import epoch_comparison
 
     delivery = Delivery(args)
@@ -73,7 +72,7 @@ def epochs(args: argparse.Namespace) -> int:
 
         epoch_losses.check_sizes(len(args.batch_size))
     problem = load(args)
-    if args.regime == "network" and not isinstance(problem, NetworkProblem):
+    if args.regime == "network" and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
     found = epoch_comparison.compare(
         problem, args.batch_size, lr=args.lr, momentum=args.momentum, epochs=args.epochs, replicates=args.replicates,

@@ -118,7 +118,6 @@ def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:
 
 def load(args: argparse.Namespace) -> Any:
     """The problem, without test points; before that, the picture's path is checked."""
-    from sgdsim.problem import NetworkProblem
     from sgdsim.runs import estimates
 
     if args.plot is not None:
@@ -133,7 +132,7 @@ def load(args: argparse.Namespace) -> Any:
     if args.kernel is None and args.spectrum is None and args.dataset != POWER_LAW:
         args.n_test = 0
     problem = _problem(args)
-    if isinstance(problem, NetworkProblem):
+    if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
     return problem
 

@@ -292,13 +292,11 @@ def _jacobi(quadratic: Any, horizon: int, noise: float, tau: float, seconds: dic
 def _regimes(names: list[str], problem: Any) -> list[Any]:
     """The regimes to simulate; InputError for those that do not sample batches."""
     from sgdsim import regimes
-    from sgdsim.problem import NetworkProblem
 
     for name in names:
         if name not in SIMULATED:
             raise InputError(f"--verify: expected {' or '.join(SIMULATED)}, got {name!r}")
-    with_network = isinstance(problem, NetworkProblem)
-    return [regimes.parse(name) for name in names or SIMULATED[: 1 + with_network]]
+    return [regimes.parse(name) for name in names or SIMULATED[: 1 + problem.has_network]]
 
 
 def _verify(

@@ -21,7 +21,7 @@ _FORMED = 2_000_000_000
 
 def spectrum(args: argparse.Namespace) -> int:
     from sgdsim.networks import ntk
-    from sgdsim.problem import NetworkProblem, fits
+    from sgdsim.problem import fits
     from sgdsim.runs import results
 
     if args.plot is not None:
@@ -41,7 +41,7 @@ def spectrum(args: argparse.Namespace) -> int:
     delivery = Delivery(args)
     problem = _problem(args)
     facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
-    if isinstance(problem, NetworkProblem):
+    if problem.has_network:
         if not args.analytic and args.lanczos is None:
             facts["contraction"] = ntk.contraction_plan(problem.network, problem.data.x[:1])
     elif args.analytic or args.top is not None or args.lanczos is not None:

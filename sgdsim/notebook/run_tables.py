@@ -13,7 +13,7 @@ import pandas as pd
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.specs import shortest
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.studies import budgets, closures
 
 if TYPE_CHECKING:
@@ -90,7 +90,7 @@ def _interval(estimate: Estimate | None) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} … {estimate.high:.2f})".replace("-", "−")
 
 
-def budget_losses(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, points: int = 5) -> Table:
+def budget_losses(result: xr.Dataset, problem: Problem, points: int = 5) -> Table:
     """Losses of a result of `sgdsim.studies.budgets.run` at equal budgets t·b, a column for each batch size.
 
     "largest / least" is 1 where the budget alone counts; "at equal t/γ" the same at equal budgets corrected for drawing
@@ -103,7 +103,7 @@ def budget_losses(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem
     return Table(columns, index=pd.Index([f"{at:.0f}" for at in compared.budget], name="t·b"))
 
 
-def budget_rates(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem) -> Table:
+def budget_rates(result: xr.Dataset, problem: Problem) -> Table:
     """The matched learning rates of a result of `sgdsim.studies.budgets.run`: α, its share of the full-batch limit
     2(1+β),
     which has to be small, and of the spectral-diagonal limit (τ = 1)."""
@@ -143,7 +143,7 @@ def closure_distances(found: Sequence[closures.Distance]) -> Table:
     return Table(list(rows.values()), index=pd.MultiIndex.from_tuples(index, names=labels))
 
 
-def mode_taus(problem: QuadraticProblem | NetworkProblem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)) -> Table:
+def mode_taus(problem: Problem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)) -> Table:
     """The τ that is exact for a residual in one mode, 2 − N Σ_i u_ki⁴, beside the mode's eigenvalue; a mode beyond the
     last is left out."""
     taus = closures.mode_tau(problem)
@@ -153,14 +153,14 @@ def mode_taus(problem: QuadraticProblem | NetworkProblem, modes: Sequence[int] =
     return Table(columns, index=pd.Index(chosen, name="k"))
 
 
-def weighted_taus(problem: QuadraticProblem | NetworkProblem, lrs: Sequence[float], momentum: float = 0.0) -> Table:
+def weighted_taus(problem: Problem, lrs: Sequence[float], momentum: float = 0.0) -> Table:
     """The mean τ of the modes, weighted by their part in the noise (`sgdsim.studies.closures.noise_tau`), by α."""
     values = [closures.noise_tau(problem, lr, momentum) for lr in lrs]
     return Table({"weighted τ": values}, index=pd.Index(list(lrs), name="α"))
 
 
 def recommendation(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     best: Optimum,
     *,
     batch_size: int,

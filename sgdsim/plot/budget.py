@@ -16,12 +16,12 @@ from sgdsim.studies.budgets import curves
 if TYPE_CHECKING:
     import xarray as xr
 
-    from sgdsim.problem import NetworkProblem, QuadraticProblem
+    from sgdsim.problem import Problem
 
 _GROWTH = 3.0  # times the loss at the start: what lies above is not drawn
 
 
-def budget_curves(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem) -> Figure:
+def budget_curves(result: xr.Dataset, problem: Problem) -> Figure:
     """Mean losses of a result of `sgdsim.studies.budgets.run`: against the step t and the budget t·b, log-log.
 
     Where the budget alone counts, the curves that lie apart on the left fall onto one on the right. A run that diverges

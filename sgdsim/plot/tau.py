@@ -15,7 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import regime_style, style
-from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, kind, nearest, tau_of
+from sgdsim.runs import results
+from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, kind, nearest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,11 +44,11 @@ def tau_curves(result: xr.Dataset) -> Figure:
     if len(cells) > MAX_CELLS:
         raise InputError(f"result: expected at most {MAX_CELLS} cells, got {len(cells)}; select some")
     names = [str(name) for name in result["regime"].values]
-    taus = sorted({tau for tau in map(tau_of, names) if tau is not None})
+    taus = sorted(results.taus(result).items(), key=lambda entry: entry[1])
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(len(taus), 1)))
     looks = {
-        f"diagonal:tau={tau:g}": {"color": shade, "linestyle": _DASHES[i % 5], "linewidth": 1.3}
-        for i, (tau, shade) in enumerate(zip(taus, shades, strict=True))
+        name: {"color": shade, "linestyle": _DASHES[i % 5], "linewidth": 1.3}
+        for i, ((name, _), shade) in enumerate(zip(taus, shades, strict=True))
     }
     with style():
         figure = Figure(figsize=(2.75 * len(cells) + 1.3, 4.4), layout="constrained")
@@ -131,7 +132,7 @@ def _differences(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> N
     )
 
 
-def _legend(names: list[str], taus: list[float], looks: dict) -> tuple[list, list[str]]:
+def _legend(names: list[str], taus: list[tuple[str, float]], looks: dict) -> tuple[list, list[str]]:
     handles: dict[str, object] = {}
     if any(kind(name) == SAMPLED for name in names):
         color = regime_style(SAMPLED)["color"]
@@ -142,6 +143,6 @@ def _legend(names: list[str], taus: list[float], looks: dict) -> tuple[list, lis
         )
     look = regime_style(EXACT)
     handles["exact average"] = Line2D([], [], **{key: look[key] for key in ("color", "linestyle", "linewidth")})
-    for tau in taus:
-        handles[f"τ = {tau:g}".replace("= -", "= −")] = Line2D([], [], **looks[f"diagonal:tau={tau:g}"])
+    for name, tau in taus:
+        handles[f"τ = {tau:g}".replace("= -", "= −")] = Line2D([], [], **looks[name])
     return list(handles.values()), list(handles)

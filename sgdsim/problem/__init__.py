@@ -1,7 +1,7 @@
 """The problem that SGD solves, and the conventions that every module keeps.
 
-May import: common, datasets, networks. A new kind of problem is a module here, offered below; files, Lanczos
-quadratures and fits have modules of their own.
+May import: common, datasets, networks. A new kind of problem is a module here with a subclass of
+`base.Problem`, offered below; files, Lanczos quadratures and fits have modules of their own.
 
 Conventions
 -----------
@@ -19,8 +19,9 @@ Conventions
 conditions of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, arXiv:2206.11124.
 """
 
+from sgdsim.problem.base import Problem
 from sgdsim.problem.network import NetworkProblem
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.transfer import TestPoints
 
-__all__ = ["NetworkProblem", "QuadraticProblem", "TestPoints"]
+__all__ = ["NetworkProblem", "Problem", "QuadraticProblem", "TestPoints"]

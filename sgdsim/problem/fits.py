@@ -29,7 +29,7 @@ from sgdsim.problem.fit_results import Estimate, Goodness, PowerLawFit
 from sgdsim.problem.spectrum import Spectrum
 
 if TYPE_CHECKING:
-    from sgdsim.problem import NetworkProblem, QuadraticProblem
+    from sgdsim.problem import Problem
 
 FEWEST_MODES = 30  # in the spectrum
 FEWEST_IN_WINDOW = 12
@@ -198,7 +198,7 @@ def _trim(make: Any, values: np.ndarray, window: tuple[int, int]) -> tuple[int, 
 
 
 def fit_power_law(
-    problem: QuadraticProblem | NetworkProblem | Spectrum,
+    problem: Problem | Spectrum,
     coefficients: np.ndarray | None = None,
     *,
     window: tuple[int, int] | None = None,

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
 from sgdsim.common.checks import InputError, freeze
 from sgdsim.common.identity import digest, made_once
+from sgdsim.problem.base import Problem
 from sgdsim.problem.quadratic import QuadraticProblem
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from sgdsim.datasets import Dataset
 
 
-class NetworkProblem:
+class NetworkProblem(Problem):
     """A real network on real data, with the quadratic problem that linearises it at its present parameters.
 
     Parameters
@@ -32,6 +33,9 @@ class NetworkProblem:
     ------
     InputError : no module, no trainable parameters, dropout or batch norm in training mode, inputs that do not fit.
     """
+
+    has_network: ClassVar[bool] = True
+    has_every_eigenvalue: ClassVar[bool] = True
 
     def __init__(self, network: nn.Module, data: Dataset, *, device: str = "auto") -> None:
         from sgdsim import networks
@@ -58,6 +62,23 @@ class NetworkProblem:
     def n(self) -> int:
         """Number of training points N."""
         return self.data.n
+
+    n_modes = n
+
+    @property
+    def has_test(self) -> bool:
+        """Whether the data have test points."""
+        return self.data.x_test is not None
+
+    @property
+    def targets(self) -> np.ndarray:
+        """The data's targets, (n,)."""
+        return self.data.y
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of the network's trainable parameters."""
+        return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
 
     @property
     def description(self) -> dict[str, Any]:

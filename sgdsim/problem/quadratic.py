@@ -9,6 +9,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
+from sgdsim.problem.base import Problem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
 
@@ -20,7 +21,7 @@ _LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses
 
 
 @dataclass(frozen=True, eq=False)
-class QuadraticProblem:
+class QuadraticProblem(Problem):
     """A quadratic problem in its eigenbasis: all that the sampled, averaged and diagonal regimes need.
 
     Parameters
@@ -159,7 +160,7 @@ class QuadraticProblem:
         return cls(joined, np.sqrt(c), description=description or facts)
 
     @property
-    def quadratic(self) -> QuadraticProblem:
+    def quadratic(self) -> QuadraticProblem:  # type: ignore[override]  # read-only, as all of it
         """Itself; so that every problem has a `.quadratic`."""
         return self
 

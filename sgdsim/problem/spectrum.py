@@ -199,8 +199,8 @@ class Spectrum:
                 operator, n_steps=n_lanczos, n_probes=n_probes, seed=seed, without=top.eigenvectors
             )
             traces = (n - counts.size) * len(nodes) * (nodes * weights).sum(1) / scale
-            mean, error = mean_and_error(traces)
-            error = finite_or_none(error / (values.sum() + mean))
+            mean, spread = mean_and_error(traces)
+            error = finite_or_none(float(spread / (values.sum() + mean)))
             values = np.concatenate([values, nodes.ravel() / scale])
             counts = np.concatenate([counts, (n - counts.size) * weights.ravel()])
         gram = top.eigenvectors.T @ top.eigenvectors

@@ -12,22 +12,21 @@ from sgdsim.algorithm.batches import batch_blocks, label_errors
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk import with_gradients
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import NetworkProblem, Problem
 
 _LARGEST = 4 << 30  # bytes of the Jacobian
 
 
-def check(problem: NetworkProblem | QuadraticProblem, sgd: SGD) -> None:
+def check(problem: Problem, sgd: SGD) -> None:
     """InputError where there are no parameters, or where their Jacobian does not fit."""
-    if not isinstance(problem, NetworkProblem):
+    if not problem.has_network:
         raise InputError("method: adam needs the parameters of a network, got a problem without one")
     if sgd.average is not None or sgd.sampling == "one-pass":
         raise InputError("method: adam is followed on the data set's batches, without averages; got another algorithm")
-    count = sum(p.numel() for p in problem.network.parameters() if p.requires_grad)
-    if 8 * count * problem.n > _LARGEST:
+    if 8 * problem.n_parameters * problem.n > _LARGEST:
         raise InputError(
-            f"method: adam needs the Jacobian, {problem.n} points × {count} parameters, of at most 4 GB; use "
-            "fewer points or a narrower network"
+            f"method: adam needs the Jacobian, {problem.n} points × {problem.n_parameters} parameters, of at most "
+            "4 GB; use fewer points or a narrower network"
         )
 
 

@@ -11,9 +11,10 @@ from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 
 OBSERVABLES = ("loss", "test_loss", "moments")
+FLOPS = 2e10  # floating point operations of a core in a second, in matrix products
 
 
 class Regime(ABC):
@@ -29,40 +30,41 @@ class Regime(ABC):
     """Whether one cell keeps all cores busy by itself, through BLAS or torch."""
     needs_basis: ClassVar[bool] = True
     """Whether it needs eigenvectors, or at least every eigenvalue by itself."""
+    follows_adam: ClassVar[bool] = False
+    """Whether it follows Adam, which is not linear in the gradient."""
+    follows_one_pass: ClassVar[bool] = False
+    """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
     @property
     @abstractmethod
     def name(self) -> str:
         """The name by which users read and type it, such as "sampled" or "diagonal:tau=1"."""
 
-    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+    def check(self, problem: Problem, sgd: SGD) -> None:
         """InputError, with the reason, if this regime cannot follow `sgd` on `problem`."""
         if not self.stochastic and sgd.sampling == RESHUFFLE:
             raise InputError(
                 f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
                 "depend on each other); use the sampled or network regime, or without-replacement"
             )
-        if isinstance(sgd.method, Adam) and self.name != "sampled":
+        if isinstance(sgd.method, Adam) and not self.follows_adam:
             raise InputError(
                 f"method: adam is not linear in the gradient, and the {self.name} regime follows linear methods only; "
                 "use the sampled regime, which follows it on the linearised network's parameters"
             )
-        if sgd.sampling == ONE_PASS and self.name.partition(":")[0] in ("network", "averaged"):
+        if sgd.sampling == ONE_PASS and not self.follows_one_pass:
             raise InputError(
                 f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
                 "from a Gaussian population; use the sampled regime, or diagonal:tau=-1, which is exact there"
             )
-        matrix_free = isinstance(problem, QuadraticProblem) and problem.multiplicity is not None
-        if self.needs_basis and matrix_free:
+        if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
                 f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature "
                 "alone; use the diagonal regime, or build the problem from its kernel matrix"
             )
 
     @abstractmethod
-    def init(
-        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> Any:
+    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
         """The state before the first step. `test`: whether test losses will be observed."""
 
     @abstractmethod
@@ -75,14 +77,14 @@ class Regime(ABC):
         return False
 
     def direct(
-        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
+        self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
         """Where it is known without stepping: what `observe` would see at all `steps`, (1, T) each, and the report."""
         return None
 
     def direct_cells(
         self,
-        problem: QuadraticProblem | NetworkProblem,
+        problem: Problem,
         algorithms: list[SGD],
         regimes: list[Any],
         steps: np.ndarray,
@@ -93,8 +95,20 @@ class Regime(ABC):
         return None
 
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
-        """Seconds of a cell, very roughly: it decides how many cells a sweep takes together."""
+        """Seconds of a cell, very roughly: it decides how many cells a sweep takes together. Unfinished sweeps go on in
+        the chunks that they began with, so it stays as it is; what users are told is `seconds`."""
         return np.inf
+
+    def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
+        """Bytes that it holds at once for a cell of `n` modes and a network of `parameters` (0: none), at least. By
+        default 0, no estimate: nothing is refused."""
+        return 0.0
+
+    def seconds(
+        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+    ) -> float:
+        """Seconds of such a cell on one core, very roughly. By default 0, no estimate: nothing is told beforehand."""
+        return 0.0
 
     def report(self, state: Any) -> dict[str, float]:
         """What the run says about itself in the end, such as "error_estimate" (see `sgdsim.runs.results.REPORTED`)."""
@@ -104,3 +118,13 @@ class Regime(ABC):
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes) of the R replicates in the state (1 if
         deterministic)."""
+
+
+def batch_size(sgd: SGD, n: float) -> float:
+    """The batch size that an estimate reckons with: of a schedule, a small one."""
+    return float(sgd.batch_size) if isinstance(sgd.batch_size, int) else min(n, 10.0)
+
+
+def training_seconds(n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
+    """`Regime.seconds` where each step computes gradients by all parameters."""
+    return float(steps[-1]) * (1e-4 + 6 * parameters * batch_size(sgd, n) * replicates / FLOPS)

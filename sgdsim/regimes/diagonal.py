@@ -12,7 +12,7 @@ from sgdsim.algorithm.sampling import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.recurrence import contour, diagonal
 from sgdsim.regimes.base import Regime
 
@@ -38,6 +38,7 @@ class SpectralDiagonal(Regime):
     method: str = "auto"
     stochastic: ClassVar[bool] = False
     needs_basis: ClassVar[bool] = False
+    follows_one_pass: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tau", number("tau", self.tau) + 0.0)  # -0 is 0
@@ -47,7 +48,7 @@ class SpectralDiagonal(Regime):
     def name(self) -> str:
         return f"diagonal:tau={shortest(self.tau)}"
 
-    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+    def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
         if self.method == "contour" and not (sgd.is_constant and sgd.is_plain):
             raise InputError(
@@ -56,27 +57,22 @@ class SpectralDiagonal(Regime):
             )
 
     def direct(
-        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
+        self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
-        if self.method == "recurrence" or not (sgd.is_constant and sgd.is_plain) or observe != ("loss",):
-            return None
-        if self.method == "auto" and not contour.is_cheaper(steps):
+        if not self._by_contour([sgd], steps, observe):
             return None
         found = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
         return self._told(steps, found.loss, found.error)
 
     def direct_cells(
         self,
-        problem: QuadraticProblem | NetworkProblem,
+        problem: Problem,
         algorithms: list[SGD],
         regimes: list[SpectralDiagonal],
         steps: np.ndarray,
         observe: tuple[str, ...],
     ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
-        constant = all(sgd.is_constant and sgd.is_plain and sgd.sampling != RESHUFFLE for sgd in algorithms)
-        if self.method == "recurrence" or not constant or observe != ("loss",):
-            return None
-        if self.method == "auto" and not contour.is_cheaper(steps):
+        if not self._by_contour(algorithms, steps, observe) or any(sgd.sampling == RESHUFFLE for sgd in algorithms):
             return None
         for sgd, regime in zip(algorithms, regimes, strict=True):
             regime.check(problem, sgd)
@@ -90,6 +86,14 @@ class SpectralDiagonal(Regime):
             tau=np.array([regime.tau for regime in regimes]),
         )
         return [self._told(steps, loss, error) for loss, error in zip(found.loss, found.error, strict=True)]
+
+    def _by_contour(self, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
+        """Whether the contour takes all of `algorithms`, and is to."""
+        if self.method == "recurrence" or observe != ("loss",):
+            return False
+        if not all(sgd.is_constant and sgd.is_plain for sgd in algorithms):
+            return False
+        return self.method == "contour" or contour.is_cheaper(steps)
 
     def _told(
         self, steps: np.ndarray, loss: np.ndarray, error: np.ndarray
@@ -114,9 +118,17 @@ class SpectralDiagonal(Regime):
             return stepping + 1e-3
         return min(stepping, (2e-5 + 6e-8 * n) * steps.size) + 1e-5
 
-    def init(
-        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> diagonal.State:
+    def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
+        return 8.0 * n * (3 if sgd.is_plain else sgd.components**2)
+
+    def seconds(
+        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+    ) -> float:
+        if self._by_contour([sgd], steps, observe):
+            return (2e-5 + 6e-8 * n) * steps.size
+        return float(steps[-1]) * (1e-8 + 4e-10 * n * (1 if sgd.is_plain else 10 * sgd.components**2))
+
+    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> diagonal.State:
         return diagonal.start(problem.quadratic, sgd, self.tau, test)
 
     def advance(self, state: diagonal.State, start: int, stop: int) -> None:

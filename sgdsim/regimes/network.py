@@ -15,8 +15,8 @@ from sgdsim.algorithm.batches import batch_blocks, label_errors
 from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
-from sgdsim.problem import NetworkProblem, QuadraticProblem
-from sgdsim.regimes.base import Regime
+from sgdsim.problem import NetworkProblem, Problem
+from sgdsim.regimes.base import Regime, training_seconds
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache, and
@@ -69,12 +69,20 @@ class RealNetwork(Regime):
     def name(self) -> str:
         return "network"
 
-    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+    def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
-        if not isinstance(problem, NetworkProblem):
+        if not problem.has_network:
             raise InputError(
                 "regime: network needs a NetworkProblem (a network and data), got a problem without a network"
             )
+
+    def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
+        return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
+
+    def seconds(
+        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+    ) -> float:
+        return training_seconds(n, parameters, sgd, steps, replicates)
 
     @with_gradients
     def init(self, problem: NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> _State:

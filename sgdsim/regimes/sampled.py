@@ -10,12 +10,13 @@ import numpy as np
 from sgdsim.algorithm import sampling
 from sgdsim.algorithm.batches import batch_blocks
 from sgdsim.algorithm.methods import Adam
+from sgdsim.algorithm.sampling import ONE_PASS
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import _kernels, _sampled_linear
-from sgdsim.regimes.base import Regime
+from sgdsim.regimes.base import Regime, batch_size, training_seconds
 
 if TYPE_CHECKING:
     import torch
@@ -47,6 +48,8 @@ class SampledLinearized(Regime):
 
     device: str = "cpu"
     stochastic: ClassVar[bool] = True
+    follows_adam: ClassVar[bool] = True
+    follows_one_pass: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", devices.resolve(self.device))
@@ -55,7 +58,7 @@ class SampledLinearized(Regime):
     def name(self) -> str:
         return "sampled"
 
-    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+    def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
         if isinstance(sgd.method, Adam):
             from sgdsim.regimes import _adam
@@ -68,9 +71,23 @@ class SampledLinearized(Regime):
         size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10
         return 1e-3 + 1e-10 * n * (size + 2) * replicates * float(steps[-1])
 
-    def init(
-        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> Any:
+    def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
+        batch = sgd.batch_size if isinstance(sgd.batch_size, int) and sgd.sampling != ONE_PASS else 1
+        drawn = 4.0 * replicates * batch
+        if isinstance(sgd.method, Adam):
+            return 8.0 * parameters * (n + 3 * replicates) + drawn
+        components = sgd.components if not sgd.is_plain else 1
+        return 8.0 * n * (2 * n * (sgd.sampling != ONE_PASS) + replicates * components) + drawn
+
+    def seconds(
+        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+    ) -> float:
+        if isinstance(sgd.method, Adam):
+            return training_seconds(n, parameters, sgd, steps, replicates)
+        each = n * batch_size(sgd, n) * (1e-9 if sgd.sampling == ONE_PASS else 1e-10)
+        return float(steps[-1]) * replicates * (1e-7 + each)
+
+    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
         if isinstance(sgd.method, Adam):
             from sgdsim.regimes import _adam
 

@@ -60,7 +60,7 @@ def regimes(context: Context) -> Finding:
             sampled, error = _mean(means.sel(batch_size=size), "sampled")
             paired = jackknife(lambda a, b: a.mean() / b.mean(), _last(cell, "network"), _last(cell, "sampled"))
             network, spread = (np.nan if value is None else value for value in paired)
-            diagonal = {tau: _mean(cell, f"diagonal:tau={tau}")[0] for tau in (1, -1)}
+            diagonal = {tau: _mean(cell, SpectralDiagonal(tau).name)[0] for tau in (1, -1)}
             rows.append(
                 Row(
                     f"loss after {n_steps} steps over the exact average, {name}, N = {n}, b = {size}, α = 1", "–",

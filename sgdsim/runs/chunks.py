@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim.common.checks import InputError
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.follow import OUTCOMES, Trace, follow, known_trace
 from sgdsim.runs.grids import Cell
@@ -93,7 +93,7 @@ def plan(cells: Sequence[Cell], regimes: Sequence[Regime], settings: Settings, n
 
 
 def compute(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     regime: Regime,
     chunk: Chunk,
     cells: Sequence[Cell],

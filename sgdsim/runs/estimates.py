@@ -9,14 +9,11 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from sgdsim.algorithm.methods import Adam
-from sgdsim.algorithm.sampling import ONE_PASS
-from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 
 if TYPE_CHECKING:
     from sgdsim.regimes.base import Regime
@@ -24,7 +21,6 @@ if TYPE_CHECKING:
     from sgdsim.runs.grids import Cell
 
 TOLD_FROM = 3600.0  # seconds
-_FLOPS = 2e10  # floating point operations of a core in a second, in matrix products
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"))
 _UNITS = (("s", 1), ("minutes", 60), ("hours", 3600), ("days", 86400), ("years", 31557600))
 
@@ -47,7 +43,7 @@ def require_memory(what: str, needed: float, advice: str) -> None:
 
 
 def check(
-    problem: QuadraticProblem | NetworkProblem | object,
+    problem: Problem | Callable[..., Problem],
     cells: Sequence[Cell],
     regimes: Sequence[Regime],
     settings: Settings,
@@ -62,15 +58,16 @@ def check(
     require_memory("a result", 8.0 * recorded * numbers, "take fewer replicates, or record fewer steps")
     every = cells[:: max(1, len(cells) // 100)]
     total = 0.0
+    parameters = float(problem.n_parameters) if isinstance(problem, Problem) else 0.0
     for regime in regimes:
         cost = 0.0
         for cell in every:
             n = modes(problem, cell)
-            needed = state_bytes(regime, problem, n, cell.sgd, settings.replicates)
+            needed = regime.state_bytes(n, parameters, cell.sgd, settings.replicates)
             require_memory(
                 f"a state of the {regime.name} regime", needed, "take fewer points, replicates, or a narrower network"
             )
-            each = seconds(regime, problem, n, cell.sgd, settings)
+            each = regime.seconds(n, parameters, cell.sgd, settings.steps, settings.replicates, settings.observe)
             if each > TOLD_FROM * settings.steps[-1]:
                 raise InputError(
                     f"time: expected steps between which Ctrl-C is heard, got some of about "
@@ -89,55 +86,10 @@ def check(
 
 def modes(problem: object, cell: Cell) -> float:
     """Number of modes: of points, but for a problem known by quadrature; 1 where it is not known beforehand."""
-    if isinstance(problem, QuadraticProblem):
-        return float(problem.spectrum.n_modes)
-    if isinstance(problem, NetworkProblem):
-        return float(problem.n)
+    if isinstance(problem, Problem):
+        return float(problem.n_modes)
     n = cell.problem.get("n") if problem == QuadraticProblem.power_law else None  # to others n may mean anything
     return float(n) if isinstance(n, (int, float)) else 1.0
-
-
-def state_bytes(regime: Regime, problem: object, n: float, sgd: SGD, replicates: int) -> float:
-    """Bytes that a regime holds at once for one cell, at least."""
-    kind = regime.name.partition(":")[0]
-    components = sgd.components if not sgd.is_plain else 1
-    if kind == "network":
-        return 8.0 * parameters(problem) * replicates * components
-    batch = sgd.batch_size if isinstance(sgd.batch_size, int) and sgd.sampling != ONE_PASS else 1
-    drawn = 4.0 * replicates * batch
-    if isinstance(sgd.method, Adam):
-        return 8.0 * parameters(problem) * (n + 3 * replicates) + drawn
-    if kind == "sampled":
-        return 8.0 * n * (2 * n * (sgd.sampling != ONE_PASS) + replicates * components) + drawn
-    if kind == "averaged":
-        return 8.0 * n * n * 2
-    return 8.0 * n * (3 if sgd.is_plain else components**2)
-
-
-def seconds(regime: Regime, problem: object, n: float, sgd: SGD, settings: Settings) -> float:
-    """Seconds of one cell on one core, very roughly."""
-    from sgdsim.recurrence import contour
-
-    kind, steps, runs = regime.name.partition(":")[0], float(settings.steps[-1]), settings.replicates
-    size = float(sgd.batch_size) if isinstance(sgd.batch_size, int) else min(n, 10.0)
-    if kind == "network" or isinstance(sgd.method, Adam):
-        return steps * (1e-4 + 6 * parameters(problem) * size * runs / _FLOPS)
-    if kind == "sampled":
-        return steps * runs * (1e-7 + n * size * (1e-9 if sgd.sampling == ONE_PASS else 1e-10))
-    if kind == "averaged":
-        return steps * (1e-5 + min(4 * n**3, 40 * n**2 + 4e6) / _FLOPS)
-    direct = sgd.is_constant and sgd.is_plain and settings.observe == ("loss",)
-    method = getattr(regime, "method", "auto")
-    if direct and (method == "contour" or (method == "auto" and contour.is_cheaper(settings.steps))):
-        return (2e-5 + 6e-8 * n) * settings.steps.size
-    return steps * (1e-8 + 4e-10 * n * (1 if sgd.is_plain else 10 * sgd.components**2))
-
-
-def parameters(problem: object) -> float:
-    """Number of trainable parameters; 0 where there is no network."""
-    if not isinstance(problem, NetworkProblem):
-        return 0.0
-    return float(sum(p.numel() for p in problem.network.parameters() if p.requires_grad))
 
 
 def size(count: float) -> str:

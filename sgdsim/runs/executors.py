@@ -22,7 +22,7 @@ from typing import Any
 import numba
 
 from sgdsim.common.checks import InputError
-from sgdsim.common.signals import not_for_children
+from sgdsim.common.signals import held_back, not_for_children
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import chunks
 from sgdsim.runs.chunks import Chunk, Done, Settings
@@ -273,11 +273,14 @@ def _client(address: Any) -> Iterator[Any]:
             yield client
         return
     count = os.cpu_count() or 1
-    with not_for_children():
-        cluster = distributed.LocalCluster(
-            n_workers=count, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
-        )
-    with cluster, distributed.Client(cluster) as client:
+    with contextlib.ExitStack() as opened:
+        with not_for_children(), held_back():  # a cluster that is stopped while it starts prints tracebacks for long
+            cluster = opened.enter_context(
+                distributed.LocalCluster(
+                    n_workers=count, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, silence_logs=50
+                )
+            )
+            client = opened.enter_context(distributed.Client(cluster))
         yield client
 
 

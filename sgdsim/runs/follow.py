@@ -12,7 +12,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.regimes.base import OBSERVABLES, Regime
 from sgdsim.runs.estimates import require_memory
 
@@ -68,7 +68,7 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
     return np.unique(np.concatenate([[0], inner, [n_steps]]).astype(np.int64))
 
 
-def check_observe(problem: QuadraticProblem | NetworkProblem, observe: Sequence[str]) -> tuple[str, ...]:
+def check_observe(problem: Problem, observe: Sequence[str]) -> tuple[str, ...]:
     """The observables with "loss" first; InputError for unknown ones and for a test loss without test data."""
     if not np.iterable(observe):
         raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {observe!r}")
@@ -76,21 +76,14 @@ def check_observe(problem: QuadraticProblem | NetworkProblem, observe: Sequence[
     for name in observe:
         if name not in OBSERVABLES:
             raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {name!r}")
-    if "test_loss" in observe and not has_test(problem):
+    if "test_loss" in observe and not problem.has_test:
         raise InputError("observe: test_loss needs a problem with test points, got one without")
     return tuple(dict.fromkeys(("loss", *observe)))
 
 
-def has_test(problem: QuadraticProblem | NetworkProblem) -> bool:
-    """Whether the problem has test points."""
-    if isinstance(problem, NetworkProblem):
-        return problem.data.x_test is not None
-    return problem.test is not None
-
-
 @np.errstate(over="ignore", invalid="ignore")  # divergence is a result
 def follow(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     sgd: SGD,
     regime: Regime,
     steps: np.ndarray,
@@ -158,15 +151,15 @@ def has_diverged(loss: np.ndarray | float, initial: np.ndarray | float, least: f
         return ~(loss <= DIVERGED_ABOVE * np.maximum(initial, least)) | ~np.isfinite(loss)
 
 
-def least_scale(problem: QuadraticProblem | NetworkProblem, sgd: SGD, regime: Regime) -> float:
+def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
     """What a loss is measured by where a run starts at its targets, with a loss of 0 or of rounding errors alone.
 
     Noisy labels move such a run away, up to about the loss that they have themselves, σ²/2; a network's outputs are
     known to rounding errors of about eps times the targets.
     """
     rounding = 0.0
-    if isinstance(problem, NetworkProblem):
-        rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.data.y**2))
+    if problem.targets is not None:
+        rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.targets**2))
     return 0.5 * max(sgd.label_noise**2, rounding)
 
 

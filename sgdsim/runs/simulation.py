@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ _ALWAYS = ("lr", "momentum", "batch_size", "sampling")  # coordinates of every r
 
 
 def simulate(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     sgd: SGD,
     regime: Regime,
     n_steps: int,

@@ -22,7 +22,7 @@ import xarray as xr
 from sgdsim.common import files, identity
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.signals import held_back, one_interruption
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import estimates, executors, parts, results
 from sgdsim.runs.chunks import Chunk, Done, Settings, plan
@@ -31,8 +31,6 @@ from sgdsim.runs.grids import Cell, Grid
 from sgdsim.runs.progress import Progress, check_log
 
 __all__ = ["Grid", "merge", "sweep"]
-
-Problem = QuadraticProblem | NetworkProblem
 
 
 class NotSaved(InputError):
@@ -96,7 +94,7 @@ def sweep(
     regimes = [regimes] if isinstance(regimes, Regime) else regimes
     regimes = list(regimes) if isinstance(regimes, (list, tuple)) else [regimes]
     for name, given, kinds in (
-        ("grid", grid, Grid), ("problem", problem, (QuadraticProblem, NetworkProblem, Callable)),
+        ("grid", grid, Grid), ("problem", problem, (Problem, Callable)),
         *(("regimes", regime, Regime) for regime in regimes),
     ):  # fmt: skip
         if not isinstance(given, kinds):
@@ -285,8 +283,7 @@ def _check(problem: Any, grid: Grid, cells: list[Cell], regimes: list[Regime], s
                 raise InputError(f"tau: expected the diagonal regime alone where tau is an axis, got {regime.name}")
     if callable(problem):
         return  # each problem may refuse its cells
-    if isinstance(problem, NetworkProblem):
-        problem.check_unchanged()
+    problem.check_unchanged()
     for cell in cells:
         cell.sgd.check(problem.n, int(settings.steps[-1]))
         for regime in regimes:

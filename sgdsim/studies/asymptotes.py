@@ -8,7 +8,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.problem.fit_results import PowerLawFit
 from sgdsim.problem.fits import fit_power_law
 from sgdsim.recurrence import contour
@@ -44,9 +44,7 @@ class Asymptote:
         return self.prediction is not None and self.prediction.window is not None
 
 
-def asymptote(
-    problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, tau: float = 1.0, horizon: float = 1e6
-) -> Asymptote:
+def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 1e6) -> Asymptote:
     """Fit the spectrum and predict the loss from the fitted constants; the exact curve reaches to `horizon` at most.
 
     Raises InputError for schedules, reshuffled epochs, and spectra that are too short to fit.

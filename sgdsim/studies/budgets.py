@@ -19,7 +19,7 @@ import xarray as xr
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
 from sgdsim.theory import stability
@@ -80,7 +80,7 @@ def matched_lr(
 
 
 def run(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     regime: Regime,
     *,
     batch_sizes: Sequence[int],
@@ -136,7 +136,7 @@ def run(
     return joined
 
 
-def curves(result: xr.Dataset, problem: QuadraticProblem | NetworkProblem) -> list[Curve]:
+def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
     """The curve of each cell of a result of `run`, in its order; `problem` gives N."""
     out = []
     for i in range(result.sizes["cell"]):

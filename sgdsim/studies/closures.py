@@ -17,12 +17,13 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.statistics import mean_and_error
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
+from sgdsim.runs.results import taus
 
 if TYPE_CHECKING:
     import xarray as xr
 
-EXACT, SAMPLED, DIAGONAL = "averaged", "sampled", "diagonal"
+EXACT, SAMPLED = "averaged", "sampled"
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,8 @@ def distances(result: xr.Dataset) -> list[Distance]:
     """
     names = [] if "regime" not in result.dims else [str(name) for name in result["regime"].values]
     exact = [name for name in names if kind(name) == EXACT]
-    others = [name for name in names if kind(name) in (DIAGONAL, SAMPLED)]
+    tau = taus(result)
+    others = [name for name in names if name in tau or kind(name) == SAMPLED]
     if "loss" not in result or len(exact) != 1 or not others:
         raise InputError(
             "result: expected losses of the averaged regime, once, and of diagonal or sampled ones beside it; got "
@@ -86,7 +88,13 @@ def distances(result: xr.Dataset) -> list[Distance]:
                 worst = int(np.argmax(gap))
                 found.append(
                     Distance(
-                        cell, name, tau_of(name), _typical(gap), float(gap[worst]), int(steps[known][worst]), spread
+                        cell,
+                        name,
+                        tau.get(name),
+                        _typical(gap),
+                        float(gap[worst]),
+                        int(steps[known][worst]),
+                        spread,
                     )
                 )
     return found
@@ -102,7 +110,7 @@ def nearest(found: list[Distance]) -> list[Distance]:
     return list(best.values())
 
 
-def mode_tau(problem: QuadraticProblem | NetworkProblem) -> np.ndarray:
+def mode_tau(problem: Problem) -> np.ndarray:
     """`2 − N Σ_i u_ki⁴` of every mode, (n,): the τ that is exact for a residual in that mode alone.
 
     Raises InputError for a problem without eigenvectors.
@@ -111,7 +119,7 @@ def mode_tau(problem: QuadraticProblem | NetworkProblem) -> np.ndarray:
     return 2 - len(vectors) * (vectors**4).sum(0)
 
 
-def noise_tau(problem: QuadraticProblem | NetworkProblem, lr: float, momentum: float = 0.0) -> float:
+def noise_tau(problem: Problem, lr: float, momentum: float = 0.0) -> float:
     """The mean of `mode_tau`, weighted by how much each mode's own term matters at late times.
 
     With a τ_k for each mode, `Ũ(1) = γ Σ_k x_k/(2(1−β) − x_k((1−β)/(1+β) − γτ_k))`, `x_k = αλ_k`. One τ for all of them
@@ -131,12 +139,6 @@ def noise_tau(problem: QuadraticProblem | NetworkProblem, lr: float, momentum: f
 def kind(name: str) -> str:
     """ "diagonal" of "diagonal:tau=1"."""
     return name.partition(":")[0]
-
-
-def tau_of(name: str) -> float | None:
-    """τ of a spectral-diagonal regime's name; None for another regime's."""
-    base, _, rest = name.partition(":tau=")
-    return float(rest) if base == DIAGONAL else None
 
 
 def curve(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:

@@ -16,7 +16,7 @@ import xarray as xr
 from sgdsim.algorithm.sampling import RESHUFFLE, WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import BatchAveraged, SampledLinearized
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
@@ -30,7 +30,7 @@ _DRAWN = 30  # numbers of epochs that are recorded for curves, log-spaced
 
 
 def compare(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     batch_sizes: Sequence[int],
     *,
     lr: float | None = None,
@@ -105,7 +105,7 @@ def half_of_stable(problem: QuadraticProblem, batch_size: int, momentum: float =
 
 
 def _one(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     sgd: SGD,
     recorded: np.ndarray,
     regime: Regime,

@@ -14,6 +14,7 @@ from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
+from sgdsim.runs.results import taus
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -86,7 +87,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     method = str(result["method"].values.ravel()[0]) if "method" in result.coords else "heavy-ball"
     flat = result[["loss", "outcome", "done"]].isel({**dict.fromkeys(others, 0), "step": -1}).sortby(["lr", "momentum"])
     flat = flat.transpose("regime", "batch_size", "lr", "momentum", "replicate")
-    out = []
+    out, closures = [], taus(result)
     for i, regime in enumerate(map(str, flat["regime"].values)):
         for j, size in enumerate(flat["batch_size"].values):
             outcome = flat["outcome"].values[i, j]
@@ -98,17 +99,12 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
             loss[diverged | missing] = np.nan
             out.append(
                 LossMap(
-                    regime, int(size), float(noise_factor(problem.n, int(size), sampling)), _closure(regime),
+                    regime, int(size), float(noise_factor(problem.n, int(size), sampling)), closures.get(regime, 1.0),
                     int(result["step"].values[-1]), flat["lr"].values, flat["momentum"].values, loss, diverged, missing,
                     method,
                 )
             )  # fmt: skip
     return out
-
-
-def _closure(regime: str) -> float:
-    _, found, value = regime.partition("diagonal:tau=")
-    return float(value) if found else 1.0
 
 
 def smoothed(panel: LossMap, width: float = 1.0) -> np.ndarray:

@@ -28,7 +28,7 @@ from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized
 from sgdsim.runs import follow
 from sgdsim.theory import stability
@@ -104,7 +104,7 @@ class Thresholds:
 
 
 def thresholds(
-    problem: NetworkProblem | QuadraticProblem,
+    problem: Problem,
     batch_size: int,
     *,
     momentum: float = 0.0,
@@ -137,7 +137,7 @@ def thresholds(
     sgd = SGD(1.0, momentum, batch_size)
     sgd.check(problem.n, n_steps)
     if regimes is None:
-        network = [RealNetwork()] if isinstance(problem, NetworkProblem) else []
+        network = [RealNetwork()] if problem.has_network else []
         regimes = [SampledLinearized(), *network]
     quadratic = problem.quadratic
     exact = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
@@ -197,9 +197,7 @@ def bisect(stable: Callable[[float], bool], start: float, width: float, limits: 
     return Bracket(low, high)
 
 
-def _trial(
-    problem: NetworkProblem | QuadraticProblem, sgd: SGD, regime: Regime, n_steps: int, replicates: int, seed: int
-) -> Trial:
+def _trial(problem: Problem, sgd: SGD, regime: Regime, n_steps: int, replicates: int, seed: int) -> Trial:
     looks = np.concatenate([np.geomspace(1, n_steps, _LOOKS), np.linspace(0, n_steps, _LOOKS + 1)])
     steps = follow.record_steps(n_steps, np.unique(looks.round().astype(int)).tolist())
     trace = follow.follow(problem, sgd, regime, steps, ("loss",), replicates, seed)
@@ -213,7 +211,7 @@ def _trial(
             np.exp(np.log(loss[:, (steps >= low * n_steps) & (steps <= high * n_steps)]).mean(1))
             for low, high in ((0.05, 0.1), (0.5, 1.0))
         )
-    idle = _IDLE * np.var(problem.data.y) / 2 if isinstance(problem, NetworkProblem) else np.inf
+    idle = np.inf if problem.targets is None else _IDLE * np.var(problem.targets) / 2
     settled = (late < np.minimum(1.0, idle / initial)) | ((late < early) & (peak <= _LIFTED))
     shares = float((peak <= GROWTH).mean()), float(settled.mean())
     return Trial(float(sgd.lr), *shares, *(float(np.median(values)) for values in (peak, early, late)))

@@ -18,7 +18,7 @@ from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Table
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.sweeps import Grid
@@ -45,9 +45,7 @@ def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) 
     return out
 
 
-def rows(
-    result: xr.Dataset, problem: QuadraticProblem | NetworkProblem, grid: Grid, taus: list[float]
-) -> list[dict[str, Any]]:
+def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[dict[str, Any]]:
     """One dict per cell: hyperparameters, predicted stability, and under "regimes" each regime's final numbers."""
     quadratic = problem.quadratic
     names = [str(name) for name in result["regime"].values]
@@ -56,7 +54,8 @@ def rows(
     for index, sgd in grid.cells():
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
             stable = predicted_stability(quadratic, sgd, taus)
-        known = [stable[key] for key in ("averaged", *(k for k in stable if k.startswith("diagonal")), "full_batch")]
+        full, *closed, exact = stable.values()
+        known = (exact, *closed, full)
         row: dict[str, Any] = {
             **sgd.spec(),
             "torch_lr": _torch_lr(quadratic, sgd),

@@ -24,7 +24,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import shortest
-from sgdsim.problem import NetworkProblem, QuadraticProblem, fits
+from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
 from sgdsim.problem.fit_results import Estimate
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized, SpectralDiagonal
 from sgdsim.runs import follow
@@ -236,7 +236,7 @@ def ratios(run: Training, at: Sequence[int]) -> list[Ratio]:
     return found
 
 
-def law(problem: QuadraticProblem | NetworkProblem) -> Law:
+def law(problem: Problem) -> Law:
     """The law of the late loss by `sgdsim.fit_power_law`; InputError where there are too few modes to fit."""
     fit = fits.fit_power_law(problem.quadratic)
     nu, zeta = fit.nu, fit.zeta

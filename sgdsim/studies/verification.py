@@ -12,7 +12,7 @@ from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.statistics import mean_and_error
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.recurrence import contour
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
@@ -92,7 +92,7 @@ class Verification:
 
 
 def verify(
-    problem: QuadraticProblem | NetworkProblem,
+    problem: Problem,
     lr: float,
     momentum: float,
     *,

@@ -62,6 +62,11 @@ def test_a_closure_that_diverges_is_infinitely_far(hadamard_problem):
     assert len(tau_curves(result).axes[0].lines) == 4
 
 
+def test_a_tau_of_many_digits_is_drawn(tiny):
+    figure = tau_curves(compare(tiny, taus=[0.123456789]))
+    assert len(figure.axes[0].lines) == 3
+
+
 def test_mode_tau_is_exact_for_a_residual_in_one_mode(tiny):
     """One step: the second moment of that mode by the exact average and by the closure with its own τ."""
     for mode, tau in enumerate(closures.mode_tau(tiny)):

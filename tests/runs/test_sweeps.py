@@ -296,6 +296,38 @@ def test_sigterm_ends_a_script_but_not_its_own_handler(here):
     assert (run["own"].returncode, run["own"].stdout) == (0, "handled\nafter\n")
 
 
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
+def test_a_signal_while_dask_workers_start_waits_until_they_can_be_closed(here, name):
+    """It came in the middle of the cluster's start, which then told of it in tracebacks."""
+    script = """
+        import os, signal, sys
+        import distributed
+        import sgdsim as ss
+
+        if __name__ == "__main__":
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            number, start = getattr(signal, sys.argv[1]), distributed.Nanny.start_unsafe
+
+            async def interrupted(self):
+                os.kill(os.getpid(), number)
+                return await start(self)
+
+            distributed.Nanny.start_unsafe = interrupted
+            problem, grid = ss.QuadraticProblem.power_law(30, 1.5, 1.0), ss.Grid.product(lr=[0.3, 0.4])
+            ss.sweep(problem, grid, [ss.SpectralDiagonal()], 20, executor="dask", path="r.nc")
+    """
+    (here / "script.py").write_text(textwrap.dedent(script))
+    (here / "slow.py").write_text("import time; time.sleep(5)")
+    run = subprocess.run(
+        [sys.executable, "script.py", name], cwd=here, capture_output=True, text=True, timeout=900,
+        env={**os.environ, "DASK_DISTRIBUTED__WORKER__PRELOAD": "['slow.py']"},
+    )  # fmt: skip
+    assert "Traceback" not in run.stderr
+    assert "Task exception" not in run.stderr
+    assert run.returncode == (-signal.SIGTERM if name == "SIGTERM" else 0), run.stderr
+    assert ss.load(here / "r.nc").attrs["interrupted"] == 1
+
+
 def test_a_damaged_part_is_computed_again(here, uninterrupted):
     process = begin(here, "serial")
     process.kill()

@@ -12,12 +12,12 @@ from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
-from sgdsim.problem import NetworkProblem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.recurrence import kernels
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.averaged import linear
 from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes, Tiers, one_blas_thread
-from sgdsim.regimes.base import Regime
+from sgdsim.regimes.base import FLOPS, Regime
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
@@ -102,14 +102,20 @@ class BatchAveraged(Regime):
     def name(self) -> str:
         return "averaged" if self.tolerance == TOLERANCE else f"averaged:tolerance={shortest(self.tolerance)}"
 
-    def check(self, problem: QuadraticProblem | NetworkProblem, sgd: SGD) -> None:
+    def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 
-    def init(
-        self, problem: QuadraticProblem | NetworkProblem, sgd: SGD, *, replicates: int, seed: int, test: bool
-    ) -> Any:
+    def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
+        return 8.0 * n * n * 2
+
+    def seconds(
+        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+    ) -> float:
+        return float(steps[-1]) * (1e-5 + min(4 * n**3, 40 * n**2 + 4e6) / FLOPS)
+
+    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
         if not sgd.is_plain:
             return linear.Averaged(problem.quadratic, sgd, test)
         if self.device != "cpu":
