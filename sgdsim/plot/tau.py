@@ -15,7 +15,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import regime_style, style
-from sgdsim.runs import results
+from sgdsim.studies import closures
 from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, kind, nearest
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ def tau_curves(result: xr.Dataset) -> Figure:
     if len(cells) > MAX_CELLS:
         raise InputError(f"result: expected at most {MAX_CELLS} cells, got {len(cells)}; select some")
     names = [str(name) for name in result["regime"].values]
-    taus = sorted(results.taus(result).items(), key=lambda entry: entry[1])
+    taus = sorted(closures.taus(result).items(), key=lambda entry: entry[1])
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(len(taus), 1)))
     looks = {
         name: {"color": shade, "linestyle": _DASHES[i % 5], "linewidth": 1.3}
