@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from sgdsim.cli.deliver import lr_unit, wrote
+from sgdsim.cli.deliver import interrupted, lr_unit, wrote
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
@@ -137,9 +137,7 @@ def _verify(found: dict[str, Any], horizon: int) -> list[str]:
         f"{found['replicates']} replicates, the same batches at every point; ± is one standard error. "
         "Typical: geometric mean of the ratio to the recommended point."
     )
-    if found["interrupted"]:
-        lines.append("Interrupted: the rest was not run.")
-    return lines
+    return lines + interrupted(found)
 
 
 def _beside(numbers: dict[str, Any]) -> tuple[str, str]:

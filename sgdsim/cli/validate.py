@@ -13,6 +13,7 @@ from sgdsim.cli.deliver import Delivery, write_json
 from sgdsim.cli.problems import _check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import jsonable
 
 KIND = "sgdsim validate"  # in the files written, so that another JSON document is not taken for one
 PARTS = ("thresholds", "training")
@@ -153,7 +154,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
                         replicates=args.replicates, progress=True,
                         regimes=[SampledLinearized(), RealNetwork(args.dtype)],
                     )  # fmt: skip
-                    cells[-1]["thresholds"] = v.plain(found)
+                    cells[-1]["thresholds"] = jsonable(found)
                     yield cells
                 if args.only != "thresholds":
                     lr = v.safe_lr(problem.quadratic, size, args.momentum) if args.lr is None else args.lr
@@ -176,10 +177,10 @@ def read_off(trained: Any, problem: Any) -> dict[str, Any]:
     at = [step for step in AT if step <= trained.n_steps] or [trained.n_steps]
     slopes = [v.slopes(trained, window) for window in v.decades(trained.n_steps)]
     return {
-        "training": v.plain(trained),
-        "ratios": v.plain(v.ratios(trained, at)),
-        "slopes": v.plain(slopes),
-        "law": v.plain(law),
+        "training": jsonable(trained),
+        "ratios": jsonable(v.ratios(trained, at)),
+        "slopes": jsonable(slopes),
+        "law": jsonable(law),
     }
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
+
+from sgdsim.common.jsonable import jsonable
 
 
 @dataclass(frozen=True)
@@ -70,12 +71,4 @@ class PowerLawFit:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""
-
-        def plain(value: Any) -> Any:
-            if isinstance(value, Estimate | Goodness):
-                return {name: plain(entry) for name, entry in vars(value).items()}
-            if isinstance(value, tuple):
-                return [plain(entry) for entry in value]
-            return None if isinstance(value, float) and not math.isfinite(value) else value
-
-        return {name: plain(value) for name, value in vars(self).items()}
+        return {name: jsonable(value) for name, value in vars(self).items()}

@@ -12,11 +12,9 @@ import os
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
-from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Table, escaped
 from sgdsim.reproduction import EXHIBITS
 from sgdsim.reproduction.base import VERDICTS, Exhibit, Finding
@@ -24,21 +22,6 @@ from sgdsim.reproduction.base import VERDICTS, Exhibit, Finding
 MADE_BY = "sgdsim reproduce"
 JSON, MARKDOWN, FIGURES = "report.json", "report.md", "figures"
 DONE, SKIPPED = "done", "skipped"
-
-
-def plain(value: Any) -> Any:
-    """A value as JSON holds it; what is infinite or undefined becomes None."""
-    if isinstance(value, dict):
-        return {str(name): plain(entry) for name, entry in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
-        return [plain(entry) for entry in value]
-    if isinstance(value, (bool, np.bool_)):
-        return bool(value)
-    if isinstance(value, (int, np.integer)):
-        return int(value)
-    if isinstance(value, (float, np.floating)):
-        return finite_or_none(value)
-    return value
 
 
 class Report:
@@ -79,7 +62,7 @@ class Report:
         entry = {
             "state": DONE, "title": exhibit.title, "text": finding.text, "full": full, "seed": seed,
             "seconds": round(seconds, 2), "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
-            "rows": [plain(vars(row)) for row in finding.rows],
+            "rows": [jsonable(row) for row in finding.rows],
             "figures": [{"file": f"{FIGURES}/{p.name}.png", "caption": p.caption} for p in finding.pictures],
         }  # fmt: skip
         return self._enter(exhibit, entry)

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim.algorithm.schedules import Schedule
+from sgdsim.common.jsonable import jsonable
 from sgdsim.problem.lanczos import SpectralDensity
 
 
@@ -60,10 +61,9 @@ class HessianAt:
 
     def as_dict(self) -> dict[str, Any]:
         """Everything as JSON-able values; NaN becomes None."""
-        plain = {name: value for name, value in vars(self).items() if name != "density"}
         derived = ("gradient_fraction", "bulk_edge", "leading_ratio")
-        plain |= {name: getattr(self, name) for name in derived}
-        return _plain(plain | {"density": vars(self.density)})
+        own = [name for name in vars(self) if name != "density"]
+        return {name: jsonable(getattr(self, name)) for name in (*own, *derived, "density")}
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,18 +86,6 @@ class HessianSpectra:
         """Everything as JSON-able values; NaN becomes None, a schedule its text form."""
         lr = self.lr.spec if isinstance(self.lr, Schedule) else self.lr
         return {**vars(self), "lr": lr, "steps": list(self.steps), "at": [record.as_dict() for record in self.at]}
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _plain(inner) for name, inner in value.items()}
-    if isinstance(value, np.ndarray):
-        return _plain(value.tolist())
-    if isinstance(value, list):
-        return [_plain(inner) for inner in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value
 
 
 def count_outliers(eigenvalues: np.ndarray, smallest: float, gap: float = 2.0, floor: float = 0.0) -> int:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import collections
 import copy
-import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,6 @@ from tqdm import tqdm
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
-from sgdsim.common.specs import shortest
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
 from sgdsim.problem.fit_results import Estimate
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized, SpectralDiagonal
@@ -287,18 +285,3 @@ def jackknife(statistic: Callable[..., float], *samples: np.ndarray) -> tuple[fl
         left = np.array([statistic(*(np.delete(s, i, axis=0) for s in samples)) for i in range(replicates)])
     error = math.sqrt((replicates - 1) * float(np.mean((left - left.mean()) ** 2)))
     return value, finite_or_none(error)
-
-
-def plain(value: Any) -> Any:
-    """Results of this module and of `sgdsim.studies.measured_stability` as JSON-able values; None where not finite."""
-    if isinstance(value, SGD):
-        return value.spec()
-    if dataclasses.is_dataclass(value):
-        return {name: plain(entry) for name, entry in vars(value).items()}
-    if isinstance(value, dict):
-        return {shortest(name) if isinstance(name, float) else name: plain(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple | np.ndarray):
-        return [plain(entry) for entry in value]
-    if isinstance(value, np.generic):
-        return plain(value.item())
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -11,6 +11,7 @@ import torch
 import sgdsim as ss
 from sgdsim import ntk, plot
 from sgdsim.cli import validate as command
+from sgdsim.common.jsonable import jsonable
 from sgdsim.regimes import RealNetwork, SampledLinearized
 from sgdsim.studies import measured_stability as measured
 from sgdsim.studies import validation as v
@@ -259,8 +260,8 @@ def test_brackets_that_are_open_are_told():
 
     assert bracket({"low": 1.918, "high": 1.984}) == "1.92–1.98"
     assert bracket({"low": 128.0, "high": None}) == "> 128"
-    assert bracket(v.plain(measured.Bracket(32.0, math.inf))) == "> 32"
-    assert bracket(v.plain(measured.Bracket(0.0, 0.5))) == "< 0.5"
+    assert bracket(jsonable(measured.Bracket(32.0, math.inf))) == "> 32"
+    assert bracket(jsonable(measured.Bracket(0.0, 0.5))) == "< 0.5"
 
 
 def test_ctrl_c_keeps_what_was_done(run, monkeypatch):
