@@ -18,7 +18,7 @@ from sgdsim.common.checks import InputError, choice, integer, number
 
 _LARGEST_BATCH = 10**18  # an int64
 _LARGEST_ERROR = 1e140  # of labels: its square, times N/b and a learning rate, is still a float
-Kept = TypeVar("Kept")
+_Kept = TypeVar("_Kept")
 _CHECKED_STEPS = 10_000_000  # steps of a schedule that are all looked at before a run
 
 
@@ -47,19 +47,19 @@ def noise_factor(
     return (n_samples - b) / (max(n_samples - 1, 1) * b)
 
 
-class TextOr(Generic[Kept]):
+class TextOr(Generic[_Kept]):
     """A field of a frozen dataclass that may be given as text, and holds what `parse` makes of that."""
 
-    def __init__(self, default: Kept, parse: Callable[[str], Kept]) -> None:
+    def __init__(self, default: _Kept, parse: Callable[[str], _Kept]) -> None:
         self.default, self.parse = default, parse
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
-    def __get__(self, instance: object, owner: type) -> Kept:
+    def __get__(self, instance: object, owner: type) -> _Kept:
         return self.default if instance is None else instance.__dict__[self.name]
 
-    def __set__(self, instance: object, value: Kept | str) -> None:
+    def __set__(self, instance: object, value: _Kept | str) -> None:
         instance.__dict__[self.name] = self.parse(value) if isinstance(value, str) else value
 
 

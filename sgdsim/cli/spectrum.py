@@ -78,10 +78,12 @@ def spectrum(args: argparse.Namespace) -> int:
         per_decade = quadratic.spectrum.density().log_evaluate(grid)
         facts["density"] = {"eigenvalue": grid.tolist(), "per_decade": per_decade.tolist()}
     if args.out is not None:
-        results.save_problem(quadratic, args.out, seed=args.seed, device=getattr(problem, "device", "cpu"))
+        with delivery.writing("out"):
+            results.save_problem(quadratic, args.out, seed=args.seed, device=problem.device)
     if args.plot is not None:
         # The tail sums of c need all modes.
-        plot.save(plot.spectrum(eigenvalues if args.top is not None else quadratic, fit=fit), args.plot)
+        with delivery.writing("plot"):
+            plot.save(plot.spectrum(eigenvalues if args.top is not None else quadratic, fit=fit), args.plot)
     # kilobytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     facts |= {"seconds": delivery.seconds, "peak_memory": peak, "out": args.out, "plot": args.plot}

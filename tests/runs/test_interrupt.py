@@ -248,6 +248,23 @@ def test_no_room_for_the_file(here, option):
     assert [path.name for path in here.iterdir()] == [name]
 
 
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_no_room_for_the_file_of_a_spectrum(here, option):
+    name = {"--out": "s.nc", "--plot": "s.png"}[option]
+    problem = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "500"]
+    done = subprocess.run(
+        [SGDSIM, "spectrum", *problem, option, name, "--json"],
+        cwd=here, capture_output=True, text=True, timeout=LAST_RESORT,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == f"sgdsim spectrum: error: {name}: could not be written: File too large\n"
+    told = json.loads(done.stdout)
+    assert len(told["eigenvalues"]) == 500
+    assert told[option.removeprefix("--")] is None
+    assert list(here.iterdir()) == []
+
+
 def test_ctrl_c_as_compiled_code_returns(monkeypatch, capsys):
     """Python then finds a result and an exception, and wraps the exception."""
 
