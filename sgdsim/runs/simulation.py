@@ -62,7 +62,7 @@ def simulate(
     if not isinstance(regime, Regime):
         raise InputError(f"regime: expected one, such as SpectralDiagonal(), got {regime!r}"[:300])
     given = {field.name: getattr(sgd, field.name) for field in dataclasses.fields(sgd)}
-    usual = {f.name for f in dataclasses.fields(sgd) if getattr(given[f.name], "spec", given[f.name]) == f.default}
+    usual = {f.name for f in dataclasses.fields(sgd) if given[f.name] == f.default}
     grid = Grid.zip(**{name: [value] for name, value in given.items() if name in _ALWAYS or name not in usual})
     result = sweep(
         problem, grid, [regime], n_steps,

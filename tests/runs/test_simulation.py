@@ -75,6 +75,17 @@ def test_one_diverging_replicate_leaves_the_others_alone():
     np.testing.assert_array_equal(run["loss"].values[0, survivors, -1], alone["loss"].values[0, survivors, -1])
 
 
+def test_a_result_names_what_is_not_the_default(power):
+    """However it is given: what is stored of a call decides whether older files go on."""
+    always = {"lr", "momentum", "batch_size", "sampling", "regime", "replicate", "step"}
+    for method in ("heavy-ball", ss.methods.HeavyBall()):
+        run = ss.simulate(power, ss.SGD(0.4, method=method), ss.SpectralDiagonal(), 5)
+        assert always <= set(run.coords)
+        assert not {"method", "average", "label_noise"} & set(run.coords)
+    run = ss.simulate(power, ss.SGD(0.4, method="nesterov", average="ema:0.9"), ss.SpectralDiagonal(), 5)
+    assert (str(run["method"].values), str(run["average"].values)) == ("nesterov", "ema:decay=0.9")
+
+
 def test_deterministic_regimes_have_one_replicate(power):
     run = ss.sweep(power, ss.Grid.product(lr=[0.5]), REGIMES, 20, replicates=4)
     for regime in REGIMES:
