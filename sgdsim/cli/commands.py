@@ -162,7 +162,7 @@ def told_shard(args: argparse.Namespace, result: Any) -> int:
 
 
 def merge(args: argparse.Namespace) -> int:
-    from sgdsim.runs.sweeps import merge
+    from sgdsim.runs.assembly import merge
 
     result = merge(args.out, args.parts)
     done = result["done"].values

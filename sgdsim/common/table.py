@@ -1,8 +1,7 @@
-"""Tables of text: one layout for the terminal, for Markdown and for notebooks."""
+"""Tables of text: one layout for the terminal and for Markdown."""
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -11,9 +10,6 @@ from dataclasses import dataclass
 def escaped(text: str) -> str:
     """Text as it stands in a cell of a Markdown table: bars escaped, line ends as spaces."""
     return text.replace("|", "\\|").replace("\n", " ")
-
-
-_CSS = {"l": "left", "r": "right"}
 
 
 @dataclass(frozen=True)
@@ -48,21 +44,6 @@ class Table:
         """The table in Markdown, its cells `escaped`."""
         head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in [self.headers, *self.rows]]
         return "\n".join([head, "|---" * len(self.headers) + "|", *body])
-
-    def html(self) -> str:
-        """The table as an HTML element."""
-
-        def line(tag: str, cells: Sequence[str]) -> str:
-            inner = "".join(
-                f'<{tag} style="text-align: {_CSS[side]}">{html.escape(cell)}</{tag}>'
-                for side, cell in zip(self._sides(), cells, strict=False)
-            )
-            return f"<tr>{inner}</tr>"
-
-        head = f"<thead>{line('th', self.headers)}</thead>" if self.headers else ""
-        return f"<table>{head}<tbody>{''.join(line('td', row) for row in self.rows)}</tbody></table>"
-
-    _repr_html_ = html  # what notebooks show
 
     def _sides(self) -> Iterator[str]:
         return itertools.chain(self.align, itertools.repeat(self.align[-1]))

@@ -4,31 +4,26 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
-import dataclasses
-import importlib.metadata
-import inspect
-import json
 import os
 import signal
-import threading
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Sequence
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
-from sgdsim.common import files, identity
-from sgdsim.common.checks import InputError, integer
+from sgdsim.common import files
+from sgdsim.common.checks import InputError
 from sgdsim.common.signals import held_back, one_interruption
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
-from sgdsim.runs import estimates, executors, parts, results
-from sgdsim.runs.chunks import Chunk, Done, Settings, plan
-from sgdsim.runs.follow import OUTCOMES, check_observe, record_steps, warn_interrupted
-from sgdsim.runs.grids import Cell, Grid
+from sgdsim.runs import assembly, estimates, executors, parts, results
+from sgdsim.runs.assembly import merge
+from sgdsim.runs.chunks import Chunk, plan
+from sgdsim.runs.follow import warn_interrupted
+from sgdsim.runs.grids import Grid
 from sgdsim.runs.progress import Progress, check_log
+from sgdsim.runs.request import checked, checked_shard
 
 __all__ = ["Grid", "merge", "sweep"]
 
@@ -91,45 +86,25 @@ def sweep(
     InputError : before any step is taken: bad arguments, an unwritable `path` or another sweep there, or a regime that
         cannot follow a cell. Where the disk fills up meanwhile: after the work, and what could be kept is there.
     """
-    regimes = [regimes] if isinstance(regimes, Regime) else regimes
-    regimes = list(regimes) if isinstance(regimes, (list, tuple)) else [regimes]
-    for name, given, kinds in (
-        ("grid", grid, Grid), ("problem", problem, (Problem, Callable)),
-        *(("regimes", regime, Regime) for regime in regimes),
-    ):  # fmt: skip
-        if not isinstance(given, kinds):
-            expected = {"grid": "a Grid", "problem": "a problem, or a function that makes one"}
-            told = expected.get(name, "regimes, such as SpectralDiagonal()")
-            raise InputError(f"{name}: expected {told}, got {given!r}"[:300])
-    names = [regime.name for regime in regimes]
-    if not names or len(set(names)) < len(names):
-        raise InputError(f"regimes: expected different regimes, at least one; got {names}")
-    record = list(record) if isinstance(record, Iterator) else record  # it is asked for twice
-    settings = Settings(
-        record_steps(n_steps, record), _observe(problem, observe), integer("replicates", replicates, minimum=1),
-        integer("seed", seed), on_error == "raise",
+    request = checked(
+        problem, grid, regimes, n_steps, record=record, observe=observe, replicates=replicates, seed=seed,
+        on_error=on_error,
     )  # fmt: skip
-    if on_error not in ("record", "raise"):
-        raise InputError(f"on_error: expected record or raise, got {on_error!r}")
-    cells = list(grid.whole_cells())
-    _check(problem, grid, cells, regimes, settings)
-    estimates.check(problem, cells, regimes, settings)
+    estimates.check(problem, request.cells, request.regimes, request.settings)
     if shard is not None:
-        shard = _shard(shard, path, resume)
-    held = settings.replicates if any(regime.stochastic for regime in regimes) else 1
-    settings = dataclasses.replace(settings, replicates=held)
-    problems = _Problems(problem)
-    asked = _asked(problems, grid, cells, regimes, n_steps, record, settings)
-    result = _empty(problem, grid, regimes, settings, asked)
-    work = executors.Work(problems, regimes, cells, settings)
-    chunks = plan(cells, regimes, settings, None if callable(problem) else problem.n)
+        shard = checked_shard(shard, path, resume)
+    request = request.without_spare_replicates()
+    asked = request.asked()
+    result = assembly.empty(request, asked)
+    work = executors.Work(request.problems, request.regimes, request.cells, request.settings)
+    chunks = plan(work.cells, work.regimes, work.settings, None if callable(problem) else problem.n)
     check_log(log_file)
     if path is not None:
         files.check_writable(path)
     with one_interruption() as ended, _opened(path, asked, alone=shard is None) as store:
         if store is not None and resume:
             store.check()
-            _take_over(result, path, asked)
+            assembly.take_over(result, path, asked)
         elif store is not None:
             store.remove()
         keeping = store is not None and (len(chunks) > 1 or shard is not None)
@@ -138,22 +113,15 @@ def sweep(
             if keeping:
                 store.begin(result)
                 for done in store.finished():
-                    _enter(result, grid, done)
-            todo = [chunk for chunk in chunks if not _is_done(result, grid, chunk, retry_failed)]
+                    assembly.enter(result, grid, done)
+            todo = [chunk for chunk in chunks if not assembly.is_done(result, grid, chunk, retry_failed)]
             if shard is not None:
                 todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
-            with Progress(progress, chunks, todo, grid, names, log_file) as bar:
+            with Progress(progress, chunks, todo, grid, request.names, log_file) as bar:
                 failure = _follow(work, executor, todo, result, grid, store if keeping else None, bar)
         if store is not None and shard is None:
             with held_back():
-                try:
-                    results.save(result, path)
-                except InputError as error:
-                    raise NotSaved(str(error), result) from error
-                try:
-                    store.remove()
-                except InputError as error:
-                    warnings.warn(str(error), RuntimeWarning, stacklevel=2)
+                _save(result, path, store)
         elif failure is not None:
             raise NotSaved(str(failure), result)
     if ended:
@@ -162,6 +130,18 @@ def sweep(
         warn_interrupted()
     _warn_of_failures(result)
     return result
+
+
+def _save(result: xr.Dataset, path: str | os.PathLike, store: parts.Parts) -> None:
+    """Write the result, then remove the parts; NotSaved if it cannot be written."""
+    try:
+        results.save(result, path)
+    except InputError as error:
+        raise NotSaved(str(error), result) from error
+    try:
+        store.remove()
+    except InputError as error:
+        warnings.warn(str(error), RuntimeWarning, stacklevel=3)
 
 
 def _opened(
@@ -187,7 +167,7 @@ def _follow(
             with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
                 for chunk, done in stream:
                     with held_back():
-                        _enter(result, grid, done)
+                        assembly.enter(result, grid, done)
                         bar.add(chunk, done)
                         stopped |= not done.ended.all()
                         if store is not None and done.ended.all() and failure is None:
@@ -214,194 +194,3 @@ def _warn_of_failures(result: xr.Dataset) -> None:
             RuntimeWarning,
             stacklevel=3,
         )
-
-
-def _shard(shard: Any, path: Any, resume: bool) -> tuple[int, int]:
-    """The checked shard, (i, k)."""
-    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
-        raise InputError(f"shard: expected (i, k), the i-th of k shares, such as (3, 16), got {shard!r}")
-    if path is None:
-        raise InputError("shard: expected a path, where the shards are brought together; got none")
-    if not resume:
-        raise InputError("resume: expected True with a shard, as the other shards' parts are at the same path")
-    count = integer("shard", shard[1], minimum=1)
-    return integer("shard", shard[0], minimum=1, maximum=count), count
-
-
-def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) -> xr.Dataset:
-    """Bring the shards of a sweep together, into one result at `path`.
-
-    `folders`: where the parts are; by default `PATH.parts`, where shards of one file system are. They stay there.
-    Returns the result; cells that no shard has done are NaN, `done` is False there and `interrupted` is 1. Raises
-    InputError for folders that hold no parts, or those of different sweeps.
-    """
-    homes = [Path(folder) for folder in folders] or [parts.folder(path)]
-    result, asked = None, None
-    files.check_writable(path)
-    for home in homes:
-        empty, other, chunks = parts.read(home)
-        if result is None:
-            result, asked = empty, other
-        parts.check_same(os.fspath(home), other, asked)
-        shape = result["done"].shape[:-1]
-        for done in chunks:
-            _enter(result, shape, done)
-    result.attrs["interrupted"] = int(not result["done"].values.all())
-    results.save(result, path)
-    return result
-
-
-def _observe(problem: Any, observe: Sequence[str]) -> tuple[str, ...]:
-    if not callable(problem):
-        return check_observe(problem, observe)
-    if not np.iterable(observe):
-        raise InputError(f"observe: expected loss where the problem is on the grid, got {observe!r}"[:300])
-    observe = (observe,) if isinstance(observe, str) else tuple(map(str, observe))
-    if observe != ("loss",):
-        raise InputError(f"observe: expected loss where the problem is on the grid, got {', '.join(observe)}")
-    return observe
-
-
-def _check(problem: Any, grid: Grid, cells: list[Cell], regimes: list[Regime], settings: Settings) -> None:
-    """InputError for what can be told before the work."""
-    if bool(grid.problem_axes) and not callable(problem):
-        axes = ", ".join(grid.problem_axes)
-        raise InputError(
-            f"grid: expected axes from lr, momentum, batch_size, sampling and tau, or parameters of a schedule, got "
-            f"{axes}; others need a function that makes the problem from them, such as QuadraticProblem.power_law"
-        )
-    if callable(problem):
-        if not grid.problem_axes:
-            raise InputError("grid: expected axes for the function that makes the problem, got none")
-        try:
-            inspect.signature(problem).bind(**cells[0].problem)
-        except TypeError as error:
-            raise InputError(f"grid: expected axes that the problem's function takes, got: {error}") from error
-    if "tau" in grid.axes:
-        for regime in regimes:
-            if not hasattr(regime, "tau"):
-                raise InputError(f"tau: expected the diagonal regime alone where tau is an axis, got {regime.name}")
-    if callable(problem):
-        return  # each problem may refuse its cells
-    problem.check_unchanged()
-    for cell in cells:
-        cell.sgd.check(problem.n, int(settings.steps[-1]))
-        for regime in regimes:
-            regime.check(problem, cell.sgd)
-
-
-def _asked(
-    problems: _Problems,
-    grid: Grid,
-    cells: list[Cell],
-    regimes: list[Regime],
-    n_steps: int,
-    record: Any,
-    settings: Settings,
-) -> dict[str, Any]:
-    """All that decides the numbers, JSON-able."""
-    return {
-        "schema": results.SCHEMA,
-        "grid": grid.spec(),
-        "axes": list(grid.axes),  # chunks number the cells in this order
-        "zip": grid.zipped,
-        "regimes": [regime.name for regime in regimes],
-        "regime_parameters": [dataclasses.asdict(regime) for regime in regimes],
-        "n_steps": int(n_steps),
-        "record": "log" if record is None else np.asarray(record).tolist(),
-        "observe": list(settings.observe),
-        "replicates": settings.replicates,
-        "seed": str(settings.seed),
-        "problem": problems.identity(cells[0].problem),
-        "sgdsim_version": importlib.metadata.version("sgdsim"),
-    }
-
-
-def _empty(problem: Any, grid: Grid, regimes: list[Regime], settings: Settings, asked: dict[str, Any]) -> xr.Dataset:
-    """The result without numbers."""
-    axes, along = grid.coordinates()
-    names = [regime.name for regime in regimes]
-    one = None if callable(problem) else problem.quadratic
-    spectrum: tuple = (np.zeros(0), np.zeros(0), None)
-    if one is not None:
-        spectrum = (one.eigenvalues, one.coefficients, one.multiplicity)
-    result = results.allocate(axes, along, names, settings.replicates, settings.steps, settings.observe, *spectrum)
-    kept = ("grid", "zip", "regimes", "regime_parameters", "n_steps", "record", "observe", "replicates")
-    description = {"title": "problems on the grid", "made_by": asked["problem"]} if one is None else problem.description
-    result.attrs = results.provenance(
-        {key: asked[key] for key in kept}, description, asked["problem"] if one is None else one.fingerprint,
-        settings.seed, getattr(problem, "device", "cpu"),
-    )  # fmt: skip
-    result.attrs["asked"] = json.dumps(asked)
-    return result
-
-
-def _take_over(result: xr.Dataset, path: str | os.PathLike, asked: dict[str, Any]) -> None:
-    """Take what is done from the result at `path`, if there is one; InputError if it is of another sweep."""
-    if not os.path.exists(path):
-        return
-    before = results.load(path)
-    parts.check_same(os.fspath(path), results.asked_of(before, path), asked)
-    for name, variable in result.variables.items():
-        if name not in before.variables or before[name].dims != variable.dims or before[name].shape != variable.shape:
-            raise InputError(f"{path}: expected a sweep with {name} {dict(variable.sizes)}, got one without; remove it")
-    done = before["done"].values.astype(bool)
-    for name, variable in result.data_vars.items():
-        if variable.dims[: done.ndim] == result["done"].dims:
-            variable.values[done] = before[name].values[done]
-    if "error" in before:
-        result["error"] = before["error"].astype(object)
-
-
-def _is_done(result: xr.Dataset, grid: Grid, chunk: Chunk, retry_failed: bool) -> bool:
-    where = (*np.unravel_index(np.array(chunk.cells), grid.shape), chunk.regime)
-    if retry_failed and (result["outcome"].values[where] == OUTCOMES.index("failed")).any():
-        return False
-    return bool(result["done"].values[where].all())
-
-
-def _enter(result: xr.Dataset, grid: Grid | tuple[int, ...], done: Done) -> None:
-    """Write what a chunk gave into the result."""
-    shape = grid if isinstance(grid, tuple) else grid.shape
-    where = (*np.unravel_index(done.cells, shape), np.full(done.cells.size, done.regime))
-    rows = slice(0, done.outcome.shape[1])
-    for name, values in done.values.items():
-        result[name].values[(*where, rows)] = values
-    result["outcome"].values[(*where, rows)] = done.outcome
-    result["diverged_at"].values[(*where, rows)] = done.diverged_at
-    result["seconds"].values[where] = done.seconds
-    for name, values in done.report.items():
-        result[name].values[where] = values
-    result["done"].values[where] = done.ended
-    if done.failed and "error" not in result:
-        dims = result["done"].dims
-        text = {"long_name": "why a cell failed"}
-        result["error"] = (dims, np.full(result["done"].shape, "", dtype=object), text)
-    if "error" in result:
-        result["error"].values[where] = np.array(done.errors, dtype=object)
-
-
-class _Problems:
-    """The problem of each chunk: the one, or what the function makes of the values; the last one is kept."""
-
-    def __init__(self, source: Any) -> None:
-        self.source, self.values, self.last, self.lock = source, None, None, threading.Lock()
-
-    def __call__(self, values: dict[str, Any]) -> Problem:
-        if not callable(self.source):
-            return self.source
-        with self.lock:
-            if self.values != values:
-                self.last, self.values = self.source(**values), dict(values)
-            return self.last
-
-    def identity(self, values: dict[str, Any]) -> str:
-        """What tells the problem, or the function that makes problems, from others. Of a function that is its name, its
-        code and arguments as far as Python shows them, and the problem that it makes of `values`."""
-        if not callable(self.source):
-            return self.source.fingerprint
-        try:
-            first = self(values).fingerprint
-        except Exception:  # its cells fail, and say why
-            first = "none"
-        return f"{identity.of_function(self.source)} {first}"

@@ -54,8 +54,8 @@ def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) ->
     for index, sgd in grid.cells():
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
             stable = predicted_stability(quadratic, sgd, taus)
-        full, *closed, exact = stable.values()
-        known = (exact, *closed, full)
+        closed = [SpectralDiagonal(tau).name for tau in taus]
+        known = [stable[level] for level in ("averaged", *closed, "full_batch")]
         row: dict[str, Any] = {
             **sgd.spec(),
             "torch_lr": _torch_lr(quadratic, sgd),

@@ -18,7 +18,7 @@ import sgdsim as ss
 from sgdsim import results
 from sgdsim.common import files, identity
 from sgdsim.common.checks import InputError
-from sgdsim.runs import chunks, sweeps
+from sgdsim.runs import chunks, request
 
 GRID = ss.Grid.product(lr=[0.3, 0.6], batch_size=[2])
 
@@ -256,7 +256,7 @@ def test_a_function_whose_code_cannot_be_seen_is_told_by_its_problem():
     problems = []
     for kappa in (1.0, 2.0):
         exec(f"def make(nu): return ss.QuadraticProblem.power_law(8, nu, {kappa * scale})", scope)
-        problems.append(sweeps._Problems(scope["make"]).identity({"nu": 1.5}))
+        problems.append(request.Problems(scope["make"]).identity({"nu": 1.5}))
     assert problems[0] != problems[1]
 
 

@@ -229,19 +229,24 @@ def test_a_save_that_fails_leaves_the_older_file(problem, here, monkeypatch):
     assert [path.name for path in here.iterdir()] == ["r.nc"]
 
 
-@pytest.mark.parametrize("option", ["--out", "--plot"])
-def test_no_room_for_the_file(here, option):
-    """The limit on file sizes stands for a full disk. The numbers are printed all the same."""
-    name = {"--out": "r.nc", "--plot": "r.png"}[option]
-    (here / name).write_bytes(OLD)
+def without_room(words, here, name):
+    """The JSON that a command tells where no file may have more than 3000 bytes, which stands for a full disk."""
     done = subprocess.run(
-        [SGDSIM, "simulate", *POWER, "--n-steps", "200", "--record-every", "1", option, name, "--json"],
-        cwd=here, capture_output=True, text=True, timeout=LAST_RESORT,
+        [SGDSIM, *words, "--json"], cwd=here, capture_output=True, text=True, timeout=LAST_RESORT,
         preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
     )  # fmt: skip
     assert done.returncode == 2
-    assert done.stderr == f"sgdsim simulate: error: {name}: could not be written: File too large\n"
-    told = json.loads(done.stdout)
+    assert done.stderr == f"sgdsim {words[0]}: error: {name}: could not be written: File too large\n"
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("option", ["--out", "--plot"])
+def test_no_room_for_the_file(here, option):
+    """The numbers are printed all the same."""
+    name = {"--out": "r.nc", "--plot": "r.png"}[option]
+    (here / name).write_bytes(OLD)
+    words = ["simulate", *POWER, "--n-steps", "200", "--record-every", "1", option, name]
+    told = without_room(words, here, name)
     assert told["rows"][0]["regimes"]["diagonal:tau=1"]["done"] is True
     assert told[option.removeprefix("--")] is None
     assert (here / name).read_bytes() == OLD
@@ -252,14 +257,7 @@ def test_no_room_for_the_file(here, option):
 def test_no_room_for_the_file_of_a_spectrum(here, option):
     name = {"--out": "s.nc", "--plot": "s.png"}[option]
     problem = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "500"]
-    done = subprocess.run(
-        [SGDSIM, "spectrum", *problem, option, name, "--json"],
-        cwd=here, capture_output=True, text=True, timeout=LAST_RESORT,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (3000, 3000)),
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert done.stderr == f"sgdsim spectrum: error: {name}: could not be written: File too large\n"
-    told = json.loads(done.stdout)
+    told = without_room(["spectrum", *problem, option, name], here, name)
     assert len(told["eigenvalues"]) == 500
     assert told[option.removeprefix("--")] is None
     assert list(here.iterdir()) == []

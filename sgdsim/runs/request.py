@@ -1,0 +1,183 @@
+"""What a sweep is asked to do: its arguments checked together, and what of them tells it from another."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import inspect
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from sgdsim.common import identity
+from sgdsim.common.checks import InputError, integer
+from sgdsim.problem import Problem
+from sgdsim.regimes.base import Regime
+from sgdsim.runs import results
+from sgdsim.runs.chunks import Settings
+from sgdsim.runs.follow import check_observe, record_steps
+from sgdsim.runs.grids import Cell, Grid
+
+ProblemSource = Problem | Callable[..., Problem]
+
+
+class Problems:
+    """The problem of each chunk: the one, or what the function makes of the values; the last one is kept."""
+
+    def __init__(self, source: ProblemSource) -> None:
+        self.source, self.values, self.last, self.lock = source, None, None, threading.Lock()
+
+    def __call__(self, values: dict[str, Any]) -> Problem:
+        if not callable(self.source):
+            return self.source
+        with self.lock:
+            if self.values != values:
+                self.last, self.values = self.source(**values), dict(values)
+            return self.last
+
+    def identity(self, values: dict[str, Any]) -> str:
+        """What tells the problem, or the function that makes problems, from others. Of a function that is its name, its
+        code and arguments as far as Python shows them, and the problem that it makes of `values`."""
+        if not callable(self.source):
+            return self.source.fingerprint
+        try:
+            first = self(values).fingerprint
+        except Exception:  # its cells fail, and say why
+            first = "none"
+        return f"{identity.of_function(self.source)} {first}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """The checked arguments of a sweep: each cell in each regime, with what all runs have in common in `settings`."""
+
+    problems: Problems
+    grid: Grid
+    cells: list[Cell]
+    regimes: list[Regime]
+    settings: Settings
+    record: int | Sequence[int] | None
+
+    @property
+    def names(self) -> list[str]:
+        """Of the regimes."""
+        return [regime.name for regime in self.regimes]
+
+    def without_spare_replicates(self) -> Request:
+        """With one replicate where no regime is stochastic."""
+        held = self.settings.replicates if any(regime.stochastic for regime in self.regimes) else 1
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, replicates=held))
+
+    def asked(self) -> dict[str, Any]:
+        """All that decides the numbers, JSON-able."""
+        settings = self.settings
+        return {
+            "schema": results.SCHEMA,
+            "grid": self.grid.spec(),
+            "axes": list(self.grid.axes),  # chunks number the cells in this order
+            "zip": self.grid.zipped,
+            "regimes": self.names,
+            "regime_parameters": [dataclasses.asdict(regime) for regime in self.regimes],
+            "n_steps": int(settings.steps[-1]),
+            "record": "log" if self.record is None else np.asarray(self.record).tolist(),
+            "observe": list(settings.observe),
+            "replicates": settings.replicates,
+            "seed": str(settings.seed),
+            "problem": self.problems.identity(self.cells[0].problem),
+            "sgdsim_version": importlib.metadata.version("sgdsim"),
+        }
+
+
+def checked(
+    problem: ProblemSource,
+    grid: Grid,
+    regimes: Regime | Sequence[Regime],
+    n_steps: int,
+    *,
+    record: int | Sequence[int] | None,
+    observe: Sequence[str],
+    replicates: int,
+    seed: int,
+    on_error: str,
+) -> Request:
+    """The arguments as `sgdsim.sweep` describes them; InputError for what can be told before the work."""
+    regimes = [regimes] if isinstance(regimes, Regime) else regimes
+    regimes = list(regimes) if isinstance(regimes, (list, tuple)) else [regimes]
+    _check_kinds(problem, grid, regimes)
+    record = list(record) if isinstance(record, Iterator) else record  # it is asked for twice
+    settings = Settings(
+        record_steps(n_steps, record), _observe(problem, observe), integer("replicates", replicates, minimum=1),
+        integer("seed", seed), on_error == "raise",
+    )  # fmt: skip
+    if on_error not in ("record", "raise"):
+        raise InputError(f"on_error: expected record or raise, got {on_error!r}")
+    request = Request(Problems(problem), grid, list(grid.whole_cells()), regimes, settings, record)
+    _check_axes(problem, grid, request.cells, regimes)
+    if not callable(problem):  # else each problem may refuse its cells
+        problem.check_unchanged()
+        for cell in request.cells:
+            cell.sgd.check(problem.n, int(settings.steps[-1]))
+            for regime in regimes:
+                regime.check(problem, cell.sgd)
+    return request
+
+
+def _check_kinds(problem: object, grid: object, regimes: list[Any]) -> None:
+    for name, given, kinds in (
+        ("grid", grid, Grid), ("problem", problem, (Problem, Callable)),
+        *(("regimes", regime, Regime) for regime in regimes),
+    ):  # fmt: skip
+        if not isinstance(given, kinds):
+            expected = {"grid": "a Grid", "problem": "a problem, or a function that makes one"}
+            kind = expected.get(name, "regimes, such as SpectralDiagonal()")
+            raise InputError(f"{name}: expected {kind}, got {given!r}"[:300])
+    names = [regime.name for regime in regimes]
+    if not names or len(set(names)) < len(names):
+        raise InputError(f"regimes: expected different regimes, at least one; got {names}")
+
+
+def _observe(problem: ProblemSource, observe: Sequence[str]) -> tuple[str, ...]:
+    if not callable(problem):
+        return check_observe(problem, observe)
+    if not np.iterable(observe):
+        raise InputError(f"observe: expected loss where the problem is on the grid, got {observe!r}"[:300])
+    observe = (observe,) if isinstance(observe, str) else tuple(map(str, observe))
+    if observe != ("loss",):
+        raise InputError(f"observe: expected loss where the problem is on the grid, got {', '.join(observe)}")
+    return observe
+
+
+def _check_axes(problem: ProblemSource, grid: Grid, cells: list[Cell], regimes: list[Regime]) -> None:
+    """Axes that the problem's function does not take, or that have no function; τ where a regime has none."""
+    if bool(grid.problem_axes) and not callable(problem):
+        axes = ", ".join(grid.problem_axes)
+        raise InputError(
+            f"grid: expected axes from lr, momentum, batch_size, sampling and tau, or parameters of a schedule, got "
+            f"{axes}; others need a function that makes the problem from them, such as QuadraticProblem.power_law"
+        )
+    if callable(problem):
+        if not grid.problem_axes:
+            raise InputError("grid: expected axes for the function that makes the problem, got none")
+        try:
+            inspect.signature(problem).bind(**cells[0].problem)
+        except TypeError as error:
+            raise InputError(f"grid: expected axes that the problem's function takes, got: {error}") from error
+    if "tau" in grid.axes:
+        for regime in regimes:
+            if not hasattr(regime, "tau"):
+                raise InputError(f"tau: expected the diagonal regime alone where tau is an axis, got {regime.name}")
+
+
+def checked_shard(shard: Any, path: str | os.PathLike | None, resume: bool) -> tuple[int, int]:
+    """(i, k), the i-th of k shares; InputError for anything else, and without a path to bring them together at."""
+    if not isinstance(shard, (tuple, list)) or len(shard) != 2:
+        raise InputError(f"shard: expected (i, k), the i-th of k shares, such as (3, 16), got {shard!r}")
+    if path is None:
+        raise InputError("shard: expected a path, where the shards are brought together; got none")
+    if not resume:
+        raise InputError("resume: expected True with a shard, as the other shards' parts are at the same path")
+    count = integer("shard", shard[1], minimum=1)
+    return integer("shard", shard[0], minimum=1, maximum=count), count
