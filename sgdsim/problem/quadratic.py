@@ -215,11 +215,17 @@ class QuadraticProblem(Problem):
 
     @property
     def still(self) -> float:
-        """`Σ a_k²` over the modes that never move: the part of the residual that no training removes. 0 where it is no
-        more than a decomposition's rounding, N·eps of the whole; a mode given with λ = 0 counts as it is."""
-        still = float(np.sum(self.coefficients[~self.spectrum.moving] ** 2))
-        rounding = 0.0 if self.spectrum.eigenvectors is None else self.n * np.finfo(float).eps
-        return still if still > rounding * float(self.coefficients @ self.coefficients) else 0.0
+        """`Σ a_k²` over the modes that never move: the part of the residual that no training removes.
+
+        A decomposition's rounding mixes them with the slowest mode that moves by about N·eps/λ. What may come from
+        that, a share of its square, is taken for 0, as it cannot be told; a mode given with λ = 0 counts as it is.
+        """
+        moving = self.spectrum.moving
+        still = float(np.sum(self.coefficients[~moving] ** 2))
+        if not still or self.spectrum.eigenvectors is None:
+            return still
+        mixed = self.n * np.finfo(float).eps / self.eigenvalues[moving].min()
+        return still if still > mixed**2 * float(self.coefficients @ self.coefficients) else 0.0
 
     def test_loss(self, coefficients: np.ndarray, spread: float = 0.0) -> np.ndarray:
         """Test loss with residual `U a`, (1,) from a (n,) or (R,) from (R, n); `spread`: the mean square over test

@@ -3,15 +3,40 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
+import scipy.sparse.linalg
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.theory import linear
 
+_POWERS = 20  # power iterations, which may settle the matter, before Lanczos
+_BASIS = 8  # vectors of Lanczos between two looks
 _CONDITION = 1e3  # of eigenvectors; the weights' error is rounding times its square
+
+
+def perron(image: Callable[[np.ndarray], np.ndarray], start: np.ndarray, tolerance: float) -> tuple[float, np.ndarray]:
+    """The largest eigenvalue of a symmetric matrix with entries ≥ 0, to a relative `tolerance`, and its eigenvector
+    (n,) with entries ≥ 0, by Lanczos from a vector `start` > 0.
+
+    A power iteration would stop too early where the two largest lie close: its quotient errs by the square of the
+    residual over their distance. Here the residual itself is within the tolerance.
+    """
+    n = start.size
+    if n < 3:
+        values, vectors = np.linalg.eigh(np.stack([image(unit) for unit in np.eye(n)], 1))
+    else:
+        matrix = scipy.sparse.linalg.LinearOperator((n, n), matvec=image, dtype=np.float64)
+        first = start + 1e-3 * start.max()  # something of every point: an eigenvector may live on a few
+        if not image(first).any():
+            return 0.0, start
+        values, vectors = scipy.sparse.linalg.eigsh(
+            matrix, k=1, which="LA", v0=first, tol=tolerance, ncv=min(n, _BASIS)
+        )
+    return float(values[-1]), np.abs(vectors[:, -1])
 
 
 class MethodRenewal:
@@ -35,15 +60,20 @@ class MethodRenewal:
         if gamma == 0:
             return 0.0
         weights = self._pairs(sgd, gamma)
-        for _ in range(1000):
-            inner = (self.u * self.v[:, None]).T @ self.u
-            image = np.maximum(np.einsum("ik,ik->i", self.u @ (weights * inner), self.u), 0.0)
+        for _ in range(_POWERS):
+            image = np.maximum(self._image(weights, self.v), 0.0)
             found, highest = float(self.v @ image), float((image / self.v).max())
-            residual = float(np.linalg.norm(image - found * self.v)) / found  # its square is the quotient's error
             self.v = np.maximum(image / np.linalg.norm(image), 1e-12)
-            if residual**2 <= tolerance or (side and (found > 1 or highest < 1)):
-                break
+            if highest - found <= tolerance * found or (side and (found > 1 or highest < 1)):
+                return found
+        found, self.v = perron(lambda v: self._image(weights, v), self.v, tolerance)
+        self.v = np.maximum(self.v, 1e-12)
         return found
+
+    def _image(self, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
+        """`M v`, (n,)."""
+        inner = (self.u * v[:, None]).T @ self.u
+        return np.einsum("ik,ik->i", self.u @ (weights * inner), self.u)
 
     def max_lr(self, sgd: SGD, tolerance: float) -> float:
         """The learning rate at which the radius passes 1, going up."""

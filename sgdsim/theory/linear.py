@@ -26,7 +26,8 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import diagonal
 
 _DOUBLINGS = 60  # of the time over which responses are summed
-_NEAR = 1e-7  # of modulus 1: there rounding decides, and the sign of the effective learning rate is asked instead
+SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
+_NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective learning rate is asked instead
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,9 @@ def mode_maps(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.n
 def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """Whether the mean converges on every mode that moves: all eigenvalues of R_k inside the unit circle."""
     lam = problem.eigenvalues[problem.spectrum.moving]
-    largest = np.abs(np.linalg.eigvals(mode_maps(lam, sgd))).max(-1)
-    near = np.abs(largest - 1) < _NEAR
-    return bool((largest[~near] < 1).all() and (not near.any() or effective_lr(sgd) > 0))
+    values = np.linalg.eigvals(mode_maps(lam, sgd))
+    near = np.abs(values - 1) < _NEAR  # slow, or just unstable: by rounding it cannot be told which
+    return bool((np.abs(values[~near]) < 1).all() and (not near.any() or effective_lr(sgd) > 0))
 
 
 def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -109,10 +110,16 @@ def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tupl
                 added = r @ total[todo] @ r.swapaxes(1, 2)
                 total[todo] += added
                 maps[todo] = r @ r
-            todo = todo[added[:, seen, seen] > 1e-17 * total[todo, seen, seen]]
+            # All components: the one that is seen may rest for a step, as at αλ = 1 + β, and move on.
+            left = np.abs(added).max((1, 2)) > 1e-17 * np.abs(total[todo]).max((1, 2))
+            todo = todo[left]
             if not todo.size:
                 break
         out.append(total[:, seen, seen])
+    # Where 1 − αλ rounds λ away: e^{−2aλt} summed over time, to leading order in aλ; a is the effective learning rate.
+    rate = effective_lr(sgd) * eigenvalues
+    slow = rate < SLOW
+    out[0][slow], out[1][slow] = effective_lr(sgd) / (2 * eigenvalues[slow]), 1 / (2 * rate[slow])
     return out[0], out[1]
 
 

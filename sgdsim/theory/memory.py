@@ -148,13 +148,19 @@ def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau
         packed = 0.5 * (r[:, i][:, :, i] * r[:, j][:, :, j] + r[:, i][:, :, j] * r[:, j][:, :, i]) * twice
         packed[:, :, 0] -= gamma * tau * lam[part, None] ** 2 * right[:, 0]
         system = np.eye(pairs) - points.reshape(-1, 1, 1, 1) * packed
+        rate = linear.effective_lr(sgd) * lam[part]
+        # Near z = 1 rounding takes 1 − z(1 − 2aλ) away: there the pole stands for all, to leading order.
+        pole = (rate < linear.SLOW) & (np.abs(1 - points.reshape(-1, 1)) < linear.SLOW)
+        system[pole] = np.eye(pairs)
         sources = np.broadcast_to(right.astype(complex), (*system.shape[:2], pairs, 2))
         p, q = np.moveaxis(np.linalg.solve(system, sources)[..., 0, :], -1, 0)
+        at = 1 / (1 - points.reshape(-1, 1) + 2 * rate * points.reshape(-1, 1))
+        p, q = np.where(pole, linear.effective_lr(sgd) ** 2 * at, p), np.where(pole, at, q)
         noise += (p @ (gamma * counts[part] * lam[part] ** 2)).reshape(points.shape)
         signal += (q @ c[part]).reshape(points.shape)
     if still := problem.still:
         with np.errstate(divide="ignore", invalid="ignore"):
-            signal = signal + still / (1 - points)
+            signal = signal + np.where(points == 1, np.inf, still / (1 - points))
     shape = np.shape(z)
     return Transforms(np.asarray(z), noise.reshape(shape), signal.reshape(shape))
 

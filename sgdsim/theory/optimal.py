@@ -83,7 +83,7 @@ def best(
     ------
     InputError : both or neither of batch_size and noise, or horizon < 1. Without a horizon: any phase but the
         noise-dominated one (in the signal-dominated one the constant falls all the way to momentum 1, with the limit
-        `power_law.budget`).
+        `power_law.budget`), and a residual that training cannot remove: it ends on a floor.
     """
     if (batch_size is None) == (noise is None):
         raise InputError("batch_size, noise: expected exactly one of them")
@@ -93,6 +93,8 @@ def best(
             raise InputError(f"batch_size: expected an integer from 1 to {problem.n} (training points), got {size}")
         noise = float(noise_factor(problem.n, size, sampling))
     gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau)
+    if horizon is None and problem.still:
+        raise InputError("horizon: expected a number of steps where part of the residual cannot be removed, got None")
     law = power_law.PowerLaw.of(problem) if horizon is None and law is None else law
     thin = sketch(problem)
     value, _ = _objective(thin, gamma, tau, horizon, law)
@@ -273,6 +275,8 @@ def negative_momentum_helps(problem: QuadraticProblem, nu: float) -> bool:
     The sign of the constant's slope in β at the best learning rate without momentum, to leading order for small αλ, and
     exact at γτ = 1 (`sgdsim.symbolic.derive` derives it; compare [VKY] eq. 91). `best` needs no such limit.
     """
+    if problem.still:  # Σ(c_k/λ_k) is infinite, and the loss ends on a floor
+        return False
     lam, c = problem.eigenvalues, problem.coefficients**2
     moving = problem.spectrum.moving
     counts = problem.spectrum.counts

@@ -141,7 +141,8 @@ def constants(
     lam, moving = problem.eigenvalues, problem.spectrum.moving
     c = np.where(moving, problem.coefficients**2, 0.0)
     u = generating.noise_propagator_at_one(lam, lr, momentum, noise, tau, problem.multiplicity)
-    v = generating.signal_at_one(lam, c, lr, momentum, noise, tau) if not problem.still else np.inf
+    v = generating.signal_at_one(lam, c, lr, momentum, noise, tau)
+    v = np.where(np.asarray(noise) > 0, np.inf, v) if problem.still else v  # never-ending noise, if there is any
     a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
     signal = law.A * _factorial(zeta) * (2 * a * law.Lambda) ** -zeta / (1 - u)
     loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
@@ -169,7 +170,8 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
     gamma = sgd.noise(problem.n)
     signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
-    loud = one.signal * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
+    total = one.signal if gamma else 0.0
+    loud = total * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
     loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
     return signal / (2 * problem.n), loud / (2 * problem.n)
 
@@ -216,7 +218,7 @@ def predict(
         first, second = constants(problem, law, **hyper)
         signal = (law.zeta, float(first))
         # Below ζ = 1 the sum Ṽ(1) belongs to the cut-off: noise only repeats the signal's law.
-        if gamma > 0 and law.zeta > 1:
+        if gamma > 0 and law.zeta > 1 and not problem.still:  # else the noise has a floor, not a law
             noise = (2 - 1 / law.nu, float(second))
             crossover = _crossing(signal, noise, 1 / abs(rate) if rate else math.inf)
         best = {SIGNAL: signal, NOISE: noise}.get(name)

@@ -14,7 +14,7 @@ from sgdsim.common.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour_kernels, share
 from sgdsim.theory import _renewal, linear
-from sgdsim.theory._method_renewal import MethodRenewal
+from sgdsim.theory._method_renewal import MethodRenewal, perron
 from sgdsim.theory.generating import noise_propagator_at_one
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
@@ -133,14 +133,18 @@ def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
     lam = problem.eigenvalues[moving]
     counts = problem.spectrum.counts[moving]
     tau = number("tau", tau)
+    if abs(tau) < 1e-15:
+        return float(np.sum(counts * lam))
 
     def excess(value: float) -> float:
         return float(np.sum(counts * lam / (value + tau * lam))) - 1
 
     if tau > 0 and np.sum(counts) / tau <= 1:
         return 0.0
-    low = max(-tau, 0.0) * (1 + 1e-15) + 1e-300  # the pole of the first mode for τ < 0
-    high = float(np.sum(counts * lam)) + abs(tau)
+    low = max(-tau, 0.0) * (1 + 1e-15) + 1e-300  # the pole of the first mode for τ < 0, which bounds it by itself too
+    high = (float(np.sum(counts * lam)) + abs(tau)) * (1 + 1e-9)
+    if excess(low) <= 0:  # the first mode only holds an error
+        return -tau
     return float(scipy.optimize.brentq(excess, low, high, xtol=1e-300, rtol=1e-14))
 
 
@@ -153,32 +157,35 @@ class _Renewal:
         self.n, self.beta, self.gamma = problem.n, momentum, noise
         self.v = np.full(problem.n, problem.n**-0.5)
 
-    def radius(self, lr: float, tolerance: float, max_iterations: int = 300) -> float:
-        """ρ(M) by power iteration from where the last one ended; M is symmetric with entries ≥ 0."""
-        x, hyper = lr * self.lam, (self.beta, self.gamma, self.n)
-        for _ in range(max_iterations):
-            inner = self._inner()
-            share.run(share.pieces(_renewal.weigh, (inner, x, *hyper), x.size, x.size))
-            image = np.einsum("ik,ik->i", self.u @ inner, self.u)
-            radius = float(self.v @ image)
-            if radius == 0:  # lr² is no float: nothing moves
-                return 0.0
-            # Rayleigh's quotient errs by the square of the residual.
-            residual = float(np.linalg.norm(image - radius * self.v)) / abs(radius)
-            image = np.maximum(image, 0.0)
-            self.v = image / np.linalg.norm(image)
-            if residual**2 <= tolerance:
-                break
-        return radius
+    def image(self, lr: float, v: np.ndarray) -> np.ndarray:
+        """`M v`, (n,)."""
+        x, inner = lr * self.lam, self._inner(v)
+        share.run(share.pieces(_renewal.weigh, (inner, x, self.beta, self.gamma, self.n), x.size, x.size))
+        return np.einsum("ik,ik->i", self.u @ inner, self.u)
 
-    def _inner(self) -> np.ndarray:
-        """`Uᵀ diag(v) U`."""
-        scaled = self.u * np.sqrt(self.v)[:, None]
+    def _inner(self, v: np.ndarray) -> np.ndarray:
+        """`Uᵀ diag(v) U`; where v ≥ 0 as a matrix times its transpose, which takes BLAS half the time."""
+        if v.min() < 0:
+            return (self.u * v[:, None]).T @ self.u
+        scaled = self.u * np.sqrt(v)[:, None]
         return scaled.T @ scaled
+
+    def approach(self, lr: float, steps: int = 4) -> None:
+        """Some power iterations towards the eigenvector at this α."""
+        for _ in range(steps):
+            image = np.maximum(self.image(lr, self.v), 0.0)
+            if not image.any():  # lr² is no float: nothing moves
+                return
+            self.v = image / np.linalg.norm(image)
+
+    def radius(self, lr: float, tolerance: float) -> float:
+        """ρ(M) to a relative `tolerance`, from the last eigenvector on."""
+        radius, self.v = perron(lambda v: self.image(lr, v), self.v, tolerance)
+        return radius
 
     def root(self, low: float, high: float) -> float:
         """Where `vᵀMv = 1` for the present v: with U's part fixed, α enters the pair weights only."""
-        inner, rows = self._inner(), np.empty(self.lam.size)
+        inner, rows = self._inner(self.v), np.empty(self.lam.size)
 
         def excess(log_lr: float) -> float:
             arguments = (inner, math.exp(log_lr) * self.lam, self.beta, self.gamma, self.n, rows)
@@ -197,8 +204,8 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
     The variances `D_i = E r_i²` of the batch-averaged regime obey a renewal equation with total kernel
     `M_ij = γα²N Σ_kl U_ik U_jk U_il U_jl λ_k λ_l R_kl` (compare Mulayoff & Michaeli, arXiv:2306.07850). M is not
-    formed: a power iteration costs two products of N × N matrices. R_kl is the sum over time of the product of the two
-    modes' impulse responses, with the noise's own −γ K̂CK̂ part taken into account.
+    formed: each step of a Lanczos iteration costs two products of N × N matrices. R_kl is the sum over time of the
+    product of the two modes' impulse responses, with the noise's own −γ K̂CK̂ part taken into account.
 
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
@@ -222,11 +229,14 @@ def _exact_max_lr(problem: QuadraticProblem, momentum: float, noise: float, tole
     lr = min(float(diagonal_max_lr(problem, momentum=momentum, noise=noise)), 0.9 * top)
     for _ in range(100):
         # A few steps towards the eigenvector at this α, then the α at which its quotient is 1: errors are squared.
-        work.radius(lr, 1e-6, max_iterations=4)
+        work.approach(lr)
         before, lr = lr, work.root(lr * 0.1, top)
         if abs(lr - before) <= 0.1 * tolerance * lr:
             break
-    if abs(math.log(work.radius(lr, 1e-14))) > 10 * tolerance and lr < top:
+    # The quotient is 1 for a mixture of eigenvectors with nearly the same eigenvalue as well: is it ρ?
+    for _ in range(10):
+        if lr >= top or abs(math.log(work.radius(lr, 0.1 * tolerance))) <= tolerance:
+            break
         lr = work.root(lr * 0.1, top)
     return lr if lr < top else 2 * (1 + momentum)
 

@@ -199,3 +199,44 @@ def test_thresholds_broadcast_and_count_multiplicities():
         stability.diagonal_max_lr(problem, momentum=1.0, noise=0.1)
     with pytest.raises(InputError, match="level"):
         stability.max_lr(problem, ss.SGD(1.0), "magic")
+
+
+TWICE = ss.methods.Memory((0.0,), (0.0,), (-1.0,), 1.0)  # plain SGD, by the way of all methods
+
+
+@pytest.mark.parametrize("method", ["heavy-ball", TWICE])
+def test_the_exact_level_where_eigenvalues_nearly_coincide(method):
+    """Points that do not see each other: the first has `1 − 2α + Nα² < 1` iff α < 2/N, and the others are close behind. A
+    power iteration stopped at a mixture of them and called α = 0.10003 stable."""
+    kernel = np.diag([1.0] + [0.999] * 19)
+    problem = ss.QuadraticProblem.from_kernel(kernel, np.ones(20))
+    above = ss.SGD(0.10003, batch_size=1, method=method)
+    assert stability.averaged_radius(problem, above) == pytest.approx(1.0003, rel=1e-8)
+    assert not stability.averaged_is_stable(problem, above)
+    assert stability.max_lr(problem, above, "exact") == pytest.approx(0.1, rel=1e-7)
+    two = ss.QuadraticProblem.from_kernel(kernel[:2, :2], np.ones(2))  # smaller than Lanczos takes
+    assert stability.averaged_radius(two, ss.SGD(1.003, batch_size=1, method=method)) == pytest.approx(1.003, rel=1e-8)
+
+
+@pytest.mark.parametrize("beta", [-0.3, -0.9, -0.999])
+def test_negative_momentum_by_the_way_of_all_methods(beta):
+    """The eigenvalue that leaves the circle leaves it at −1, and no tolerance lets it."""
+    problem = ss.QuadraticProblem.power_law(6, 1.5, 1.0)
+    sgd = ss.SGD(1.0, batch_size=2, method=ss.methods.Memory((beta,), (beta,), (-1.0,), 1.0))
+    assert stability.max_lr(problem, sgd, "full-batch") == pytest.approx(2 * (1 + beta), rel=1e-7)
+
+
+def test_critical_eigenvalue_at_its_ends():
+    """At τ = 0 the root is the trace itself; a mode that stands for no eigenvalue only bounds it, for τ < 0."""
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        lam = np.sort([1.0, *rng.uniform(0, 1, 2)])[::-1]
+        problem = ss.QuadraticProblem(ss.Spectrum(lam), np.ones(3))
+        assert stability.critical_eigenvalue(problem, 0.0) == pytest.approx(lam.sum(), rel=1e-15)
+        assert stability.critical_eigenvalue(problem, 1e-14) == pytest.approx(lam.sum(), rel=1e-12)
+    spectrum = ss.Spectrum(np.array([1.0, 0.3, 0.2]), multiplicity=np.array([0.0, 1.0, 1.0]))
+    problem = ss.QuadraticProblem(spectrum, np.ones(3))
+    assert stability.critical_eigenvalue(problem, -3.0) == pytest.approx(3.0)
+    near = 1 - 1e-6
+    limit = stability.diagonal_max_lr(problem, momentum=near, noise=0.1, tau=-3.0) / (1 - near)
+    assert limit == pytest.approx(2 / (0.1 * 3.0), rel=1e-4)
