@@ -206,8 +206,8 @@ TWICE = ss.methods.Memory((0.0,), (0.0,), (-1.0,), 1.0)  # plain SGD, by the way
 
 @pytest.mark.parametrize("method", ["heavy-ball", TWICE])
 def test_the_exact_level_where_eigenvalues_nearly_coincide(method):
-    """Points that do not see each other: the first has `1 − 2α + Nα² < 1` iff α < 2/N, and the others are close behind. A
-    power iteration stopped at a mixture of them and called α = 0.10003 stable."""
+    """Points that do not see each other: the first has `1 − 2α + Nα² < 1` iff α < 2/N, and the others are close behind.
+    A power iteration stopped at a mixture of them and called α = 0.10003 stable."""
     kernel = np.diag([1.0] + [0.999] * 19)
     problem = ss.QuadraticProblem.from_kernel(kernel, np.ones(20))
     above = ss.SGD(0.10003, batch_size=1, method=method)
