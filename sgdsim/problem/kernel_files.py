@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import struct
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array
 from sgdsim.problem import QuadraticProblem
+
+_ZIP_END = b"PK\x05\x06"  # begins the record at the end of a zip file; its number of members stands 10 bytes on
+_IN_ZIP64 = 0xFFFF  # that number where there are more
 
 
 def load_kernel(
@@ -68,13 +72,15 @@ def _read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: expected a kernel file, found none")
     try:
         if path.suffix == ".npz":
-            with zipfile.ZipFile(path):  # NumPy itself would take a .npy file of that name
-                pass
+            _check_archive(path)  # NumPy itself would take a .npy file of that name
             with np.load(path, allow_pickle=False) as file:
                 return {name: file[name] for name in file.files}
         if path.suffix == ".npy":
             with open(path, "rb") as stream:
-                return {"kernel": np.lib.format.read_array(stream, allow_pickle=False)}
+                kernel = np.lib.format.read_array(stream, allow_pickle=False)
+                if stream.read(1):  # a header that ends too early moves all numbers
+                    raise InputError(f"{path}: expected a .npy file that ends with its array, got more after it")
+                return {"kernel": kernel}
         if path.suffix in (".pt", ".pth"):
             return _read_torch(path)
     except (InputError, MemoryError):
@@ -85,14 +91,23 @@ def _read(path: Path) -> dict[str, Any]:
     raise InputError(f"{path}: expected a .npz, .npy, .pt or .pth file, got {path.suffix or 'no ending'}")
 
 
+def _check_archive(path: Path) -> None:
+    """Refuse a zip archive with a member that does not fit its checksum, or with fewer of them than its end says."""
+    with zipfile.ZipFile(path) as packed:
+        damaged, n_members = packed.testzip(), len(packed.infolist())
+    if damaged is not None:
+        raise InputError(f"{path}: expected an intact file, got one whose {damaged} is damaged")
+    content = path.read_bytes()
+    (promised,) = struct.unpack_from("<H", content, content.rfind(_ZIP_END) + 10)
+    if n_members != promised and promised != _IN_ZIP64:  # a damaged length of a comment swallows the next members
+        raise InputError(f"{path}: expected {promised} arrays, as its end says, got {n_members}: it is damaged")
+
+
 def _read_torch(path: Path) -> dict[str, Any]:
     import torch
 
     if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as packed:  # torch itself does not look at the checksums
-            damaged = packed.testzip()
-        if damaged is not None:
-            raise InputError(f"{path}: expected an intact torch file, got one whose {damaged} is damaged")
+        _check_archive(path)  # torch itself does not look at the checksums
     try:
         stored = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:

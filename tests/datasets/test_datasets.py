@@ -5,6 +5,8 @@ import hashlib
 import json
 import os
 import struct
+import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -604,9 +606,9 @@ def test_damaged_csv(tmp_path, change, words):
 # The Matlab file.
 
 
-def write_faces(folder: Path, **variables) -> Path:
+def write_faces(folder: Path, do_compression: bool = False, **variables) -> Path:
     (folder / "olivetti").mkdir(exist_ok=True)
-    scipy.io.savemat(folder / "olivetti/olivettifaces.mat", variables)
+    scipy.io.savemat(folder / "olivetti/olivettifaces.mat", variables, do_compression=do_compression)
     return folder / "olivetti/olivettifaces.mat"
 
 
@@ -646,6 +648,30 @@ def test_wrong_matlab_variable(tmp_path, variables, words):
 def test_damaged_matlab_file(tmp_path, change):
     rewrite(write_faces(tmp_path, faces=np.zeros((4096, 400), np.uint8)), change)
     assert "expected" in message(datasets.load, "olivetti", data_dir=tmp_path)
+
+
+def test_compressed_faces_are_checked_to_their_end(tmp_path):
+    faces = np.random.default_rng(0).integers(0, 256, (4096, 400)).astype(np.uint8)
+    path = write_faces(tmp_path, do_compression=True, faces=faces)
+    np.testing.assert_array_equal(
+        formats.read_olivetti(tmp_path).x.reshape(400, 64, 64).transpose(0, 2, 1).reshape(400, 4096), faces.T
+    )
+    whole = path.read_bytes()
+    matrix = bytearray(zlib.decompress(whole[136:]))
+    matrix[-1] ^= 1
+    packer = zlib.compressobj()
+    for stream in (packer.compress(matrix) + packer.flush(zlib.Z_SYNC_FLUSH), zlib.compress(matrix + bytes(9))):
+        path.write_bytes(whole[:132] + struct.pack("<I", len(stream)) + stream)  # SciPy takes one without its checksum
+        assert "expected a Matlab 5 file" in message(datasets.load, "olivetti", data_dir=tmp_path)
+
+
+def test_what_scipy_warns_of_in_a_matlab_file_is_one_line(tmp_path):
+    write_faces(tmp_path, faces=np.zeros((4096, 400), np.uint8)).write_bytes(
+        struct.pack("<5i", 2000, 1, 1, 0, 6) + b"faces\0" + bytes(8)  # level 4, in the VAX's byte order
+    )
+    with warnings.catch_warnings(record=True, action="always") as warned:
+        assert "expected a Matlab 5 file" in message(datasets.load, "olivetti", data_dir=tmp_path)
+    assert not warned
 
 
 # The real files against the facts published with them.
