@@ -20,7 +20,6 @@ _LAW = (
     "source", "reason", "nu", "kappa", "zeta", "fit", "phase", "exponent", "constant", "signal", "noise", "crossover",
     "window", "within", "asymptotic", "ratio",
 )  # fmt: skip
-_LARGEST = 500  # points up to which the exact threshold takes a few seconds
 
 
 def recommend(args: argparse.Namespace) -> int:
@@ -91,7 +90,8 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
     from sgdsim.theory import stability
 
     found = None
-    if quadratic.n <= _LARGEST and quadratic.multiplicity is None and sgd.sampling != "one-pass":
+    fast = quadratic.n <= stability.EXACT_BESIDE_OF_METHODS
+    if fast and quadratic.multiplicity is None and sgd.sampling != "one-pass":
         found = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
     return finite_or_none(found)
 

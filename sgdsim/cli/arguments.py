@@ -12,6 +12,7 @@ from sgdsim.common.checks import InputError
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
 POWER_LAW = "power_law"
+ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
 # What `compare` takes where a list is not given; with --cells only the first of each.
 LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
 DEFAULTS = {"n": 500, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
@@ -76,6 +77,33 @@ def _schedule(parameter: str):
     return read
 
 
+def add_seed(group: Any, decides: str = "decides data split, network, basis and batches") -> None:
+    """`--seed`."""
+    group.add_argument("--seed", type=_whole, default=0, help=decides)
+
+
+def add_device(group: Any) -> None:
+    """`--device`."""
+    group.add_argument(
+        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
+    )
+
+
+def add_dtype(group: Any, of: str) -> None:
+    """`--dtype`, of networks."""
+    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help=of)
+
+
+def add_data_dir(group: Any) -> None:
+    """`--data-dir`."""
+    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+
+
+def add_batch_sizes(group: Any, default: list[int] | None, words: str = "one or several") -> None:
+    """`--batch-size` where it takes several whole numbers."""
+    group.add_argument("--batch-size", type=_whole, nargs="+", default=default, metavar="B", help=words)
+
+
 def _add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     source = group.add_mutually_exclusive_group()
@@ -88,14 +116,13 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     source.add_argument("--spectrum", metavar="FILE", help="a spectrum written by sgdsim spectrum --out")
     group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
     group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")
-    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+    add_data_dir(group)
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
     group.add_argument("--n", type=_whole, help="training points N (default: 500)")
     group.add_argument("--n-test", type=_whole, help="test points (default: as many as N, at most 1000)")
     group.add_argument("--width", type=_whole, help="hidden units of the network (default: 500)")
     group.add_argument("--depth", type=_whole, help="hidden layers (default: 1)")
-    activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
-    group.add_argument("--activation", choices=activations, help="of the hidden units (default: relu)")
+    group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (default: relu)")
     group.add_argument(
         "--model",
         metavar="MODULE:FACTORY",
@@ -128,11 +155,9 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     add_algorithm(group, many)
     group.add_argument("--n-steps", type=_whole, default=1000, help="steps of SGD")
     group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
-    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network and batches")
-    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the real network")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
+    add_seed(group, "decides data split, network and batches")
+    add_dtype(group, "of the real network")
+    add_device(group)
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
     _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
 

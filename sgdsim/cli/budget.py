@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from sgdsim.cli.arguments import _add_output, _add_problem, _whole
+from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_batch_sizes
 from sgdsim.cli.deliver import Delivery, ending
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
@@ -27,7 +27,7 @@ def add_parser(commands: Any) -> None:
         "grows like b while b is far below N. In the signal-dominated phase theory then expects one curve over t*b, as "
         "long as no lr comes near 2(1 + momentum).",
     )
-    group.add_argument("--batch-size", type=_whole, nargs="+", default=[1, 4, 16, 64], metavar="B", help="two or more")
+    add_batch_sizes(group, [1, 4, 16, 64], "two or more")
     group.add_argument(
         "--lr",
         type=float,

@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import Any
 
-from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.arguments import _add_problem, _whole, add_batch_sizes, add_device, add_seed
 from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import add_output, load
 from sgdsim.common.checks import InputError, integer
@@ -29,7 +29,7 @@ def add_parser(commands: Any) -> None:
         "theory averages over, and epochs, as of a data loader with shuffle=True, drop_last=True. The noise of a "
         "single step is the same.",
     )
-    group.add_argument("--batch-size", type=_whole, nargs="+", default=[10, 100], metavar="B")
+    add_batch_sizes(group, [10, 100])
     group.add_argument(
         "--lr",
         type=float,
@@ -45,10 +45,8 @@ def add_parser(commands: Any) -> None:
         help="averaged, exact for independent batches, or diagonal:tau=NUMBER, faster",
     )
     group.add_argument("--replicates", type=_whole, default=400, help="batch sequences of each kind")
-    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
+    add_seed(group)
+    add_device(group)
     add_output(parser, "draw losses and ratios over epochs (.png, .pdf or .svg)")
 
 

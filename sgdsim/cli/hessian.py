@@ -5,7 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sgdsim.cli.arguments import DATASETS, _add_output, _schedule, _whole
+from sgdsim.cli.arguments import (
+    ACTIVATIONS,
+    DATASETS,
+    _add_output,
+    _schedule,
+    _whole,
+    add_data_dir,
+    add_device,
+    add_dtype,
+    add_seed,
+)
 from sgdsim.cli.deliver import Delivery, interrupted, write_json, wrote
 from sgdsim.cli.problems import _check_distinct, _model
 from sgdsim.common import files
@@ -20,14 +30,13 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("hessian", help="density, outliers and gradient of the Hessian along training")
     group = parser.add_argument_group("problem")
     group.add_argument("--dataset", default="digits", choices=DATASETS, help="data")
-    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+    add_data_dir(group)
     group.add_argument("--n", type=_whole, default=500, help="training points N")
     # Left open here, so that one beside --model can be refused; see _DEFAULTS.
     group.add_argument("--batch-norm", choices=["both", *_VARIANTS], help="in the hidden layers (default: both)")
     group.add_argument("--width", type=_whole, help="hidden units, standard parametrisation (default: 32)")
     group.add_argument("--depth", type=_whole, help="hidden layers (default: 3)")
-    activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
-    group.add_argument("--activation", choices=activations, help="of the hidden units (default: relu)")
+    group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (default: relu)")
     group.add_argument("--model", metavar="MODULE:FACTORY", help="your own torch model, with its mode: a function")
     group = parser.add_argument_group("algorithm")
     group.add_argument(
@@ -43,11 +52,9 @@ def add_parser(commands: Any) -> None:
         choices=["without-replacement", "with-replacement", "reshuffle"],
         help="how batches are drawn",
     )
-    group.add_argument("--seed", type=_whole, default=0, help="decides data, network, batches and probes")
-    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the network")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
+    add_seed(group, "decides data, network, batches and probes")
+    add_dtype(group, "of the network")
+    add_device(group)
     group = parser.add_argument_group("spectrum")
     group.add_argument("--steps", type=_whole, nargs="+", default=[0, 10, 100, 1000], help="after how many updates")
     group.add_argument("--top", type=_whole, default=20, help="largest eigenvalues, among which outliers are sought")

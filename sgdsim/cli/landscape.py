@@ -6,7 +6,16 @@ import argparse
 import contextlib
 from typing import Any
 
-from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_algorithm, add_execution, algorithm, execution
+from sgdsim.cli.arguments import (
+    _add_output,
+    _add_problem,
+    _whole,
+    add_algorithm,
+    add_batch_sizes,
+    add_execution,
+    algorithm,
+    execution,
+)
 from sgdsim.cli.commands import told_shard
 from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import add_common, load
@@ -35,7 +44,7 @@ def add_parser(commands: Any) -> None:
             f"--{name}", type=_range(name), nargs="+", metavar="VALUE",
             help=f"{words}: numbers or LOW:HIGH:COUNT (default: {DEFAULTS[name]})",
         )  # fmt: skip
-    group.add_argument("--batch-size", type=_whole, nargs="+", default=[10], metavar="B", help="a map for each")
+    add_batch_sizes(group, [10], "a map for each")
     run = parser.add_argument_group("runs")
     run.add_argument(
         "--regime",

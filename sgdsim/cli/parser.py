@@ -23,7 +23,9 @@ from sgdsim.cli.arguments import (
     _add_problem,
     _add_run,
     _whole,
+    add_device,
     add_execution,
+    add_seed,
 )
 
 
@@ -77,8 +79,8 @@ def build_parser() -> argparse.ArgumentParser:
         "is for the diagonal regime",
     )
     how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
-    how.add_argument("--seed", type=_whole, default=0, help="decides data split, network and probes")
-    how.add_argument("--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one")
+    add_seed(how, "decides data split, network and probes")
+    add_device(how)
     _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
 
     stability.add_parser(commands)

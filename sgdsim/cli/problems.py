@@ -8,13 +8,12 @@ import os
 import sys
 from typing import Any
 
-from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, _whole
+from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, add_device, add_seed
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 
 SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
 BATCH_SIZES = (1, 10, 100)
-EXACT_UP_TO = 4000  # beyond, N × N eigenvectors and their products take gigabytes and many minutes
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
@@ -102,10 +101,8 @@ def add_common(group: Any) -> None:
         choices=SAMPLINGS,
         help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
     )
-    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
+    add_seed(group)
+    add_device(group)
 
 
 def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:

@@ -259,13 +259,12 @@ def _asymptotic(quadratic: Any, law: Any, noise: float, tau: float) -> tuple[dic
 def _levels(args: argparse.Namespace, quadratic: Any, best: Any, seconds: dict[str, float]) -> list[dict[str, Any]]:
     """The largest stable learning rates without momentum and at the best momentum."""
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.studies.report import EXACT_STABILITY_UP_TO
     from sgdsim.theory import stability
 
     began = time.perf_counter()
     spectrum = quadratic.spectrum
     with_basis = spectrum.eigenvectors is not None or quadratic.basis_seed is not None
-    exact = with_basis and quadratic.n <= EXACT_STABILITY_UP_TO
+    exact = with_basis and quadratic.n <= stability.EXACT_IN_TABLES
     rows = []
     for momentum in (0.0, best.momentum):
         sgd = SGD(1.0, momentum, args.batch_size, args.sampling)

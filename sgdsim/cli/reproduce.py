@@ -10,7 +10,7 @@ import textwrap
 import time
 from typing import Any
 
-from sgdsim.cli.arguments import _whole
+from sgdsim.cli.arguments import add_data_dir, add_seed
 from sgdsim.cli.deliver import Delivery, interrupted
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.table import Table
@@ -24,8 +24,8 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--full", action="store_true", help="the paper's sizes: tens of minutes instead of two")
     parser.add_argument("--out", metavar="FOLDER", default="report", help="report.md, report.json and figures/")
-    parser.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
-    parser.add_argument("--seed", type=_whole, default=0, help="decides samples of data, networks and batches")
+    add_data_dir(parser)
+    add_seed(parser, "decides samples of data, networks and batches")
     parser.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
 
 

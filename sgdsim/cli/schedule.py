@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.cli.arguments import _add_problem, _whole
+from sgdsim.cli.arguments import _add_problem, _whole, add_device, add_seed
 from sgdsim.cli.deliver import Delivery, ending, lr_unit
 from sgdsim.cli.problems import SAMPLINGS, add_output, load
 from sgdsim.common.checks import InputError, integer, number
@@ -18,7 +18,6 @@ from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Table
 
 REPLICATES, PIECES = 100, 12
-_LARGEST = 1000  # points up to which the exact threshold takes a few seconds
 _NEAR = 0.1  # relative difference from which on the theory is said to be off
 
 
@@ -47,10 +46,8 @@ def add_parser(commands: Any) -> None:
         "--verify", action="store_true", help="run them all on sampled batches as well, the same for all"
     )
     group.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
-    group.add_argument("--seed", type=_whole, default=0, help="decides data split, network, basis and batches")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
+    add_seed(group)
+    add_device(group)
     add_output(parser, "draw the learning rates and the final losses (.png, .pdf or .svg)")
 
 
@@ -135,7 +132,7 @@ def _limits(quadratic: Any, sgd: Any, tau: float) -> dict[str, float | None]:
 
     plain = replace(sgd, label_noise=0.0)
     exact = None
-    if quadratic.n <= _LARGEST and quadratic.multiplicity is None:
+    if quadratic.n <= stability.EXACT_BESIDE and quadratic.multiplicity is None:
         exact = stability.max_lr(quadratic, plain, "exact", tolerance=1e-4)
     return {"spectral_diagonal": stability.max_lr(quadratic, plain, tau=tau), "exact": exact}
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.arguments import _add_problem, add_algorithm, add_batch_sizes, algorithm
 from sgdsim.cli.deliver import Delivery, ending, lr_unit
-from sgdsim.cli.problems import BATCH_SIZES, EXACT_UP_TO, add_common, add_output, infinite_spectrum, load
+from sgdsim.cli.problems import BATCH_SIZES, add_common, add_output, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
@@ -19,9 +19,7 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("stability", help="the largest stable learning rates, and a map of them")
     _add_problem(parser)
     group = parser.add_argument_group("algorithm")
-    group.add_argument(
-        "--batch-size", type=_whole, nargs="+", metavar="B", help="(default: those of 1 10 100 that the data fill)"
-    )
+    add_batch_sizes(group, None, "(default: those of 1 10 100 that the data fill)")
     group.add_argument("--momentum", type=float, nargs="+", help="(default: 0 0.9; 0 for methods without)")
     group.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the spectral-diagonal level")
     add_common(group)
@@ -32,6 +30,7 @@ def add_parser(commands: Any) -> None:
 
 def stability(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid
+    from sgdsim.theory.stability import EXACT_UP_TO
 
     delivery = Delivery(args)
     sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}

@@ -8,7 +8,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from sgdsim.cli.arguments import DATASETS, _add_output, _whole
+from sgdsim.cli.arguments import (
+    ACTIVATIONS,
+    DATASETS,
+    _add_output,
+    _whole,
+    add_batch_sizes,
+    add_data_dir,
+    add_device,
+    add_dtype,
+    add_seed,
+)
 from sgdsim.cli.deliver import Delivery, write_json
 from sgdsim.cli.problems import _check_distinct
 from sgdsim.common import files
@@ -17,7 +27,6 @@ from sgdsim.common.jsonable import jsonable
 
 KIND = "sgdsim validate"  # in the files written, so that another JSON document is not taken for one
 PARTS = ("thresholds", "training")
-EXACT_UP_TO = 4000  # training points: the exact threshold multiplies N × N matrices
 AT = (100, 1000, 10_000)
 SHORTEST = 40  # steps: a run's beginning and end are compared
 
@@ -27,14 +36,13 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser("validate", help="theory against real networks: thresholds, exponents, loss ratios")
     group = parser.add_argument_group("problem")
     group.add_argument("--dataset", nargs="+", default=["digits"], choices=DATASETS, help="data, one or several")
-    group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
+    add_data_dir(group)
     group.add_argument("--n", type=_whole, default=300, help="training points N")
     group.add_argument("--widths", type=_whole, nargs="+", default=[100, 300], metavar="WIDTH", help="hidden units")
     group.add_argument("--depth", type=_whole, default=1, help="hidden layers")
-    activations = ["relu", "gelu", "silu", "tanh", "erf", "linear"]
-    group.add_argument("--activation", choices=activations, default="relu", help="of the hidden units")
+    group.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden units")
     group = parser.add_argument_group("algorithm")
-    group.add_argument("--batch-size", type=_whole, nargs="+", default=[10, 100], metavar="B", help="one or several")
+    add_batch_sizes(group, [10, 100], "one or several")
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
     group.add_argument(
         "--lr",
@@ -46,11 +54,9 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--threshold-steps", type=_whole, default=200, help="of each run in the search for a threshold")
     group.add_argument("--replicates", type=_whole, default=4, help="batch sequences")
     group.add_argument("--only", choices=PARTS, help="only the thresholds, or only the long runs")
-    group.add_argument("--seed", type=_whole, default=0, help="decides data split, networks and batches")
-    group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help="of the networks")
-    group.add_argument(
-        "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
-    )
+    add_seed(group, "decides data split, networks and batches")
+    add_dtype(group, "of the networks")
+    add_device(group)
     group.add_argument(
         "--read", nargs="+", metavar="FILE", help="run nothing: tables and picture of what --out wrote before, joined"
     )
@@ -96,6 +102,7 @@ def _check(args: argparse.Namespace) -> None:
     """InputError for bad values, before anything is computed."""
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.runs.follow import MAX_STEPS
+    from sgdsim.theory import stability
 
     if args.json and args.markdown:
         raise InputError("--markdown: expected only without --json, which prints one document")
@@ -112,7 +119,7 @@ def _check(args: argparse.Namespace) -> None:
         values = getattr(args, name)
         if len(set(values)) < len(values):
             raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
-    integer("n", args.n, minimum=1, maximum=EXACT_UP_TO)
+    integer("n", args.n, minimum=1, maximum=stability.EXACT_UP_TO)
     integer("seed", args.seed)
     integer("depth", args.depth)
     integer("replicates", args.replicates, minimum=1, maximum=1_000_000)  # each trains a network

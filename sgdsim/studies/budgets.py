@@ -75,7 +75,7 @@ def matched_lr(
     noise = noise_factor(problem.n, np.asarray(batch_sizes), sampling)
     if lr is None:
         bound = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
-        lr = float(f"{0.5 * np.min(bound * noise / noise[0]):.3g}")
+        lr = stability.half_of(float(np.min(bound * noise / noise[0])))
     return [float(f"{lr * noise[0] / each:.12g}") for each in noise]
 
 

@@ -101,7 +101,7 @@ def compare(
 
 def half_of_stable(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0) -> float:
     """Half of the largest stable α of spectral-diagonal theory at this batch size, to three digits."""
-    return float(f"{0.5 * stability.max_lr(problem, SGD(1.0, momentum, batch_size)):.3g}")
+    return stability.half_of(stability.max_lr(problem, SGD(1.0, momentum, batch_size)))
 
 
 def _one(

@@ -24,8 +24,6 @@ from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.sweeps import Grid
 from sgdsim.theory import stability
 
-# Beyond this size the exact stability test takes longer (two N × N products per iteration) than a table is worth.
-EXACT_STABILITY_UP_TO = 2000
 # Columns of a table that are left out where no row has anything else.
 _USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
 
@@ -41,7 +39,7 @@ def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) 
 
     out = {"full_batch": ask(stability.full_batch_is_stable)}
     out |= {SpectralDiagonal(tau).name: ask(stability.diagonal_is_stable, tau) for tau in taus}
-    out["averaged"] = ask(stability.averaged_is_stable) if problem.n <= EXACT_STABILITY_UP_TO else None
+    out["averaged"] = ask(stability.averaged_is_stable) if problem.n <= stability.EXACT_IN_TABLES else None
     return out
 
 

@@ -119,7 +119,7 @@ def safe_lr(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0, s
     share = number("share", share, minimum=0.0)
     sgd = SGD(1.0, momentum, batch_size)
     levels = [stability.max_lr(problem, sgd, level, tolerance=1e-4) for level in stability.LEVELS]
-    return float(f"{share * min(levels):.3g}")
+    return stability.half_of(min(levels), share)
 
 
 def train(

@@ -18,6 +18,10 @@ from sgdsim.theory._method_renewal import MethodRenewal, perron
 from sgdsim.theory.generating import noise_propagator_at_one
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
+# Numbers of points N up to which the exact level is worked out: where it is asked for (beyond, N × N eigenvectors and
+# their products take gigabytes and many minutes); beside each row of a table; and beside one answer, where it takes
+# seconds, for heavy ball and for other methods.
+EXACT_UP_TO, EXACT_IN_TABLES, EXACT_BESIDE, EXACT_BESIDE_OF_METHODS = 4000, 2000, 1000, 500
 _BISECTIONS = 15  # cost of a threshold per mode, in terms of the contour
 
 
@@ -122,6 +126,12 @@ def diagonal_max_lr(
     out = np.empty(beta.size)
     share.run(share.pieces(contour_kernels.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))
     return out.reshape(beta.shape)[()]
+
+
+def half_of(max_lr: float, share: float = 0.5) -> float:
+    """The learning rate that is tried where none is given: half of the largest stable one (or another share of it), to
+    three digits."""
+    return float(f"{share * max_lr:.3g}")
 
 
 def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
