@@ -21,7 +21,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import adjoint, diagonal
-from sgdsim.theory import _pieces, optimal, stability
+from sgdsim.theory import _pieces, _search, optimal, stability
 
 AVERAGES = ("ema", "tail")
 
@@ -125,20 +125,16 @@ def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *
         arguments = _arguments(on, replace(sgd, lr=make(peak, horizon, *shares)), horizon, None, tau)
         with np.errstate(over="ignore", invalid="ignore"):
             value = adjoint.loss_alone(*arguments) / (2 * problem.n)
-        return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
+        return _finite_log(float(value))
 
     def over_peak(*shares: float) -> tuple[float, float]:
-        one = scipy.optimize.minimize_scalar(
-            lambda log: loss(float(np.exp(log)), *shares), bounds=(np.log(limit) - 8, np.log(limit) + 0.7),
-            method="bounded", options={"xatol": 1e-4},
-        )  # fmt: skip
-        return float(one.fun), float(np.exp(one.x))
+        top = np.log(limit)
+        log_peak, log_loss = _search.between(lambda log: loss(float(np.exp(log)), *shares), top - 8, top + 0.7, 1e-4)
+        return log_loss, float(np.exp(log_peak))
 
     def over_share(first: tuple[float, ...]) -> tuple[float, ...]:
-        outer = scipy.optimize.minimize_scalar(
-            lambda s: over_peak(*first, float(s))[0], bounds=(0.01, 0.99), method="bounded", options={"xatol": 1e-2}
-        )
-        return (*first, float(outer.x))
+        share, _ = _search.between(lambda share: over_peak(*first, float(share))[0], 0.01, 0.99, 1e-2)
+        return (*first, share)
 
     candidates: list[tuple[float, ...]] = [()]
     if form in ("warmup-stable-decay", "polynomial", "power"):
@@ -188,11 +184,7 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
         return replace(sgd, lr=rate, average=average)
 
     def loss(on: QuadraticProblem, point: np.ndarray) -> float:
-        state = diagonal.start(on, made(point), tau)
-        with np.errstate(over="ignore", invalid="ignore"):
-            state.advance(0, horizon)
-        value = float(state.observe(("loss",))["loss"][0])
-        return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
+        return _log_loss(on, made(point), horizon, tau)
 
     thin = optimal.sketch(problem)
     grid = [np.array([np.log(share * limit), own]) for share in (0.1, 0.5, 0.9) for own in _OWN[kind](horizon)]
@@ -226,33 +218,32 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau)
     thin = optimal.sketch(problem)
 
-    def loss(on: QuadraticProblem, one: SGD) -> float:
-        state = diagonal.start(on, one, tau)
-        with np.errstate(over="ignore", invalid="ignore"):
-            state.advance(0, horizon)
-        value = float(state.observe(("loss",))["loss"][0])
-        return float(np.log(value)) if 0 < value < _pieces.UNSTABLE else float(np.log(_pieces.UNSTABLE))
-
     def over_lr(momentum: float) -> tuple[float, float]:
-        one = replace(sgd, lr=1.0, momentum=momentum)
-        top = np.log(stability.max_lr(thin, replace(one, label_noise=0.0, average=None), tau=tau))
+        there = replace(sgd, lr=1.0, momentum=momentum)
+        top = np.log(stability.max_lr(thin, replace(there, label_noise=0.0, average=None), tau=tau))
         rates = np.linspace(top - 6, top, 13)[:-1]
-        at = int(np.argmin([loss(thin, replace(one, lr=float(np.exp(r)))) for r in rates]))
-        found = scipy.optimize.minimize_scalar(
-            lambda r: loss(thin, replace(one, lr=float(np.exp(r)))), method="bounded",
-            bounds=(rates[max(at - 1, 0)], rates[at + 1] if at + 1 < rates.size else top), options={"xatol": 1e-3},
+        log_lr, log_loss = _search.near_grid(
+            lambda rate: _log_loss(thin, replace(there, lr=float(np.exp(rate))), horizon, tau),
+            rates, 1e-3, ends=(rates[0], top),
         )  # fmt: skip
-        return float(found.fun), float(np.exp(found.x))
+        return log_loss, float(np.exp(log_lr))
 
     momentum = 0.0
     if sgd.method.uses_momentum:
         grid = [-0.6, -0.3, 0.0, 0.3, 0.6, 0.8, 0.9, 0.97]
-        at = int(np.argmin([over_lr(beta)[0] for beta in grid]))
-        found = scipy.optimize.minimize_scalar(
-            lambda beta: over_lr(beta)[0], method="bounded", options={"xatol": 1e-2},
-            bounds=(grid[max(at - 1, 0)], grid[min(at + 1, len(grid) - 1)]),
-        )  # fmt: skip
-        momentum = float(found.x)
+        momentum, _ = _search.near_grid(lambda beta: over_lr(beta)[0], grid, 1e-2)
     _, rate = over_lr(momentum)
-    found = replace(sgd, lr=rate, momentum=momentum)
-    return found, float(np.exp(loss(problem, found)))
+    best = replace(sgd, lr=rate, momentum=momentum)
+    return best, float(np.exp(_log_loss(problem, best, horizon, tau)))
+
+
+def _log_loss(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> float:
+    """log of the spectral-diagonal loss after `horizon` steps; that of `UNSTABLE` where it diverges."""
+    state = diagonal.start(problem, sgd, tau)
+    with np.errstate(over="ignore", invalid="ignore"):
+        state.advance(0, horizon)
+    return _finite_log(float(state.observe(("loss",))["loss"][0]))
+
+
+def _finite_log(loss: float) -> float:
+    return float(np.log(loss if 0 < loss < _pieces.UNSTABLE else _pieces.UNSTABLE))

@@ -20,7 +20,7 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.recurrence import contour, kernels
-from sgdsim.theory import power_law, stability
+from sgdsim.theory import _search, power_law, stability
 
 if TYPE_CHECKING:
     pass
@@ -151,15 +151,11 @@ def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> 
     return QuadraticProblem(Spectrum(eigenvalues, multiplicity=merged), np.sqrt(c), description=problem.description)
 
 
-def best_lr(value: Callable[[np.ndarray, float], np.ndarray], beta: float, limit: float) -> tuple[float, float]:
+def best_lr(value: Callable[[np.ndarray | float, float], np.ndarray], beta: float, limit: float) -> tuple[float, float]:
     """The learning rate below `limit` with the least `value(lr, beta)`, and that value."""
     grid = limit * _FRACTIONS
-    k = int(np.nanargmin(value(grid, beta)))
-    ends = (grid[k - 1] if k else grid[0] * 1e-3, grid[k + 1] if k + 1 < grid.size else limit * (1 - 1e-9))
-    found = scipy.optimize.minimize_scalar(
-        lambda lr: float(value(lr, beta)), bounds=ends, method="bounded", options={"xatol": 1e-9 * limit}
-    )
-    return float(found.x), float(found.fun)
+    ends = (grid[0] * 1e-3, limit * (1 - 1e-9))
+    return _search.near_grid(lambda lr: value(lr, beta), grid, 1e-9 * limit, on_grid=value(grid, beta), ends=ends)
 
 
 def best_momentum(
@@ -169,12 +165,9 @@ def best_momentum(
     value, _ = _objective(problem, noise, tau, horizon, None)
     grid = np.linspace(-0.98, 0.98, 99)
     with np.errstate(invalid="ignore"):
-        k = int(np.nanargmin(value(np.full(grid.size, lr), grid)))
-    found = scipy.optimize.minimize_scalar(
-        lambda beta: float(value(lr, beta)), bounds=(grid[max(k - 1, 0)], grid[min(k + 1, 98)]), method="bounded",
-        options={"xatol": 1e-9},
-    )  # fmt: skip
-    return float(found.x), math.exp(float(found.fun))
+        on_grid = value(np.full(grid.size, lr), grid)
+    momentum, log_loss = _search.near_grid(lambda beta: value(lr, beta), grid, 1e-9, on_grid=on_grid)
+    return momentum, math.exp(log_loss)
 
 
 @dataclass(frozen=True)

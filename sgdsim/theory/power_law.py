@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import scipy.optimize
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem, fits
 from sgdsim.recurrence import contour
-from sgdsim.theory import generating, linear, stability
+from sgdsim.theory import _search, generating, linear, stability
 
 SIGNAL, NOISE = "signal-dominated", "noise-dominated"
 EVENTUAL, IMMEDIATE = "eventual divergence", "immediate divergence"
@@ -270,9 +269,7 @@ def budget(problem: QuadraticProblem, law: PowerLaw, noise: float, *, tau: float
         return -zeta * log_y - math.log1p(-float(np.sum(counts * x / (2 + tau * x))))
 
     top = math.log(2 / crossing) if crossing > 0 else math.log(1e6)  # Ũ(1) = 1 at y = 2/λ_crit
-    found = scipy.optimize.minimize_scalar(
-        cost, bounds=(top - 20, top - 1e-9), method="bounded", options={"xatol": 1e-10}
-    )
-    scaled = math.exp(float(found.x))
-    constant = law.A * _factorial(zeta) * (2 * law.Lambda) ** -zeta * math.exp(float(found.fun)) / (2 * problem.n)
+    log_y, log_cost = _search.between(cost, top - 20, top - 1e-9, 1e-10)
+    scaled = math.exp(log_y)
+    constant = law.A * _factorial(zeta) * (2 * law.Lambda) ** -zeta * math.exp(log_cost) / (2 * problem.n)
     return scaled / noise, constant, zeta
