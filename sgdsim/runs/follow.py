@@ -6,7 +6,7 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -15,10 +15,6 @@ from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import OBSERVABLES, Regime
 from sgdsim.runs.estimates import require_memory
-
-if TYPE_CHECKING:
-    pass
-
 
 # A loss beyond this multiple of a run's scale (`has_diverged`) counts as diverged. Below it transient growth is allowed
 # for; above it float64 would still hold the number, but squares of it soon would not.
@@ -90,11 +86,13 @@ def follow(
     observe: tuple[str, ...],
     replicates: int,
     seed: int,
-    tick: Callable[[int], None] | None = None,
+    tick: Callable[[int], object] | None = None,
+    look: Callable[[int, Any, np.ndarray], None] | None = None,
 ) -> Trace:
     """Run one cell and record it at `steps`; the loop under `simulate` and `sweep`.
 
-    Ctrl-C ends it early: what was recorded stays, the rest is NaN, and `interrupted` is set.
+    `look` is called after each recorded step at which a replicate still runs, with the step, the regime's state and the
+    replicates in it. Ctrl-C ends the run early: what was recorded stays, the rest is NaN, and `interrupted` is set.
     """
     replicates = replicates if regime.stochastic else 1
     began = time.perf_counter()
@@ -132,6 +130,8 @@ def follow(
             bad = has_diverged(values["loss"][:, column], values["loss"][:, 0], least)
             diverged_at[bad & (diverged_at < 0)] = step
             going_on = np.flatnonzero(diverged_at[followed] < 0)
+            if look and going_on.size:
+                look(int(step), state, followed)
             if 0 < going_on.size < followed.size and regime.keep(state, going_on):
                 followed = followed[going_on]
         report = regime.report(state)

@@ -7,11 +7,10 @@ thresholds are in `sgdsim.studies.measured_stability`.
 
 from __future__ import annotations
 
-import collections
 import copy
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,12 +23,11 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
 from sgdsim.problem.fit_results import Estimate
-from sgdsim.regimes import RealNetwork, Regime, SampledLinearized, SpectralDiagonal
+from sgdsim.regimes import RealNetwork, SampledLinearized, SpectralDiagonal
 from sgdsim.runs import follow
 from sgdsim.theory import stability
 
 _RECORDED = 60  # log-spaced steps beside those asked for: a full loss costs a network as much as some tens of steps
-_CHUNK = 20  # steps between two looks at the progress bar
 
 
 @dataclass(frozen=True)
@@ -155,54 +153,26 @@ def train(
     for regime in (network, sampled):
         regime.check(problem, sgd)
     sgd.check(problem.n, n_steps)
-    diagonal, losses = np.full(steps.size, np.nan), np.full((2, replicates, steps.size), np.nan)
+    losses = {regime: np.full((replicates, steps.size), np.nan) for regime in (SpectralDiagonal(), sampled, network)}
     kernel: list[KernelChange] = []
-    interrupted = True  # until the last step is done
+
+    def look(step: int, state: Any, followed: np.ndarray) -> None:
+        if step in at or step == n_steps:
+            kernel.append(_kernel_change(problem, state, step, first_is_there=followed[0] == 0))
+
     with tqdm(total=n_steps, unit="step", desc="network", disable=None if progress else True) as bar:
-        try:
-            trace = follow.follow(problem.quadratic, sgd, SpectralDiagonal(), steps, ("loss",), 1, seed)
-            diagonal = trace.values["loss"][0]
-            collections.deque(_run(sampled, problem, sgd, steps, losses[1], seed), maxlen=0)
-            for step, state in _run(network, problem, sgd, steps, losses[0], seed, bar.update):
-                if step in at or step == n_steps:
-                    kernel.append(_kernel_change(problem, state, step))
-            interrupted = False
-        except KeyboardInterrupt:
-            pass
-    return Training(sgd, n_steps, seed, steps, losses[0], losses[1], diagonal, tuple(kernel), interrupted)
+        for regime in losses:
+            watched = (bar.update, look) if regime is network else (None, None)
+            trace = follow.follow(problem, sgd, regime, steps, ("loss",), replicates, seed, *watched)
+            losses[regime] = trace.values.get("loss", losses[regime])
+            if trace.interrupted:
+                break
+    diagonal, linearised, trained = losses.values()
+    return Training(sgd, n_steps, seed, steps, trained, linearised, diagonal[0], tuple(kernel), trace.interrupted)
 
 
-def _run(
-    regime: Regime,
-    problem: NetworkProblem,
-    sgd: SGD,
-    steps: np.ndarray,
-    loss: np.ndarray,
-    seed: int,
-    tick: Callable[[int], Any] = lambda _: None,
-) -> Iterator[tuple[int, Any]]:
-    """Record `loss` (R, T) in place and yield (step, state) after each recorded step, until all have diverged."""
-    state = regime.init(problem, sgd, replicates=len(loss), seed=seed, test=False)
-    least = follow.least_scale(problem, sgd, regime)
-    for column, (before, step) in enumerate(itertools.pairwise([0, *steps.tolist()])):
-        for start in range(before, step, _CHUNK):
-            stop = min(start + _CHUNK, step)
-            regime.advance(state, start, stop)
-            tick(stop - start)
-        loss[:, column] = regime.observe(state, ("loss",))["loss"]
-        gone = follow.has_diverged(loss[:, column], loss[:, 0], least)
-        if column:
-            gone |= np.isinf(loss[:, column - 1])
-        loss[gone, column] = np.inf
-        if gone.all():
-            loss[:, column:] = np.inf
-            tick(int(steps[-1]) - step)
-            return
-        yield step, state
-
-
-def _kernel_change(problem: NetworkProblem, state: Any, step: int) -> KernelChange:
-    """Of the first replicate of a `RealNetwork` state."""
+def _kernel_change(problem: NetworkProblem, state: Any, step: int, *, first_is_there: bool) -> KernelChange:
+    """Of the first replicate of a `RealNetwork` state; infinite where that has diverged and left the state."""
     import torch
 
     from sgdsim.networks import ntk
@@ -212,7 +182,7 @@ def _kernel_change(problem: NetworkProblem, state: Any, step: int) -> KernelChan
         for name, parameter in network.named_parameters():
             if name in state.parameters:
                 parameter.copy_(state.parameters[name][0])
-    if not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
+    if not first_is_there or not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
         return KernelChange(step, math.inf, math.inf)
     before = problem.quadratic.kernel * problem.quadratic.spectrum.scale
     after = ntk.empirical_ntk(network, problem.data.x, device=problem.device)
