@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object] | int
@@ -59,25 +59,42 @@ def one_interruption() -> Iterator[list[int]]:
 
 @contextlib.contextmanager
 def held_back() -> Iterator[None]:
-    """Within this, Ctrl-C and SIGTERM wait: for writing and removing files, which takes moments. Then they are raised.
+    """Within this, Ctrl-C and SIGTERM wait, then they are raised: for what takes moments and must not be left half
+    done, as writing and removing files, or taking Python's locks, which an exception at the wrong place leaves locked.
 
     Only in the main thread, where alone Python hears them.
     """
     if not _in_main_thread():
         yield
         return
-    came: list[int] = []
     before = {number: signal.getsignal(number) for number in _BOTH}
     handled = {number: handler for number, handler in before.items() if callable(handler)}
-    for number in handled:
-        signal.signal(number, lambda number, _: came.append(number))
+    waiting = _Waiting(handled)
     try:
+        for number in handled:
+            signal.signal(number, waiting)
         yield
     finally:
-        for number, handler in handled.items():
-            signal.signal(number, handler)
-        for late in sorted(came, reverse=True):  # SIGTERM first: after an exception no other is raised
-            signal.raise_signal(late)
+        waiting.over = True  # from here on one that comes goes on to who was there before
+        try:
+            for late in sorted(waiting.came, reverse=True):  # SIGTERM first: after an exception no other is raised
+                signal.raise_signal(late)
+        finally:
+            for number, handler in handled.items():
+                signal.signal(number, handler)
+
+
+class _Waiting:
+    """A handler that keeps the signals until it is over."""
+
+    def __init__(self, before: Mapping[signal.Signals, Callable[[int, FrameType | None], object]]) -> None:
+        self.before, self.came, self.over = before, list[int](), False
+
+    def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.over:
+            self.before[signal.Signals(number)](number, frame)
+        else:
+            self.came.append(number)
 
 
 @contextlib.contextmanager

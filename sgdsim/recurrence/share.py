@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import numba
 
+from sgdsim.common.signals import held_back
+
 Piece = Callable[[], object]
 _PIECE = 1e6  # terms (some nanoseconds each) in a piece: a few milliseconds
 
@@ -55,15 +57,16 @@ def among_threads(todo: list[Piece], helpers: int) -> None:
                 return
             piece()
 
-    others = [_pool().submit(take) for _ in range(helpers)]
+    with held_back():  # an exception inside a pool or a future leaves its locks locked
+        others = [_pool().submit(take) for _ in range(helpers)]
     try:
         take()
     finally:
         waiting.clear()
-        # One that has not begun is not waited for.
-        begun = [other for other in others if not other.cancel()]
-        for other in begun:
-            other.result()
+        with held_back():
+            begun = [other for other in others if not other.cancel()]  # the others are not waited for
+            for other in begun:
+                other.result()
 
 
 @functools.cache

@@ -14,6 +14,7 @@ import os
 import pickle
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ from sgdsim.runs.grids import Cell
 KINDS = ("serial", "threads", "dask")
 _RETRIES = 3  # of a chunk whose Dask worker died
 _PATIENCE = 10.0  # seconds until a Dask scheduler must have answered
+_HEARD = 0.1  # seconds after which at the latest a signal is heard
 Tick = Callable[[Chunk, float], None]
 
 
@@ -99,6 +101,12 @@ def _serial(work: Work, todo: Iterable[Chunk], tick: Tick) -> Iterator[tuple[Chu
             return
 
 
+class _Stop:
+    """Whether threads are to end. A plain value: an `Event` has a lock, which an interruption may leave locked."""
+
+    asked = False
+
+
 def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Iterator[tuple[Chunk, Done]]:
     """Compiled loops that leave the interpreter free in as many threads as there are cores, one core each; after them,
     one by one, what uses all cores by itself."""
@@ -107,15 +115,15 @@ def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Iterator[tuple[Ch
     if len(light) < 2 or numba.get_num_threads() < 2 or not _threads_may_overlap():
         yield from _serial(work, todo, tick)
         return
-    stop = threading.Event()
+    stop = _Stop()
 
     def run(chunk: Chunk) -> Done:
         numba.set_num_threads(1)  # of this thread alone
-        if stop.is_set():
+        if stop.asked:
             return chunks.skipped(chunk, work.regimes[chunk.regime], work.settings)
 
         def moved(part: float) -> None:
-            if stop.is_set():
+            if stop.asked:
                 raise KeyboardInterrupt
             tick(chunk, part)
 
@@ -126,16 +134,18 @@ def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Iterator[tuple[Ch
         tick(chunk, 0.0)
         done = chunks.compute(problem, *work.arguments(chunk), moved)
         if not done.ended.all():
-            stop.set()
+            stop.asked = True
         return done
 
     pool = concurrent.futures.ThreadPoolExecutor(numba.get_num_threads())
     try:
         yield from _as_completed(pool, light, lambda chunk: pool.submit(run, chunk), work, stop)
-        interrupted = stop.is_set()
+        interrupted = stop.asked
     finally:
-        stop.set()
-        pool.shutdown(cancel_futures=True)
+        stop.asked = True
+        with held_back():
+            pool.shutdown(wait=False, cancel_futures=True)
+        pool.shutdown()
     if interrupted:
         return
     yield from _serial(work, heavy, tick)
@@ -161,7 +171,7 @@ def _submitted(pool: concurrent.futures.Executor, work: Work, todo: Sequence[Chu
         def submit(chunk: Chunk) -> concurrent.futures.Future:
             return pool.submit(remote, send(work.problem(dict(chunk.values))), *work.arguments(chunk))
 
-        yield from _as_completed(pool, todo, submit, work, threading.Event())
+        yield from _as_completed(pool, todo, submit, work, _Stop())
 
 
 @dataclass(frozen=True)
@@ -214,16 +224,20 @@ def remote(problem: Any, *arguments: Any) -> Done:
 
 
 def _as_completed(
-    pool: Any, todo: Sequence[Chunk], submit: Callable[[Chunk], Any], work: Work, stop: threading.Event
+    pool: Any, todo: Sequence[Chunk], submit: Callable[[Chunk], Any], work: Work, stop: _Stop
 ) -> Iterator[tuple[Chunk, Done]]:
-    """Submit a few chunks at a time, so that problems are made when they are needed."""
+    """Submit a few chunks at a time, so that problems are made when they are needed.
+
+    A signal is heard between calls of the pool and its futures, never inside: an exception there leaves locks locked.
+    """
     waiting, running = iter(todo), {}
     window = 2 * (getattr(pool, "_max_workers", None) or os.cpu_count() or 1)
 
     def fill() -> Iterator[tuple[Chunk, Done]]:
         for chunk in waiting:
             try:
-                running[submit(chunk)] = chunk
+                with held_back():
+                    running[submit(chunk)] = chunk
             except concurrent.futures.BrokenExecutor:
                 raise
             except Exception as error:
@@ -232,26 +246,40 @@ def _as_completed(
                 return
 
     def take(future: Any) -> tuple[Chunk, Done]:
-        chunk, error = running.pop(future), future.exception()
+        with held_back():
+            chunk, error = running.pop(future), future.exception()
+            done = future.result() if error is None else None
         if isinstance(error, concurrent.futures.BrokenExecutor):
             raise error
-        return chunk, future.result() if error is None else work.failed(chunk, error)
+        return chunk, work.failed(chunk, error) if done is None else done
 
     try:
         yield from fill()
         while running:
-            done, _ = concurrent.futures.wait(running, return_when=concurrent.futures.FIRST_COMPLETED)
-            for future in done:
+            for future in _some_done(running):
                 yield take(future)
             yield from fill()
     except KeyboardInterrupt:
-        stop.set()
-        for future in [future for future in running if not future.cancel()]:
+        stop.asked = True
+        with held_back():
+            begun = [future for future in running if not future.cancel()]
+        for future in begun:
+            _some_done([future])
             yield take(future)
         raise
     finally:
-        for future in running:
-            future.cancel()
+        with held_back():
+            for future in running:
+                future.cancel()
+
+
+def _some_done(futures: Iterable[concurrent.futures.Future]) -> set[concurrent.futures.Future]:
+    """Wait until one at least is done."""
+    done: set[concurrent.futures.Future] = set()
+    while not done:
+        with held_back():
+            done, _ = concurrent.futures.wait(futures, _HEARD, concurrent.futures.FIRST_COMPLETED)
+    return done
 
 
 @contextlib.contextmanager
@@ -304,7 +332,8 @@ def _dask(address: Any, work: Work, todo: Sequence[Chunk]) -> Iterator[tuple[Chu
                 remote, scattered[chunk.values], *work.arguments(chunk), pure=False, retries=_RETRIES
             )
             running[future] = chunk
-            ended.add(future)
+            with held_back():
+                ended.add(future)
 
         def fill() -> Iterator[tuple[Chunk, Done]]:
             while len(running) < 2 * max(1, sum(client.nthreads().values())):
@@ -319,7 +348,10 @@ def _dask(address: Any, work: Work, todo: Sequence[Chunk]) -> Iterator[tuple[Chu
         try:
             yield from fill()
             while running:
-                future = next(ended)
+                while not ended.has_ready():  # its locks are not to be interrupted either
+                    time.sleep(_HEARD / 10)
+                with held_back():
+                    future = next(ended)
                 chunk = running.pop(future)
                 tries[chunk.number] = tries.get(chunk.number, 0) + 1
                 # By its result, asked for once: its status may change between two looks while workers die.

@@ -302,3 +302,69 @@ def test_ctrl_c_before_and_after_the_command_ends_quietly(here, moment):
     ended = subprocess.run([sys.executable, "-c", textwrap.dedent(script), moment], capture_output=True, text=True)
     assert ended.returncode == (130 if moment == "loading" else 0)
     assert ended.stderr == ("sgdsim: interrupted\n" if moment == "loading" else "")
+
+
+LOCKS = """
+    import signal, sys, threading, warnings
+
+    armed, count, at, main = False, 0, 0, threading.get_ident()
+
+    class Condition(threading.Condition):
+        def __enter__(self):
+            global count
+            entered = super().__enter__()
+            if armed and threading.get_ident() == main:
+                count += 1
+                if count == at:
+                    signal.raise_signal(signal.SIGINT)  # an exception here would leave the lock locked for good
+            return entered
+
+    threading.Condition = Condition
+
+    import numpy as np
+    import numba
+    import sgdsim as ss
+    from sgdsim.common.signals import one_interruption
+    from sgdsim.recurrence import share
+    from sgdsim.runs import executors
+
+    numba.set_num_threads(2)
+    executors.numba.get_num_threads = lambda: 2
+    warnings.simplefilter("ignore")
+    problem = ss.QuadraticProblem.power_law(30, 1.5, 3.0)
+    grid = ss.Grid.product(lr=[0.01 * i for i in range(1, 25)], batch_size=[3])
+
+    def sweep():
+        regimes = [ss.SampledLinearized(), ss.SpectralDiagonal()]
+        return ss.sweep(problem, grid, regimes, 4000, record=[100], replicates=4, executor="threads")
+
+    def shared():
+        done = []
+        with one_interruption():
+            share.among_threads([lambda i=i: done.append(i) for i in range(50)], 2)
+
+    full = sweep()
+    interrupted = 0
+    for call in (sweep, shared):
+        for at in range(1, 40):
+            count, armed = 0, True
+            try:
+                result = call()
+                if call is sweep and result.attrs["interrupted"]:
+                    interrupted += 1
+                    done = result["done"].values
+                    np.testing.assert_array_equal(result["loss"].values[done], full["loss"].values[done])
+            except KeyboardInterrupt:
+                interrupted += 1
+            armed = False
+    print("heard", interrupted)
+"""
+
+
+def test_an_interruption_with_a_lock_just_taken_does_not_hang(here):
+    """What threads share is not left locked by Ctrl-C, at whichever of its locks that comes."""
+    (here / "script.py").write_text(textwrap.dedent(LOCKS))
+    run = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=LAST_RESORT,
+                         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout.split()[1]) > 10
