@@ -186,6 +186,9 @@ BAD = [
     ("compare --depth -1", ["depth", "-1"]),
     ("compare --width 1e9", ["memory"]),
     ("compare --replicates 1e12", ["memory"]),
+    ("compare --replicates 1e308", ["replicates", "from 1 to"]),
+    ("compare --kernel {i}/good.npz --log-file {i}/good.npz", ["--log-file", "--kernel"]),
+    ("epochs --kernel {i}/good.npz --batch-size 1 --epochs 9223372036854775807", ["n_steps", "9223372036854775807"]),
     ("compare --n-steps 0", ["n_steps", "0"]),
     ("compare --n-steps 1e30", ["n_steps", "1000000000000000"]),
     ("compare --n-steps inf", ["--n-steps", "inf"]),
@@ -255,7 +258,7 @@ BAD = [
             "half_test": ["cross_kernel", "test_residual"],
             "wide_test": ["cross_kernel", "(2, 4)", "(2, 5)"],
             "truncated": ["truncated.npz", "readable"],
-            "damaged": ["damaged.npz", "readable"],
+            "damaged": ["damaged.npz", "intact"],
             "named_npz": ["named_npz.npz", "readable"],
             "pickled": ["pickled.npz", "readable"],
         }.items()

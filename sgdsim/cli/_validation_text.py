@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from typing import Any
 
@@ -78,12 +79,10 @@ def _thresholds(cells: list[dict[str, Any]]) -> list[list[str]]:
 
 
 def bracket(ends: dict[str, float | None]) -> str:
-    """ "1.92–1.98", "> 32" or "< 0.1"; an end that is None or infinite was not found."""
-    low, high = ends["low"], ends["high"]
-    if not high:
-        return f"> {short(low)}"
-    digits = 2 if high < 9.995 else 1  # three figures, as many as a bracket of 4% needs
-    return f"{low:.{digits}f}–{high:.{digits}f}" if low else f"< {short(high)}"
+    """ "1.92–1.98", "> 32" or "< 0.1", of a bracket as JSON holds it, which has no infinity."""
+    from sgdsim.studies.measured_stability import Bracket
+
+    return str(Bracket(ends["low"] or 0.0, ends["high"] or math.inf))
 
 
 def _value(found: dict[str, float | None], digits: int = 3) -> str:

@@ -149,20 +149,9 @@ def _text(args: argparse.Namespace, runs: dict[str, Any], facts: dict[str, Any])
         lr = f"{run.lr:.4g}" if isinstance(run.lr, float) else "none" if run.lr is None else run.lr.spec
         how = " (1/λ_max of the Hessian at the start)" if args.lr is None else ""
         lines.append(f"{args.dataset}, N = {args.n}, {name}: {run.n_parameters} parameters, torch lr {lr}{how}")
-        leading = f"in {min(10, args.top)} leading"
-        names = ("step", "loss", "|gradient|", "λ_1", "λ_1/λ_2", "λ_min", "trace", "", "outliers", "in them", leading)
-        lines.append("".join(text.rjust(width) for text, width in zip(names, _WIDTHS, strict=True)))
-        for at in run.at:
-            cells = [f"{at.step}", f"{at.loss:.3g}", f"{at.gradient_norm:.3g}", f"{at.eigenvalues[0]:.3g}"]
-            cells += [f"{at.leading_ratio:.2f}", f"{at.smallest:.3g}", f"{at.trace:.3g}"]
-            cells += [f" ± {at.trace_error:.2g}".ljust(_WIDTHS[7]), f"{at.n_outliers}"]
-            cells += [f"{at.gradient_fraction:.1%}", f"{at.captured[min(10, args.top) - 1]:.1%}"]
-            lines.append("".join(text.rjust(width) for text, width in zip(cells, _WIDTHS, strict=True)))
+        lines.append(run.table().text())
         if run.diverged_at is not None:
             lines.append(f"diverged at step {run.diverged_at}")
         lines.append("")
     lines.append(f"outliers: eigenvalues above a gap of a factor {args.gap:g}; shares are of |gradient|².")
     return "\n".join([*lines, *interrupted(facts), f"{facts['seconds']:.1f} s", *wrote(facts)])
-
-
-_WIDTHS = (7, 10, 12, 9, 9, 9, 9, 8, 10, 9, 14)

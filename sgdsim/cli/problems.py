@@ -85,11 +85,13 @@ def _model(text: str) -> Any:
 
 def _check_distinct(args: argparse.Namespace) -> None:
     """InputError if one file would be written twice, or over an input."""
-    files = [(name, getattr(args, name)) for name in ("kernel", "spectrum", "residual", "targets", "out", "plot")]
-    given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
+    inputs = ("kernel", "spectrum", "residual", "targets", "cells")
+    outputs = ("out", "plot", "log_file")
+    files = [(f"--{name.replace('_', '-')}", getattr(args, name, None)) for name in (*inputs, *outputs)]
+    given = [(name, os.path.realpath(path)) for name, path in files if path is not None]
     for i, (name, path) in enumerate(given):
         for other, same in given[:i]:
-            if path == same and name in ("--out", "--plot"):
+            if path == same and name in ("--out", "--plot", "--log-file"):
                 raise InputError(f"{name}: expected another file than that of {other}, got {os.path.basename(path)!r}")
 
 

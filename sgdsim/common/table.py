@@ -1,10 +1,19 @@
-"""Tables of text: one layout for the terminal and for Markdown."""
+"""Tables: one source for the terminal, Markdown, HTML and pandas."""
 
 from __future__ import annotations
 
+import html
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sgdsim.common.text import short
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Cell = str | float | None
 
 
 def escaped(text: str) -> str:
@@ -14,22 +23,22 @@ def escaped(text: str) -> str:
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text under headers.
+    """Cells under headers.
 
     Parameters
     ----------
     headers : one a column; none at all for a table without.
-    rows : as many cells each as there are columns.
+    rows : as many cells each as there are columns: text, or a number, which is shown in four digits; None as "-".
     align : "l" or "r" for each column from the first; the last letter holds for all further ones.
     """
 
     headers: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    rows: Sequence[Sequence[Cell]]
     align: str = "r"
 
     def text(self, *, ruled: bool = True) -> str:
         """Aligned columns, two spaces apart; `ruled`: with a line below the headers."""
-        lines = [*([self.headers] if self.headers else []), *self.rows]
+        lines = [*([self.headers] if self.headers else []), *self._shown()]
         columns = [
             [cell.ljust(width) if side == "l" else cell.rjust(width) for cell in column]
             for side, column in zip(self._sides(), zip(*lines, strict=True), strict=False)
@@ -42,8 +51,31 @@ class Table:
 
     def markdown(self) -> str:
         """The table in Markdown, its cells `escaped`."""
-        head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in [self.headers, *self.rows]]
+        head, *body = ["| " + " | ".join(map(escaped, line)) + " |" for line in [self.headers, *self._shown()]]
         return "\n".join([head, "|---" * len(self.headers) + "|", *body])
+
+    def frame(self) -> pd.DataFrame:
+        """The cells as they are, a column for each header."""
+        import pandas as pd
+
+        return pd.DataFrame([list(row) for row in self.rows], columns=list(self.headers))
+
+    def _repr_html_(self) -> str:
+        rows = [
+            "".join(
+                f'<{tag} style="text-align: {"left" if side == "l" else "right"}">{html.escape(cell)}</{tag}>'
+                for side, cell in zip(self._sides(), line, strict=False)
+            )
+            for tag, line in [("th", self.headers), *(("td", line) for line in self._shown())]
+        ]
+        return "<table>" + "".join(f"<tr>{row}</tr>" for row in rows) + "</table>"
+
+    def _shown(self) -> list[list[str]]:
+        return [[cell if isinstance(cell, str) else _number(cell) for cell in row] for row in self.rows]
 
     def _sides(self) -> Iterator[str]:
         return itertools.chain(self.align, itertools.repeat(self.align[-1]))
+
+
+def _number(value: float | None) -> str:
+    return f"{value}" if isinstance(value, int) else short(value)

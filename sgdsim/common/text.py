@@ -7,4 +7,6 @@ import math
 
 def short(value: float | None) -> str:
     """A number in four digits; "-" where there is none."""
-    return "-" if value is None else f"{value:.4g}" if math.isfinite(value) else "infinite"
+    if value is None or math.isnan(value):
+        return "-"
+    return f"{value:.4g}" if math.isfinite(value) else "infinite"

@@ -190,15 +190,8 @@ def recommendation(
 def verified(found: Verification) -> Table:
     """What simulations at the recommended setting and beside it gave, next to theory's loss: mean and standard error
     of each regime, and its verdict: is the neighbour higher, lower, or not distinguishable?"""
-    rows = []
-    for i, point in enumerate(found.points):
-        row = {"": point.name, "α": point.lr, "β": point.momentum, "theory": point.theory}
-        for one in found.regimes:
-            row[one.regime] = one.mean[i]
-            row[f"± {one.regime}"] = one.stderr[i]
-            row[f"{one.regime} is"] = "–" if i == 0 else one.verdicts[i - 1]
-        rows.append(row)
-    return Table(rows).set_index("")
+    frame = Table(found.table().frame()).rename(columns={"lr": "α", "momentum": "β"})
+    return frame.fillna({f"{simulated.regime} is": "–" for simulated in found.regimes}).set_index("")
 
 
 def thresholds(found: Mapping[str, Sequence[Thresholds]]) -> Table:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
-
-import pandas as pd
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import choice
@@ -169,19 +166,7 @@ def size_dependence(nus: Sequence[float], sizes: Sequence[int], *, kappa: float,
 
 def exponent_errors(found: ExponentMap, edges: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)) -> Table:
     """How far measured exponents are from predicted ones, by distance |ζ − (2 − 1/ν)| from the transition and phase."""
-    rows = []
-    for phase, sign in (("signal-dominated", -1), ("noise-dominated", 1)):
-        away = sign * found.distance
-        for low, high in itertools.pairwise(edges):
-            inside = (away > low) & (away <= high)
-            error = (found.measured - found.predicted)[inside]
-            if error.size:
-                worst = error[abs(error).argmax()]
-                rows.append(
-                    {"phase": phase, "distance": f"{low:g} … {high:g}", "spectra": error.size,
-                     "mean error": error.mean(), "largest error": worst}
-                )  # fmt: skip
-    return Table(rows).set_index(["phase", "distance"])
+    return Table(found.table(edges).frame()).set_index(["phase", "distance"])
 
 
 def optima(found: Mapping[str, Optimum]) -> Table:
@@ -199,24 +184,10 @@ def optima(found: Mapping[str, Optimum]) -> Table:
 
 def momentum_signs(found: MomentumMap) -> Table:
     """On how many spectra the best momentum is negative, and the condition for it holds, in either phase."""
-    above = found.kappa > 2 * found.nu[:, None] - 1
-    negative, rows = found.momentum < 0, {}
-    for name, group in (("signal-dominated", ~above), ("noise-dominated", above)):
-        rows[name] = {
-            "spectra": int(group.sum()), "β* < 0": int((negative & group).sum()),
-            "condition holds": int((found.helps & group).sum()),
-            "largest gain of β* < 0": _largest(found.gain, negative & group),
-        }  # fmt: skip
-    return Table.from_dict(rows, orient="index")
-
-
-def _largest(values, where) -> float:
-    return float(values[where].max()) if where.any() else math.nan
+    return Table(found.table().frame()).set_index("phase").rename_axis(None)
 
 
 def clamped(found: ClampedMomentum) -> Table:
     """β* for each λ_min (rows) and horizon (columns), and the time after which the loss falls exponentially."""
-    columns = {f"β* at t = {h:g}": found.momentum[:, i] for i, h in enumerate(found.horizons)}
-    frame = Table(columns, index=pd.Index([f"{v:g}" for v in found.floors], name="λ_min"))
-    frame.insert(0, "tail after", -1 / found.rate)
-    return frame
+    frame = Table(found.table().frame())
+    return frame.assign(**{"λ_min": [f"{value:g}" for value in found.floors]}).set_index("λ_min")

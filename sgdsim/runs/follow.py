@@ -25,6 +25,7 @@ OUTCOMES = ("not_run", "completed", "diverged", "interrupted", "failed")
 
 
 MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
+MAX_REPLICATES = 10**18  # an int64
 
 
 _RECORDED = 120  # log-spaced steps by default

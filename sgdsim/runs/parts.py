@@ -155,7 +155,7 @@ def read(home: Path) -> tuple[xr.Dataset, dict[str, Any], list[Done]]:
         raise InputError(f"{home}: expected the parts of a sweep, found none")
     asked = read_asked(home / _ASKED)
     empty = results.load(home / _EMPTY)
-    check_same(os.fspath(home), results.asked_of(empty, home / _EMPTY), asked)
+    check_same(os.fspath(home), asked, results.asked_of(empty, home / _EMPTY))  # that file has a checksum
     return empty, asked, list(_chunks(home, _identity(asked)))
 
 

@@ -18,7 +18,7 @@ from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import results
 from sgdsim.runs.chunks import Settings
-from sgdsim.runs.follow import check_observe, record_steps
+from sgdsim.runs.follow import MAX_REPLICATES, check_observe, record_steps
 from sgdsim.runs.grids import Cell, Grid
 
 ProblemSource = Problem | Callable[..., Problem]
@@ -109,7 +109,8 @@ def checked(
     _check_kinds(problem, grid, regimes)
     record = list(record) if isinstance(record, Iterator) else record  # it is asked for twice
     settings = Settings(
-        record_steps(n_steps, record), _observe(problem, observe), integer("replicates", replicates, minimum=1),
+        record_steps(n_steps, record), _observe(problem, observe),
+        integer("replicates", replicates, minimum=1, maximum=MAX_REPLICATES),
         integer("seed", seed), on_error == "raise",
     )  # fmt: skip
     if on_error not in ("record", "raise"):

@@ -8,15 +8,18 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
+from sgdsim.common.jsonable import jsonable
+from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.problem.fit_results import PowerLawFit
 from sgdsim.problem.fits import fit_power_law
 from sgdsim.recurrence import contour
+from sgdsim.studies.base import Findings
 from sgdsim.theory import power_law
 
 
 @dataclass(frozen=True, eq=False)
-class Asymptote:
+class Asymptote(Findings):
     """A problem's fitted power law and what follows from it for one run.
 
     Parameters
@@ -42,6 +45,23 @@ class Asymptote:
     def holds(self) -> bool:
         """Whether the law is within 10% of the exact curve for half a decade at least."""
         return self.prediction is not None and self.prediction.window is not None
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything but the problem, of which the description, as JSON holds it."""
+        described = {"problem": self.problem.description, "fit": self.fit.as_dict()}
+        return {name: jsonable(described.get(name, value)) for name, value in vars(self).items()}
+
+    def table(self) -> Table:
+        """The fitted exponents with their intervals, the law, and where it holds."""
+        fits = (("ν", self.fit.nu), ("κ", self.fit.kappa), ("ζ", self.fit.zeta))
+        rows: list[list[Cell]] = [
+            [symbol, *((None,) * 3 if estimate is None else vars(estimate).values())] for symbol, estimate in fits
+        ]
+        law = self.prediction
+        rows.append(["exponent of the loss", None if law is None else law.exponent, None, None])
+        low, high = (None, None) if law is None or law.window is None else law.window
+        rows.append(["law within 10% from step, to step", None, low, high])
+        return Table(["", "value", "low", "high"], rows, "lr")
 
 
 def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 1e6) -> Asymptote:

@@ -19,9 +19,11 @@ import xarray as xr
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.table import Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.studies.base import Findings
 from sgdsim.theory import stability
 
 
@@ -154,7 +156,7 @@ def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
 
 
 @dataclass(frozen=True, eq=False)
-class Comparison:
+class Comparison(Findings):
     """Losses at equal budgets: `budget` (K,) in t·b, `loss` (K, batch sizes), NaN where a run diverged.
 
     `ratio` (K,): largest loss over the least; `ratio_by_noise`: the same at equal `t/γ`, the budget with the correction
@@ -165,6 +167,13 @@ class Comparison:
     loss: np.ndarray
     ratio: np.ndarray
     ratio_by_noise: np.ndarray
+    batch_sizes: tuple[int, ...]
+
+    def table(self) -> Table:
+        """A row for each budget, a column for each batch size."""
+        columns = [self.budget, *self.loss.T, self.ratio, self.ratio_by_noise]
+        rows = [[float(value) for value in row] for row in zip(*columns, strict=True)]
+        return Table(["t*b", *(f"b = {size}" for size in self.batch_sizes), "ratio", "at equal t/gamma"], rows)
 
 
 def compare(found: Sequence[Curve], points: int = 6) -> Comparison:
@@ -176,7 +185,7 @@ def compare(found: Sequence[Curve], points: int = 6) -> Comparison:
     # t/γ is b·t times (N−1)/(N−b): the step that has it, in units of the smallest batch's budget.
     first = found[0].noise * found[0].batch_size
     same = np.stack([curve.at(np.maximum(budget * curve.noise / first, 1.0)) for curve in found], axis=1)
-    return Comparison(budget, loss, _ratio(loss), _ratio(same))
+    return Comparison(budget, loss, _ratio(loss), _ratio(same), tuple(curve.batch_size for curve in found))
 
 
 def _ratio(loss: np.ndarray) -> np.ndarray:

@@ -19,6 +19,7 @@ from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import BatchAveraged, SampledLinearized
 from sgdsim.regimes.base import Regime
+from sgdsim.runs.follow import MAX_STEPS
 from sgdsim.runs.sweeps import Grid, sweep
 from sgdsim.theory import epochs as orders
 from sgdsim.theory import stability
@@ -75,6 +76,8 @@ def compare(
         )
     if not asked:
         raise InputError("epochs: expected at least one number of epochs, got none")
+    for size in sizes:
+        integer(f"n_steps: {asked[-1]} epochs at batch {size}", asked[-1] * (n // size), minimum=1, maximum=MAX_STEPS)
     replicates = integer("replicates", replicates, minimum=2)
     regime, theory = regime or SampledLinearized(), theory or BatchAveraged()
     if not regime.stochastic or theory.stochastic:

@@ -10,7 +10,9 @@ import numpy as np
 
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.jsonable import jsonable
+from sgdsim.common.table import Table
 from sgdsim.problem.lanczos import SpectralDensity
+from sgdsim.studies.base import Findings
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +69,7 @@ class HessianAt:
 
 
 @dataclass(frozen=True, eq=False)
-class HessianSpectra:
+class HessianSpectra(Findings):
     """What `sgdsim.studies.hessians.hessian_spectra` gives: `at`, one `HessianAt` for each of the `steps` reached.
 
     `lr`: the torch learning rate used, a number or a schedule (None if Ctrl-C came before it was known);
@@ -86,6 +88,20 @@ class HessianSpectra:
         """Everything as JSON-able values; NaN becomes None, a schedule its text form."""
         lr = self.lr.spec if isinstance(self.lr, Schedule) else self.lr
         return {**vars(self), "lr": lr, "steps": list(self.steps), "at": [record.as_dict() for record in self.at]}
+
+    def table(self) -> Table:
+        """A row for each step looked at; shares are of ‖∇L‖², in the span of the outliers and of up to 10 leading."""
+        leading = min(10, self.at[0].captured.size) if self.at else 0
+        headers = ["step", "loss", "|gradient|", "λ_1", "λ_1/λ_2", "λ_min", "trace", "outliers", "in them"]
+        rows = [
+            [
+                at.step, f"{at.loss:.3g}", f"{at.gradient_norm:.3g}", f"{at.eigenvalues[0]:.3g}",
+                f"{at.leading_ratio:.2f}", f"{at.smallest:.3g}", f"{at.trace:.3g} ± {at.trace_error:.2g}",
+                at.n_outliers, f"{at.gradient_fraction:.1%}", f"{at.captured[leading - 1]:.1%}",
+            ]
+            for at in self.at
+        ]  # fmt: skip
+        return Table([*headers, f"in {leading} leading"], rows)
 
 
 def count_outliers(eigenvalues: np.ndarray, smallest: float, gap: float = 2.0, floor: float = 0.0) -> int:

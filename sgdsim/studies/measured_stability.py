@@ -28,9 +28,13 @@ from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.specs import shortest
+from sgdsim.common.table import Table
+from sgdsim.common.text import short
 from sgdsim.problem import Problem
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized
 from sgdsim.runs import follow
+from sgdsim.studies.base import Findings
 from sgdsim.theory import stability
 
 CRITERIA = ("bounded", "settles")
@@ -57,6 +61,12 @@ class Bracket:
             return self.high if self.low == 0 else self.low
         return math.sqrt(self.low * self.high)
 
+    def __str__(self) -> str:
+        if math.isinf(self.high):
+            return f"> {short(self.low)}"
+        digits = 2 if self.high < 9.995 else 1  # three figures, as many as a bracket of 4% needs
+        return f"{self.low:.{digits}f}–{self.high:.{digits}f}" if self.low else f"< {short(self.high)}"
+
 
 @dataclass(frozen=True)
 class Trial:
@@ -80,7 +90,7 @@ class Trial:
 
 
 @dataclass(frozen=True)
-class Thresholds:
+class Thresholds(Findings):
     """Predicted and measured thresholds for one batch size and momentum.
 
     Parameters
@@ -101,6 +111,17 @@ class Thresholds:
     exact: float
     measured: dict[str, dict[str, Bracket]]
     trials: dict[str, tuple[Trial, ...]]
+
+    def table(self) -> Table:
+        """The levels that theory predicts, then the measured brackets, in α."""
+        levels = {"full batch": self.full_batch}
+        levels |= {f"spectral-diagonal, τ = {shortest(tau)}": lr for tau, lr in self.diagonal.items()}
+        measured = [
+            [f"{regime} {criterion}", str(bracket)]
+            for regime, brackets in self.measured.items()
+            for criterion, bracket in brackets.items()
+        ]
+        return Table(["threshold", "lr"], [*map(list, levels.items()), ["exact", self.exact], *measured], "lr")
 
 
 def thresholds(

@@ -6,6 +6,7 @@ compared with are those of `power_law` and `optimal`.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +14,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.table import Cell, Table
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
+from sgdsim.studies.base import Findings
 from sgdsim.theory import optimal, power_law, stability
 
 _MOMENTA = np.linspace(-0.92, 0.92, 24)
@@ -24,7 +27,7 @@ _ZOOMS = 8  # each one looks at 7 × 7 points a third as far apart; valleys lie 
 
 
 @dataclass(frozen=True, eq=False)
-class ExponentMap:
+class ExponentMap(Findings):
     """Exponents ξ of `L ∝ t^{−ξ}` over a grid of spectra.
 
     Parameters
@@ -51,6 +54,18 @@ class ExponentMap:
     def distance(self) -> np.ndarray:
         """(A, B) ζ − (2 − 1/ν): negative where theory says signal-dominated, positive where noise-dominated."""
         return self.kappa / self.nu[:, None] - (2 - 1 / self.nu[:, None])
+
+    def table(self, edges: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)) -> Table:
+        """How far measured exponents are from predicted ones, by phase and `distance` from the transition."""
+        rows = []
+        for phase, sign in (("signal-dominated", -1), ("noise-dominated", 1)):
+            away = sign * self.distance
+            for low, high in itertools.pairwise(edges):
+                error = (self.measured - self.predicted)[(away > low) & (away <= high)]
+                if error.size:
+                    worst = float(error[abs(error).argmax()])
+                    rows.append([phase, f"{low:g} … {high:g}", error.size, float(error.mean()), worst])
+        return Table(["phase", "distance", "spectra", "mean error", "largest error"], rows, "llr")
 
 
 def exponents(
@@ -87,7 +102,7 @@ def exponents(
 
 
 @dataclass(frozen=True, eq=False)
-class LocalExponents:
+class LocalExponents(Findings):
     """Exact curves of one ν and several κ, and their local exponent `−d log L/d log t`, against time.
 
     Parameters
@@ -108,6 +123,13 @@ class LocalExponents:
     predicted: np.ndarray
     cutoff: np.ndarray
     n: int
+
+    def table(self) -> Table:
+        """For each κ the predicted exponent, the local one in the middle of the curve, and the end of the law."""
+        local = self.local[:, self.middle.size // 2]
+        columns = (self.kappa, self.predicted, local, self.cutoff)
+        headers = ["κ", "predicted", f"local at t = {self.middle[self.middle.size // 2]:.3g}", "exponential after"]
+        return Table(headers, [list(map(float, row)) for row in zip(*columns, strict=True)])
 
 
 def local_exponents(
@@ -230,7 +252,7 @@ def _log_odds(fraction: float) -> float:
 
 
 @dataclass(frozen=True, eq=False)
-class MomentumMap:
+class MomentumMap(Findings):
     """The best momentum over a grid of spectra.
 
     Parameters
@@ -251,6 +273,16 @@ class MomentumMap:
     noise: float
     horizon: float
     tau: float
+
+    def table(self) -> Table:
+        """On how many spectra the best momentum is negative, and the condition for it holds, in either phase."""
+        above = self.kappa > 2 * self.nu[:, None] - 1
+        rows: list[list[Cell]] = []
+        for phase, group in (("signal-dominated", ~above), ("noise-dominated", above)):
+            negative = (self.momentum < 0) & group
+            largest = float(self.gain[negative].max()) if negative.any() else math.nan
+            rows.append([phase, int(group.sum()), int(negative.sum()), int((self.helps & group).sum()), largest])
+        return Table(["phase", "spectra", "β* < 0", "condition holds", "largest gain of β* < 0"], rows, "lr")
 
 
 def momentum_map(
@@ -275,7 +307,7 @@ def momentum_map(
 
 
 @dataclass(frozen=True, eq=False)
-class ClampedMomentum:
+class ClampedMomentum(Findings):
     """The best momentum where the spectrum is bounded below, for several horizons.
 
     Parameters
@@ -295,6 +327,12 @@ class ClampedMomentum:
     rate: np.ndarray
     n: int
     noise: float
+
+    def table(self) -> Table:
+        """β* for each λ_min and horizon, and the time after which the loss falls exponentially."""
+        headers = ["λ_min", "tail after", *(f"β* at t = {horizon:g}" for horizon in self.horizons)]
+        columns = (self.floors, -1 / self.rate, *self.momentum.T)
+        return Table(headers, [list(map(float, row)) for row in zip(*columns, strict=True)])
 
 
 def clamped_momentum(

@@ -21,10 +21,12 @@ from tqdm import tqdm
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.table import Table
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
 from sgdsim.problem.fit_results import Estimate
 from sgdsim.regimes import RealNetwork, SampledLinearized, SpectralDiagonal
 from sgdsim.runs import follow
+from sgdsim.studies.base import Findings
 from sgdsim.theory import stability
 
 _RECORDED = 60  # log-spaced steps beside those asked for: a full loss costs a network as much as some tens of steps
@@ -44,7 +46,7 @@ class KernelChange:
 
 
 @dataclass(frozen=True, eq=False)
-class Training:
+class Training(Findings):
     """One setting followed by the network, its linearisation on the same batches, and the spectral-diagonal closure.
 
     Parameters
@@ -66,6 +68,16 @@ class Training:
     diagonal: np.ndarray
     kernel: tuple[KernelChange, ...]
     interrupted: bool
+
+    def table(self) -> Table:
+        """Mean losses where the kernel was looked at, and how far it had moved: network over linearisation."""
+        rows = []
+        for moved in self.kernel:
+            ratio, column = ratios(self, [moved.step])[0], np.flatnonzero(self.steps == moved.step)[0]
+            means = [float(losses[:, column].mean()) for losses in (self.network, self.sampled)]
+            rows.append([moved.step, *means, ratio.ratio, ratio.stderr, moved.relative, moved.top])
+        headers = ["step", "network", "linearised", "ratio", "stderr", "kernel moved", "λ_max ratio"]
+        return Table(headers, rows)
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,12 @@ from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.statistics import mean_and_error
+from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem
 from sgdsim.recurrence import contour
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.studies.base import Findings
 
 HIGHER, LOWER, SAME, DIVERGES = "higher", "lower", "not distinguishable", "diverges"
 _RECORDED = 20  # often enough that a diverged run ends soon
@@ -72,7 +74,7 @@ class Simulated:
 
 
 @dataclass(frozen=True)
-class Verification:
+class Verification(Findings):
     """All points, what each regime found (only regimes that finished), and whether Ctrl-C ended it early."""
 
     points: tuple[Point, ...]
@@ -89,6 +91,17 @@ class Verification:
             "regimes": {found.regime: found.as_dict() for found in self.regimes},
             "interrupted": self.interrupted,
         }
+
+    def table(self) -> Table:
+        """Theory's loss at each point, and the mean of each regime, its standard error and its verdict."""
+        headers = ["", "lr", "momentum", "theory"]
+        rows: list[list[Cell]] = [[p.name, p.lr, p.momentum, p.theory] for p in self.points]
+        for simulated in self.regimes:
+            headers += [simulated.regime, f"± {simulated.regime}", f"{simulated.regime} is"]
+            columns = zip(simulated.mean, simulated.stderr, (None, *simulated.verdicts), strict=True)
+            for row, (mean, error, verdict) in zip(rows, columns, strict=True):
+                row += [float(mean), float(error), verdict]
+        return Table(headers, rows, "lr")
 
 
 def verify(

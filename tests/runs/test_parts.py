@@ -109,6 +109,13 @@ def test_descriptions_that_are_none(problem, monkeypatch, text):
         run(problem, path="r.nc")
 
 
+def test_a_description_of_something_else_is_not_merged(problem, monkeypatch):
+    begun(problem, monkeypatch)
+    Path("r.nc.parts/sweep.json").write_text('{"grid": {}}')
+    with pytest.raises(InputError, match="older sgdsim"):
+        ss.merge("r.nc")
+
+
 def test_older_sweeps_say_why_they_do_not_go_on(problem, monkeypatch):
     begun(problem, monkeypatch)
     asked = json.loads(Path("r.nc.parts/sweep.json").read_text())

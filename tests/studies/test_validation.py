@@ -310,6 +310,16 @@ def test_ctrl_c_in_the_search_for_a_threshold(run, monkeypatch):
     assert {Path(name).read_text() for name in ("v.json", "v.png")} == {before}
 
 
+def test_picture_of_runs_without_a_ratio(run):
+    """Where all losses are 0 there is nothing to draw over the steps, and a log axis still needs limits."""
+    run("validate", *SMALL, "--out", "v.json")
+    cells = command.load("v.json")
+    for cell in cells:
+        for name in ("network", "sampled"):
+            cell["training"][name] = np.zeros_like(cell["training"][name]).tolist()
+    plot.save(plot.validation(cells), "v.png")
+
+
 def test_picture(run):
     run("validate", *SMALL, "--out", "v.json")
     figure = plot.validation(command.load("v.json"))

@@ -1,0 +1,38 @@
+"""What the result of every study offers: a dict, a table, a picture."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from sgdsim.common.checks import InputError
+from sgdsim.common.jsonable import jsonable
+from sgdsim.common.table import Table
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+# Who draws which result: `plot` enters its functions here, so that studies need not know it.
+DRAWERS: dict[type, Callable[..., Figure | Axes]] = {}
+
+
+class Findings:
+    """A study's result, a frozen dataclass: its fields are the numbers, `table` what a reader sees first of them."""
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything as JSON holds it; what is infinite or undefined becomes None."""
+        return {name: jsonable(value) for name, value in vars(self).items()}
+
+    def table(self) -> Table:
+        """The main numbers; it shows itself in notebooks, `.text()` and `.markdown()` give it as text, `.frame()` as a
+        pandas frame."""
+        raise NotImplementedError
+
+    def plot(self, **options: object) -> Figure | Axes:
+        """The picture of `sgdsim.plot` for this result; `options` go to it. InputError where there is none."""
+        importlib.import_module("sgdsim.plot")
+        if type(self) not in DRAWERS:
+            raise InputError(f"plot: expected a result with a picture, got {type(self).__name__}; use its table")
+        return DRAWERS[type(self)](self, **options)
