@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
@@ -71,7 +70,7 @@ class Curvature:
     def _outputs(self, parameters: dict[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         return functional_call(self._module, {**parameters, **self._fixed}, (x,)).reshape(-1)
 
-    def _parts(self):
+    def _parts(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         for low in range(0, self._x.shape[0], self._chunk):
             yield self._x[low : low + self._chunk], self._y[low : low + self._chunk]
 
@@ -81,7 +80,7 @@ class Curvature:
         return {name: piece.view_as(p) for (name, p), piece in zip(self._free.items(), pieces, strict=True)}
 
     @with_gradients
-    def _summed(self, product: Any) -> np.ndarray:
+    def _summed(self, product: Callable[[torch.Tensor, torch.Tensor], dict[str, torch.Tensor]]) -> np.ndarray:
         """Σ over chunks of `product(x, y)`, a dict like the parameters, flattened."""
         total = {name: torch.zeros_like(p) for name, p in self._free.items()}
         with plain_attention():
@@ -123,14 +122,13 @@ class Curvature:
         leaves = list(parameters.values())
         with plain_attention(), torch.enable_grad():
             loss = self._loss(parameters, self._x, self._y)
-            gradients = ()
+            gradients: tuple[torch.Tensor, ...] = ()
             if loss.requires_grad:
                 gradients = torch.autograd.grad(loss, leaves, create_graph=True, materialize_grads=True)
-        moving = [
-            i for i, g in enumerate(gradients) if g.requires_grad
-        ]  # the others are constant: no second derivative
+        # the others are constant: no second derivative
+        moving = [i for i, g in enumerate(gradients) if g.requires_grad]
 
-        def product(vector):
+        def product(vector: np.ndarray) -> np.ndarray:
             direction = list(self._split(vector).values())
             if not moving:
                 return np.zeros(self.size)
@@ -148,10 +146,10 @@ class Curvature:
     def ggn(self) -> LinearOperator:
         """`v ↦ (1/n) JᵀJ v`, the Gauss–Newton part of the Hessian, (size, size): Θ/n has the same non-zero spectrum."""
 
-        def product(vector):
+        def product(vector: np.ndarray) -> np.ndarray:
             direction = self._split(vector)
 
-            def part(x, _):
+            def part(x: torch.Tensor, _: torch.Tensor) -> dict[str, torch.Tensor]:
                 of = lambda p: self._outputs(p, x)  # noqa: E731
                 moved = jvp(of, (self._free,), (direction,))[1]
                 return vjp(of, self._free)[1](moved / self._x.shape[0])[0]

@@ -86,7 +86,9 @@ class MLP(nn.Module):
     def build(self, n_inputs: int) -> MLP:
         """Create the parameters (float64) for inputs of dimension `n_inputs`; does nothing if that is done already."""
         if len(self.layers):
-            have = self.layers[0].weight.shape[1]
+            first = self.layers[0]
+            assert isinstance(first, NTKLinear)
+            have = first.weight.shape[1]
             if have != n_inputs:
                 raise InputError(f"inputs: expected {have} columns, got {n_inputs}")
             return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-_KINDS = {  # sampling: look
+_KINDS: dict[str, dict[str, Any]] = {  # sampling: look
     "without-replacement": {"color": PALETTE[1], "label": "independent batches"},
     "reshuffle": {"color": PALETTE[0], "label": "reshuffled epochs"},
 }
@@ -35,7 +35,7 @@ def check_sizes(count: int) -> None:
         raise InputError(f"batch_size: expected at most {MAX_SIZES} sizes to draw, got {count}")
 
 
-def epochs(found: xr.Dataset) -> Figure:
+def epochs(result: xr.Dataset) -> Figure:
     """A result of `sgdsim.studies.epoch_comparison.compare`, a column per batch size.
 
     Above: the loss over epochs, mean and the middle 80% of runs of both kinds of batches, the theory dashed; where it
@@ -43,19 +43,19 @@ def epochs(found: xr.Dataset) -> Figure:
     grows to over three times the loss at the start is not drawn, and said to diverge. InputError for more than
     MAX_SIZES batch sizes.
     """
-    sizes = found["batch_size"].values
+    sizes = result["batch_size"].values
     check_sizes(sizes.size)
-    last = int(found["epoch"].values[-1])
+    last = int(result["epoch"].values[-1])
     with style():
         figure = Figure(figsize=(max(2.5 * sizes.size + 0.5, 4.4), 4.3), layout="constrained")
         axes = figure.subplots(2, sizes.size, squeeze=False, sharex=True, sharey="row", height_ratios=(1.5, 1))
         ends = np.array(
-            [_column(above, below, found.sel(batch_size=b)) for (above, below), b in zip(axes.T, sizes, strict=True)]
+            [_column(above, below, result.sel(batch_size=b)) for (above, below), b in zip(axes.T, sizes, strict=True)]
         )
         lowest, highest = ends[:, 0].min(), ends[:, 1].max()
         axes[0, 0].set_xlim(0.87, 1.15 * last)  # all by hand: where every run diverges there are no points
         if not np.isfinite(axes[0, 0].dataLim.height):
-            axes[0, 0].set_ylim(found.attrs["initial_loss"] / _GROWTH, found.attrs["initial_loss"] * _GROWTH)
+            axes[0, 0].set_ylim(result.attrs["initial_loss"] / _GROWTH, result.attrs["initial_loss"] * _GROWTH)
         if highest > _FAR * lowest:
             axes[1, 0].set_yscale("log")
         margin = max((highest / lowest) ** 0.08, 1.01)
@@ -69,31 +69,31 @@ def epochs(found: xr.Dataset) -> Figure:
         handles, labels = axes[0, 0].get_legend_handles_labels()
         columns = 2 if len(labels) == 4 or sizes.size == 1 else 3
         figure.legend(handles, labels, loc="outside lower center", ncols=columns)
-        title = json.loads(found.attrs["problem"]).get("title", "")
+        title = json.loads(result.attrs["problem"]).get("title", "")
         figure.suptitle(
-            f"{title}: {found.attrs['regime']}, β = {readable(found.attrs['momentum'])}".replace("= -", "= −")
+            f"{title}: {result.attrs['regime']}, β = {readable(result.attrs['momentum'])}".replace("= -", "= −")
         )
     return figure
 
 
 @np.errstate(all="ignore")  # of diverged runs
-def _column(above: Axes, below: Axes, one: xr.Dataset) -> tuple[float, float]:
+def _column(above: Axes, below: Axes, column: xr.Dataset) -> tuple[float, float]:
     """Draw one batch size; the least and the largest ratio that is seen."""
-    top = _GROWTH * one.attrs["initial_loss"]
-    epoch, marker = one["epoch"].values, "o" if one.sizes["epoch"] == 1 else None
+    top = _GROWTH * column.attrs["initial_loss"]
+    epoch, marker = column["epoch"].values, "o" if column.sizes["epoch"] == 1 else None
 
     def seen(values: np.ndarray) -> np.ndarray:
         return np.where((values > 0) & (values <= top), values, np.nan)
 
-    theory, exact = seen(one["theory"].values), seen(one["reshuffled_exact"].values)
-    dashed = regime_style(str(one.attrs["theory"])) | {"label": f"theory ({one.attrs['theory']})"}
+    theory, exact = seen(column["theory"].values), seen(column["reshuffled_exact"].values)
+    dashed = regime_style(str(column.attrs["theory"])) | {"label": f"theory ({column.attrs['theory']})"}
     ends = [1.0]
     for name, look in _KINDS.items():
-        mean, error = (one[part].sel(sampling=name).values for part in ("mean", "stderr"))
-        runs = one["loss"].sel(sampling=name).transpose("replicate", "epoch").values
+        mean, error = (column[part].sel(sampling=name).values for part in ("mean", "stderr"))
+        runs = column["loss"].sel(sampling=name).transpose("replicate", "epoch").values
         low, high = (seen(level) for level in np.quantile(runs, _BAND, axis=0, method="inverted_cdf"))
         ratio, spread = seen(mean) / theory, np.exp(COVERAGE * error / mean)
-        soft = {"color": look["color"], "alpha": 0.22, "linewidth": 0}
+        soft: dict[str, Any] = {"color": look["color"], "alpha": 0.22, "linewidth": 0}
         above.fill_between(epoch, low, high, **soft)
         above.plot(epoch, seen(mean), linewidth=1.6, marker=marker, **look)
         below.fill_between(epoch, ratio / spread, ratio * spread, **soft)
@@ -102,12 +102,12 @@ def _column(above: Axes, below: Axes, one: xr.Dataset) -> tuple[float, float]:
         ends += [*(ratio / spread)[known], *(ratio * spread)[known]]
     above.plot(epoch, theory, zorder=4, marker=marker and "_", markersize=12, **dashed)
     below.axhline(1, zorder=4, **{key: dashed[key] for key in ("color", "linestyle", "linewidth")})
-    if np.isfinite(one["reshuffled_exact"].values).any():
-        dotted = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3, "zorder": 4}
+    if np.isfinite(column["reshuffled_exact"].values).any():
+        dotted: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3, "zorder": 4}
         above.plot(epoch, exact, label="mean over all orders", **dotted)
         below.plot(epoch, exact / theory, **dotted)
-    above.set(xscale="log", yscale="log", title=f"b = {int(one['batch_size'])}, α = {float(one['lr']):.3g}")
+    above.set(xscale="log", yscale="log", title=f"b = {int(column['batch_size'])}, α = {float(column['lr']):.3g}")
     below.set(xlabel="epochs")
-    if (one["mean"].values > top).any():
+    if (column["mean"].values > top).any():
         above.text(0.97, 0.95, "diverges", transform=above.transAxes, ha="right", va="top", color="0.35")
     return min(ends), max(ends)

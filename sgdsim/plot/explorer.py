@@ -7,7 +7,7 @@ so all axes have fixed limits: settings can be compared by eye while a slider mo
 from __future__ import annotations
 
 import io
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import matplotlib.image
 import numpy as np
@@ -26,11 +26,12 @@ if TYPE_CHECKING:
 
 _STEPS, _LOSS, _LR = (1, 1e8), (1e-16, 1e3), (1e-3, 4.5)
 _GREEN, _RED = PALETTE[2], PALETTE[3]
-_LAW = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
-_EXACT = {"color": _GREEN, "linewidth": 1.8}
-_FULL = {"color": "0.35", "linewidth": 1.0}
-_LIMIT = {"color": _GREEN, "linewidth": 1.1, "linestyle": ":"}
-_WINDOW = {"facecolor": _GREEN, "alpha": 0.15, "linewidth": 0}
+_LAW: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
+_EXACT: dict[str, Any] = {"color": _GREEN, "linewidth": 1.8}
+_FULL: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}
+_LIMIT: dict[str, Any] = {"color": _GREEN, "linewidth": 1.1, "linestyle": ":"}
+_WINDOW: dict[str, Any] = {"facecolor": _GREEN, "alpha": 0.15, "linewidth": 0}
+_Artist = TypeVar("_Artist", bound=Artist)
 
 
 class ExplorerCanvas:
@@ -53,7 +54,7 @@ class ExplorerCanvas:
             self._canvas.draw()
             self._background = self._canvas.copy_from_bbox(figure.bbox)
 
-    def _add(self, ax: Axes, artist: Artist) -> Any:
+    def _add(self, ax: Axes, artist: _Artist) -> _Artist:
         artist.set_animated(True)
         self._moving.append((ax, artist))
         return artist
@@ -66,10 +67,8 @@ class ExplorerCanvas:
             xscale="log", yscale="log", xlim=_STEPS, ylim=_LOSS, xlabel="SGD step t", ylabel="train loss / initial loss"
         )
         ax.set_yticks(10.0 ** np.arange(-15, 4, 3))
-        handles = [
-            Line2D([], [], label="exact", **_EXACT), Line2D([], [], label="law", **_LAW),
-            Rectangle((0, 0), 1, 1, label="law within 10%", **_WINDOW),
-        ]  # fmt: skip
+        within = Rectangle((0, 0), 1, 1, label="law within 10%", **_WINDOW)
+        handles = [Line2D([], [], label="exact", **_EXACT), Line2D([], [], label="law", **_LAW), within]
         ax.legend(handles=handles, loc="lower left")
         self._alarm = self._add(ax, Rectangle((0, 0), 1, 1, transform=ax.transAxes, facecolor=_RED, alpha=0.16))
         self._window = self._add(ax, Rectangle((1, 0), 1, 1, transform=ax.get_xaxis_transform(), **_WINDOW))
@@ -95,17 +94,17 @@ class ExplorerCanvas:
 
     def png(self, view: View, compress_level: int = 3) -> bytes:
         """The picture of one setting; zlib's `compress_level`: 3 is quick, 9 a fifth smaller."""
-        found = view.prediction
+        prediction = view.prediction
         start = view.initial_loss
         with np.errstate(over="ignore"):
-            relative = np.clip(found.loss / start, 1e-30, 1e30)
-            law = np.clip(found.law / start, 1e-30, 1e30)
-        self._exact.set_data(found.steps, relative)
+            relative = np.clip(prediction.loss / start, 1e-30, 1e30)
+            law = np.clip(prediction.law / start, 1e-30, 1e30)
+        self._exact.set_data(prediction.steps, relative)
         self._exact.set_color(_GREEN if view.stable else _RED)
-        self._law.set_data(found.steps, law)
-        low, high = found.window or (1, 1)
+        self._law.set_data(prediction.steps, law)
+        low, high = prediction.window or (1, 1)
         self._window.set_bounds(low, 0, high - low, 1)
-        self._window.set_visible(found.window is not None)
+        self._window.set_visible(prediction.window is not None)
         self._alarm.set_visible(not view.stable)
         self._headline.set(text=view.headline, color="black" if view.stable else _RED)
         self._headline.set_fontweight("normal" if view.stable else "bold")
@@ -128,7 +127,7 @@ class ExplorerCanvas:
             ax.draw_artist(artist)
         buffer = io.BytesIO()
         pixels = np.asarray(self._canvas.buffer_rgba())[..., :3]  # nothing is transparent
-        matplotlib.image.imsave(
-            buffer, pixels, format="png", metadata={"Software": None}, pil_kwargs={"compress_level": compress_level}
-        )
+        metadata: dict[str, str] = {"Software": None}  # type: ignore[dict-item] # None: left out
+        options = {"compress_level": compress_level}
+        matplotlib.image.imsave(buffer, pixels, format="png", metadata=metadata, pil_kwargs=options)
         return buffer.getvalue()

@@ -56,10 +56,10 @@ def check_panels(runs: int, steps: set[int]) -> list[int]:
 
 
 def _draw_row(axes: Mapping[int, Axes], run: HessianSpectra, color: str) -> None:
-    found = {record.step: record for record in run.at}
-    if found:
-        low = min(record.density.nodes.min() for record in found.values())
-        high = max(record.density.nodes.max() for record in found.values())
+    records = {record.step: record for record in run.at}
+    if records:
+        low = min(record.density.nodes.min() for record in records.values())
+        high = max(record.density.nodes.max() for record in records.values())
         sigma = max(high - low, 1e-3 * abs(high), 1e-300) * _RESOLUTION
         grid = np.linspace(low - 6 * sigma, high + 6 * sigma, 1500)
         single = 1.0 / (run.n_parameters * sigma * np.sqrt(2 * np.pi))  # height of one eigenvalue by itself
@@ -68,19 +68,19 @@ def _draw_row(axes: Mapping[int, Axes], run: HessianSpectra, color: str) -> None
         # ticks are made when drawn, outside the style: set what the style says
         ax.tick_params(which="major", length=3, width=0.6, labelsize=7)
         ax.tick_params(which="minor", length=0)
-        if step in found:
-            curve = found[step].density.evaluate(grid, sigma)
+        if step in records:
+            curve = records[step].density.evaluate(grid, sigma)
             ax.fill_between(grid, single * 0.1, curve, color=color, alpha=0.25, linewidth=0)
             ax.plot(grid, np.where(curve > single * 0.1, curve, np.nan), color=color, linewidth=0.9)
-            outliers = found[step].eigenvalues[: found[step].n_outliers]
-            heights = found[step].density.evaluate(outliers, sigma) * 2.5
+            outliers = records[step].eigenvalues[: records[step].n_outliers]
+            heights = records[step].density.evaluate(outliers, sigma) * 2.5
             ax.plot(outliers, heights, "v", color="black", markersize=3.5, linestyle="none")
-            ax.text(0.97, 0.96, _words(found[step]), transform=ax.transAxes, ha="right", va="top", fontsize=7)
+            ax.text(0.97, 0.96, _words(records[step]), transform=ax.transAxes, ha="right", va="top", fontsize=7)
         else:
             reached = run.diverged_at is not None and step >= run.diverged_at
             text = f"diverged\nat step {run.diverged_at}" if reached else "not reached"
             ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)
-    if found:
+    if records:
         ax.set_xlim(low - 6 * sigma - 0.02 * (high - low), high + 6 * sigma + 0.04 * (high - low))
         ax.set_ylim(single * 0.25, 6 / sigma)
 

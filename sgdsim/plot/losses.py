@@ -59,7 +59,7 @@ def loss_curves(
     curves = _curves(cell, observable)
     with style():
         own = ax is None
-        if own:
+        if ax is None:
             ax = Figure(figsize=(5.6, 3.1), layout="constrained").subplots()
         _draw(ax, curves, *_limits(curves))
         ax.set(xlabel="SGD step t", ylabel=_OBSERVABLES.get(observable, observable))
@@ -207,7 +207,7 @@ def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: t
         ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)
         if curve.diverged:
             x, y = _end(curve.steps, finite, ylim[1] / (ylim[1] / ylim[0]) ** 0.03)
-            cross = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
+            cross: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
             ax.plot([x], [y], color=look["color"], clip_on=False, zorder=5, label="_diverged", **cross)
     if not curves:
         ax.text(0.5, 0.5, "not computed", transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)

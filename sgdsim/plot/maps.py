@@ -31,11 +31,17 @@ _DIVERGED, _MISSING = "0.8", "white"
 _HATCH = "//////"
 _MARGIN = 0.02  # of the colour scale below its least value, so that the minimum is not the frame's darkest line
 _FEW = 0.02  # share of a map's cells that the colour scale may leave out below, and five times that above
-_BOUND = {"color": "black", "linestyle": "-", "linewidth": 1.3}
-_FULL_BATCH = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 0.9}
-_ASYMPTOTE = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
-_STAR = {"color": PALETTE[3], "marker": "*", "markersize": 9.5, "markeredgecolor": "white", "linestyle": "none"}
-_MARK = {"color": "white", "markersize": 6, "markeredgecolor": "black", "linestyle": "none"}
+_BOUND: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 1.3}
+_FULL_BATCH: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 0.9}
+_ASYMPTOTE: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+_STAR: dict[str, Any] = {
+    "color": PALETTE[3],
+    "marker": "*",
+    "markersize": 9.5,
+    "markeredgecolor": "white",
+    "linestyle": "none",
+}
+_MARK: dict[str, Any] = {"color": "white", "markersize": 6, "markeredgecolor": "black", "linestyle": "none"}
 _MARKS = [{**_MARK, "marker": marker} for marker in "oDs"]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -58,9 +58,10 @@ def overlay(
     if regime is None and len(names) > 1:
         raise InputError(f"regime: expected one of {', '.join(names)}, as the result has several; got none")
     regime = choice("regime", regime or names[0], names)
-    loss = result["loss"].isel({name: 0 for name in others if name != along})
-    loss = loss.isel(regime=names.index(regime)).mean("replicate").transpose(along, "step").values
+    cells = result["loss"].isel({name: 0 for name in others if name != along})
+    loss = cells.isel(regime=names.index(regime)).mean("replicate").transpose(along, "step").values
     steps = result["step"].values
+    exponents = exponents or {}
     with style():
         if ax is None:
             ax = Figure(figsize=(4.6, 3.1), layout="constrained").subplots()
@@ -69,9 +70,9 @@ def overlay(
         for place, (name, curve) in enumerate(zip(result[along].values, loss, strict=True)):
             good = (curve > 0) & (curve <= _GROWTH * curve[0]) & (steps >= 1)  # not NaN, not infinite
             drawn.append(curve[good])
-            look = {"color": _COLORS[place], "linewidth": 2.0 - 1.2 * place / len(loss)}
+            look: dict[str, Any] = {"color": _COLORS[place], "linewidth": 2.0 - 1.2 * place / len(loss)}
             ax.plot(steps[good], curve[good], label=str(name), **look)
-            if str(name) in (exponents or {}) and good.any():
+            if str(name) in exponents and good.any():
                 after = steps[good] >= steps[-1] / 10
                 law = (steps[good] / steps[good][after][0]) ** -exponents[str(name)] * curve[good][after][0]
                 law *= _ABOVE

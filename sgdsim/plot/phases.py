@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from sgdsim.studies.phase_maps import BestMomentum, ClampedMomentum, ExponentMap, LocalExponents, MomentumMap
     from sgdsim.symbolic.series import SeriesCheck
 
-_THEORY = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
-_BORDER = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.3}
+_THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
+_BORDER: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.3}
 _HALO = [withStroke(linewidth=2.6, foreground="white", alpha=0.85)]
 _SMALLEST = 1e-17  # relative differences of 0 are drawn here
 
@@ -42,19 +42,15 @@ def derivation_check(checks: Sequence[SeriesCheck]) -> Figure:
             steps = check.steps[shown]
             left.plot(steps, check.stepped[shown], color=color, linewidth=1.6, label=f"{check.method}, stepped")
             some = np.unique(np.geomspace(1, steps[-1], 14).round().astype(int))
-            left.plot(
-                some, check.series[some], "o", color=color, markersize=4.5, markerfacecolor="white",
-                label=f"{check.method}, series of $\\tilde V/(1-z\\tilde U)$",
-            )  # fmt: skip
+            label = f"{check.method}, series of $\\tilde V/(1-z\\tilde U)$"
+            left.plot(some, check.series[some], "o", color=color, markersize=4.5, markerfacecolor="white", label=label)
             errors = np.maximum(check.series_error[shown], _SMALLEST)
             right.plot(steps, errors, color=color, linewidth=0.9, label=f"{check.method}: series")
             if check.contour_error is not None:
                 late = check.steps >= 40
                 errors = np.maximum(check.contour_error[late], _SMALLEST)
-                right.plot(
-                    check.steps[late], errors, color=color, linestyle=":", linewidth=1.4,
-                    label=f"{check.method}: contour",
-                )  # fmt: skip
+                label = f"{check.method}: contour"
+                right.plot(check.steps[late], errors, color=color, linestyle=":", linewidth=1.4, label=label)
         left.set(xscale="log", yscale="log", xlabel="SGD step t", ylabel="train loss")
         right.set(xscale="log", yscale="log", xlabel="SGD step t", ylabel="relative difference to stepping")
         right.set_ylim(_SMALLEST / 2, 1)
@@ -64,7 +60,7 @@ def derivation_check(checks: Sequence[SeriesCheck]) -> Figure:
     return figure
 
 
-def exponent_map(found: ExponentMap) -> Figure:
+def exponent_map(exponents: ExponentMap) -> Figure:
     """Measured exponents over (ν, κ), and against ζ for each ν with `min(ζ, 2 − 1/ν)` dashed.
 
     The dashed line in the map is the transition κ = 2ν − 1; hatched: diverged.
@@ -72,85 +68,84 @@ def exponent_map(found: ExponentMap) -> Figure:
     with style():
         figure = Figure(figsize=(7.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
-        x, y = edges(found.nu, 0.0, np.inf), edges(found.kappa, 0.0, np.inf)
+        x, y = edges(exponents.nu, 0.0, np.inf), edges(exponents.kappa, 0.0, np.inf)
         left.set_facecolor("0.85")
-        values = np.ma.masked_invalid(found.measured.T)
+        values = np.ma.masked_invalid(exponents.measured.T)
         mesh = left.pcolormesh(x, y, values, cmap="viridis", rasterized=True, zorder=0.5)
         _transition(left, x, y)
         left.set(xlabel="exponent ν of the eigenvalues", ylabel="exponent κ of the target")
         for at, words in ((0.9, "noise-dominated"), (0.08, "signal-dominated")):
-            left.text(
-                0.04 if at > 0.5 else 0.96, at, words, transform=left.transAxes, ha="left" if at > 0.5 else "right",
-                fontsize=7.5, path_effects=_HALO,
-            )  # fmt: skip
+            across, side = (0.04, "left") if at > 0.5 else (0.96, "right")
+            left.text(across, at, words, transform=left.transAxes, ha=side, fontsize=7.5, path_effects=_HALO)
         bar = figure.colorbar(mesh, ax=left, pad=0.02)
-        bar.set_label(f"measured ξ, t = {found.steps[0]:g} … {found.steps[-1]:g}", fontsize=7.5)
+        bar.set_label(f"measured ξ, t = {exponents.steps[0]:g} … {exponents.steps[-1]:g}", fontsize=7.5)
         bar.ax.tick_params(labelsize=6.5, length=2, width=0.5)
-        zeta = found.kappa / found.nu[:, None]
-        colors = _shades(found.nu)
-        top = min(float(zeta.max()), 1.6 * float(np.nanmax(found.predicted)))
+        zeta = exponents.kappa / exponents.nu[:, None]
+        colors = _shades(exponents.nu)
+        top = min(float(zeta.max()), 1.6 * float(np.nanmax(exponents.predicted)))
         line = np.linspace(0, top, 200)
-        for i, (nu, color) in enumerate(zip(found.nu, colors, strict=True)):
+        for i, (nu, color) in enumerate(zip(exponents.nu, colors, strict=True)):
             right.plot(line, np.where(nu > 1, np.minimum(line, 2 - 1 / nu), np.nan), color=color, **_dashes())
-            right.plot(zeta[i], found.measured[i], "o", color=color, markersize=3.4)
+            right.plot(zeta[i], exponents.measured[i], "o", color=color, markersize=3.4)
         right.set(xlabel="ζ = κ/ν", ylabel="exponent ξ", xlim=(0, 1.03 * top), ylim=(0, None))
         picks = sorted({0, len(colors) // 2, len(colors) - 1})
         handles = [
-            Line2D([], [], color=colors[i], marker="o", markersize=3.4, linestyle="none", label=f"ν = {found.nu[i]:g}")
-            for i in picks
+            Line2D([], [], color=colors[i], marker="o", markersize=3.4, linestyle="none", label=f"ν = {nu:g}")
+            for i, nu in zip(picks, exponents.nu[picks], strict=True)
         ]
         handles.append(Line2D([], [], label="min(ζ, 2 − 1/ν)", **{**_THEORY, "color": "0.3"}))
         right.legend(handles=handles, loc="lower right")
         _small_ticks(left, right)
-        figure.suptitle(_settings(found))
+        figure.suptitle(_settings(exponents))
     return figure
 
 
-def _settings(found: ExponentMap) -> str:
-    parts = f"N = {found.n}, α = {found.lr:g}, β = {found.momentum:g}, γ = {found.noise:g}, τ = {found.tau:g}"
+def _settings(exponents: ExponentMap) -> str:
+    parts = f"N = {exponents.n}, α = {exponents.lr:g}, β = {exponents.momentum:g}, "
+    parts += f"γ = {exponents.noise:g}, τ = {exponents.tau:g}"
     return parts.replace("= -", "= −")
 
 
-def transition(found: LocalExponents) -> Figure:
+def transition(exponents: LocalExponents) -> Figure:
     """Exact losses of one ν on both sides of the transition, and how their local exponents settle."""
     with style():
         figure = Figure(figsize=(7.2, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
-        colors = _shades(found.kappa)
+        colors = _shades(exponents.kappa)
         for i, color in enumerate(colors):
             look = {"color": color, "linewidth": 1.5}
-            left.plot(found.steps, found.loss[i], label=f"κ = {found.kappa[i]:.3g}", **look)
-            right.plot(found.middle, found.local[i], **look)
-            right.plot(found.middle[[0, -1]], found.predicted[[i, i]], **{**_THEORY, "color": color})
+            left.plot(exponents.steps, exponents.loss[i], label=f"κ = {exponents.kappa[i]:.3g}", **look)
+            right.plot(exponents.middle, exponents.local[i], **look)
+            right.plot(exponents.middle[[0, -1]], exponents.predicted[[i, i]], **{**_THEORY, "color": color})
         for ax in (left, right):
-            end = found.cutoff.min()
-            if end < found.steps[-1]:
+            end = exponents.cutoff.min()
+            if end < exponents.steps[-1]:
                 ax.axvline(end, color="0.45", linestyle=":", linewidth=0.9)
         left.set(xscale="log", yscale="log", xlabel="SGD step t", ylabel="train loss")
-        top = 1.35 * float(np.nanmax(found.predicted))
+        top = 1.35 * float(np.nanmax(exponents.predicted))
         right.set(xscale="log", xlabel="SGD step t", ylabel="local exponent −d log L/d log t", ylim=(0, top))
         left.legend(loc="lower left")
         handles = [Line2D([], [], label="exact", color="0.3", linewidth=1.5)]
         handles.append(Line2D([], [], label="min(ζ, 2 − 1/ν)", **{**_THEORY, "color": "0.3"}))
         right.legend(handles=handles, loc="lower right")
-        border = 2 * found.nu - 1
-        figure.suptitle(f"ν = {found.nu:g}, transition at κ = 2ν − 1 = {border:g}; N = {found.n}")
+        border = 2 * exponents.nu - 1
+        figure.suptitle(f"ν = {exponents.nu:g}, transition at κ = 2ν − 1 = {border:g}; N = {exponents.n}")
         _small_ticks(left, right)
     return figure
 
 
 def momentum_profile(
-    found: Mapping[str, tuple[BestMomentum, np.ndarray, np.ndarray]], *, ax: Axes | None = None
+    results: Mapping[str, tuple[BestMomentum, np.ndarray, np.ndarray]], *, ax: Axes | None = None
 ) -> Axes:
     """The least loss over all learning rates at each momentum, relative to that at β = 0; a star at the best momentum.
 
-    `found`: results of `sgdsim.studies.phase_maps.best_momentum` by name.
+    `results`: those of `sgdsim.studies.phase_maps.best_momentum` by name.
     """
     with style():
         if ax is None:
             ax = Figure(figsize=(5.4, 2.8), layout="constrained").subplots()
         lowest = 1.0
-        for (name, (best, momenta, losses)), color in zip(found.items(), PALETTE, strict=False):
+        for (name, (best, momenta, losses)), color in zip(results.items(), PALETTE, strict=False):
             relative = losses / best.plain_loss
             ax.plot(
                 momenta,
@@ -171,35 +166,34 @@ def momentum_profile(
     return ax
 
 
-def momentum_map(found: MomentumMap, *, ax: Axes | None = None) -> Axes:
+def momentum_map(best: MomentumMap, *, ax: Axes | None = None) -> Axes:
     """The best momentum over (ν, κ), blue where negative; dashed the transition κ = 2ν − 1, solid where β* = 0."""
     with style():
         if ax is None:
             ax = Figure(figsize=(4.4, 3.1), layout="constrained").subplots()
-        x, y = edges(found.nu, 0.0, np.inf), edges(found.kappa, 0.0, np.inf)
+        x, y = edges(best.nu, 0.0, np.inf), edges(best.kappa, 0.0, np.inf)
         scale = TwoSlopeNorm(
-            0.0, vmin=min(float(found.momentum.min()), -0.01), vmax=max(float(found.momentum.max()), 0.01)
+            0.0, vmin=min(float(best.momentum.min()), -0.01), vmax=max(float(best.momentum.max()), 0.01)
         )
-        mesh = ax.pcolormesh(x, y, found.momentum.T, norm=scale, cmap="RdBu_r", rasterized=True, zorder=0.5)
-        if found.momentum.min() < 0 < found.momentum.max() and min(found.momentum.shape) > 1:
-            ax.contour(found.nu, found.kappa, found.momentum.T, levels=[0.0], colors="black", linewidths=1.1)
+        mesh = ax.pcolormesh(x, y, best.momentum.T, norm=scale, cmap="RdBu_r", rasterized=True, zorder=0.5)
+        if best.momentum.min() < 0 < best.momentum.max() and min(best.momentum.shape) > 1:
+            ax.contour(best.nu, best.kappa, best.momentum.T, levels=[0.0], colors="black", linewidths=1.1)
         _transition(ax, x, y)
         ax.set(xlabel="exponent ν of the eigenvalues", ylabel="exponent κ of the target")
         bar = ax.figure.colorbar(mesh, ax=ax, pad=0.02)
         bar.set_label("best momentum β*", fontsize=7.5)
         bar.ax.tick_params(labelsize=6.5, length=2, width=0.5)
-        handles = [
-            Line2D([], [], label="κ = 2ν − 1", **_BORDER), Line2D([], [], color="black", linewidth=1.1, label="β* = 0")
-        ]  # fmt: skip
+        zero = Line2D([], [], color="black", linewidth=1.1, label="β* = 0")
+        handles = [Line2D([], [], label="κ = 2ν − 1", **_BORDER), zero]
         ax.legend(
             handles=handles, loc="lower right", frameon=True, facecolor="white", framealpha=0.85, edgecolor="none"
         )
-        ax.set_title(f"N = {found.n}, t = {found.horizon:g}, γ = {found.noise:g}, τ = {found.tau:g}")
+        ax.set_title(f"N = {best.n}, t = {best.horizon:g}, γ = {best.noise:g}, τ = {best.tau:g}")
         _small_ticks(ax)
     return ax
 
 
-def clamped_momentum(found: ClampedMomentum, *, ax: Axes | None = None) -> Axes:
+def clamped_momentum(clamped: ClampedMomentum, *, ax: Axes | None = None) -> Axes:
     """The best momentum against the horizon, a curve for each lower bound of the spectrum.
 
     A filled marker: the horizon is beyond the beginning of the exponential tail, `1/|σ₁|` at half the stable learning
@@ -208,18 +202,16 @@ def clamped_momentum(found: ClampedMomentum, *, ax: Axes | None = None) -> Axes:
     with style():
         if ax is None:
             ax = Figure(figsize=(4.4, 2.8), layout="constrained").subplots()
-        for i, (floor, color) in enumerate(zip(found.floors, _shades(found.floors), strict=True)):
+        for i, (floor, color) in enumerate(zip(clamped.floors, _shades(clamped.floors), strict=True)):
             name = f"λ_min = {floor:g}".replace("λ_min", r"$\lambda_{\min}$")
-            ax.plot(found.horizons, found.momentum[i], color=color, linewidth=1.4, label=name)
-            tail = found.horizons > -1 / found.rate[i]
+            ax.plot(clamped.horizons, clamped.momentum[i], color=color, linewidth=1.4, label=name)
+            tail = clamped.horizons > -1 / clamped.rate[i]
             for which, face in ((tail, color), (~tail, "white")):
-                ax.plot(
-                    found.horizons[which], found.momentum[i][which], "o", color=color, markerfacecolor=face,
-                    markersize=4.2,
-                )  # fmt: skip
+                x, y = clamped.horizons[which], clamped.momentum[i][which]
+                ax.plot(x, y, "o", color=color, markerfacecolor=face, markersize=4.2)
         ax.axhline(0, color="0.6", linewidth=0.8)
         ax.set(xscale="log", xlabel="horizon t", ylabel="best momentum β*")
-        ax.set_title(f"ν = {found.nu:g}, κ = {found.kappa:g}, N = {found.n}, γ = {found.noise:g}")
+        ax.set_title(f"ν = {clamped.nu:g}, κ = {clamped.kappa:g}, N = {clamped.n}, γ = {clamped.noise:g}")
         ax.legend(loc="upper left", bbox_to_anchor=(1.0, 1.0))
         _small_ticks(ax)
     return ax

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, style
 from sgdsim.plot.theory import phase_diagram
 
@@ -19,8 +20,14 @@ if TYPE_CHECKING:
     from sgdsim.problem.fit_results import PowerLawFit
     from sgdsim.theory.power_law import PowerLaw
 
-_PUBLISHED = {"color": PALETTE[3], "marker": "*", "markersize": 9, "linestyle": "none", "markeredgecolor": "white"}
-_OURS = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none"}
+_PUBLISHED: dict[str, Any] = {
+    "color": PALETTE[3],
+    "marker": "*",
+    "markersize": 9,
+    "linestyle": "none",
+    "markeredgecolor": "white",
+}
+_OURS: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none"}
 _LINES = [
     ("black", "-", 2.0),
     (PALETTE[1], (0, (5, 2)), 1.6),
@@ -72,7 +79,10 @@ def negative_momentum_region(
         ax = figure.subplots()
         ax.contourf(nu, kappa, helps.T.astype(float), levels=[0.5, 1.5], colors=[PALETTE[9]], alpha=0.45)
         ax.plot(*np.transpose(border), color="black", linewidth=1.2, linestyle=(0, (4, 2)))
-        looks = {True: {**_OURS, "marker": "v"}, False: {**_OURS, "marker": "^", "markerfacecolor": "white"}}
+        looks: dict[bool, dict[str, Any]] = {
+            True: {**_OURS, "marker": "v"},
+            False: {**_OURS, "marker": "^", "markerfacecolor": "white"},
+        }
         for x, y, best in checked:
             ax.plot(x, y, **looks[best < 0])
         ax.set(xlabel="exponent ν of the eigenvalues", ylabel="exponent κ of the target's tail")
@@ -142,6 +152,8 @@ def phases_with_data(laws: Mapping[str, PowerLaw], fitted: Mapping[str, tuple[Po
         ax = phase_diagram(laws, ax=figure.subplots())
         handles = {}
         for (name, (fit, published)), color in zip(fitted.items(), (PALETTE[3], PALETTE[2]), strict=False):
+            if fit.zeta is None:
+                raise InputError(f"fitted: expected fits of coefficients too, got one without for {name!r}")
             (left, x, right), (low, y, high) = ((e.low, e.value, e.high) for e in (fit.nu, fit.zeta))
             ax.plot([left, right], [max(y, 0.02)] * 2, color=color, linewidth=1.4)
             ax.plot([x, x], [max(low, 0), max(high, 0)], color=color, linewidth=1.4)

@@ -44,9 +44,9 @@ def landscape(
     lowest = min(0.3 * bound.min(), 0.1 * min(best.lr, best.plain_lr))
     toward = np.concatenate([np.linspace(0, 0.9, 28), 1 - np.geomspace(0.09, 1e-3, 14)])[:, None]  # dense at the bound
     lr = lowest ** (1 - toward) * bound**toward
-    hyper = {"noise": noise, "tau": tau}
-    log_loss = contour.loss_at(sketch, int(best.horizon), lr=lr, momentum=beta, **hyper).log_loss
-    least = contour.loss_at(problem, int(best.horizon), lr=best.lr, momentum=best.momentum, **hyper).log_loss
+    log_loss = contour.loss_at(sketch, int(best.horizon), lr=lr, momentum=beta, noise=noise, tau=tau).log_loss
+    at_best = contour.loss_at(problem, int(best.horizon), lr=best.lr, momentum=best.momentum, noise=noise, tau=tau)
+    least = at_best.log_loss
     with np.errstate(over="ignore", invalid="ignore"):  # a loss may be 0: one step with α = 1 ends a single mode
         factor = np.nan_to_num(np.exp(log_loss - least), nan=1.0)
     factor = np.clip(factor, 1.0, _FACTORS[-1] * 0.999)
@@ -100,10 +100,11 @@ def recommendation(
         if found is not None:
             prediction(found, ax=axes[1], horizon=best.horizon)
         else:
+            assert best.horizon is not None  # `landscape` refuses others
             steps = np.unique(np.geomspace(1, 10 * best.horizon, 120).round())
-            hyper = {"lr": best.lr, "momentum": best.momentum, "noise": noise, "tau": tau}
-            rate = float(contour.rate(problem, **hyper))
-            loss = contour.loss_at(problem, steps, **hyper).loss
+            lr, momentum = best.lr, best.momentum
+            rate = float(contour.rate(problem, lr=lr, momentum=momentum, noise=noise, tau=tau))
+            loss = contour.loss_at(problem, steps, lr=lr, momentum=momentum, noise=noise, tau=tau).loss
             mark(curve(axes[1], steps, loss, -1 / rate if rate < 0 else None), {"horizon": best.horizon})
             axes[1].set_title("no power law")
         if law is not None:

@@ -20,11 +20,12 @@ def save(figure: Figure | Axes, path: str | os.PathLike[str]) -> None:
     that cannot be written.
     """
     kind = check_path(path)
-    if isinstance(figure, Axes):
-        figure = figure.figure
+    drawn = figure.figure if isinstance(figure, Axes) else figure
+    if not isinstance(drawn, Figure):
+        raise InputError(f"figure: expected a matplotlib Figure or its Axes, got {type(drawn).__name__}")
     undated = {"pdf": {"CreationDate": None}, "svg": {"Date": None}}
     with style(), replacing(Path(path)) as temporary:
-        figure.savefig(temporary, format=kind, metadata=undated.get(kind))
+        drawn.savefig(temporary, format=kind, metadata=undated.get(kind))
 
 
 def check_path(path: str | os.PathLike[str]) -> str:

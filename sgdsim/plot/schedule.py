@@ -31,7 +31,7 @@ _POINTS = 400
 
 
 def schedules(
-    found: Sequence[Scheduled], horizon: int, *, sampled: np.ndarray | None = None, title: str | None = None
+    compared: Sequence[Scheduled], horizon: int, *, sampled: np.ndarray | None = None, title: str | None = None
 ) -> Figure:
     """Schedules as `sgdsim.theory.horizon.compare` returns them, for a run of `horizon` steps.
 
@@ -39,37 +39,38 @@ def schedules(
     constant rate, by theory. `sampled` (schedules, replicates): final losses of sampled runs, whose means are circles
     with two standard errors; schedules with a diverged run have none.
     """
-    base = next(i for i, one in enumerate(found) if one.name == "constant")
+    base = next(i for i, schedule in enumerate(compared) if schedule.name == "constant")
     steps = np.unique(np.linspace(0, horizon - 1, min(horizon, _POINTS)).round().astype(int))
     with style():
         figure = Figure(figsize=(6.8, 3.1), layout="constrained")
         rates, losses = figure.subplots(1, 2, width_ratios=(1.25, 1))
-        for i, one in enumerate(found):
-            color, line = _LOOKS.get(one.name, _BEST)
-            best = one.name not in _LOOKS
-            values = one.lr(steps) if callable(one.lr) else np.full(steps.size, one.lr)
-            rates.plot(
-                steps / horizon, values, color=color, linestyle=line, linewidth=1.8 if best else 1.3,
-                drawstyle="steps-post" if best else "default", zorder=3 if best else 2,
-            )  # fmt: skip
-            losses.plot(one.loss / found[base].loss, i, "o", color=color, markersize=5, zorder=3)
-            losses.plot([], [], color=color, linestyle=line, label=_name(one))
+        for i, schedule in enumerate(compared):
+            color, line = _LOOKS.get(schedule.name, _BEST)
+            best = schedule.name not in _LOOKS
+            values = schedule.lr(steps) if callable(schedule.lr) else np.full(steps.size, schedule.lr)
+            width, drawn, order = (1.8, "steps-post", 3) if best else (1.3, "default", 2)
+            x = steps / horizon
+            rates.plot(x, values, color=color, linestyle=line, linewidth=width, drawstyle=drawn, zorder=order)
+            losses.plot(schedule.loss / compared[base].loss, i, "o", color=color, markersize=5, zorder=3)
+            losses.plot([], [], color=color, linestyle=line, label=_name(schedule))
         if sampled is not None:
-            _circles(losses, sampled, found[base].loss)
+            _circles(losses, sampled, compared[base].loss)
         rates.set(xlabel="t/T", ylabel="learning rate α", xlim=(0, 1))
         rates.set_ylim(bottom=0)
         losses.axvline(1, color="0.35", linewidth=0.8, zorder=1)
-        losses.set_yticks(range(len(found)), [_name(one) for one in found])
-        for label, one in zip(losses.get_yticklabels(), found, strict=True):
-            label.set_color(_LOOKS.get(one.name, _BEST)[0])
+        losses.set_yticks(range(len(compared)), [_name(schedule) for schedule in compared])
+        for label, schedule in zip(losses.get_yticklabels(), compared, strict=True):
+            label.set_color(_LOOKS.get(schedule.name, _BEST)[0])
         losses.tick_params(axis="y", length=0)
         losses.invert_yaxis()
         losses.set_xlabel("final loss / best constant")
-        seen = np.array([one.loss for one in found] + ([] if sampled is None else sampled.mean(1).tolist()))
+        seen = np.array(
+            [schedule.loss for schedule in compared] + ([] if sampled is None else sampled.mean(1).tolist())
+        )
         seen = seen[np.isfinite(seen) & (seen > 0)]
         if seen.max() > 10 * seen.min():
             losses.set_xscale("log", nonpositive="clip")
-            losses.set_xlim(seen.min() / found[base].loss / 1.5, seen.max() / found[base].loss * 1.5)
+            losses.set_xlim(seen.min() / compared[base].loss / 1.5, seen.max() / compared[base].loss * 1.5)
         handles, labels = losses.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
         if title:
@@ -77,11 +78,11 @@ def schedules(
     return figure
 
 
-def _name(one: Scheduled) -> str:
+def _name(schedule: Scheduled) -> str:
     return {
         "warmup-stable-decay": "warm-up, stable, decay", "polynomial": "(1 − t/T)^δ", "power": "(1 + 100t/T)^−p",
         "ema": "constant, EMA", "tail": "constant, tail average",
-    }.get(one.name, one.name)  # fmt: skip
+    }.get(schedule.name, schedule.name)  # fmt: skip
 
 
 def _circles(ax: Axes, sampled: np.ndarray, reference: float) -> None:

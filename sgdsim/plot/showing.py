@@ -11,7 +11,7 @@ from sgdsim.common.checks import InputError, number
 from sgdsim.plot.styles import style
 
 
-class Picture:
+class PngPicture:
     """A figure drawn once; notebooks show it by themselves. `png` holds the bytes."""
 
     def __init__(self, png: bytes) -> None:
@@ -24,18 +24,20 @@ class Picture:
         return self.png
 
 
-def show(figure: Figure | Axes, *, dpi: float = 96) -> Picture:
+Picture = PngPicture  # as it was called before
+
+
+def show(figure: Figure | Axes, *, dpi: float = 96) -> PngPicture:
     """A figure (or the figure of an Axes) for the end of a notebook cell, in the style of all pictures.
 
     Needs no backend and no pyplot. Figures made alike give the same bytes. Raises InputError for anything else,
     or a dpi outside 20 … 600.
     """
-    if isinstance(figure, Axes):
-        figure = figure.figure
-    if not isinstance(figure, Figure):
+    drawn = figure.figure if isinstance(figure, Axes) else figure
+    if not isinstance(drawn, Figure):
         raise InputError(f"figure: expected a matplotlib Figure or Axes, got {type(figure).__name__}")
     dpi = number("dpi", dpi, minimum=20, maximum=600)
     buffer = io.BytesIO()
     with style():
-        figure.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
-    return Picture(buffer.getvalue())
+        drawn.savefig(buffer, format="png", dpi=dpi, metadata={"Software": None}, pil_kwargs={"optimize": True})
+    return PngPicture(buffer.getvalue())

@@ -16,6 +16,9 @@ from sgdsim.plot.theory import curve, mark, prediction
 from sgdsim.problem.spectrum import Spectrum
 
 if TYPE_CHECKING:
+    from numpy.typing import ArrayLike
+
+    from sgdsim.problem import Problem
     from sgdsim.problem.fits import PowerLawFit
     from sgdsim.studies.asymptotes import Asymptote
 
@@ -23,7 +26,11 @@ SMALLEST = 1e-16  # relative to the start: what lies below is rounding to the ey
 
 
 def spectrum(
-    result_or_eigenvalues: Any, coefficients: Any = None, *, ax: Axes | None = None, fit: PowerLawFit | None = None
+    result_or_eigenvalues: xr.Dataset | Problem | ArrayLike,
+    coefficients: ArrayLike | None = None,
+    *,
+    ax: Axes | None = None,
+    fit: PowerLawFit | None = None,
 ) -> Axes:
     """Eigenvalues λ_k and tail sums Σ_{l≥k} c_l, both relative to k = 1, against k on log-log axes.
 
@@ -32,7 +39,7 @@ def spectrum(
     2000 modes a log-spaced choice is. A `fit` (of `sgdsim.problem.fits.fit_power_law`) is drawn over its windows.
     Raises InputError where there is no spectrum or the shapes differ.
     """
-    source = getattr(result_or_eigenvalues, "quadratic", result_or_eigenvalues)  # of a network: its linearisation
+    source: Any = getattr(result_or_eigenvalues, "quadratic", result_or_eigenvalues)  # of a network: its linearisation
     if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
         raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
     if hasattr(source, "eigenvalues"):
@@ -46,7 +53,8 @@ def spectrum(
     values = array("eigenvalues", source, ndim=1)
     if values[0] <= 0:
         raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")
-    drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", {"color": "black", "linestyle": "-", "linewidth": 1.6})]
+    solid: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 1.6}
+    drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", solid)]
     if coefficients is not None:
         squares = array("coefficients", coefficients, ndim=1, shape=values.shape) ** 2
         tails = np.cumsum(squares[::-1])[::-1]
@@ -73,36 +81,36 @@ def spectrum(
 def _draw_fit(ax: Axes, fit: PowerLawFit, n: int, first: float, total: float | None) -> None:
     """The fitted laws over their windows, the tail sums' without what lies beyond mode n."""
     laws = [(fit.window, fit.Lambda.value / first, 0.0, fit.nu, "ν", "black")]
-    if fit.kappa is not None and fit.tail_window is not None and total:
+    if fit.kappa is not None and fit.tail_window is not None and fit.A is not None and total:
         beyond = n**-fit.kappa.value
         laws.append((fit.tail_window, fit.A.value / total, beyond, fit.kappa, "κ", PALETTE[3]))
     for window, amplitude, beyond, exponent, symbol, color in laws:
         k = np.geomspace(*window, 50)
         label = f"{symbol} = {exponent.value:.2f} ({exponent.low:.2f} … {exponent.high:.2f})"
-        look = {"color": color, "linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt"}
+        look: dict[str, Any] = {"color": color, "linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt"}
         ax.plot(k, amplitude * (k**-exponent.value - beyond), label=label, **look)
 
 
-def spectra(found: Mapping[str, Asymptote]) -> Figure:
+def spectra(asymptotes: Mapping[str, Asymptote]) -> Figure:
     """A column for each problem: its spectrum with the fitted laws above; below the exact loss of the spectral-diagonal
     theory with the law that follows from the fit, dashed, where there is one, and where it holds, shaded."""
-    if not found:
-        raise InputError("found: expected at least one problem, got none")
+    if not asymptotes:
+        raise InputError("asymptotes: expected at least one problem, got none")
     with style():
-        figure = Figure(figsize=(2.6 * len(found) + 0.3, 4.9), layout="constrained")
-        axes = figure.subplots(2, len(found), squeeze=False, height_ratios=[1.1, 1])
-        for (name, one), top, bottom in zip(found.items(), axes[0], axes[1], strict=True):
-            spectrum(one.problem, ax=top, fit=one.fit).set_title(f"{name}, N = {one.problem.n}")
-            if one.prediction is not None:
+        figure = Figure(figsize=(2.6 * len(asymptotes) + 0.3, 4.9), layout="constrained")
+        axes = figure.subplots(2, len(asymptotes), squeeze=False, height_ratios=[1.1, 1])
+        for (name, asymptote), top, bottom in zip(asymptotes.items(), axes[0], axes[1], strict=True):
+            spectrum(asymptote.problem, ax=top, fit=asymptote.fit).set_title(f"{name}, N = {asymptote.problem.n}")
+            if asymptote.prediction is not None:
                 prediction(
-                    one.prediction,
+                    asymptote.prediction,
                     ax=bottom,
-                    title="within 10% of the law" if one.holds else "not within 10% of the law",
+                    title="within 10% of the law" if asymptote.holds else "not within 10% of the law",
                 )
                 low, high = bottom.get_ylim()  # a law that does not hold may lie above the loss at all times
-                bottom.set_ylim(low, max(high, 1.5 * one.prediction.law[-1]))
+                bottom.set_ylim(low, max(high, 1.5 * asymptote.prediction.law[-1]))
             else:
-                mark(curve(bottom, one.steps, one.loss, one.cutoff), {"cut-off": one.cutoff})
+                mark(curve(bottom, asymptote.steps, asymptote.loss, asymptote.cutoff), {"cut-off": asymptote.cutoff})
                 bottom.set_title("no law")
             for ax in (top, bottom):
                 ax.legend(
@@ -121,4 +129,4 @@ def prepare(ax: Axes) -> None:
     ax.tick_params(which="minor", length=1.5, width=0.4, labelsize=6)
     ax.grid(visible=True, which="major", color="0.9", linewidth=0.5)
     for text in (ax.title, ax.xaxis.label, ax.yaxis.label):
-        text.set_size(8)
+        text.set_fontsize(8)

@@ -10,8 +10,12 @@ from typing import Any
 import matplotlib
 import seaborn
 
+from sgdsim.common.checks import InputError
+
 PALETTE = seaborn.color_palette("colorblind").as_hex()
-_STYLES = {  # thick and solid below, thin and broken above: curves that coincide stay visible, in grey too
+_STYLES: dict[
+    str, dict[str, Any]
+] = {  # thick and solid below, thin and broken above: curves that coincide stay visible, in grey too
     "network": {"color": PALETTE[0], "linestyle": "-", "linewidth": 2.2},
     "sampled": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.1},
     "averaged": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2},
@@ -38,12 +42,24 @@ def style() -> Iterator[None]:
 def regime_style(name: str) -> dict[str, Any]:
     """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
 
-    Colours are from seaborn's colour-blind safe palette. An unknown name gets a style that depends on the name alone.
+    Colours are from seaborn's colour-blind safe palette. A regime without a style of its own gets one that depends on
+    its name alone: a solid line where it is stochastic, as for those that are, a broken one where not or not known.
     """
     base, _, rest = name.partition(":")
     label = f"{base}, {rest.replace('tau=', 'τ = ').replace('-', '−')}" if rest else base
     known = _STYLES.get(name)
     if known is None:
         code = zlib.crc32(name.encode())
-        known = {"color": _OTHER_COLORS[code % 4], "linestyle": _OTHER_LINES[code // 4 % 4], "linewidth": 1.4}
+        line = "-" if _stochastic(name) else _OTHER_LINES[code // 4 % 4]
+        known = {"color": _OTHER_COLORS[code % 4], "linestyle": line, "linewidth": 1.4}
     return {**known, "label": label}
+
+
+def _stochastic(name: str) -> bool:
+    """Whether replicates of the regime called `name` differ; False for a name of no regime."""
+    from sgdsim.regimes import names  # late: with the kernels of all regimes
+
+    try:
+        return names.parse(name).stochastic
+    except InputError:
+        return False

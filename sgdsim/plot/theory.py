@@ -16,7 +16,7 @@ from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, regime_style, style
-from sgdsim.problem.fit_results import PowerLawFit
+from sgdsim.problem.fit_results import Estimate, PowerLawFit
 
 if TYPE_CHECKING:
     from sgdsim.problem import QuadraticProblem
@@ -26,8 +26,8 @@ MAX_PANELS, MAX_TAUS = 12, 4  # of one stability map
 
 _MOMENTA = np.linspace(-0.995, 0.999, 240)
 _STABLE = PALETTE[9]
-_FULL_BATCH = {"color": "0.35", "linestyle": "-", "linewidth": 1.0}
-_EXACT = {"color": "black", "marker": "o", "markersize": 3.6, "linestyle": "none"}
+_FULL_BATCH: dict[str, Any] = {"color": "0.35", "linestyle": "-", "linewidth": 1.0}
+_EXACT: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 3.6, "linestyle": "none"}
 
 
 def check_panels(batch_sizes: int, taus: int) -> None:
@@ -138,7 +138,7 @@ def phase_diagram(
         ax.fill_between(nu, 0, border, color=PALETTE[0], alpha=0.25, linewidth=0)
         ax.fill_between(nu, border, top, color=PALETTE[1], alpha=0.25, linewidth=0)
         ax.plot(nu, border, color="black", linewidth=1.2, label="ζ = 2 − 1/ν")
-        size = {"fontsize": 7.5, "linespacing": 1.5}
+        size: dict[str, Any] = {"fontsize": 7.5, "linespacing": 1.5}
         for y, where, words in (
             (0.02, "bottom", "signal-dominated\n$L\\propto t^{-\\zeta}$"),
             (0.98, "top", "noise-dominated\n$L\\propto t^{-(2-1/\\nu)}$"),
@@ -147,8 +147,9 @@ def phase_diagram(
         for at, words in ((0.25, "diverges at once"), (0.75, "diverges eventually")):
             ax.text(at, top / 2, words, rotation=90, ha="center", va="center", **size)
         for (name, (x, y, across, up)), color in zip(places.items(), _colors(len(places)), strict=True):
-            error = {"xerr": [[x - across[0]], [across[1] - x]], "yerr": [[y - up[0]], [up[1] - y]]}
-            ax.errorbar(x, y, fmt="o", color=color, markersize=4.5, linewidth=1.0, label=name or "_problem", **error)
+            xerr, yerr = [[x - across[0]], [across[1] - x]], [[y - up[0]], [up[1] - y]]
+            label = name or "_problem"
+            ax.errorbar(x, y, yerr, xerr, fmt="o", color=color, markersize=4.5, linewidth=1.0, label=label)
             ax.annotate(name, (x, y), xytext=(5, 4), textcoords="offset points", fontsize=7.5, color=color)
         ax.set(xlim=(0, right), ylim=(0, top), xlabel="exponent ν of the eigenvalues", ylabel="ζ = κ/ν of the target")
         ax.grid(False)
@@ -162,8 +163,13 @@ def _place(point: PowerLaw | PowerLawFit) -> tuple[float, float, tuple[float, fl
     if point.zeta is None:
         raise InputError("points: expected fits of eigenvalues and coefficients, got one without coefficients")
     nu, zeta = point.nu, point.zeta
-    far = (-1e3, 1e3)  # ends may be infinite
-    return nu.value, zeta.value, *(tuple(np.clip((e.low, e.high), *far).tolist()) for e in (nu, zeta))
+    return nu.value, zeta.value, _ends(nu), _ends(zeta)
+
+
+def _ends(estimate: Estimate) -> tuple[float, float]:
+    """Of its interval, which may be infinite, within what an axis takes."""
+    low, high = np.clip((estimate.low, estimate.high), -1e3, 1e3)
+    return float(low), float(high)
 
 
 def _colors(count: int) -> list[str]:
@@ -171,7 +177,7 @@ def _colors(count: int) -> list[str]:
 
 
 def prediction(
-    found: Prediction, *, ax: Axes | None = None, horizon: float | None = None, title: str | None = None
+    predicted: Prediction, *, ax: Axes | None = None, horizon: float | None = None, title: str | None = None
 ) -> Axes:
     """The exact curve of a `Prediction` on log-log axes, its law dashed, the window where both agree shaded.
 
@@ -179,17 +185,19 @@ def prediction(
     (cut-off), and the horizon if one is given. `title` replaces the phase above the panel.
     """
     with style():
-        ax = curve(ax, found.steps, found.loss, found.cutoff)
-        if found.exponent is not None:
-            label = f"${_scientific(found.constant)}\\,t^{{-{found.exponent:.3g}}}$"
-            ax.plot(found.steps, found.law, color="black", linestyle=(0, (4, 2)), linewidth=1.1, label=label)
-        if found.window is not None:
-            ax.axvspan(*found.window, color=PALETTE[2], alpha=0.15, linewidth=0, label=f"within {found.within:.0%}")
-        marks = {"noise overtakes": found.crossover, "cut-off": found.cutoff, "horizon": horizon}
+        ax = curve(ax, predicted.steps, predicted.loss, predicted.cutoff)
+        if predicted.exponent is not None and predicted.constant is not None:
+            label = f"${_scientific(predicted.constant)}\\,t^{{-{predicted.exponent:.3g}}}$"
+            ax.plot(predicted.steps, predicted.law, color="black", linestyle=(0, (4, 2)), linewidth=1.1, label=label)
+        if predicted.window is not None:
+            ax.axvspan(
+                *predicted.window, color=PALETTE[2], alpha=0.15, linewidth=0, label=f"within {predicted.within:.0%}"
+            )
+        marks = {"noise overtakes": predicted.crossover, "cut-off": predicted.cutoff, "horizon": horizon}
         mark(ax, marks)
-        ax.set_title((found.phase if found.stable else "unstable") if title is None else title)
+        ax.set_title((predicted.phase if predicted.stable else "unstable") if title is None else title)
         ax.legend(
-            loc="lower left" if found.stable else "upper left",
+            loc="lower left" if predicted.stable else "upper left",
             handlelength=1.6,
             facecolor="white",
             framealpha=0.8,

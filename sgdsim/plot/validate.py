@@ -76,13 +76,17 @@ def _draw_thresholds(ax: Axes, cells: list[dict[str, Any]], name: str) -> None:
         offsets = np.linspace(-0.24, 0.24, 2 * len(here) + 1)[1::2]
         half = 0.5 if len(here) == 1 else (offsets[1] - offsets[0]) / 2 + 0.02
         for offset, cell in zip(offsets, here, strict=True):
-            found, x = cell["thresholds"], place + offset
+            thresholds, x = cell["thresholds"], place + offset
             span = [x - min(half, 0.34), x + min(half, 0.34)]
-            values = {"full": found["full_batch"], "diagonal": found["diagonal"]["1"], "exact": found["exact"]}
+            values = {
+                "full": thresholds["full_batch"],
+                "diagonal": thresholds["diagonal"]["1"],
+                "exact": thresholds["exact"],
+            }
             for level, (_, look) in _LEVELS.items():
                 ax.plot(span, [values[level]] * 2, **look)
             for (regime, criterion), (_, look) in _MEASURED.items():
-                ends = found["measured"][regime][criterion]
+                ends = thresholds["measured"][regime][criterion]
                 low, high = ends["low"], ends["high"]
                 color = look["markerfacecolor"] if look["markerfacecolor"] != "white" else PALETTE[0]
                 marks = {"color": color, "markeredgecolor": color, "markersize": 4.2, "zorder": 3, **look}
@@ -152,8 +156,8 @@ def _draw_exponents(ax: Axes, cells: list[dict[str, Any]], dashes: dict[int, Any
         ax.axhline(law["exponent"]["value"], **look)
     ax.set_xlim(-0.6, max(len(windows), 1) - 0.4)
     # The band of the law may reach far beyond all that was found.
-    found = [slopes[name]["value"] or 0.0 for cell in cells for slopes in cell["slopes"] for name in _CURVES]
-    low, high = min([0.0, *found]), max([0.5, *found])
+    exponents = [slopes[name]["value"] or 0.0 for cell in cells for slopes in cell["slopes"] for name in _CURVES]
+    low, high = min([0.0, *exponents]), max([0.5, *exponents])
     ax.set_ylim(low - 0.15 * (high - low), high + 0.1 * (high - low))
     ax.set_xticks(range(len(windows)), ["–".join(_short(step) for step in window) for window in windows])
     if not cells:

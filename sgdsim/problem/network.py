@@ -98,7 +98,7 @@ class NetworkProblem(Problem):
         f, f_test = self.initial_outputs
         theta = ntk.empirical_ntk(self.network, self.data.x, device=self.device)
         cross = None
-        if f_test is not None:
+        if f_test is not None and self.data.x_test is not None:
             cross = ntk.empirical_ntk(self.network, self.data.x_test, self.data.x, device=self.device)
         return QuadraticProblem.from_kernel(
             theta,

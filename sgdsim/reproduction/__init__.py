@@ -14,9 +14,11 @@ from collections.abc import Sequence
 
 from sgdsim.common.checks import InputError
 from sgdsim.reproduction import exponents, landscapes, memory, momentum, runs
-from sgdsim.reproduction.base import VERDICTS, Context, Exhibit, Finding, MissingData, Picture, Row
+from sgdsim.reproduction.base import VERDICTS, Context, Drawing, Exhibit, Finding, MissingData, Picture, Row
 
-__all__ = ["EXHIBITS", "VERDICTS", "Context", "Exhibit", "Finding", "MissingData", "Picture", "Row", "choose"]
+__all__ = [
+    "EXHIBITS", "VERDICTS", "Context", "Drawing", "Exhibit", "Finding", "MissingData", "Picture", "Row", "choose",
+]  # fmt: skip
 
 EXHIBITS = (
     Exhibit("best-lr", "Best learning rate without momentum", momentum.best_lr),

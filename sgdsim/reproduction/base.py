@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import scipy.stats
@@ -29,6 +29,9 @@ VERDICTS = {
     UNDETERMINED: "the published value lies in our interval, or does as well as ours, but so do very different ones",
     EVIDENCE: "nothing published to compare with; the row supports a reason given elsewhere, or shows a known trap",
 }
+
+
+_T = TypeVar("_T")
 
 
 class MissingData(Exception):
@@ -65,7 +68,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Picture:
+class Drawing:
     """A picture to draw: the name of a function of `sgdsim.plot`, what it is called with, and a caption.
 
     Exhibits compute and know nothing of matplotlib; whoever writes the report draws.
@@ -78,13 +81,16 @@ class Picture:
     options: dict[str, Any] = field(default_factory=dict)
 
 
+Picture = Drawing  # as it was called before `plot.showing` had one too
+
+
 @dataclass(frozen=True)
 class Finding:
     """What an exhibit found."""
 
     rows: tuple[Row, ...]
     text: str
-    pictures: tuple[Picture, ...] = ()
+    pictures: tuple[Drawing, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -108,13 +114,13 @@ class Context:
 
     def __init__(self, full: bool = False, data_dir: str | os.PathLike[str] | None = None, seed: int = 0) -> None:
         self.full, self.data_dir, self.seed = full, data_dir, seed
-        self._made: dict[Any, Any] = {}
+        self._made: dict[Hashable, Any] = {}
 
     def size(self, small: int, full: int) -> int:
         """`full` with the paper's sizes, else `small`."""
         return full if self.full else small
 
-    def once(self, key: Any, make: Callable[[], Any]) -> Any:
+    def once(self, key: Hashable, make: Callable[[], _T]) -> _T:
         """`make()`, or what it gave when the same key was asked for before."""
         if key not in self._made:
             self._made[key] = make()
@@ -140,10 +146,10 @@ class Context:
 
     def present(self, names: Sequence[str]) -> list[str]:
         """Those that are here; MissingData where none is."""
-        found = [name for name in names if self.has(name)]
-        if not found:
+        here = [name for name in names if self.has(name)]
+        if not here:
             self.data(names[0], 1)  # tells which file is missing
-        return found
+        return here
 
     def absent(self, names: Sequence[str]) -> str:
         """A sentence about those that are not here; empty where all are."""

@@ -38,13 +38,13 @@ class Report:
             raise InputError(f"{path}: expected a folder for the report, got a file")
         entries: dict[str, dict[str, Any]] = {}
         if path.is_dir() and any(path.iterdir()):
-            found = _stored(path)
-            if found is None:
+            stored = _stored(path)
+            if stored is None:
                 got = f"one with a {JSON} that is not ours, or damaged" if (path / JSON).exists() else "other files"
                 raise InputError(
                     f"{path}: expected a new or empty folder or one with a report of ours, got {got}; try another one"
                 )
-            entries = found
+            entries = stored
         try:
             (path / FIGURES).mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -145,10 +145,10 @@ class Report:
 def _stored(folder: Path) -> dict[str, dict[str, Any]] | None:
     """The exhibits of the report in a folder; None where there is none of ours."""
     try:
-        found = json.loads((folder / JSON).read_text(encoding="utf-8"))
+        report = json.loads((folder / JSON).read_text(encoding="utf-8"))
         return (
-            {str(name): dict(entry) for name, entry in found["exhibits"].items()}
-            if found["made_by"] == MADE_BY
+            {str(name): dict(entry) for name, entry in report["exhibits"].items()}
+            if report["made_by"] == MADE_BY
             else None
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError):

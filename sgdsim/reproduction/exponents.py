@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.problem import QuadraticProblem, fits
+from sgdsim.problem.fit_results import Estimate, PowerLawFit
 from sgdsim.recurrence import contour
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (
@@ -17,8 +18,8 @@ from sgdsim.reproduction.base import (
     REPRODUCED,
     UNDETERMINED,
     Context,
+    Drawing,
     Finding,
-    Picture,
     Row,
     judged,
     shown,
@@ -32,6 +33,17 @@ PUBLISHED = {"bike_sharing": (1.43, 0.29, 0.20), "mnist": (1.30, 0.34, 0.25)}
 NU_WINDOW, KAPPA_WINDOW = (5, 300), (10, 310)  # in the authors' notebook
 NETWORK = "network of width 1000"
 _WINDOW_STARTS, _WINDOW_ENDS = (3, 5, 10, 20, 30, 50), (100, 200, 310, 500, 800, 1000, 1500, 2000)
+
+
+@dataclass(frozen=True)
+class _WindowSlopes:
+    """Slopes of lines over many windows: their range, where they are nearest to a published one, the last k tried."""
+
+    low: float
+    high: float
+    nearest_window: str
+    nearest: float
+    last: int
 
 
 def line(values: np.ndarray, window: tuple[int, int], parts: int = 3) -> tuple[float, float]:
@@ -63,8 +75,15 @@ def _problems(context: Context, name: str, n: int) -> dict[str, QuadraticProblem
     return out | {kind: context.analytic(name, n, kind) for kind in kernels.KERNELS}
 
 
-def _fit(context: Context, name: str, n: int, kind: str, problem: QuadraticProblem) -> Any:
+def _fit(context: Context, name: str, n: int, kind: str, problem: QuadraticProblem) -> PowerLawFit:
     return context.once(("fit", name, n, kind), lambda: fits.fit_power_law(problem))
+
+
+def _tail(fit: PowerLawFit) -> tuple[Estimate, tuple[int, int]]:
+    """κ and the window of its fit, which problems with coefficients have."""
+    assert fit.kappa is not None
+    assert fit.tail_window is not None
+    return fit.kappa, fit.tail_window
 
 
 def decay(problem: QuadraticProblem, batch_size: int) -> list[float]:
@@ -84,7 +103,9 @@ def exponents(context: Context) -> Finding:
     for name in context.present(list(PUBLISHED)):
         nu, kappa, slope = PUBLISHED[name]
         problems = _problems(context, name, n)
-        windows = _windows(problems[NETWORK], nu, kappa)
+        tails = tail_shares(problems[NETWORK].coefficients ** 2)
+        nu_slopes = _window_slopes(problems[NETWORK].eigenvalues, nu)
+        kappa_slopes = _window_slopes(tails, kappa)
         for kind, problem in problems.items():
             fit = _fit(context, name, n, kind, problem)
             tails = tail_shares(problem.coefficients**2)
@@ -92,8 +113,8 @@ def exponents(context: Context) -> Finding:
             where = f"{name}, N = {n}, {kind}"
             if kind == NETWORK:
                 rows += [
-                    _nu_row(where, nu, fit, by_eye[0], n, windows["nu"]),
-                    *_kappa_rows(where, kappa, fit, by_eye[1], null, windows),
+                    _nu_row(where, nu, fit, by_eye[0], n, nu_slopes),
+                    *_kappa_rows(where, kappa, fit, by_eye[1], null, kappa_slopes),
                 ]
             else:
                 rows.append(_other_kernel(where, fit, by_eye))
@@ -114,10 +135,10 @@ def exponents(context: Context) -> Finding:
         )  # fmt: skip
         notes.append(
             f"{name}: over windows from k = {_WINDOW_STARTS[0]}…{_WINDOW_STARTS[-1]} to "
-            f"{_WINDOW_ENDS[0]}…{windows['last']} the lines' slopes run from {windows['nu'][0]:.2f} to "
-            f"{windows['nu'][1]:.2f} for ν and from {windows['kappa'][0]:.2f} to {windows['kappa'][1]:.2f} for κ; "
-            f"nearest to the published values are k = {windows['nu_at']} (ν = {windows['nu_value']:.2f}) and k = "
-            f"{windows['kappa_at']} (κ = {windows['kappa_value']:.2f})."
+            f"{_WINDOW_ENDS[0]}…{nu_slopes.last} the lines' slopes run from {nu_slopes.low:.2f} to "
+            f"{nu_slopes.high:.2f} for ν and from {kappa_slopes.low:.2f} to {kappa_slopes.high:.2f} for κ; "
+            f"nearest to the published values are k = {nu_slopes.nearest_window} (ν = {nu_slopes.nearest:.2f}) and k = "
+            f"{kappa_slopes.nearest_window} (κ = {kappa_slopes.nearest:.2f})."
         )
         curves.append((name, network, nu, kappa))
     rows.append(
@@ -139,29 +160,29 @@ def exponents(context: Context) -> Finding:
     caption = (
         f"Local exponents of λ_k and of tail sums, N = {n}; dashed: the published values; dotted: κ = 0 cut off at N."
     )
-    return Finding(tuple(rows), text, (Picture("exponents", "local_exponents", (curves,), caption),))
+    return Finding(tuple(rows), text, (Drawing("exponents", "local_exponents", (curves,), caption),))
 
 
-def _other_kernel(where: str, fit: Any, by_eye: tuple[tuple[float, float], tuple[float, float]]) -> Row:
+def _other_kernel(where: str, fit: PowerLawFit, by_eye: tuple[tuple[float, float], tuple[float, float]]) -> Row:
     """The same numbers for a kernel that is not the one they were published for."""
-    (nu, nu_off), (kappa, kappa_off) = by_eye
+    (nu_line, nu_off), (kappa_line, kappa_off) = by_eye
+    nu, kappa = fit.nu, _tail(fit)[0]
     return Row(
-        f"ν and κ, {where}", "–", f"{fit.nu.value:.2f} and {shown(round(fit.kappa.value, 2))}",
-        f"{span(fit.nu.low, fit.nu.high)} and {span(fit.kappa.low, fit.kappa.high)} (95%)", EVIDENCE,
-        f"By lines: {nu:.2f} ± {nu_off:.2f} and {kappa:.2f} ± {kappa_off:.2f}.",
-        {"nu": fit.nu.value, "kappa": fit.kappa.value, "nu by a line": nu, "kappa by a line": kappa},
+        f"ν and κ, {where}", "–", f"{nu.value:.2f} and {shown(round(kappa.value, 2))}",
+        f"{span(nu.low, nu.high)} and {span(kappa.low, kappa.high)} (95%)", EVIDENCE,
+        f"By lines: {nu_line:.2f} ± {nu_off:.2f} and {kappa_line:.2f} ± {kappa_off:.2f}.",
+        {"nu": nu.value, "kappa": kappa.value, "nu by a line": nu_line, "kappa by a line": kappa_line},
     )  # fmt: skip
 
 
 def _nu_row(
-    where: str, published: float, fit: Any, by_eye: tuple[float, float], n: int, slopes: tuple[float, float]
+    where: str, published: float, fit: PowerLawFit, by_eye: tuple[float, float], n: int, slopes: _WindowSlopes
 ) -> Row:
     verdict = judged(published, 2, fit.nu, loose=0.7 * fit.nu.value)
     reason = f"A line over k = {NU_WINDOW[0]} … {NU_WINDOW[1]} gives {by_eye[0]:.2f} ± {by_eye[1]:.2f}."
     if verdict == DIFFERS:
-        low, high = slopes
         reason += " The exponent changes along the spectrum: over the windows tried lines give "
-        reason += f"{low:.2f} to {high:.2f}" + ("." if n == 3000 else f", at N = {n} instead of 3000.")
+        reason += f"{slopes.low:.2f} to {slopes.high:.2f}" + ("." if n == 3000 else f", at N = {n} instead of 3000.")
     values = {"published": published, "ours": fit.nu.value, "low": fit.nu.low, "high": fit.nu.high, "line": by_eye[0]}
     return Row(
         f"ν, {where}", f"{published:.2f}", f"{fit.nu.value:.2f}",
@@ -170,26 +191,26 @@ def _nu_row(
 
 
 def _kappa_rows(
-    where: str, published: float, fit: Any, by_eye: tuple[float, float], null: float, windows: dict[str, Any]
+    where: str, published: float, fit: PowerLawFit, by_eye: tuple[float, float], null: float, slopes: _WindowSlopes
 ) -> list[Row]:
     """κ of the coefficients, and κ by a line through tail sums."""
-    verdict = judged(published, 2, fit.kappa, loose=0.3)
+    kappa, window = _tail(fit)
+    verdict = judged(published, 2, kappa, loose=0.3)
     reason = f"A line through tail sums sees κ = {null:.2f} where κ is 0 at this N." if verdict == DIFFERS else ""
     if verdict == UNDETERMINED:
         reason = "The coefficients scatter too much for an exponent."
     low, high = by_eye[0] - by_eye[1], by_eye[0] + by_eye[1]
     close = within(published, low, high, 2)
     line_verdict = DIFFERS if not close else REPRODUCED if high - low <= 0.3 else UNDETERMINED
-    low_slope, high_slope = windows["kappa"]
     other = (
-        f"Over the windows tried such lines give {low_slope:.2f} to {high_slope:.2f}; nearest to the published value "
-        f"is k = {windows['kappa_at']} with {windows['kappa_value']:.2f}."
+        f"Over the windows tried such lines give {slopes.low:.2f} to {slopes.high:.2f}; nearest to the published value "
+        f"is k = {slopes.nearest_window} with {slopes.nearest:.2f}."
     )
     return [
         Row(
-            f"κ, {where}", f"{published:.2f}", shown(round(fit.kappa.value, 2)),
-            span(fit.kappa.low, fit.kappa.high, 2, f"95%, k = {fit.tail_window[0]} … {fit.tail_window[1]}"), verdict,
-            reason, {"published": published, "ours": fit.kappa.value, "low": fit.kappa.low, "high": fit.kappa.high},
+            f"κ, {where}", f"{published:.2f}", shown(round(kappa.value, 2)),
+            span(kappa.low, kappa.high, 2, f"95%, k = {window[0]} … {window[1]}"), verdict,
+            reason, {"published": published, "ours": kappa.value, "low": kappa.low, "high": kappa.high},
         ),
         Row(
             f"κ by a line through tail sums, {where}", f"{published:.2f}", f"{by_eye[0]:.2f}",
@@ -199,17 +220,13 @@ def _kappa_rows(
     ]  # fmt: skip
 
 
-def _windows(problem: QuadraticProblem, nu: float, kappa: float) -> dict[str, Any]:
-    """Slopes over many windows: their range, and the windows where they are nearest to the published values."""
-    tails = tail_shares(problem.coefficients**2)
-    ends = [end for end in _WINDOW_ENDS if end < 0.7 * problem.n]
-    found: dict[str, Any] = {"last": ends[-1]}
-    for name, values, target in (("nu", problem.eigenvalues, nu), ("kappa", tails, kappa)):
-        slopes = {(a, b): line(values, (a, b))[0] for a in _WINDOW_STARTS for b in ends if b >= 5 * a}
-        nearest = min(slopes, key=lambda window, s=slopes, t=target: abs(s[window] - t))
-        found[name] = (min(slopes.values()), max(slopes.values()))
-        found[f"{name}_at"], found[f"{name}_value"] = f"{nearest[0]} … {nearest[1]}", slopes[nearest]
-    return found
+def _window_slopes(values: np.ndarray, published: float) -> _WindowSlopes:
+    """Slopes of `values` over many windows, and the window where the slope is nearest to the published one."""
+    ends = [end for end in _WINDOW_ENDS if end < 0.7 * values.size]
+    slopes = {(a, b): line(values, (a, b))[0] for a in _WINDOW_STARTS for b in ends if b >= 5 * a}
+    nearest = min(slopes, key=lambda window: abs(slopes[window] - published))
+    least, most = min(slopes.values()), max(slopes.values())
+    return _WindowSlopes(least, most, f"{nearest[0]} … {nearest[1]}", slopes[nearest], ends[-1])
 
 
 def kernel(context: Context) -> Finding:
@@ -219,13 +236,12 @@ def kernel(context: Context) -> Finding:
     for name in names:
         n = 1000 if name == "digits" else context.size(1000, 3000)
         true, bare = (context.analytic(name, n, kind) for kind in (kernels.WITH_FACTOR, kernels.WITHOUT_FACTOR))
-        fit = {kind: _fit(context, name, n, kind, problem) for kind, problem in
-               ((kernels.WITH_FACTOR, true), (kernels.WITHOUT_FACTOR, bare))}  # fmt: skip
-        a, b = fit[kernels.WITH_FACTOR], fit[kernels.WITHOUT_FACTOR]
+        a = _fit(context, name, n, kernels.WITH_FACTOR, true)
+        b = _fit(context, name, n, kernels.WITHOUT_FACTOR, bare)
         crit = [stability.critical_eigenvalue(problem) for problem in (true, bare)]
         middle = n // 2
         ratio = float(bare.eigenvalues[middle] / true.eigenvalues[middle])
-        for symbol, left, right in (("ν", a.nu, b.nu), ("κ", a.kappa, b.kappa)):
+        for symbol, left, right in (("ν", a.nu, b.nu), ("κ", _tail(a)[0], _tail(b)[0])):
             rows.append(
                 Row(
                     f"{symbol} without the square-root factor, {name}, N = {n}", "–",
@@ -258,9 +274,12 @@ def phases(context: Context) -> Finding:
         n = context.size(1000, 3000)
         fit = _fit(context, name, n, NETWORK, context.network(name, n, 1000).quadratic)
         nu, zeta = fit.nu, fit.zeta
+        assert zeta is not None
         printed = PUBLISHED[name][1] / PUBLISHED[name][0]
-        claimed = power_law.phase(PUBLISHED[name][0], printed)
-        ends = {power_law.phase(v, max(z, 1e-6)) for v in (nu.low, nu.high) for z in (zeta.low, zeta.high) if v > 0}
+        claimed = str(power_law.phase(PUBLISHED[name][0], printed))
+        ends = {
+            str(power_law.phase(v, max(z, 1e-6))) for v in (nu.low, nu.high) for z in (zeta.low, zeta.high) if v > 0
+        }
         none = zeta.low <= 0  # no power law of the coefficients, and so no phase
         verdict = UNDETERMINED if claimed in ends else DIFFERS
         verdict = REPRODUCED if ends == {claimed} and not none else verdict
@@ -282,5 +301,5 @@ def phases(context: Context) -> Finding:
         + context.absent(list(PUBLISHED))
     )
     caption = "Phases of mini-batch SGD on infinite power laws, with the data sets."
-    picture = Picture("phases", "phases_with_data", (laws, fitted), caption)
+    picture = Drawing("phases", "phases_with_data", (laws, fitted), caption)
     return Finding(tuple(rows), text, (picture,))

@@ -9,16 +9,17 @@ that leaves the momentum out where β ≤ 0 (optim/sgd.py: the momentum step is 
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 import scipy.ndimage
+import xarray as xr
 
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
+from sgdsim.regimes.base import Regime
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (
     DIFFERS,
@@ -26,8 +27,8 @@ from sgdsim.reproduction.base import (
     REPRODUCED,
     UNDETERMINED,
     Context,
+    Drawing,
     Finding,
-    Picture,
     Row,
     finished,
     next_sample,
@@ -58,29 +59,40 @@ def _axes(stride: int) -> dict[str, list[float]]:
     return {"lr": [float(a) for a in LR[stride::stride]], "momentum": [float(b) for b in momenta]}
 
 
-def _map(problem: QuadraticProblem, regime: Any, stride: int, replicates: int = 1, seed: int = 0) -> tuple[Any, Any]:
+def _map(
+    problem: QuadraticProblem, regime: Regime, stride: int, replicates: int = 1, seed: int = 0
+) -> tuple[xr.Dataset, maps.LossMap]:
+    """The losses over the paper's grid as a result, and as a map."""
     grid = Grid.product(**_axes(stride), batch_size=[BATCH])
     result = finished(sweep(problem, grid, [regime], STEPS, record=[STEPS], replicates=replicates, seed=seed))
     return result, maps.panels(result, problem)[0]
 
 
-def _log_loss(problem: QuadraticProblem, lr: Any, momentum: Any) -> np.ndarray:
+def _log_loss(problem: QuadraticProblem, lr: np.ndarray | float, momentum: np.ndarray | float) -> np.ndarray:
     noise = float(noise_factor(problem.n, BATCH))
     return np.asarray(contour.loss_at(problem, STEPS, lr=lr, momentum=momentum, noise=noise).log_loss)
+
+
+def _least(panel: maps.LossMap) -> maps.Minimum:
+    """The minimum of a map that has one: some cell of the paper's grid always converges."""
+    least = maps.minimum(panel)
+    if least is None:
+        raise RuntimeError(f"the map of the {panel.regime} regime has no finite loss")
+    return least
 
 
 def _place(lr: float, momentum: float) -> str:
     return f"({lr:.2f}, {momentum:.2f})".replace("-", "−")
 
 
-def _region(panel: Any, within: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def _region(panel: maps.LossMap, within: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Ends in α and in β of the cells whose loss is within a fraction of the least."""
     near = panel.loss <= np.nanmin(panel.loss) * (1 + within)
     lr, momentum = panel.lr[near.any(1)], panel.momentum[near.any(0)]
     return (float(lr[0]), float(lr[-1])), (float(momentum[0]), float(momentum[-1]))
 
 
-def _described(panel: Any, within: float) -> str:
+def _described(panel: maps.LossMap, within: float) -> str:
     (a, b), (c, d) = _region(panel, within)
     return f"α {span(a, b)}, β {span(c, d)} (loss within {within:.0%})"
 
@@ -89,7 +101,7 @@ def power_law(context: Context) -> Finding:
     """The landscape of a power law."""
     problem = QuadraticProblem.power_law(N, 1.5, 3.0, seed=context.seed)
     exact_result, exact = _map(problem, SpectralDiagonal(1), 1)
-    least = maps.minimum(exact)
+    least = _least(exact)
     published = star(POWER_LAW_STARS["diagonal"])
     best = optimal.best(problem, batch_size=BATCH, horizon=STEPS)
     same = np.allclose((least.lr, least.momentum), published)
@@ -104,7 +116,7 @@ def power_law(context: Context) -> Finding:
         )
     ]  # fmt: skip
     _, gaussian = _map(problem, SpectralDiagonal(-1), 1)
-    other = maps.minimum(gaussian)
+    other = _least(gaussian)
     rows.append(
         Row(
             "the same, diagonal τ = −1", "–", _place(other.lr, other.momentum), _described(gaussian, 0.01), EVIDENCE,
@@ -115,7 +127,7 @@ def power_law(context: Context) -> Finding:
     )  # fmt: skip
     stride, replicates = (1, 2) if context.full else (5, 3)
     sampled_result, sampled = _map(problem, SampledLinearized(), stride, replicates, context.seed)
-    found = maps.minimum(sampled)
+    least_sampled = _least(sampled)
     reason = (
         "The public code's sampled optimiser leaves the momentum out where β ≤ 0, so below β = 0 its map shows β = 0 "
         "with other batches; see the next row."
@@ -123,7 +135,7 @@ def power_law(context: Context) -> Finding:
     rows.append(_sampled_row(context, "(ν, κ) = (1.5, 3)", problem, star(POWER_LAW_STARS["sampled"]), sampled, reason))
     rows.append(_without_negative_momentum(context, problem, best))
     panels = " and ".join(
-        f"{name} at {_place(m.lr, m.momentum)}" for name, m in (("diagonal", least), ("sampled", found))
+        f"{name} at {_place(m.lr, m.momentum)}" for name, m in (("diagonal", least), ("sampled", least_sampled))
     )
     text = (
         f"Final losses on the paper's grid; least on it: {panels}. Published: {_place(*published)} and "
@@ -132,15 +144,15 @@ def power_law(context: Context) -> Finding:
         "optimiser takes the momentum step only for β > 0."
     )
     pictures = (
-        Picture("landscape_power_law", "loss_maps", (exact_result, problem), "Final loss, diagonal, the paper's grid.",
+        Drawing("landscape_power_law", "loss_maps", (exact_result, problem), "Final loss, diagonal, the paper's grid.",
                 _published(published)),
-        Picture("landscape_power_law_sampled", "loss_maps", (sampled_result, problem), _sampled(stride, replicates),
+        Drawing("landscape_power_law_sampled", "loss_maps", (sampled_result, problem), _sampled(stride, replicates),
                 _published(star(POWER_LAW_STARS["sampled"]))),
     )  # fmt: skip
     return Finding(tuple(rows), text, pictures)
 
 
-def _published(place: tuple[float, float]) -> dict[str, Any]:
+def _published(place: tuple[float, float]) -> dict[str, dict[str, tuple[float, float]]]:
     """The options of a map that shows the published star."""
     return {"marks": {"published": place}}
 
@@ -151,32 +163,32 @@ def _sampled(stride: int, replicates: int, of: str = "") -> str:
 
 
 def _sampled_row(
-    context: Context, where: str, problem: QuadraticProblem, star: tuple[float, float], panel: Any, reason: str
+    context: Context, where: str, problem: QuadraticProblem, star: tuple[float, float], panel: maps.LossMap, reason: str
 ) -> Row:
     """The published star beside the least smoothed loss of a sampled map, and both followed with more runs."""
-    found = maps.minimum(panel)
+    least = _least(panel)
     logs = maps.smoothed(panel)
     near = np.nan_to_num(logs, nan=np.inf) <= np.nanmin(logs) + math.log10(1.25)
     lr, momentum = panel.lr[near.any(1)], panel.momentum[near.any(0)]
     replicates = context.size(40, 200)
-    grid = Grid.zip(lr=[found.lr, star[0]], momentum=[found.momentum, star[1]], batch_size=[BATCH])
+    grid = Grid.zip(lr=[least.lr, star[0]], momentum=[least.momentum, star[1]], batch_size=[BATCH])
     runs = finished(
         sweep(problem, grid, [SampledLinearized()], STEPS, record=[STEPS], replicates=replicates, seed=context.seed + 7)
     )
-    here, there = runs["loss"].isel(step=-1, regime=0).transpose("cell", "replicate").values
+    at_ours, at_published = runs["loss"].isel(step=-1, regime=0).transpose("cell", "replicate").values
     with np.errstate(divide="ignore", invalid="ignore"):
-        paired = np.log(there) - np.log(here)
+        paired = np.log(at_published) - np.log(at_ours)
     mean, error = mean_and_error(paired)
     ratio = math.exp(mean)
-    spread = float(np.log(here).std(ddof=1))
+    spread = float(np.log(at_ours).std(ddof=1))
     close = ratio <= 1.25
     return Row(
-        f"least loss over (α, β), {where}, sampled", _place(*star), _place(found.lr, found.momentum),
+        f"least loss over (α, β), {where}, sampled", _place(*star), _place(least.lr, least.momentum),
         f"α {span(lr[0], lr[-1])}, β {span(momentum[0], momentum[-1])} (smoothed loss within 25%)",
         UNDETERMINED if close else DIFFERS,
         f"A typical run at the published point ends at {ratio:.2f} (± {error * ratio:.2f}) times the loss at ours "
         f"({replicates} runs each, the same batches); single runs scatter by a factor {math.exp(spread):.2f}. {reason}",
-        {"published": star, "ours": (found.lr, found.momentum), "ratio": ratio, "stderr of log": error},
+        {"published": star, "ours": (least.lr, least.momentum), "ratio": ratio, "stderr of log": error},
     )  # fmt: skip
 
 
@@ -222,7 +234,7 @@ def mnist(context: Context) -> Finding:
     losses = np.exp(logs)  # (samples, 5)
     problem = context.analytic("mnist", N, kernels.WITHOUT_FACTOR)
     result, panel = _map(problem, SpectralDiagonal(1), 1)
-    least = maps.minimum(panel)
+    least = _least(panel)
     at_star, at_end = RIDGE.index(MNIST_STARS["diagonal"]), 0
     printed = RIDGE_LOSS[at_star] / RIDGE_LOSS[at_end]
     published = star(MNIST_STARS["diagonal"])
@@ -262,10 +274,10 @@ def mnist(context: Context) -> Finding:
     best_per_column = np.nanmin(np.where(np.isfinite(panel.loss), panel.loss, np.inf), axis=0)
     ridge_data = (panel.momentum, best_per_column, ridge[:, 1], np.array(RIDGE_LOSS), losses, published[1])
     pictures = (
-        Picture("landscape_mnist", "loss_maps", (result, problem), "Final loss, MNIST, diagonal, the paper's grid.",
+        Drawing("landscape_mnist", "loss_maps", (result, problem), "Final loss, MNIST, diagonal, the paper's grid.",
                 _published(published)),
-        Picture("landscape_mnist_ridge", "valley", ridge_data, "Least loss over α, and what the notebook prints."),
-        Picture("landscape_mnist_sampled", "loss_maps", (sampled_result, problem),
+        Drawing("landscape_mnist_ridge", "valley", ridge_data, "Least loss over α, and what the notebook prints."),
+        Drawing("landscape_mnist_sampled", "loss_maps", (sampled_result, problem),
                 _sampled(stride, replicates, "MNIST, "), _published(star(MNIST_STARS["sampled"]))),
     )  # fmt: skip
     return Finding(tuple(rows), text, pictures)
@@ -292,7 +304,7 @@ def _variants(context: Context, published: tuple[float, float]) -> list[Row]:
     rows = []
     for name, problem in problems.items():
         _, panel = _map(problem, SpectralDiagonal(1), 1)
-        least = maps.minimum(panel)
+        least = _least(panel)
         ratio = math.exp(float(_log_loss(problem, *published))) / least.loss
         rows.append(
             Row(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 
@@ -20,8 +20,8 @@ from sgdsim.reproduction.base import (
     EVIDENCE,
     UNDETERMINED,
     Context,
+    Drawing,
     Finding,
-    Picture,
     Row,
     judged,
     next_sample,
@@ -37,6 +37,19 @@ MNIST = {"plain": -0.274, "corner": -0.409}  # fig. 5: b = 1000, θ = 1.3; width
 IMAGES = 60_000
 
 
+# Of `memory_losses`: label, losses at all steps, and a power law's exponent with the steps between which it is drawn.
+Curve = tuple[str, np.ndarray, tuple[float, int, int] | None]
+
+
+class Slopes(TypedDict):
+    """Our slope, the ends of its interval, and what kind of interval it is."""
+
+    ours: float
+    low: float
+    high: float
+    kind: str
+
+
 def one_hot(context: Context, n: int) -> QuadraticProblem:
     """MNIST with one output for each of ten classes, from zero outputs: ten problems with one kernel and one sequence
     of batches, so their c_k add up. Infinitely wide network."""
@@ -49,20 +62,20 @@ def one_hot(context: Context, n: int) -> QuadraticProblem:
 
 def curve(problem: QuadraticProblem, method: Method, n_steps: int, noise: float, lr: float = 1.0) -> np.ndarray:
     """The spectral-diagonal loss (τ = 0, as in [Y]) at steps 0 … n_steps over that at step 0."""
-    found = memory.propagators(problem, lambda mu: memory.psi(mu, method, lr), n_steps + 1, noise=noise)
-    loss = found.losses()
+    propagators = memory.propagators(problem, lambda mu: memory.psi(mu, method, lr), n_steps + 1, noise=noise)
+    loss = propagators.losses()
     return loss / loss[0]
 
 
-def _theory_row(name: str, setting: str, published: float | None, found: dict[str, Any], reason: str) -> Row:
+def _theory_row(name: str, setting: str, published: float | None, slopes: Slopes, reason: str) -> Row:
     """A row from slopes over windows."""
-    values = {"published": published, "ours": found["ours"], "low": found["low"], "high": found["high"]}
-    estimate = Estimate(found["ours"], found["low"], found["high"])
+    ours, low, high = slopes["ours"], slopes["low"], slopes["high"]
+    values = {"published": published, "ours": ours, "low": low, "high": high}
+    estimate = Estimate(ours, low, high)
     verdict = EVIDENCE if published is None else judged(published, 3, estimate, loose=0.1)
     return Row(
         f"slope of the loss, {name}, {setting}", "–" if published is None else shown(published),
-        _text(found["ours"]), span(found["low"], found["high"], 3, found["kind"]), verdict, reason,
-        values,
+        _text(ours), span(low, high, 3, slopes["kind"]), verdict, reason, values,
     )  # fmt: skip
 
 
@@ -70,7 +83,7 @@ def _text(value: float) -> str:
     return f"{value:.3f}".replace("-", "−")
 
 
-def _over(loss: np.ndarray, chosen: tuple[int, int], tried: list[tuple[int, int]]) -> dict[str, Any]:
+def _over(loss: np.ndarray, chosen: tuple[int, int], tried: list[tuple[int, int]]) -> Slopes:
     slopes = [slope(loss, *window) for window in tried]
     kind = f"{len(tried)} windows within t = {tried[0][0]} … {max(b for _, b in tried)}"
     return {"ours": slope(loss, *chosen), "low": min(slopes), "high": max(slopes), "kind": kind}
@@ -80,9 +93,7 @@ def _sampled(context: Context, method: Method, n: int, n_steps: int, replicates:
     """Losses (replicates, T + 1) of SGD on the synthetic points, batches of 100 with replacement, over the first."""
     problem = context.once(("beam", n), lambda: points(n))
     sgd = SGD(1.0, method=method, batch_size=100, sampling=WITH_REPLACEMENT)
-    run = simulate(
-        problem, sgd, SampledLinearized(), n_steps, record=1, replicates=replicates, seed=context.seed
-    )  # fmt: skip
+    run = simulate(problem, sgd, SampledLinearized(), n_steps, record=1, replicates=replicates, seed=context.seed)
     loss = run["loss"].values.reshape(replicates, -1)
     return loss / loss[:, :1]
 
@@ -97,33 +108,33 @@ def _power_law_row() -> Row:
         "M = 15": lambda mu: memory.psi(mu, Corner(1.8, 15), 1.0),
         "ideal": lambda mu: memory.corner_psi(mu, 1.8),
     }
-    found = {
+    slopes = {
         name: slope(memory.propagators(problem, response, window[1] + 1, noise=0.0).signal, *window)
         for name, response in maps.items()
     }
     return Row(
         "slope over t = 10² … 10⁵ without noise, λ_k = k⁻⁴, c_k ∝ k⁻² (ζ = 0.25), corner θ = 1.8", "–",
-        ", ".join(f"{name} {_text(value)}" for name, value in found.items()), "no interval: deterministic", EVIDENCE,
+        ", ".join(f"{name} {_text(value)}" for name, value in slopes.items()), "no interval: deterministic", EVIDENCE,
         f"Theory: −ζ = −0.25 and −θζ = −0.45. Five vectors reach to t = {memory.corner_reach(Corner(1.8, 5)):.2g}, "
-        f"fifteen to {memory.corner_reach(Corner(1.8, 15)):.2g}.", found,
+        f"fifteen to {memory.corner_reach(Corner(1.8, 15)):.2g}.", slopes,
     )  # fmt: skip
 
 
-def _synthetic(context: Context) -> tuple[list[Row], list[tuple[Any, ...]], str]:
+def _synthetic(context: Context) -> tuple[list[Row], list[Curve], str]:
     last = 100_000
     problem = binned(*beam(100_000), 40)
     chosen, tried = (1000, last), windows(last)
-    methods = {"plain": HeavyBall(), "corner": Corner(1.8, 5), "corner M = 15": Corner(1.8, 15)}
+    methods: dict[str, Method] = {"plain": HeavyBall(), "corner": Corner(1.8, 5), "corner M = 15": Corner(1.8, 15)}
     losses = {name: curve(problem, method, last, 0.01) for name, method in methods.items()}
     n, steps, replicates = context.size(500, 1000), context.size(5000, 20_000), 8
     rows, drawn = [], []
     for name, title in (("plain", "plain SGD"), ("corner", "corner θ = 1.8, M = 5")):
         runs = _sampled(context, methods[name], n, steps, replicates)
         spans = [next_sample(np.array([slope(run, *window) for run in runs])) for window in windows(steps)]
-        found = _over(losses[name], chosen, tried)
-        found["low"] = min(found["low"], *(low for low, _ in spans))
-        found["high"] = max(found["high"], *(high for _, high in spans))
-        found["kind"] += f"; 95% of single runs to t = {steps}"
+        slopes = _over(losses[name], chosen, tried)
+        slopes["low"] = min(slopes["low"], *(low for low, _ in spans))
+        slopes["high"] = max(slopes["high"], *(high for _, high in spans))
+        slopes["kind"] += f"; 95% of single runs to t = {steps}"
         reason = (
             f"Theory over t = {chosen[0]} … {last}. {replicates} sampled runs on {n} points, mean over "
             f"t = 100 … {steps}: {_text(slope(runs.mean(0), 100, steps))}, theory there "
@@ -138,16 +149,16 @@ def _synthetic(context: Context) -> tuple[list[Row], list[tuple[Any, ...]], str]
         else:
             reason += "The first eigenvalues are factors of 39, 8 and 4 apart, so local slopes swing"
         reason += ": the window decides, and the published one is not in the text."
-        rows.append(_theory_row(title, "synthetic, b = 100", SYNTHETIC[name], found, reason))
+        rows.append(_theory_row(title, "synthetic, b = 100", SYNTHETIC[name], slopes, reason))
         drawn.append((title, losses[name], None if name == "corner" else (-0.25, 1000, last)))
-    found = _over(losses["corner M = 15"], chosen, tried)
+    slopes = _over(losses["corner M = 15"], chosen, tried)
     reason = "With fifteen vectors the slope stays at the ideal corner's −θζ = −0.45."
-    rows += [_theory_row("corner θ = 1.8, M = 15", "synthetic, b = 100", None, found, reason), _power_law_row()]
+    rows += [_theory_row("corner θ = 1.8, M = 15", "synthetic, b = 100", None, slopes, reason), _power_law_row()]
     drawn.append(("corner θ = 1.8, M = 15", losses["corner M = 15"], (-0.45, 1000, last)))
     text = (
         f"On the synthetic problem (ν = 4, ζ = 1/4) the slope over t = 10³ … 10⁵ goes from "
         f"{_text(slope(losses['plain'], *chosen))} to {_text(slope(losses['corner'], *chosen))} with five memory "
-        f"vectors and {_text(found['ours'])} with fifteen."
+        f"vectors and {_text(slopes['ours'])} with fifteen."
     )
     return rows, drawn, text
 
@@ -160,28 +171,28 @@ def _same_losses(plain: np.ndarray, corner: np.ndarray, window: tuple[int, int])
     return float(np.polyfit(np.log(t), times, 1)[0])
 
 
-def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[tuple[Any, ...]], str]:
+def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[Curve], str]:
     last, chosen = 3000, (10, 100)
     tried = windows(last, (5, 10, 20, 30), (100, 300, 1000), factor=10)
     problem = one_hot(context, n)
-    losses = {"plain": curve(problem, HeavyBall(), last, 1e-3), "corner": curve(problem, Corner(1.3, 5), last, 1e-3)}
+    methods: dict[str, Method] = {"plain": HeavyBall(), "corner": Corner(1.3, 5)}
+    losses = {name: curve(problem, method, last, 1e-3) for name, method in methods.items()}
     strong = curve(problem, Corner(1.8, 5), last, 1e-3)
     half = one_hot(context, n // 2)
-    smaller = {name: curve(half, method, last, 1e-3) for name, method in
-               (("plain", HeavyBall()), ("corner", Corner(1.3, 5)))}  # fmt: skip
+    smaller = {name: curve(half, method, last, 1e-3) for name, method in methods.items()}
     rows = []
     for name, title in (("plain", "plain SGD"), ("corner", "corner θ = 1.3, M = 5")):
-        found, other = (_over(loss[name], chosen, tried) for loss in (losses, smaller))
+        slopes, other = (_over(loss[name], chosen, tried) for loss in (losses, smaller))
         # Where the power law ends for lack of images, agreement with the published slope would be chance.
-        found["low"], found["high"] = min(found["low"], other["low"]), max(found["high"], other["high"])
-        found["kind"] += f", N = {n // 2} and {n}"
+        slopes["low"], slopes["high"] = min(slopes["low"], other["low"]), max(slopes["high"], other["high"])
+        slopes["kind"] += f", N = {n // 2} and {n}"
         reason = (
             f"Over t = 10 … 100; {_text(slope(losses[name], 10, 1000))} over t = 10 … 1000 and "
             f"{_text(slope(losses[name], 10, last))} to {last}, as {n} images end the power law sooner than {IMAGES} "
             f"(with {n // 2}: {_text(slope(smaller[name], 10, 100))}, {_text(slope(smaller[name], 10, 1000))}). The "
             "window decides, and neither it nor the learning rate is in the text."
         )
-        rows.append(_theory_row(title, f"MNIST, N = {n}, b = 1000", MNIST[name], found, reason))
+        rows.append(_theory_row(title, f"MNIST, N = {n}, b = 1000", MNIST[name], slopes, reason))
     ratios = [_same_losses(losses["plain"], losses["corner"], window) for window in ((5, 50), (10, 100), (20, 200))]
     rows.append(
         Row(
@@ -207,14 +218,14 @@ def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[tuple[Any, 
 
 def _max_lr(problem: QuadraticProblem, batch_size: int, tau: float = 1.0) -> float:
     sgd = SGD(1.0, method=Corner(1.8, 5), batch_size=batch_size, sampling=WITH_REPLACEMENT)
-    return linear.critical_lr(sgd, lambda one: linear.at_one(problem, one, tau).stable, tolerance=1e-3)
+    return linear.critical_lr(sgd, lambda scaled: linear.at_one(problem, scaled, tau).stable, tolerance=1e-3)
 
 
 def _stability(context: Context, n: int) -> tuple[list[Row], str]:
     problem = one_hot(context, n)
-    here = {b: _max_lr(problem, b) for b in (100, 1000)}
+    max_lr = {b: _max_lr(problem, b) for b in (100, 1000)}
     kept = [int(share * n) for share in (0.05, 0.1, 0.2)]
-    there = {b: [_max_lr(continued(problem.eigenvalues, k, IMAGES), b) for k in kept] for b in (100, 1000)}
+    beyond = {b: [_max_lr(continued(problem.eigenvalues, k, IMAGES), b) for k in kept] for b in (100, 1000)}
     # Where theory says unstable at α = 1, sampled batches of one class's target.
     batch = bisect.bisect_left(range(1, n), True, key=lambda b: _is_stable(problem, b)) + 1
     alone, ends = context.analytic("mnist", n, kernels.WITH_FACTOR), {}
@@ -225,24 +236,24 @@ def _stability(context: Context, n: int) -> tuple[list[Row], str]:
         loss = run["loss"].values.reshape(4, -1)
         last = np.where(np.isnan(loss[:, -1]), np.inf, loss[:, -1])
         ends[b] = float(np.median(last / loss[:, 0]))
-    low, high = min(there[100]), max(there[100])
+    low, high = min(beyond[100]), max(beyond[100])
     checked = [_max_lr(part, 30) for part in (continued(one_hot(context, n // 4).eigenvalues, n // 40, n), problem)]
     rows = [
         Row(
-            f"θ = 1.8, M = 5 at b = 100, MNIST, N = {n}, linear", "unstable", f"stable for α < {here[100]:.2f}",
-            "no interval: spectral-diagonal threshold", UNDETERMINED if here[100] < 2 else DIFFERS,
+            f"θ = 1.8, M = 5 at b = 100, MNIST, N = {n}, linear", "unstable", f"stable for α < {max_lr[100]:.2f}",
+            "no interval: spectral-diagonal threshold", UNDETERMINED if max_lr[100] < 2 else DIFFERS,
             f"α is at most 2 in the paper (A ≥ λ_max/2). The noise propagators' sum grows with N as ν < θ, and N is "
             f"{n} instead of {IMAGES}; the next row has that. The published network is not linear.",
-            {"ours": here[100], "at b = 1000": here[1000]},
+            {"ours": max_lr[100], "at b = 1000": max_lr[1000]},
         ),
         Row(
             f"the same with the eigenvalues continued to N = {IMAGES}", "unstable", f"stable for α < {low:.2f}",
             span(low, high, 2, "thresholds, continued from k = " + ", ".join(map(str, kept))),
             UNDETERMINED if low < 2 else DIFFERS,
-            f"More noise, but not enough for instability below α = 2 (b = 1000: {min(there[1000]):.2f}). Continuing "
+            f"More noise, but not enough for instability below α = 2 (b = 1000: {min(beyond[1000]):.2f}). Continuing "
             f"{n // 4} images to {n} gives {checked[0]:.2f} at b = 30, where {n} images have {checked[1]:.2f}. "
             "Whether a larger α or the network, which is not linear, made the published run unstable is not settled.",
-            {"ours": there[100], "at b = 1000": there[1000], "check": checked},
+            {"ours": beyond[100], "at b = 1000": beyond[1000], "check": checked},
         ),
         Row(
             f"loss after 1000 steps over the first, θ = 1.8, α = 1, sampled, MNIST, N = {n}", "–",
@@ -251,7 +262,7 @@ def _stability(context: Context, n: int) -> tuple[list[Row], str]:
         ),
     ]  # fmt: skip
     text = (
-        f"θ = 1.8 at b = 100 is stable up to α = {here[100]:.2f} with {n} images, and up to {low:.2f} … {high:.2f} "
+        f"θ = 1.8 at b = 100 is stable up to α = {max_lr[100]:.2f} with {n} images, and up to {low:.2f} … {high:.2f} "
         f"with the eigenvalues continued to {IMAGES}."
     )
     return rows, text
@@ -277,4 +288,4 @@ def corner(context: Context) -> Finding:
         f"characteristic polynomials (τ = 0, α = 1). {' '.join(texts)} {context.absent(('mnist',))}"
     )
     caption = "Spectral-diagonal losses of plain and corner SGD; dashed: slopes −ζ and −θζ (MNIST: ζ fitted)."
-    return Finding(tuple(rows), text.strip(), (Picture("memory", "memory_losses", (panels,), caption),))
+    return Finding(tuple(rows), text.strip(), (Drawing("memory", "memory_losses", (panels,), caption),))

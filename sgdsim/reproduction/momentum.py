@@ -17,8 +17,8 @@ from sgdsim.reproduction.base import (
     PRECISE,
     REPRODUCED,
     Context,
+    Drawing,
     Finding,
-    Picture,
     Row,
     next_sample,
     shown,
@@ -56,18 +56,18 @@ def best_lr(context: Context) -> Finding:
     for (nu, kappa), (lr, log_loss) in BEST_LR.items():
         problem, best = _optimum(context, nu, kappa)
         grid = np.sort(np.append(best.plain_lr * np.linspace(0.7, 1.4, 141), lr))
-        hyper = {"momentum": 0.0, "noise": 1.0}
-        curve = contour.loss_at(problem, problem.n, lr=grid, **hyper).log_loss
+        curve = contour.loss_at(problem, problem.n, lr=grid, momentum=0.0, noise=1.0).log_loss
         least = math.log(best.plain_loss)
         low, high = _near(grid, curve, least, 0.01)
-        there = float(curve[np.searchsorted(grid, lr)])
+        at_published = float(curve[np.searchsorted(grid, lr)])
         verdict = REPRODUCED if round(best.plain_lr, 3) == lr else PRECISE if low <= lr <= high else DIFFERS
-        reason = f"At the published α the loss is {math.expm1(there - least):.2%} above the least."
+        excess = math.expm1(at_published - least)
+        reason = f"At the published α the loss is {excess:.2%} above the least."
         rows.append(
             Row(
                 f"best α at β = 0, (ν, κ) = ({nu:g}, {kappa:g}), N = T = 10⁴, γ = 1", f"{lr:g}", f"{best.plain_lr:.4f}",
                 span(low, high, 4, "loss within 1%"), verdict, reason,
-                {"published": lr, "ours": best.plain_lr, "low": low, "high": high, "excess": math.expm1(there - least)},
+                {"published": lr, "ours": best.plain_lr, "low": low, "high": high, "excess": excess},
             )
         )  # fmt: skip
         agrees = round(least, 2) == log_loss
@@ -90,11 +90,11 @@ def best_momentum(context: Context) -> Finding:
     beta = np.linspace(-0.5, 0.4, 181)
     for (nu, kappa), published in BEST_MOMENTUM.items():
         problem, best = _optimum(context, nu, kappa)
-        found, loss = optimal.best_momentum(problem, best.plain_lr, noise=1.0, horizon=problem.n)
+        momentum, loss = optimal.best_momentum(problem, best.plain_lr, noise=1.0, horizon=problem.n)
         curve = contour.loss_at(problem, problem.n, lr=best.plain_lr, momentum=beta, noise=1.0).log_loss
         low, high = _near(beta, curve, math.log(loss), 0.001)
-        there = contour.loss_at(problem, problem.n, lr=best.plain_lr, momentum=published, noise=1.0).log_loss
-        excess = math.expm1(float(there) - math.log(loss))
+        at_published = contour.loss_at(problem, problem.n, lr=best.plain_lr, momentum=published, noise=1.0).log_loss
+        excess = math.expm1(float(at_published) - math.log(loss))
         gain = 1 - loss / best.plain_loss
         verdict = PRECISE if low <= published <= high else DIFFERS
         other = _lr_of(problem, published, best.plain_lr)
@@ -103,15 +103,15 @@ def best_momentum(context: Context) -> Finding:
             f"minimum is flat: there the loss is {excess:.3%} above the least, and all that momentum gains at this α "
             f"is {gain:.2%}."
         ).replace("-", "−")
-        values = {"published": published, "ours": found, "low": low, "high": high, "excess": excess, "gain": gain}
+        values = {"published": published, "ours": momentum, "low": low, "high": high, "excess": excess, "gain": gain}
         values["lr of the published"] = other
         rows.append(
             Row(
                 f"best β at fixed α = {best.plain_lr:.4f}, (ν, κ) = ({nu:g}, {kappa:g})", shown(published),
-                shown(found), span(low, high, 3, "loss within 0.1%"), verdict, reason, values,
+                shown(momentum), span(low, high, 3, "loss within 0.1%"), verdict, reason, values,
             )
         )  # fmt: skip
-        profiles.append((nu, kappa, beta, np.exp(curve - math.log(best.plain_loss)), found, published))
+        profiles.append((nu, kappa, beta, np.exp(curve - math.log(best.plain_loss)), momentum, published))
     ours = sorted(row.values["ours"] for row in rows)
     lrs = [_optimum(context, *at)[1].plain_lr for at in BEST_MOMENTUM]
     away = [row.values["lr of the published"] / lr - 1 for row, lr in zip(rows, lrs, strict=True)]
@@ -125,7 +125,7 @@ def best_momentum(context: Context) -> Finding:
         f"grid: for (ν, κ) = (2, 8) it prints one {grid:+.1%} from the minimum."
     ).replace("-", "−")
     caption = "Loss after 10⁴ steps over momentum at a fixed learning rate, relative to that without momentum."
-    return Finding(tuple(rows), text, (Picture("best_momentum", "momentum_profiles", (profiles,), caption),))
+    return Finding(tuple(rows), text, (Drawing("best_momentum", "momentum_profiles", (profiles,), caption),))
 
 
 def _lr_of(problem: QuadraticProblem, momentum: float, lr: float) -> float:
@@ -174,15 +174,15 @@ def negative_momentum(context: Context) -> Finding:
     )  # fmt: skip
     share = float(helps.mean())
     noisy = kappas > 2 * nus[:, None] - 1  # ζ > 2 − 1/ν
-    there = "everywhere" if helps[noisy].all() else f"at {helps[noisy].mean():.0%}"
+    where = "everywhere" if helps[noisy].all() else f"at {helps[noisy].mean():.0%}"
     text = (
         f"Over ν from {nus[0]:g} to {nus[-1]:g} and κ from {kappas[0]:g} to {kappas[-1]:g} the condition holds at "
-        f"{share:.0%} of the points, in the noise-dominated phase {there}. Minimising the constant of that phase's "
+        f"{share:.0%} of the points, in the noise-dominated phase {where}. Minimising the constant of that phase's "
         f"law over α and β gives the sign that the condition says in {agree} of {len(signs)} cases, {negative} of them "
         "negative: targets in a late single mode want positive momentum."
     )
     border = [(nu, 2 * nu - 1) for nu in nus]  # ζ = 2 − 1/ν
-    picture = Picture(
+    picture = Drawing(
         "negative_momentum", "negative_momentum_region", (nus, kappas, helps, border, checked),
         "Where negative momentum helps by the condition (shaded); signs of the exact best momentum as markers.",
     )  # fmt: skip
@@ -204,16 +204,16 @@ def critical(context: Context) -> Finding:
     ranges: dict[str, tuple[float, float]] = {}
     for kind in (kernels.WITHOUT_FACTOR, kernels.WITH_FACTOR) if context.has("mnist") else ():
         samples = range(context.seed, context.seed + context.size(6, 12))
-        found = np.array([stability.critical_eigenvalue(context.analytic("mnist", 1000, kind, s)) for s in samples])
-        low, high = next_sample(found)
+        lambdas = np.array([stability.critical_eigenvalue(context.analytic("mnist", 1000, kind, s)) for s in samples])
+        low, high = next_sample(lambdas)
         ranges[kind] = (low, high)
         agrees = low <= CRITICAL_MNIST <= high
         rows.append(
             Row(
-                f"λ_crit, MNIST, N = 1000, {kind}", "1.36878 (authors' notebook)", f"{found.mean():.4f}",
-                span(low, high, 4, f"95% for one more sample, from {found.size}"), REPRODUCED if agrees else DIFFERS,
+                f"λ_crit, MNIST, N = 1000, {kind}", "1.36878 (authors' notebook)", f"{lambdas.mean():.4f}",
+                span(low, high, 4, f"95% for one more sample, from {lambdas.size}"), REPRODUCED if agrees else DIFFERS,
                 "" if agrees else "Another kernel: the notebook's lacks the square-root factor.",
-                {"published": CRITICAL_MNIST, "ours": found.mean(), "samples": found},
+                {"published": CRITICAL_MNIST, "ours": lambdas.mean(), "samples": lambdas},
             )
         )  # fmt: skip
     text = f"λ_crit of k^−1.5 is {ours:.6f}. {context.absent(['mnist'])}"

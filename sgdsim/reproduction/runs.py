@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
+import xarray as xr
 
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.statistics import mean_and_error
@@ -14,8 +15,8 @@ from sgdsim.reproduction.base import (
     DIFFERS,
     EVIDENCE,
     Context,
+    Drawing,
     Finding,
-    Picture,
     Row,
     finished,
     shown,
@@ -27,13 +28,19 @@ from sgdsim.studies.validation import jackknife
 from sgdsim.theory import stability
 
 
-def _last(result: Any, regime: str) -> np.ndarray:
+class _SweepOptions(TypedDict):
+    n_steps: int
+    seed: int
+    executor: str
+
+
+def _last(result: xr.Dataset, regime: str) -> np.ndarray:
     """The last losses of all replicates."""
     last = result["loss"].sel(regime=regime).isel(step=-1).values.ravel()
     return last[~np.isnan(last)]
 
 
-def _mean(result: Any, regime: str) -> tuple[float, float]:
+def _mean(result: xr.Dataset, regime: str) -> tuple[float, float]:
     """Mean of the last losses over replicates and its standard error."""
     last = _last(result, regime)
     mean, error = mean_and_error(last)
@@ -49,11 +56,11 @@ def regimes(context: Context) -> Finding:
         n, width = (500, 500) if name == "digits" or not context.full else (3000, 1000)
         problem = context.network(name, n, width)
         grid = Grid.product(lr=[1.0], momentum=[0.0], batch_size=[10, 100])
-        settings = {"n_steps": n_steps, "seed": context.seed, "executor": "serial"}
+        options: _SweepOptions = {"n_steps": n_steps, "seed": context.seed, "executor": "serial"}
         chosen = [RealNetwork(), SampledLinearized(), BatchAveraged(), SpectralDiagonal(1), SpectralDiagonal(-1)]
-        result = finished(sweep(problem, grid, chosen, replicates=replicates, **settings))
+        result = finished(sweep(problem, grid, chosen, replicates=replicates, **options))
         # A few runs say how far network and linearisation are apart, not what their mean is: rare batches kick it up.
-        means = finished(sweep(problem.quadratic, grid, [SampledLinearized()], replicates=many, **settings))
+        means = finished(sweep(problem.quadratic, grid, [SampledLinearized()], replicates=many, **options))
         for size in (10, 100):
             cell = result.sel(batch_size=size)
             exact, _ = _mean(cell, "averaged")
@@ -75,7 +82,7 @@ def regimes(context: Context) -> Finding:
         ratios = [row.values["tau=1"] / row.values["averaged"] for row in rows[-2:]]
         words.append(f"{name} {min(ratios):.3f} to {max(ratios):.3f}")
         pictures.append(
-            Picture(f"regimes_{name}", "comparison", (result,), f"Four regimes and the spectrum, {name}, N = {n}.")
+            Drawing(f"regimes_{name}", "comparison", (result,), f"Four regimes and the spectrum, {name}, N = {n}.")
         )
     worst = max(abs(row.values["sampled"] - row.values["averaged"]) / row.values["sampled_stderr"] for row in rows)
     text = (
@@ -94,7 +101,7 @@ def unscaled_lr(context: Context) -> Finding:
     problem = context.network("digits", n, 500)
     quadratic, n_steps, alpha = problem.quadratic, 500, 1.0
     factor = quadratic.torch_lr(1.0)
-    found = {}
+    losses = {}
     for label, lr, regime in (
         ("network, lr = α·N/λ₁", alpha, RealNetwork()),
         ("network, lr = α", alpha / factor, RealNetwork()),
@@ -104,8 +111,8 @@ def unscaled_lr(context: Context) -> Finding:
         grid = Grid.product(lr=[lr], momentum=[0.0], batch_size=[100])
         runs = finished(sweep(problem, grid, [regime], n_steps, replicates=4, seed=context.seed, executor="serial"))
         mean = runs["loss"].mean("replicate").squeeze()
-        found[label] = (mean["step"].values[1:], mean.values[1:])
-    ends = {label: float(loss[-1]) for label, (_, loss) in found.items()}
+        losses[label] = (mean["step"].values[1:], mean.values[1:])
+    ends = {label: float(loss[-1]) for label, (_, loss) in losses.items()}
     scaled, wrong, sampled, slow = ends.values()
     rows = (
         Row(
@@ -126,7 +133,7 @@ def unscaled_lr(context: Context) -> Finding:
         f"{wrong / sampled:.2f} times the sampled loss, against {scaled / sampled:.2f} with it."
     )
     caption = "A network at the scaled and at the unscaled learning rate, and its linearisation at both."
-    return Finding(rows, text, (Picture("unscaled_lr", "loss_lines", (found,), caption),))
+    return Finding(rows, text, (Drawing("unscaled_lr", "loss_lines", (losses,), caption),))
 
 
 def recursion_as_written(
@@ -137,8 +144,9 @@ def recursion_as_written(
     Correct, and unstable: rounding makes C slightly asymmetric, and nothing damps the antisymmetric part. Kept to show
     it; use `BatchAveraged`.
     """
-    k, n = kernel.astype(dtype), residual.size
-    c = np.outer(residual, residual).astype(dtype)
+    n = residual.size
+    k: np.ndarray = kernel.astype(dtype)
+    c: np.ndarray = np.outer(residual, residual).astype(dtype)
     out = [np.trace(c)]
     for _ in range(n_steps):
         kc = k @ c
@@ -203,7 +211,7 @@ def naive_averaged(context: Context) -> Finding:
         f"of {replicates} sampled runs at {sampled:.5f} ± {error:.5f}."
     )
     caption = "Averaged loss of 500 digits: the recursion as written leaves the mean of sampled runs."
-    return Finding(rows, text, (Picture("naive_averaged", "loss_lines", (lines,), caption),))
+    return Finding(rows, text, (Drawing("naive_averaged", "loss_lines", (lines,), caption),))
 
 
 def stability_maps(context: Context) -> Finding:
@@ -228,7 +236,7 @@ def stability_maps(context: Context) -> Finding:
                 )
             )  # fmt: skip
         pictures.append(
-            Picture(f"stability_{i + 1}", "stability_map", (problem, [1, 10, 100]), f"Stable learning rates, {name}.",
+            Drawing(f"stability_{i + 1}", "stability_map", (problem, [1, 10, 100]), f"Stable learning rates, {name}.",
                     {"taus": [1.0, -1.0], "exact": points})
         )  # fmt: skip
     worst = max(abs(row.values["diagonal"] / row.values["exact"] - 1) for row in rows)
@@ -248,8 +256,8 @@ def budgets(context: Context) -> Finding:
             n_steps=context.size(10_000, 100_000),
         )  # fmt: skip
         finished(result)
-        found = budget_runs.compare(budget_runs.curves(result, problem))
-        ratio = found.ratio[np.isfinite(found.ratio)]
+        ratio = budget_runs.compare(budget_runs.curves(result, problem)).ratio
+        ratio = ratio[np.isfinite(ratio)]
         last = float(ratio[-1])
         rows.append(
             Row(
@@ -260,7 +268,7 @@ def budgets(context: Context) -> Finding:
         )  # fmt: skip
         words.append(f"{last:.2f} at β = {momentum:g} (at most, at small budgets, {ratio.max():.2f})")
         caption = f"Loss against t and against t·b at matched learning rates, β = {momentum:g}."
-        pictures.append(Picture(f"budget_{momentum:g}".replace(".", "_"), "budget_curves", (result, problem), caption))
+        pictures.append(Drawing(f"budget_{momentum:g}".replace(".", "_"), "budget_curves", (result, problem), caption))
     text = (
         "Learning rates matched by γα, spectral-diagonal theory: losses at the last common budget differ by a factor "
         f"{' and '.join(words)}. The budget alone counts as long as no learning rate comes near 2(1 + β)."

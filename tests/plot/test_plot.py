@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from sgdsim import plot
 from sgdsim.common.checks import InputError
+from sgdsim.regimes import SampledLinearized, names
 
 REGIMES = ["network", "sampled", "averaged", "diagonal:tau=1", "diagonal:tau=-1"]
 STEPS = np.unique(np.r_[0, np.geomspace(1, 1000, 25).round()].astype(int))
@@ -199,6 +200,21 @@ def test_regime_styles_are_fixed_and_distinct():
     assert styles[-1]["label"] == "diagonal, τ = −1"
     assert plot.regime_style("diagonal:tau=0.5") == plot.regime_style("diagonal:tau=0.5")
     assert plot.regime_style("diagonal:tau=0.5")["color"] not in {style["color"] for style in styles}
+
+
+def test_a_new_regime_has_a_style_by_what_it_is(monkeypatch):
+    """Solid where replicates differ, like the stochastic regimes that have styles of their own; else broken."""
+    for name in REGIMES:
+        assert (plot.regime_style(name)["linestyle"] == "-") == names.parse(name).stochastic
+    stochastic = type("Stochastic", (SampledLinearized,), {"name": "mine:k=2"})
+    parse = names.parse
+    monkeypatch.setattr(names, "parse", lambda text: stochastic() if text == "mine:k=2" else parse(text))
+    look = plot.regime_style("mine:k=2")
+    assert look["linestyle"] == "-"
+    assert look["color"] not in {plot.regime_style(name)["color"] for name in REGIMES}
+    assert look["label"] == "mine, k=2"
+    for name in ("diagonal:tau=0.5", "no regime"):
+        assert plot.regime_style(name)["linestyle"] != "-"
 
 
 def test_saved_files_embed_their_text_and_are_reproducible(tmp_path):

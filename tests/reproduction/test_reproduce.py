@@ -27,7 +27,7 @@ def exhibit(name, rows=1, picture="curve"):
     row = base.Row(
         "loss | at the end", "1", "1.0", "0 … 2", base.REPRODUCED, "", {"ours": np.float64(1), "bad": np.inf}
     )
-    pictures = (base.Picture(picture, "loss_lines", (CURVE,), "A curve."),)
+    pictures = (base.Drawing(picture, "loss_lines", (CURVE,), "A curve."),)
     return base.Exhibit(name, f"Title of {name}", lambda context: base.Finding((row,) * rows, "A text.", pictures))
 
 

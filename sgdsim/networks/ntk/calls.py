@@ -29,7 +29,7 @@ def recorded(
     seen: list[tuple[nn.Module, torch.Tensor, torch.Size]] = []
     edges = []  # places in the graph: an in-place activation after a layer does not move them
 
-    def record(layer, arguments, result):
+    def record(layer: nn.Module, arguments: tuple[torch.Tensor, ...], result: torch.Tensor) -> None:
         if result.requires_grad:
             seen.append((layer, arguments[0].detach(), result.shape))
             edges.append(get_gradient_edge(result))
@@ -46,18 +46,17 @@ def recorded(
         torch.autograd.grad(f[:, c].sum(), edges, retain_graph=c != wanted[-1], allow_unused=True) if edges else ()
         for c in wanted
     ]
-    calls = defaultdict(list)
+    calls: dict[nn.Module, list[list[layers.Call | None]]] = defaultdict(list)
     for k, (layer, a, shape) in enumerate(seen):
-        calls[layer].append(
-            [_call(layer, a, f.new_zeros(shape) if found[k] is None else found[k], len(x)) for found in gradients]
-        )
+        calls[layer].append([_call(layer, a, f.new_zeros(shape) if d[k] is None else d[k], len(x)) for d in gradients])
     return calls, f.shape[1], sum(a.numel() + math.prod(shape) for _, a, shape in seen)
 
 
 def _call(layer: nn.Module, a: torch.Tensor, d: torch.Tensor, n: int) -> layers.Call | None:
-    if d.shape[0] != n:
+    contract = layers.contraction(layer)
+    if contract is None or d.shape[0] != n:
         return None
     try:
-        return layers.contraction(layer)(layer, a, d.detach())
+        return contract(layer, a, d.detach())
     except (RuntimeError, IndexError, ValueError):  # a layout that the contraction does not know
         return None

@@ -150,30 +150,32 @@ class _Work:
         self.module = module
         self.trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
         names = {id(p): name for name, p in self.trainable.items()}
-        homes = defaultdict(list)  # parameter name → (layer, the parameter's name in it)
+        # parameter name → (layer, the parameter's name in it)
+        homes: dict[str, list[tuple[nn.Module, str]]] = defaultdict(list)
         for layer in module.modules():
             for short, parameter in layer.named_parameters(recurse=False):
                 if id(parameter) in names:
                     homes[names[id(parameter)]].append((layer, short))
         # Tied weights have several homes and go by their Jacobian.
         self.structured = {
-            name: found[0]
-            for name, found in homes.items()
-            if len(found) == 1 and layers.contraction(found[0][0]) is not None
+            name: places[0]
+            for name, places in homes.items()
+            if len(places) == 1 and layers.contraction(places[0][0]) is not None
         }
         calls, passed = self._probe(x)
         self.rest = {name: p.detach() for name, p in self.trainable.items() if name not in self.structured}
         # A weight that is used once and has few positions stays a form, with its layer's bias; calls that share a
         # weight add up in its gradient. The gradients of all parameters lie side by side.
-        self.forms = {}
+        self.forms: dict[str, layers.LinearForm] = {}
         for name, (layer, short) in self.structured.items():
-            form = calls[layer][0][0].forms.get(short)
+            form = calls[layer][0].forms.get(short)
             if len(calls[layer]) == 1 and form is not None and form.by_gram:
                 self.forms[name] = form
         within = {layer: name for name, (layer, short) in self.structured.items() if name in self.forms}
-        self.columns, width = {}, 0
+        self.columns: dict[str, slice] = {}
+        width = 0
         for name, (layer, short) in self.structured.items():
-            bias = calls[layer][0][0].bias
+            bias = calls[layer][0].bias
             if short == "bias" and layer in within and bias is not None:
                 self.forms[within[layer]] = replace(self.forms[within[layer]], constant=bias)
             elif name not in self.forms:
@@ -184,14 +186,15 @@ class _Work:
         self.kept = self.width + sum(form.numbers() for form in self.forms.values()) / max(_PROBES)
         self.raw = 3 * passed + 3 * self.kept
 
-    def _probe(self, x: torch.Tensor) -> tuple[dict[nn.Module, list], float]:
-        """Keep by structure only what agrees with autograd, input by input; the calls seen, and numbers per input."""
+    def _probe(self, x: torch.Tensor) -> tuple[dict[nn.Module, list[layers.Call]], float]:
+        """Keep by structure only what agrees with autograd, input by input; the calls seen, for one output, and numbers
+        per input."""
         x = x[: max(_PROBES)]
         trained = list(self.trainable.values())
         expected = []
         for sample in x:
-            found = torch.autograd.grad(outputs(self.module, sample[None])[0, 0], trained, allow_unused=True)
-            expected.append(dict(zip(self.trainable, found, strict=True)))
+            gradients = torch.autograd.grad(outputs(self.module, sample[None])[0, 0], trained, allow_unused=True)
+            expected.append(dict(zip(self.trainable, gradients, strict=True)))
         # Two sizes: a dimension that is not that of the inputs cannot equal both.
         for count in _PROBES:
             chosen = [k % x.shape[0] for k in range(count)]
@@ -199,9 +202,12 @@ class _Work:
             calls, self.n_outputs, numbers = recorded(self.module, used, x[chosen], [0])
             for name, (layer, short) in list(self.structured.items()):
                 made = [call[0] for call in calls.get(layer, [])]
-                if not made or None in made or not self._agrees(made, short, [expected[k][name] for k in chosen]):
+                known = [call for call in made if call is not None]
+                complete = known and len(known) == len(made)
+                if not complete or not self._agrees(known, short, [expected[k][name] for k in chosen]):
                     del self.structured[name]
-        return calls, numbers / count
+        first = {layer: [call[0] for call in made if call[0] is not None] for layer, made in calls.items()}
+        return first, numbers / count
 
     @staticmethod
     def _agrees(made: list[layers.Call], parameter: str, expected: list[torch.Tensor | None]) -> bool:
@@ -250,21 +256,24 @@ class _Work:
         used = [layer for layer, _ in self.structured.values()]
         calls = recorded(self.module, used, x, wanted)[0] if used else {}
         single = {self.structured[name][0] for name in self.forms}
-        for layer, found in calls.items():
-            if any(None in call for call in found) or (layer in single and len(found) > 1):
+        for layer, of_layer in calls.items():
+            if any(None in call for call in of_layer) or (layer in single and len(of_layer) > 1):
                 raise InputError(f"network: expected layers called alike for all inputs, got a {type(layer).__name__}")
-        forms = []
+        forms: list[list[layers.LinearForm]] = []
         for c, target in enumerate(out.unbind(1)):
-            made = {layer: [call[c] for call in found] for layer, found in calls.items()}
+            made = {
+                layer: [call for outputs_of in of_layer if (call := outputs_of[c]) is not None]
+                for layer, of_layer in calls.items()
+            }
             for name, columns in self.columns.items():
                 layer, parameter = self.structured[name]
-                found = [call.gradient(parameter) for call in made.get(layer, [])]
-                target[:, columns] = reduce(torch.add, found) if found else 0.0  # some inputs may not call a layer
+                shares = [call.gradient(parameter) for call in made.get(layer, [])]
+                target[:, columns] = reduce(torch.add, shares) if shares else 0.0  # some inputs may not call a layer
             forms.append([])
             for name, form in self.forms.items():
                 layer, parameter = self.structured[name]
-                found = [call.forms[parameter] for call in made.get(layer, [])]
-                forms[c].append(replace(found[0], constant=form.constant) if found else form.zeros(x.shape[0]))
+                called = [call.forms[parameter] for call in made.get(layer, [])]
+                forms[c].append(replace(called[0], constant=form.constant) if called else form.zeros(x.shape[0]))
             if self.rest:
                 target[:, self.width - sum(p.numel() for p in self.rest.values()) :] = self._jacobian(x, wanted[c])
         return forms
@@ -275,7 +284,7 @@ class _Work:
         for name in self.rest:
             del fixed[name]
 
-        def single(rest, sample):
+        def single(rest: dict[str, torch.Tensor], sample: torch.Tensor) -> torch.Tensor:
             return functional_call(self.module, {**rest, **fixed}, (sample[None],)).reshape(-1)[c]
 
         try:
@@ -296,13 +305,13 @@ class _Work:
         """The kernel between two tiles: (n1, n2, C, C) for all pairs of outputs, else (n1, n2) summed over them."""
         count = len(first.forms)
         if full:
-            out = layers.share(first.gradients.flatten(0, 1), second.gradients.flatten(0, 1), budget)
+            out = first.gradients.flatten(0, 1) @ second.gradients.flatten(0, 1).T
             out = out.view(first.n, count, second.n, count).permute(0, 2, 1, 3)
         else:
-            out = layers.share(first.gradients.flatten(1), second.gradients.flatten(1), budget)
+            out = first.gradients.flatten(1) @ second.gradients.flatten(1).T
         for c in range(count):
             for e in range(count) if full else [c]:
                 part = out[:, :, c, e] if full else out
-                for one, two in zip(first.forms[c], second.forms[e], strict=True):
-                    part += layers.share(one, two, budget // 4)
+                for left, right in zip(first.forms[c], second.forms[e], strict=True):
+                    part += layers.share(left, right, budget // 4)
         return out

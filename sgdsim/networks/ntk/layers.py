@@ -38,12 +38,18 @@ class LinearForm:
     constant: float = 0.0
 
     @property
+    def dense(self) -> torch.Tensor:
+        """`a`, of a form whose inputs are no tokens."""
+        assert self.a is not None
+        return self.a
+
+    @property
     def by_gram(self) -> bool:
         """Whether two Gram matrices cost less than the gradients and their product."""
         positions, width = self.d.shape[2:]
         if self.tokens is not None:
             return positions**2 <= self.vocabulary
-        return _by_gram(positions, self.a.shape[3], width)
+        return _by_gram(positions, self.dense.shape[3], width)
 
     def numbers(self) -> int:
         """How many numbers it holds."""
@@ -51,13 +57,15 @@ class LinearForm:
 
     def rows(self, low: int, high: int | None) -> LinearForm:
         """The form of the samples from `low` to `high`."""
-        a, d, tokens = (None if t is None else t[low:high] for t in (self.a, self.d, self.tokens))
-        return replace(self, a=a, d=d, tokens=tokens)
+        return self._each(lambda t: t[low:high])
 
     def zeros(self, n: int) -> LinearForm:
         """A form of n samples like this, of no gradient."""
-        a, d, tokens = (None if t is None else t.new_zeros(n, *t.shape[1:]) for t in (self.a, self.d, self.tokens))
-        return replace(self, a=a, d=d, tokens=tokens)
+        return self._each(lambda t: t.new_zeros(n, *t.shape[1:]))
+
+    def _each(self, change: Callable[[torch.Tensor], torch.Tensor]) -> LinearForm:
+        a, tokens = (None if t is None else change(t) for t in (self.a, self.tokens))
+        return replace(self, a=a, d=change(self.d), tokens=tokens)
 
     def gradient(self) -> torch.Tensor:
         """∂f/∂W of every sample, (n, groups·o·q) in the order of the stored weight, without the constant."""
@@ -66,31 +74,25 @@ class LinearForm:
             out = self.d.new_zeros(n, self.vocabulary + 1, width)  # row 0 collects padding
             index = (self.tokens + 1)[..., None].expand(-1, -1, width)
             return out.scatter_add_(1, index, self.d[:, 0])[:, 1:].reshape(n, -1)
-        return (self.d.transpose(-1, -2) @ self.a).flatten(1)
+        return (self.d.transpose(-1, -2) @ self.dense).flatten(1)
 
 
 def _by_gram(positions: int, fan_in: int, width: int) -> bool:
     return positions**2 * (fan_in + width) <= width * fan_in
 
 
-def share(left: LinearForm | torch.Tensor, right: LinearForm | torch.Tensor, chunk_bytes: int) -> torch.Tensor:
-    """⟨∂f/∂W, ∂f'/∂W⟩ for all pairs of samples, (n1, n2), from linear forms or from gradients (n, p)."""
-    if isinstance(left, LinearForm):
-        return _gram_share(left, right, chunk_bytes)
-    return left @ right.T
-
-
 def join(parts: list[LinearForm]) -> LinearForm:
     """The forms of several groups of samples as one."""
     if len(parts) == 1:
         return parts[0]
-    columns = zip(*((part.a, part.d, part.tokens) for part in parts), strict=True)
-    a, d, tokens = (None if column[0] is None else torch.cat(column) for column in columns)
-    return replace(parts[0], a=a, d=d, tokens=tokens)
+    a = [part.a for part in parts if part.a is not None]
+    tokens = [part.tokens for part in parts if part.tokens is not None]
+    d = torch.cat([part.d for part in parts])
+    return replace(parts[0], a=torch.cat(a) if a else None, d=d, tokens=torch.cat(tokens) if tokens else None)
 
 
-def _gram_share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.Tensor:
-    """Σ_ts (a_t·a'_s)(d_t·d'_s) by two Gram matrices per group."""
+def share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.Tensor:
+    """⟨∂f/∂W, ∂f'/∂W⟩ = Σ_ts (a_t·a'_s)(d_t·d'_s) for all pairs of samples, (n1, n2): two Gram matrices per group."""
     n1, groups, positions, _ = left.d.shape
     n2, many = right.d.shape[0], right.d.shape[2]
     out = left.d.new_zeros(n1, n2)
@@ -100,12 +102,12 @@ def _gram_share(left: LinearForm, right: LinearForm, chunk_bytes: int) -> torch.
         for low in range(0, n1, rows):
             d1 = left.d[low : low + rows, group]
             gram = d1.reshape(-1, d1.shape[-1]) @ d2.T
-            if left.tokens is not None:
+            if left.tokens is not None and right.tokens is not None:
                 t1, t2 = left.tokens[low : low + rows].reshape(-1, 1), right.tokens.reshape(1, -1)
                 gram *= (t1 == t2) & (t1 >= 0)
             else:
-                a1 = left.a[low : low + rows, group]
-                inputs = a1.reshape(-1, a1.shape[-1]) @ right.a[:, group].reshape(n2 * many, -1).T
+                a1 = left.dense[low : low + rows, group]
+                inputs = a1.reshape(-1, a1.shape[-1]) @ right.dense[:, group].reshape(n2 * many, -1).T
                 gram *= inputs.add_(left.constant * right.constant)
             if positions * many > 1:
                 gram = gram.view(d1.shape[0], positions, n2, many).sum((1, 3))
@@ -129,16 +131,16 @@ class Call:
         return (self.forms[parameter].gradient if parameter in self.forms else self.gradients[parameter])().flatten(1)
 
 
-def _linear(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
-    scaled = isinstance(layer, NTKLinear)
+def _linear(layer: nn.Linear | NTKLinear, x: torch.Tensor, d: torch.Tensor) -> Call:
     a = x.reshape(x.shape[0], 1, -1, x.shape[-1])
     d = d.reshape(d.shape[0], 1, -1, d.shape[-1])
-    bias = layer.bias_std if scaled else 1.0
-    form = LinearForm(a * layer.weight_scale if scaled else a, d)
-    return Call({"weight": form}, {"bias": lambda: d.sum((1, 2)) * bias}, bias)
+    bias = 1.0
+    if isinstance(layer, NTKLinear):
+        a, bias = a * layer.weight_scale, layer.bias_std
+    return Call({"weight": LinearForm(a, d)}, {"bias": lambda: d.sum((1, 2)) * bias}, bias)
 
 
-def _convolution(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
+def _convolution(layer: nn.Conv1d | nn.Conv2d, x: torch.Tensor, d: torch.Tensor) -> Call:
     flat = d.flatten(2).unflatten(1, (layer.groups, -1))  # (n, groups, o, T)
     patches = _patches(layer, x, d.shape[2:])
     fan_in, positions = math.prod(patches.shape[2:5]), flat.shape[3]
@@ -149,9 +151,10 @@ def _convolution(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
     return Call({"weight": LinearForm(a.transpose(2, 3), flat.transpose(2, 3))}, gradients, 1.0)
 
 
-def _patches(layer: nn.Module, x: torch.Tensor, outputs: torch.Size) -> torch.Tensor:
+def _patches(layer: nn.Conv1d | nn.Conv2d, x: torch.Tensor, outputs: tuple[int, ...]) -> torch.Tensor:
     """What each output position sees, (n, groups, channels, height, width of the kernel, *outputs): a view, no copy."""
-    options = (layer.kernel_size, layer.stride, layer.dilation, layer.padding)
+    assert not isinstance(layer.padding, str)  # `contraction` refuses those
+    options: list[tuple[int, ...]] = [layer.kernel_size, layer.stride, layer.dilation, layer.padding]
     if isinstance(layer, nn.Conv1d):  # as a two-dimensional one of height 1
         x, outputs = x[:, :, None], (1, *outputs)
         options = [(fill, *option) for fill, option in zip((1, 1, 1, 0), options, strict=True)]
@@ -178,7 +181,9 @@ def _patch_gradient(patches: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
     return out
 
 
-def _norm(layer: nn.Module, x: torch.Tensor, d: torch.Tensor) -> Call:
+def _norm(
+    layer: nn.LayerNorm | nn.GroupNorm | nn.BatchNorm1d | nn.BatchNorm2d, x: torch.Tensor, d: torch.Tensor
+) -> Call:
     if isinstance(layer, nn.LayerNorm):
         normal = F.layer_norm(x, layer.normalized_shape, None, None, layer.eps)
         kept = len(layer.normalized_shape)
@@ -204,7 +209,8 @@ def _embedding(layer: nn.Embedding, x: torch.Tensor, d: torch.Tensor) -> Call:
     return Call({"weight": LinearForm(None, d, tokens, layer.num_embeddings)}, {})
 
 
-_CONTRACTIONS: dict[type, Callable[[nn.Module, torch.Tensor, torch.Tensor], Call]] = {
+# Each is called with a layer of the kinds that stand before it, its inputs and its outputs' gradients.
+_CONTRACTIONS: dict[type[nn.Module], Callable[..., Call]] = {
     nn.Linear: _linear,
     NTKLinear: _linear,
     nn.Conv1d: _convolution,
@@ -219,9 +225,8 @@ _CONTRACTIONS: dict[type, Callable[[nn.Module, torch.Tensor, torch.Tensor], Call
 
 def contraction(layer: nn.Module) -> Callable[[nn.Module, torch.Tensor, torch.Tensor], Call] | None:
     """How `layer` is contracted by its structure, or None where it is not."""
-    found = _CONTRACTIONS.get(type(layer))  # a subclass may compute something else
-    if found is _convolution and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d)) and (layer.padding_mode != "zeros" or isinstance(layer.padding, str)):
         return None
     if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) and layer.running_mean is None:
         return None
-    return found
+    return _CONTRACTIONS.get(type(layer))  # by the type itself: a subclass may compute something else

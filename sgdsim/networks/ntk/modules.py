@@ -17,7 +17,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from sgdsim.common.checks import InputError, array, choice
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 _attention = threading.RLock()
 
 
@@ -93,8 +94,9 @@ def plain_attention() -> Iterator[None]:
 
 def prepared(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> nn.Module:
     """A copy of `module` on the device of `x`, in `dtype`, with its parameters built."""
-    if hasattr(module, "build"):
-        module.build(x.shape[-1])
+    build = getattr(module, "build", None)
+    if callable(build):
+        build(x.shape[-1])
     return copy.deepcopy(module).to(device=x.device, dtype=dtype)
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from scipy.sparse.linalg import LinearOperator
@@ -47,17 +49,17 @@ def ntk_operator(
     fixed = dict([*module.named_parameters(), *module.named_buffers()])
     free = {name: fixed.pop(name).detach() for name, p in module.named_parameters() if p.requires_grad}
 
-    def on(part: torch.Tensor):
+    def on(part: torch.Tensor) -> Callable[[dict[str, torch.Tensor]], torch.Tensor]:
         return lambda parameters: functional_call(module, {**parameters, **fixed}, (part,)).reshape(-1)
 
     @with_gradients
     def product(rows: torch.Tensor, columns: torch.Tensor, v: np.ndarray) -> np.ndarray:
-        v = torch.as_tensor(np.ascontiguousarray(v).ravel(), device=left.device).to(kind)
+        weights = torch.as_tensor(np.ascontiguousarray(v).ravel(), device=left.device).to(kind)
         direction = {name: torch.zeros_like(p) for name, p in free.items()}
         with plain_attention():
             for low in range(0, columns.shape[0], chunk):
                 part = columns[low : low + chunk]
-                (pulled,) = vjp(on(part), free)[1](v[low * width : (low + part.shape[0]) * width])
+                (pulled,) = vjp(on(part), free)[1](weights[low * width : (low + part.shape[0]) * width])
                 for name, gradient in pulled.items():
                     direction[name] += gradient
             parts = [rows[low : low + chunk] for low in range(0, rows.shape[0], chunk)]
