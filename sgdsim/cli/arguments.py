@@ -159,6 +159,10 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     add_dtype(group, "of the real network")
     add_device(group)
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
+    group.add_argument(
+        "--observe", nargs="+", default=[], metavar="NAME",
+        help="also record these beside the losses, such as moments (see sgdsim.observables)",
+    )  # fmt: skip
     _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
 
 

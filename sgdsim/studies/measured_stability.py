@@ -28,6 +28,7 @@ from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.observables import Loss
 from sgdsim.problem import Problem
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized
 from sgdsim.runs import follow
@@ -200,7 +201,7 @@ def bisect(stable: Callable[[float], bool], start: float, width: float, limits: 
 def _trial(problem: Problem, sgd: SGD, regime: Regime, n_steps: int, replicates: int, seed: int) -> Trial:
     looks = np.concatenate([np.geomspace(1, n_steps, _LOOKS), np.linspace(0, n_steps, _LOOKS + 1)])
     steps = follow.record_steps(n_steps, np.unique(looks.round().astype(int)).tolist())
-    trace = follow.follow(problem, sgd, regime, steps, ("loss",), replicates, seed)
+    trace = follow.follow(problem, sgd, regime, steps, (Loss(),), replicates, seed)
     if trace.interrupted:
         raise KeyboardInterrupt
     initial = trace.values["loss"][:, 0]

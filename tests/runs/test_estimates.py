@@ -9,6 +9,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import cli
 from sgdsim.common.checks import InputError
+from sgdsim.observables import parse_all
 from sgdsim.runs import estimates, follow
 from sgdsim.runs.chunks import Settings
 
@@ -24,7 +25,7 @@ def sixteen_gigabytes(monkeypatch):
 
 def ask(regime, n_steps=1000, problem=PROBLEM, replicates=1, observe=("loss",), **values):
     cells = list(ss.Grid.zip(**{"lr": 0.5, **values}).whole_cells())
-    settings = Settings(follow.record_steps(n_steps), observe, replicates, 0)
+    settings = Settings(follow.record_steps(n_steps), parse_all(observe), replicates, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimates.check(problem, cells, [regime], settings)
@@ -177,5 +178,5 @@ def test_steps_from_a_generator():
 
 @pytest.mark.parametrize("observe", [None, 3, True])
 def test_observables_that_are_no_names(observe):
-    with pytest.raises(InputError, match="observe: expected names from loss, test_loss, moments; got"):
-        follow.check_observe(PROBLEM, observe)
+    with pytest.raises(InputError, match=r"observe: expected names from loss, test_loss, moments\b.*; got"):
+        parse_all(observe)
