@@ -15,11 +15,12 @@ from sgdsim.common import specs
 from sgdsim.common.checks import InputError
 from sgdsim.observables.base import QUANTITIES, Observable
 from sgdsim.observables.distance import Distance
+from sgdsim.observables.leading import LeadingShare
 from sgdsim.observables.losses import Loss, TestLoss
 from sgdsim.observables.moments import Moments
 
 #: By the name that their texts begin with.
-KINDS: dict[str, type[Observable]] = {kind.name: kind for kind in (Loss, TestLoss, Moments, Distance)}
+KINDS: dict[str, type[Observable]] = {kind.name: kind for kind in (Loss, TestLoss, Moments, Distance, LeadingShare)}
 
 __all__ = ["KINDS", "QUANTITIES", "Loss", "Moments", "Observable", "TestLoss", "label", "needed", "parse", "parse_all"]
 

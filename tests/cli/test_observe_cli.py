@@ -10,7 +10,7 @@ from sgdsim import cli
 
 WORDS = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "20", "--lr", "0.4", "--batch-size", "4",
          "--n-steps", "30", "--replicates", "2", "--seed", "3"]  # fmt: skip
-NAMES = {"distance": "distance"}  # text → variable
+NAMES = {"distance": "distance", "leading_share:k=3": "leading_share_k3"}  # text → variable
 
 
 @pytest.mark.parametrize("text", NAMES)
@@ -37,6 +37,7 @@ def test_simulate_tells_it_in_words(capsys):
     assert cli.main(["simulate", *WORDS, "--observe", *NAMES]) == 0
     out = capsys.readouterr().out
     assert "final squared distance to the optimum" in out
+    assert "final leading share k3" in out
 
 
 def test_an_unknown_one_is_refused_before_data_are_read(capsys):
