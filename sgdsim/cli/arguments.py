@@ -9,9 +9,9 @@ import sys
 from typing import Any, NoReturn
 
 from sgdsim.common.checks import InputError
+from sgdsim.problem.kinds import KINDS
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
-POWER_LAW = "power_law"
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
 # What `compare` takes where a list is not given; with --cells only the first of each.
 LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
@@ -107,12 +107,13 @@ def add_batch_sizes(group: Any, default: list[int] | None, words: str = "one or 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     source = group.add_mutually_exclusive_group()
+    synthetic = [kind.source for kind in KINDS.values() if not kind.option]
     source.add_argument(
-        "--dataset", default="digits", choices=[*DATASETS, POWER_LAW], help="data, or a synthetic spectrum"
+        "--dataset", default="digits", choices=[*DATASETS, *synthetic], help="data, or a synthetic spectrum"
     )
-    source.add_argument(
-        "--kernel", metavar="FILE", help="your own kernel: .npz, .npy or torch file, instead of --dataset"
-    )
+    for kind in KINDS.values():
+        if kind.option:
+            source.add_argument(kind.source, metavar="FILE", help=f"{kind.help}, instead of --dataset")
     source.add_argument("--spectrum", metavar="FILE", help="a spectrum written by sgdsim spectrum --out")
     group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
     group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")

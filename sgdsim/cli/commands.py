@@ -140,11 +140,12 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
         "out": args.out,
         "plot": args.plot,
     }
-    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, curves(result)))
+    unit = problem.quadratic.torch_lr(1.0)
+    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, curves(result), unit))
     return code or int(bool(facts["failed"]))
 
 
-def _text(headline: str, facts: dict[str, Any], observed: list[str]) -> str:
+def _text(headline: str, facts: dict[str, Any], observed: list[str], torch_lr: float) -> str:
     from sgdsim.observables import label
     from sgdsim.studies import report
 
@@ -152,7 +153,7 @@ def _text(headline: str, facts: dict[str, Any], observed: list[str]) -> str:
     out = [headline, "final training loss", report.table(rows)]
     for name in observed[1:]:
         out += ["", f"final {label(name)}", report.table(rows, f"final_{name}")]
-    return "\n".join([*out, "", _footnote(rows, facts)])
+    return "\n".join([*out, "", _footnote(rows, facts, torch_lr)])
 
 
 def told_shard(args: argparse.Namespace, result: Any) -> int:
@@ -200,11 +201,13 @@ def _as_written(file: str) -> Iterator[None]:
 
 def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
     title = json.loads(result.attrs["problem"]).get("title", "")
-    initial = problem.quadratic.initial_loss
-    return f"{title}: {args.n_steps} steps, initial loss {initial:.4g}, {args.replicates} replicates, seed {args.seed}"
+    initial, population = problem.quadratic.initial_loss, problem.population
+    above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
+    run = f"{args.n_steps} steps, initial loss {initial:.4g}{above}, {args.replicates} replicates, seed {args.seed}"
+    return f"{title}: {run}"
 
 
-def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float) -> str:
     reference = next(iter(rows[0]["regimes"]))
     several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
     notes = ["mean ± standard error over replicates"] if several else []
@@ -213,7 +216,7 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     notes = ["; ".join(notes) + ". " if notes else ""]
     adam = {str(row.get("method", "")).startswith("adam") for row in rows}
     if adam != {True}:
-        notes[0] += f"{lr_unit(facts['n'] / facts['lambda_max'])}. "
+        notes[0] += f"{lr_unit(torch_lr)}. "
     if True in adam:
         notes[0] += "The lr of adam is torch.optim.Adam's. "
     notes[0] += f"{facts['seconds']:.1f} s."

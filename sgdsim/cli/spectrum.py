@@ -67,7 +67,7 @@ def spectrum(args: argparse.Namespace) -> int:
     fit = fits.fit_power_law(quadratic) if whole and problem.n >= fits.FEWEST_MODES else None
     facts |= {
         "lambda_max": scale,
-        "torch_lr": problem.n / scale,
+        "torch_lr": problem.normaliser / scale,
         "eigenvalues": eigenvalues.tolist(),
         "c": c.tolist(),
         "c_total": total,

@@ -37,4 +37,4 @@ class Distance(Observable):
     def compute(self, problem: Problem, given: Mapping[str, np.ndarray]) -> np.ndarray:
         spectrum = problem.quadratic.spectrum
         moving = spectrum.moving
-        return given["moments"][..., moving] @ (1.0 / spectrum.eigenvalues[moving]) / problem.n
+        return given["moments"][..., moving] @ (1.0 / spectrum.eigenvalues[moving]) / problem.normaliser

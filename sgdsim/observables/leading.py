@@ -38,8 +38,9 @@ class LeadingShare(Observable):
         object.__setattr__(self, "k", integer("observe: leading_share: k", self.k, minimum=1))
 
     def check(self, problem: Problem) -> None:
-        if self.k > problem.n:
-            raise InputError(f"observe: leading_share: expected k up to the {problem.n} eigenvalues, got {self.k}")
+        eigenvalues = problem.n if problem.population is None else problem.quadratic.spectrum.n
+        if self.k > eigenvalues:
+            raise InputError(f"observe: leading_share: expected k up to the {eigenvalues} eigenvalues, got {self.k}")
 
     def compute(self, problem: Problem, given: Mapping[str, np.ndarray]) -> np.ndarray:
         counts = problem.quadratic.spectrum.counts

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
-from sgdsim.problem.base import Problem
+from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
 
@@ -32,6 +33,8 @@ class QuadraticProblem(Problem):
     test : how test residuals follow the training ones, or None.
     description : JSON-able facts that say how the problem was made.
     basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
+    population : of a population of Gaussian points, of which every step draws new ones, what no training removes; n is
+        infinite then. None: a fixed set of points.
 
     Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
     """
@@ -41,6 +44,7 @@ class QuadraticProblem(Problem):
     test: TestPoints | None = None
     description: dict[str, Any] = field(default_factory=dict)
     basis_seed: int | None = None
+    population: Population | None = None  # type: ignore[assignment]  # read-only, as all of it
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -54,6 +58,8 @@ class QuadraticProblem(Problem):
         object.__setattr__(self, "description", json_object("description", self.description))
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
+        if self.population is not None and self.test is not None:
+            raise InputError("problem: expected no test points of a population, whose losses are those on new points")
 
     @classmethod
     def power_law(cls, n: int, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
@@ -166,8 +172,16 @@ class QuadraticProblem(Problem):
 
     @property
     def n(self) -> int:
-        """Number of training points N."""
-        return self.spectrum.n
+        """Number of training points N; `math.inf` of a population."""
+        return self.spectrum.n if self.population is None else cast(int, math.inf)
+
+    @property
+    def exponents(self) -> tuple[float, float] | None:
+        """(ν, κ) of the infinite power law that the spectrum was made as the beginning of; None where it was not."""
+        made = self.description
+        if made.get("kind") != "power_law" or made.get("lambda_min"):
+            return None
+        return float(made["nu"]), float(made["kappa"])
 
     @property
     def eigenvalues(self) -> np.ndarray:
@@ -186,8 +200,8 @@ class QuadraticProblem(Problem):
             return self.spectrum.eigenvectors
         if self.multiplicity is not None:
             raise InputError(
-                "problem: expected eigenvectors, got a spectrum known by Lanczos quadrature alone; use the diagonal "
-                "regime, or build the problem from its kernel matrix"
+                "problem: expected eigenvectors, got a spectrum known by Lanczos quadrature or in bins alone; use the "
+                "diagonal regime, or build the problem from its kernel matrix"
             )
         if self.basis_seed is None:
             raise InputError("problem: expected eigenvectors (or a basis_seed to draw some), got eigenvalues only")
@@ -211,7 +225,7 @@ class QuadraticProblem(Problem):
     @property
     def initial_loss(self) -> float:
         """`L_0 = Σ a_k² / (2N)`."""
-        return float(self.coefficients @ self.coefficients) / (2 * self.n)
+        return float(self.coefficients @ self.coefficients) / (2 * self.normaliser)
 
     @property
     def still(self) -> float:
@@ -237,7 +251,7 @@ class QuadraticProblem(Problem):
 
     def torch_lr(self, lr: float) -> float:
         """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
-        return lr * self.n / self.spectrum.scale
+        return lr * self.normaliser / self.spectrum.scale
 
     @made_once
     def fingerprint(self) -> str:
@@ -246,4 +260,6 @@ class QuadraticProblem(Problem):
         return digest(
             "quadratic", self.spectrum.scale, self.eigenvalues, self.multiplicity, self.coefficients,
             self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else vars(self.test).values()),
+            *(() if self.spectrum.size is None else ("size", float(self.spectrum.size))),
+            *(() if self.population is None else ("population", *vars(self.population).values())),
         )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import scipy.linalg
@@ -58,6 +59,8 @@ class Spectrum:
     multiplicity : (modes,) for how many of the n eigenvalues each mode stands, real numbers ≥ 0 that sum to n; None:
         each for one. A mode with multiplicity 0 is a place where the residual has weight, in a spectrum that is known
         by quadrature alone. Not with eigenvectors.
+    size : n, where the multiplicities are floats whose sum does not say it: large, or `math.inf`. The last mode then
+        stands for all that are left. None: their sum.
 
     Arrays are copied and read-only.
     """
@@ -67,6 +70,7 @@ class Spectrum:
     scale: float = 1.0
     quality: Quality | None = None
     multiplicity: np.ndarray | None = None
+    size: float | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -88,7 +92,8 @@ class Spectrum:
     def _checked_multiplicity(self) -> np.ndarray:
         counts = own_array("multiplicity", self.multiplicity, ndim=1, shape=self.eigenvalues.shape)
         total = counts.sum()
-        if counts.min() < 0 or round(total) < 1 or abs(total - round(total)) > 1e-6 * total:
+        n = round(total) if self.size is None else self.size
+        if counts.min() < 0 or n < 1 or (math.isfinite(n) and abs(total - n) > 1e-6 * total):
             raise InputError(
                 "multiplicity: expected numbers >= 0 that sum to the number of training points, got "
                 f"{counts.min():g} to {counts.max():g} with sum {total:.10g}"
@@ -99,7 +104,9 @@ class Spectrum:
 
     @property
     def n(self) -> int:
-        """Number of training points N: of eigenvalues, counted with their multiplicity."""
+        """Number of training points N: of eigenvalues, counted with their multiplicity; maybe `math.inf`."""
+        if self.size is not None:
+            return cast(int, self.size)  # infinity is no int, but no array has that length either
         return self.eigenvalues.size if self.multiplicity is None else round(self.multiplicity.sum())
 
     @property

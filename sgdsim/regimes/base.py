@@ -36,7 +36,7 @@ class Regime(ABC):
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
     quantities: ClassVar[tuple[str, ...]] = QUANTITIES
-    """What `observe` can give, of `sgdsim.observables.QUANTITIES`."""
+    """What `observe` can give, by the names that observables need."""
 
     @property
     @abstractmethod
@@ -60,10 +60,14 @@ class Regime(ABC):
                 f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
                 "from a Gaussian population; use the sampled regime, or diagonal:tau=-1, which is exact there"
             )
+        if problem.population is not None and sgd.sampling != ONE_PASS:
+            raise InputError(
+                f"sampling: expected one-pass on a population, which has no fixed points, got {sgd.sampling}"
+            )
         if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
-                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature "
-                "alone; use the diagonal regime, or build the problem from its kernel matrix"
+                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature or in "
+                "bins alone; use the diagonal regime, or build the problem from its kernel matrix"
             )
 
     def check_observable(self, observable: Observable) -> None:

@@ -149,7 +149,7 @@ def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
     rounding = 0.0
     if problem.targets is not None:
         rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.targets**2))
-    return 0.5 * max(sgd.label_noise**2, rounding)
+    return 0.5 * max(problem.with_errors(sgd).label_noise ** 2, rounding)
 
 
 def known_trace(

@@ -38,8 +38,7 @@ from sgdsim.common import machine
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import _path, replacing
 from sgdsim.observables import Observable
-from sgdsim.problem import QuadraticProblem, TestPoints
-from sgdsim.problem.spectrum import Spectrum
+from sgdsim.problem import QuadraticProblem, TestPoints, kinds
 from sgdsim.runs.follow import OUTCOMES
 
 SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the machine, a checksum behind the file
@@ -199,8 +198,10 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
         scale, description = float(stored.attrs["scale"]), dict(json.loads(stored.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}") from error
-    spectrum = Spectrum(stored["eigenvalues"].values, vectors, scale, multiplicity=counts)
-    return QuadraticProblem(spectrum, stored["coefficients"].values, test, description, basis_seed)
+    return kinds.restored(
+        description, stored["coefficients"].values, stored["eigenvalues"].values, eigenvectors=vectors, scale=scale,
+        multiplicity=counts, test=test, basis_seed=basis_seed,
+    )  # fmt: skip
 
 
 def problem_of(result: xr.Dataset) -> QuadraticProblem:
@@ -210,12 +211,11 @@ def problem_of(result: xr.Dataset) -> QuadraticProblem:
     if not result["eigenvalues"].size:
         raise InputError("result: expected one problem, got a sweep over problems")
     counts = result["multiplicity"].values if "multiplicity" in result else None
-    spectrum = Spectrum(result["eigenvalues"].values, None, multiplicity=counts)
     try:
         description = dict(json.loads(result.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"result: expected the description of its problem, got none: {error}") from error
-    return QuadraticProblem(spectrum, result["coefficients"].values, None, description)
+    return kinds.restored(description, result["coefficients"].values, result["eigenvalues"].values, multiplicity=counts)
 
 
 def taus(result: xr.Dataset) -> dict[str, float]:
