@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim.common.checks import InputError
+from sgdsim.problem import population
 from sgdsim.problem.base import Kind, Problem
 from sgdsim.problem.kernel_files import load_kernel
 from sgdsim.problem.quadratic import QuadraticProblem
@@ -25,9 +26,14 @@ def _power_law(given: Mapping[str, Any]) -> Problem:
     return QuadraticProblem.power_law(given["n"], given["nu"], given["kappa"], given["lambda_min"], given["seed"])
 
 
+def _population(given: Mapping[str, Any]) -> Problem:
+    return QuadraticProblem.from_population(**population.read(given["population"]))
+
+
 _ALL = (
     Kind("kernel", "--kernel", ("residual", "targets"), _kernel, "your own kernel: .npz, .npy or torch file"),
     Kind("power_law", "power_law", ("n", "nu", "kappa", "lambda_min"), _power_law),
+    Kind("population", "--population", (), _population, "eigenvalues and weights (.npz)", population.restored),
 )
 #: By the "kind" of their descriptions. Of others, such as "network", files hold the quadratic problem's arrays alone.
 KINDS = {kind.name: kind for kind in _ALL}

@@ -10,6 +10,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
+from sgdsim.problem import population
 from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
@@ -164,6 +165,38 @@ class QuadraticProblem(Problem):
         joined, c = spectrum.joined(measure)
         facts = {"kind": "matrix-free", "title": f"matrix-free kernel of {joined.n} points", "n": joined.n}
         return cls(joined, np.sqrt(c), description=description or facts)
+
+    @classmethod
+    def from_population(
+        cls, eigenvalues: np.ndarray, weights: np.ndarray, residual_risk: float = 0.0, label_noise: float = 0.0
+    ) -> QuadraticProblem:
+        """A population of Gaussian points, of which every step draws new ones: for `sampling="one-pass"` alone.
+
+        With features `x ~ N(0, H)`, labels `⟨w*, x⟩ + e + ε` and a model `⟨w, x⟩` the loss is the excess risk
+        `½ E⟨w − w*, x⟩² = ½ Σ_k c_k`, c_k = λ_k(H) (w − w*)_k² in H's eigenbasis: not divided by a number of points.
+        The diagonal regime with τ = −1 follows its expectation exactly, the sampled regime draws. n is infinite.
+
+        Parameters
+        ----------
+        eigenvalues : (modes,) λ_k(H) ≥ 0, in any order; learning rates are in units of 1/λ_max(H).
+        weights : (modes,) c_k at the start, `λ_k(H) (w_0 − w*)_k²`: ½ their sum is the loss at the start.
+        residual_risk : ½ E e² of what no linear function of the features explains.
+        label_noise : standard deviation σ of ε.
+
+        The risk is the loss and `population.floor`, residual_risk + σ²/2, which no training removes; both parts of it
+        are noise of the gradients, of variance 2·residual_risk + σ² (independent of x, as in every Gaussian model).
+
+        Raises
+        ------
+        InputError : negative numbers, or a weight where the eigenvalue is 0 (a part of residual_risk).
+
+        >>> problem = QuadraticProblem.from_population([2.0, 1.0], [1.0, 0.25], residual_risk=0.1)
+        >>> problem.initial_loss, problem.population.floor, problem.n
+        (0.625, 0.1, inf)
+        """
+        spectrum, coefficients = population.modes(eigenvalues, weights)
+        rest = Population(residual_risk, label_noise)
+        return cls(spectrum, coefficients, description=population.facts(coefficients.size, rest), population=rest)
 
     @property
     def quadratic(self) -> QuadraticProblem:  # type: ignore[override]  # read-only, as all of it
