@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import re
 import sys
 from typing import Any, NoReturn
@@ -60,6 +61,11 @@ def _whole(text: str) -> int:
         if not value.is_integer():
             raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
         return int(value)
+
+
+def _points(text: str) -> int | float:
+    """A whole number, or inf."""
+    return math.inf if text in ("inf", "∞") else _whole(text)
 
 
 def _schedule(parameter: str):
@@ -119,7 +125,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")
     add_data_dir(group)
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
-    group.add_argument("--n", type=_whole, help="training points N (default: 500)")
+    group.add_argument("--n", type=_points, help="training points N (default: 500); power_law: up to 1e18, or inf")
     group.add_argument("--n-test", type=_whole, help="test points (default: as many as N, at most 1000)")
     group.add_argument("--width", type=_whole, help="hidden units of the network (default: 500)")
     group.add_argument("--depth", type=_whole, help="hidden layers (default: 1)")

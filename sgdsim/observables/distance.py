@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
 
+from sgdsim.common.checks import InputError
 from sgdsim.observables.base import Observable
 from sgdsim.problem import Problem
 
@@ -33,6 +35,13 @@ class Distance(Observable):
         "squared distance of the linearised parameters to the nearest optimum, Σ c_k/(Nλ_k) over the modes that move, "
         "in units where the loss's largest curvature is 1"
     )
+
+    def check(self, problem: Problem) -> None:
+        if problem.population is None and math.isinf(problem.n):
+            raise InputError(
+                "observe: distance needs every λ_k, got an infinite spectrum, of which one mode stands for all beyond "
+                "the last bin; take a finite n"
+            )
 
     def compute(self, problem: Problem, given: Mapping[str, np.ndarray]) -> np.ndarray:
         spectrum = problem.quadratic.spectrum

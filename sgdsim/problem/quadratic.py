@@ -10,7 +10,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
-from sgdsim.problem import population
+from sgdsim.problem import population, power_modes
 from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sgdsim.problem.lanczos import SpectralMeasure
 
 
+_MOST = 10**18  # of a finite N, and an int64
 _LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses 10¹⁰ times as large
 
 
@@ -63,31 +64,45 @@ class QuadraticProblem(Problem):
             raise InputError("problem: expected no test points of a population, whose losses are those on new points")
 
     @classmethod
-    def power_law(cls, n: int, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
+    def power_law(cls, n: float, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
         """`λ_k = λ_min + (1 − λ_min) k^{−ν}` and `c_k ∝ k^{−κ−1}` summing to 1, k = 1…n ([VKY] sec. 4).
 
-        Needs O(n) memory; a regime that asks for eigenvectors gets a random orthogonal basis decided by `seed`.
+        Up to n = 10⁷ every eigenvalue is a mode; a regime that asks for eigenvectors gets a random orthogonal basis
+        decided by `seed`. Beyond, and for `float("inf")`, most are in bins (module power_modes), one or two thousand
+        modes with a multiplicity: for the diagonal regime, whose losses are those of all n to 10⁻⁹, and its theory.
+        For n = ∞ the loss is `½ Σ c_k`, ½ at the start, and γ = 1/b: the limit of N times the loss at N.
 
         Raises
         ------
-        InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1).
+        InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1). For n = ∞: ν ≤ 1 or λ_min > 0, where SGD with noise
+            diverges at every learning rate.
 
         >>> QuadraticProblem.power_law(n=4, nu=2.0, kappa=1.0).eigenvalues
         array([1.    , 0.25  , 0.1111, 0.0625])
         """
-        n = integer("n", n, minimum=1)
+        endless = isinstance(n, float) and math.isinf(n) and n > 0
+        n = n if endless else integer("n", n, minimum=1, maximum=_MOST)
         for name, value in (("nu", nu), ("kappa", kappa)):
             if number(name, value) <= 0:
                 raise InputError(f"{name}: expected a number > 0, got {value}")
         if not 0 <= number("lambda_min", lambda_min) < 1:
             raise InputError(f"lambda_min: expected a number from 0 to below 1, got {lambda_min}")
         seed = integer("seed", seed)
+        if endless and (nu <= 1 or lambda_min > 0):
+            raise InputError(
+                "n: expected a finite number where the eigenvalues' sum is infinite and SGD with noise diverges at "
+                f"every learning rate, as for ν = {nu:g} and lambda_min = {lambda_min:g}; got inf"
+            )
+        shown = "∞" if endless else f"{n:g}" if n > power_modes.EXPLICIT and float(f"{n:g}") == n else f"{n}"
+        description = {
+            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {shown}",
+            "n": "inf" if endless else n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
+        }  # fmt: skip
+        if n > power_modes.EXPLICIT:
+            values, counts, c = power_modes.modes(n, nu, kappa, lambda_min)
+            return cls(Spectrum(values, multiplicity=counts, size=n), np.sqrt(c), description=description)
         k = np.arange(1, n + 1, dtype=np.float64)
         c = k ** (-kappa - 1.0)
-        description = {
-            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {n}",
-            "n": n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
-        }  # fmt: skip
         eigenvalues = lambda_min + (1.0 - lambda_min) * k**-nu
         eigenvalues[0] = 1.0
         return cls(Spectrum(eigenvalues), np.sqrt(c / c.sum()), description=description, basis_seed=seed)
@@ -233,7 +248,7 @@ class QuadraticProblem(Problem):
             return self.spectrum.eigenvectors
         if self.multiplicity is not None:
             raise InputError(
-                "problem: expected eigenvectors, got a spectrum known by Lanczos quadrature or in bins alone; use the "
+                f"problem: expected eigenvectors, got a spectrum known by {self.spectrum.known_by} alone; use the "
                 "diagonal regime, or build the problem from its kernel matrix"
             )
         if self.basis_seed is None:

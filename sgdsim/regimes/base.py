@@ -66,8 +66,9 @@ class Regime(ABC):
             )
         if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
-                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature or in "
-                "bins alone; use the diagonal regime, or build the problem from its kernel matrix"
+                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by "
+                f"{problem.quadratic.spectrum.known_by} alone; use the diagonal regime, or build the problem from its "
+                "kernel matrix"
             )
 
     def check_observable(self, observable: Observable) -> None:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim import observables
 from sgdsim.common.checks import InputError
-from sgdsim.problem import Problem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem, power_modes
 
 if TYPE_CHECKING:
     from sgdsim.regimes.base import Regime
@@ -91,7 +91,9 @@ def modes(problem: object, cell: Cell) -> float:
     if isinstance(problem, Problem):
         return float(problem.n_modes)
     n = cell.problem.get("n") if problem == QuadraticProblem.power_law else None  # to others n may mean anything
-    return float(n) if isinstance(n, (int, float)) else 1.0
+    if not isinstance(n, (int, float)):
+        return 1.0
+    return float(n) if n <= power_modes.EXPLICIT else float(power_modes.ABOUT)
 
 
 def size(count: float) -> str:

@@ -14,7 +14,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
-from sgdsim.problem import QuadraticProblem, fits
+from sgdsim.problem import QuadraticProblem, fits, power_modes
 from sgdsim.recurrence import contour
 from sgdsim.theory import _search, generating, linear, stability
 
@@ -50,7 +50,7 @@ class PowerLaw:
         """
         if problem.exponents is not None:
             nu, kappa = problem.exponents
-            return cls(nu, kappa, 1.0, 1.0 / (kappa * np.sum(np.arange(1, problem.n + 1.0) ** (-kappa - 1))))
+            return cls(nu, kappa, 1.0, 1.0 / (kappa * power_modes.total(problem.n, kappa)))
         fit = fits.fit_power_law(problem)
         if fit.kappa is None or fit.A is None or not (fit.nu.value > 0 and fit.kappa.value > 0):
             found = "no tail of c_k" if fit.kappa is None else f"ν = {fit.nu.value:.3g}, κ = {fit.kappa.value:.3g}"
