@@ -21,9 +21,9 @@ Conventions
 conditions of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, arXiv:2206.11124.
 """
 
-from sgdsim.problem.base import Problem
+from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.network import NetworkProblem
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.transfer import TestPoints
 
-__all__ = ["NetworkProblem", "Problem", "QuadraticProblem", "TestPoints"]
+__all__ = ["NetworkProblem", "Population", "Problem", "QuadraticProblem", "TestPoints"]
