@@ -25,7 +25,7 @@ _HOMES = {
 _MODULES = {
     "curvature": "networks.curvature", "datasets": "datasets", "fits": "problem.fits", "hessians": "studies.hessians",
     "lanczos": "problem.lanczos", "methods": "algorithm.methods", "networks": "networks", "ntk": "networks.ntk",
-    "plot": "plot", "problem": "problem", "regimes": "regimes", "results": "runs.results",
+    "observables": "observables", "plot": "plot", "problem": "problem", "regimes": "regimes", "results": "runs.results",
     "sampling": "algorithm.sampling", "schedules": "algorithm.schedules", "theory": "theory",
 }  # fmt: skip
 

@@ -249,3 +249,19 @@ def loss_transform(eigenvalues, c, z, *, lr, momentum, noise, tau=1.0, multiplic
             v += error * (2 * b * x * at + slow * (1 - b**2 * at)) / s
         out.append(v / (1 - at * u))
     return np.reshape(out, np.shape(z))
+
+
+def population_risk(eigenvalues, weights, lr, batch_size, variance, steps):
+    """Excess risk ½ tr(H S) before each of `steps` steps of SGD and at the end, S = E uuᵀ in full, (steps + 1,).
+
+    `u ← u − (lr/b) Σ x(⟨x, u⟩ − ε)` with x ~ N(0, H), E ε² = variance; `E xxᵀSxxᵀ = 2HSH + tr(HS)H` (Isserlis).
+    """
+    h = np.diag(eigenvalues)
+    u = np.sqrt(np.divide(weights, eigenvalues))
+    s = np.outer(u, u)
+    out = []
+    for _ in range(steps + 1):
+        out.append(np.trace(h @ s) / 2)
+        drawn = 2 * h @ s @ h + np.trace(h @ s) * h + variance * h
+        s = s - lr * (h @ s + s @ h) + lr**2 * ((1 - 1 / batch_size) * h @ s @ h + drawn / batch_size)
+    return np.array(out)

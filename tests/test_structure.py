@@ -24,6 +24,7 @@ ROOMS = (
     ("common",),
     ("algorithm", "datasets", "networks"),
     ("problem",),
+    ("observables",),
     ("recurrence",),
     ("regimes", "theory"),
     ("symbolic",),

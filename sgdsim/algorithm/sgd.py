@@ -4,6 +4,7 @@ linear method, averaged iterates and noisy labels."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -34,7 +35,8 @@ class StepValues(NamedTuple):
 def noise_factor(
     n_samples: int, batch_size: np.ndarray | int, sampling: str = _sampling.WITHOUT_REPLACEMENT
 ) -> np.ndarray:
-    """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), else `1/b`.
+    """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), else `1/b`; so is
+    the limit N → ∞.
 
     `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G.
 
@@ -42,7 +44,7 @@ def noise_factor(
     (0.375, 0.0, 0.5)
     """
     b = np.asarray(batch_size, dtype=np.float64)
-    if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS):
+    if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS) or math.isinf(n_samples):
         return 1.0 / b
     return (n_samples - b) / (max(n_samples - 1, 1) * b)
 

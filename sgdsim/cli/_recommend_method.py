@@ -109,7 +109,7 @@ def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float, withou
         signal, noise = power_law.method_constants(quadratic, law, sgd, tau=tau)
     except InputError as error:
         return facts | {"reason": str(error)}
-    made = quadratic.description.get("kind") == "power_law" and not quadratic.description.get("lambda_min")
+    made = quadratic.exponents is not None
     phase = power_law.phase(law.nu, law.zeta)
     facts |= {"source": "given" if made else "fitted", "nu": law.nu, "kappa": law.kappa, "zeta": law.zeta}
     facts["phase"] = str(phase)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import math
 import re
 import sys
 from typing import Any, NoReturn
 
 from sgdsim.common.checks import InputError
+from sgdsim.problem.kinds import KINDS
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
-POWER_LAW = "power_law"
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
 # What `compare` takes where a list is not given; with --cells only the first of each.
 LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
@@ -62,6 +63,11 @@ def _whole(text: str) -> int:
         return int(value)
 
 
+def _points(text: str) -> int | float:
+    """A whole number, or inf."""
+    return math.inf if text in ("inf", "∞") else _whole(text)
+
+
 def _schedule(parameter: str):
     def read(text: str):
         from sgdsim.algorithm.schedules import parse
@@ -107,18 +113,19 @@ def add_batch_sizes(group: Any, default: list[int] | None, words: str = "one or 
 def _add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     source = group.add_mutually_exclusive_group()
+    synthetic = [kind.source for kind in KINDS.values() if not kind.option]
     source.add_argument(
-        "--dataset", default="digits", choices=[*DATASETS, POWER_LAW], help="data, or a synthetic spectrum"
+        "--dataset", default="digits", choices=[*DATASETS, *synthetic], help="data, or a synthetic spectrum"
     )
-    source.add_argument(
-        "--kernel", metavar="FILE", help="your own kernel: .npz, .npy or torch file, instead of --dataset"
-    )
+    for kind in KINDS.values():
+        if kind.option:
+            source.add_argument(kind.source, metavar="FILE", help=f"{kind.help}, instead of --dataset")
     source.add_argument("--spectrum", metavar="FILE", help="a spectrum written by sgdsim spectrum --out")
     group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
     group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")
     add_data_dir(group)
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
-    group.add_argument("--n", type=_whole, help="training points N (default: 500)")
+    group.add_argument("--n", type=_points, help="training points N (default: 500); power_law: up to 1e18, or inf")
     group.add_argument("--n-test", type=_whole, help="test points (default: as many as N, at most 1000)")
     group.add_argument("--width", type=_whole, help="hidden units of the network (default: 500)")
     group.add_argument("--depth", type=_whole, help="hidden layers (default: 1)")
@@ -159,6 +166,10 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     add_dtype(group, "of the real network")
     add_device(group)
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
+    group.add_argument(
+        "--observe", nargs="+", default=[], metavar="NAME",
+        help="also record these beside the losses, such as moments (see sgdsim.observables)",
+    )  # fmt: skip
     _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
 
 

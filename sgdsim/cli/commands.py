@@ -63,27 +63,30 @@ def compare(args: argparse.Namespace) -> int:
         given = {name: values or LISTS[name] for name, values in given.items()}
         grid = combine(**given, **algorithm(args))
     how = execution(args)
-    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), (), how)
+    return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), args.observe, how)
 
 
 def simulate(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid
 
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
-    observe = ("moments",) if args.moments else ()
+    observe = [*args.observe, *(["moments"] if args.moments else [])]
     how = {"path": args.out, "resume": False, "executor": "serial", "on_error": "raise"}
     return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args), observe, how)
 
 
-def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, ...], how: dict[str, Any]) -> int:
+def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], how: dict[str, Any]) -> int:
     """Simulate every cell of `grid`, then print, save and draw."""
+    from sgdsim.observables import parse_all
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.runs import parts
+    from sgdsim.runs.results import curves
     from sgdsim.runs.sweeps import NotSaved, sweep
     from sgdsim.studies import report
 
     delivery = Delivery(args)
     cells = list(grid.cells())  # refuse bad values before any data are read
+    parse_all(observe)
     if args.plot is not None:
         from sgdsim import plot
 
@@ -100,7 +103,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
     problem = _problem(args)
     regimes = choose(problem)
     if problem.has_test:
-        observe = ("test_loss", *observe)
+        observe = ["test_loss", *observe]
     try:
         result = sweep(
             problem,
@@ -137,17 +140,20 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: tuple[str, .
         "out": args.out,
         "plot": args.plot,
     }
-    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, problem.has_test))
+    unit = problem.quadratic.torch_lr(1.0)
+    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, curves(result), unit))
     return code or int(bool(facts["failed"]))
 
 
-def _text(headline: str, facts: dict[str, Any], tested: bool) -> str:
+def _text(headline: str, facts: dict[str, Any], observed: list[str], torch_lr: float) -> str:
+    from sgdsim.observables import label
     from sgdsim.studies import report
 
     rows = facts["rows"]
     out = [headline, "final training loss", report.table(rows)]
-    out += ["", "final test loss", report.table(rows, "final_test_loss")] if tested else []
-    return "\n".join([*out, "", _footnote(rows, facts)])
+    for name in observed[1:]:
+        out += ["", f"final {label(name)}", report.table(rows, f"final_{name}")]
+    return "\n".join([*out, "", _footnote(rows, facts, torch_lr)])
 
 
 def told_shard(args: argparse.Namespace, result: Any) -> int:
@@ -195,11 +201,13 @@ def _as_written(file: str) -> Iterator[None]:
 
 def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
     title = json.loads(result.attrs["problem"]).get("title", "")
-    initial = problem.quadratic.initial_loss
-    return f"{title}: {args.n_steps} steps, initial loss {initial:.4g}, {args.replicates} replicates, seed {args.seed}"
+    initial, population = problem.quadratic.initial_loss, problem.population
+    above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
+    run = f"{args.n_steps} steps, initial loss {initial:.4g}{above}, {args.replicates} replicates, seed {args.seed}"
+    return f"{title}: {run}"
 
 
-def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
+def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float) -> str:
     reference = next(iter(rows[0]["regimes"]))
     several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
     notes = ["mean ± standard error over replicates"] if several else []
@@ -208,7 +216,7 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any]) -> str:
     notes = ["; ".join(notes) + ". " if notes else ""]
     adam = {str(row.get("method", "")).startswith("adam") for row in rows}
     if adam != {True}:
-        notes[0] += f"{lr_unit(facts['n'] / facts['lambda_max'])}. "
+        notes[0] += f"{lr_unit(torch_lr)}. "
     if True in adam:
         notes[0] += "The lr of adam is torch.optim.Adam's. "
     notes[0] += f"{facts['seconds']:.1f} s."

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -41,7 +42,9 @@ class Delivery:
 
     def tell(self, facts: Mapping[str, object], text: Callable[[], str]) -> int:
         """Print the facts as JSON, or the text; raise what could not be written; 130 after Ctrl-C, else 0."""
-        print(json.dumps(facts, allow_nan=False) if self.args.json else text())
+        # n is infinite of a population; nothing else that is no number comes here
+        told = {name: None if value == math.inf else value for name, value in facts.items()}
+        print(json.dumps(told, allow_nan=False) if self.args.json else text())
         if self.failure is not None:
             raise self.failure
         return 130 if facts.get("interrupted") else 0

@@ -98,7 +98,7 @@ def build_parser() -> argparse.ArgumentParser:
     plot.add_argument("what", choices=["loss", "spectrum", "landscape"])
     plot.add_argument("file", metavar="FILE", help="a result written with --out")
     plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
-    plot.add_argument("--observable", default="loss", help="loss or test_loss")
+    plot.add_argument("--observable", default="loss", help="loss, test_loss or another that the result holds")
 
     merge = commands.add_parser("merge", help="bring the shards of a sweep together")
     merge.add_argument("out", metavar="FILE", help="the result to write, as it was given to --out")

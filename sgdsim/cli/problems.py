@@ -8,53 +8,59 @@ import os
 import sys
 from typing import Any
 
-from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, add_device, add_seed
+from sgdsim.cli.arguments import DEFAULTS, add_device, add_seed
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
+from sgdsim.problem.base import Kind, Problem
+from sgdsim.problem.kinds import KINDS
 
 SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
 BATCH_SIZES = (1, 10, 100)
+_DATA, _FILE = "data sets", "--spectrum"
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
-def _problem(args: argparse.Namespace):
+def _problem(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
-    from sgdsim.problem import NetworkProblem, QuadraticProblem
-    from sgdsim.runs import estimates
+    kind = asked_kind(args)
+    _complete(args, _DATA if kind is None else _FILE if kind == _FILE else kind.source)
+    if kind == _FILE:
+        from sgdsim.runs.results import load_problem
 
-    kind = "power_law" if args.dataset == POWER_LAW else "data sets"
-    kind = "--kernel" if args.kernel is not None else "--spectrum" if args.spectrum is not None else kind
-    takes = {
-        "--kernel": ("residual", "targets"),
-        "--spectrum": (),
-        "power_law": ("n", "nu", "kappa", "lambda_min"),
-        "data sets": ("n", "n_test", "width", "depth", "activation", "model", "data_dir"),
-    }
+        return load_problem(args.spectrum)
+    return _network(args) if kind is None else kind.load(vars(args))
+
+
+def asked_kind(args: argparse.Namespace) -> Kind | str | None:
+    """The kind that the arguments ask for: one of `KINDS`, that in a --spectrum file, or None for data sets."""
+    if args.spectrum is not None:
+        return _FILE
+    given = (kind for kind in KINDS.values() if kind.option and getattr(args, kind.option) is not None)
+    named = (kind for kind in KINDS.values() if not kind.option and kind.source == args.dataset)
+    return next(given, None) or next(named, None)
+
+
+def _complete(args: argparse.Namespace, source: str) -> None:
+    """Put defaults where `source` takes options that are not given; InputError for those that it does not take."""
+    takes = {kind.source: kind.takes for kind in KINDS.values()} | {_FILE: ()}
+    takes[_DATA] = ("n", "n_test", "width", "depth", "activation", "model", "data_dir")
     if args.model is not None:
-        takes["data sets"] = tuple(set(takes["data sets"]) - {"width", "depth", "activation"})
-        takes["data sets without --model"] = ("width", "depth", "activation")
+        takes[_DATA] = tuple(set(takes[_DATA]) - {"width", "depth", "activation"})
+        takes[f"{_DATA} without --model"] = ("width", "depth", "activation")
     for name in dict.fromkeys(name for names in takes.values() for name in names):
-        if name in takes[kind]:
+        if name in takes[source]:
             if getattr(args, name) is None:
                 setattr(args, name, DEFAULTS.get(name))
         elif getattr(args, name) is not None:
             where = " or ".join(other for other, names in takes.items() if name in names)
             raise InputError(f"--{name.replace('_', '-')}: expected only with {where}, got a problem of another kind")
-    if kind == "--kernel":
-        from sgdsim.problem.kernel_files import load_kernel
 
-        return load_kernel(args.kernel, residual=args.residual, targets=args.targets)
-    if kind == "--spectrum":
-        from sgdsim.runs.results import load_problem
 
-        return load_problem(args.spectrum)
-    if kind == "power_law":
-        if args.nu is None or args.kappa is None:
-            raise InputError("--dataset power_law: expected --nu and --kappa; for example --nu 1.5 --kappa 3")
-        n = integer("n", args.n, minimum=1)
-        estimates.require_memory(f"a spectrum of {n:.4g} points", 32.0 * n, "take a smaller --n")
-        return QuadraticProblem.power_law(args.n, args.nu, args.kappa, args.lambda_min, args.seed)
+def _network(args: argparse.Namespace) -> Problem:
+    """A network on a data set."""
     from sgdsim import datasets, networks
+    from sgdsim.problem import NetworkProblem
+    from sgdsim.runs import estimates
 
     network: Any
     if args.model is not None:
@@ -85,7 +91,7 @@ def _model(text: str) -> Any:
 
 def _check_distinct(args: argparse.Namespace) -> None:
     """InputError if one file would be written twice, or over an input."""
-    inputs = ("kernel", "spectrum", "residual", "targets", "cells")
+    inputs = (*(kind.option for kind in KINDS.values() if kind.option), "spectrum", "residual", "targets", "cells")
     outputs = ("out", "plot", "log_file")
     files = [(f"--{name.replace('_', '-')}", getattr(args, name, None)) for name in (*inputs, *outputs)]
     given = [(name, os.path.realpath(path)) for name, path in files if path is not None]
@@ -128,7 +134,7 @@ def load(args: argparse.Namespace) -> Any:
     integer("seed", args.seed)
     if args.n_test is not None:
         raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
-    if args.kernel is None and args.spectrum is None and args.dataset != POWER_LAW:
+    if asked_kind(args) is None:
         args.n_test = 0
     problem = _problem(args)
     if problem.has_network:
@@ -140,13 +146,14 @@ def infinite_spectrum(problem: Any) -> list[str]:
     """A note where the infinite power law that the spectrum is the beginning of diverges at every learning rate."""
     from sgdsim.theory import power_law
 
-    made = problem.description
-    if made.get("kind") != "power_law" or made.get("lambda_min"):
+    made = problem.quadratic.exponents
+    if made is None:
         return []
-    phase = power_law.phase(made["nu"], made["kappa"] / made["nu"])
+    nu, kappa = made
+    phase = power_law.phase(nu, kappa / nu)
     if phase not in (power_law.EVENTUAL, power_law.IMMEDIATE):
         return []
     return [
-        f"ν = {made['nu']:g} ≤ 1: on the infinite spectrum SGD with noise diverges at every learning rate ({phase}); "
+        f"ν = {nu:g} ≤ 1: on the infinite spectrum SGD with noise diverges at every learning rate ({phase}); "
         f"what is stable here is so at N = {problem.n} only, and less of it at larger N."
     ]

@@ -180,7 +180,7 @@ def _law(quadratic: Any) -> tuple[Any, dict[str, Any], list[str]]:
     from sgdsim.theory import power_law
 
     law, fit, reason = None, None, None
-    made = quadratic.description.get("kind") == "power_law" and not quadratic.description.get("lambda_min")
+    made = quadratic.exponents is not None
     try:
         fit = None if made else fits.fit_power_law(quadratic)
         law = power_law.PowerLaw.of(quadratic)

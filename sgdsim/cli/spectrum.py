@@ -13,7 +13,7 @@ from sgdsim.cli.deliver import Delivery, lr_unit, wrote
 from sgdsim.cli.problems import _check_distinct, _problem
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
-from sgdsim.problem.spectrum import Spectrum
+from sgdsim.problem.spectrum import LISTED, Spectrum
 
 # A kernel matrix up to this size (bytes) is formed for --top; beyond, eigenpairs come from products alone.
 _FORMED = 2_000_000_000
@@ -67,7 +67,7 @@ def spectrum(args: argparse.Namespace) -> int:
     fit = fits.fit_power_law(quadratic) if whole and problem.n >= fits.FEWEST_MODES else None
     facts |= {
         "lambda_max": scale,
-        "torch_lr": problem.n / scale,
+        "torch_lr": problem.normaliser / scale,
         "eigenvalues": eigenvalues.tolist(),
         "c": c.tolist(),
         "c_total": total,
@@ -151,7 +151,9 @@ def _top(problem: Any, k: int, analytic: bool, seed: int) -> tuple[np.ndarray, n
 
 
 def _matrix_free(facts: dict[str, Any]) -> str:
-    """What is exact and what is estimated in a spectrum by Lanczos quadrature."""
+    """What is exact and what is not in a spectrum of modes with a multiplicity."""
+    if facts["problem"].get("kind") == "power_law":
+        return "most λ_k are in bins, of which some points stand for all"
     quality = facts["quality"]  # not known of a spectrum from a file
     top = "" if quality is None else f" (largest residual {quality['residual']:.0e} of λ_max)"
     error = None if quality is None else quality["trace"]
@@ -160,25 +162,35 @@ def _matrix_free(facts: dict[str, Any]) -> str:
     )
 
 
+def _at_ranks(modes: Spectrum | None, values: np.ndarray, c: np.ndarray, total: float) -> list[str]:
+    """Three lines: some ranks, the eigenvalues there and the tail sums of c."""
+    if modes is not None and modes.n > LISTED:
+        shown, some, sums = modes.at_ranks(c, 8)
+        ranks = "  ".join(f"{k:9.3g}" for k in shown)
+    else:
+        values, c = (values, c) if modes is None else modes.by_rank(c)
+        shown = np.unique(np.geomspace(1, values.size, 8).round().astype(int))
+        # With --top the sum over all modes is that of the residual, not of the modes at hand.
+        tails = total - np.concatenate([[0.0], np.cumsum(c)[:-1]])
+        tails = tails if total > c.sum() * (1 + 1e-9) else np.cumsum(c[::-1])[::-1]
+        some, sums, ranks = values[shown - 1], tails[shown - 1], "  ".join(f"{k:>9d}" for k in shown)
+    lines = {"λ_k      ": some, "Σ_{l≥k} c": sums}
+    return ["k        " + ranks, *(head + "  ".join(f"{value:9.3g}" for value in row) for head, row in lines.items())]
+
+
 def _text(facts: dict[str, Any]) -> str:
     lines = [f"{facts['problem'].get('title', '')}: λ_max(Θ) = {facts['lambda_max']:.6g}"]
     lines.append(lr_unit(facts["torch_lr"]))
     values, c = np.array(facts["eigenvalues"]), np.array(facts["c"])
-    if "multiplicity" in facts:
-        values, c = Spectrum(values, multiplicity=facts["multiplicity"]).by_rank(c)
+    modes = Spectrum(values, multiplicity=facts["multiplicity"]) if "multiplicity" in facts else None
+    if modes is not None:
         lines.append(_matrix_free(facts))
     if "contraction" in facts:
         kinds = list(facts["contraction"].values())
         by_jacobian = kinds.count("jacobian")
         structured = len(kinds) - by_jacobian
         lines.append(f"tangent kernel: {structured} parameters by layer structure, {by_jacobian} by Jacobian")
-    shown = np.unique(np.geomspace(1, values.size, 8).round().astype(int))
-    lines.append("k        " + "  ".join(f"{k:>9d}" for k in shown))
-    lines.append("λ_k      " + "  ".join(f"{values[k - 1]:9.3g}" for k in shown))
-    # With --top the sum over all modes is that of the residual, not of the modes at hand.
-    tails = facts["c_total"] - np.concatenate([[0.0], np.cumsum(c)[:-1]])
-    tails = tails if facts["c_total"] > c.sum() * (1 + 1e-9) else np.cumsum(c[::-1])[::-1]
-    lines.append("Σ_{l≥k} c" + "  ".join(f"{tails[k - 1]:9.3g}" for k in shown))
+    lines += _at_ranks(modes, values, c, facts["c_total"])
     if facts["residual"] is not None and "multiplicity" not in facts:
         lines.append(f"decomposition: largest residual {facts['residual']:.0e} of λ_max")
     fit = facts["fit"]

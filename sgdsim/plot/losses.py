@@ -28,6 +28,7 @@ from matplotlib.patches import Patch
 from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, choice
 from sgdsim.common.specs import readable
+from sgdsim.observables import label
 from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
 from sgdsim.plot.styles import regime_style, style
 
@@ -35,7 +36,6 @@ MAX_CELLS = 24  # panels of one `comparison`
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
 BAND = (0.1, 0.9)
 
-_OBSERVABLES = {"loss": "train loss", "test_loss": "test loss"}
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
 
 
@@ -62,7 +62,7 @@ def loss_curves(
         if ax is None:
             ax = Figure(figsize=(5.6, 3.1), layout="constrained").subplots()
         _draw(ax, curves, *_limits(curves))
-        ax.set(xlabel="SGD step t", ylabel=_OBSERVABLES.get(observable, observable))
+        ax.set(xlabel="SGD step t", ylabel=label(observable))
         ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
         handles = _legend_handles(curves)
         if handles and own:
@@ -105,7 +105,7 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
             lowest, first = i + columns >= count, i % columns == 0
             ax.tick_params(labelbottom=lowest, labelleft=first, which="both")
             ax.set_xlabel("SGD step t" if lowest else "")
-            ax.set_ylabel(_OBSERVABLES.get(observable, observable) if first else "")
+            ax.set_ylabel(label(observable) if first else "")
         if with_spectrum:
             spectrum(result, ax=axes[count]).set_ylabel("")
         for ax in axes[used:]:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sgdsim.common.checks import InputError, array
 from sgdsim.plot.styles import PALETTE, style
 from sgdsim.plot.theory import curve, mark, prediction
-from sgdsim.problem.spectrum import Spectrum
+from sgdsim.problem.spectrum import LISTED, Spectrum
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike
@@ -40,6 +40,7 @@ def spectrum(
     Raises InputError where there is no spectrum or the shapes differ.
     """
     source: Any = getattr(result_or_eigenvalues, "quadratic", result_or_eigenvalues)  # of a network: its linearisation
+    index = tails = None  # ranks, and tail sums of c, where there are too many to list
     if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
         raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
     if hasattr(source, "eigenvalues"):
@@ -48,28 +49,35 @@ def spectrum(
         source = source.eigenvalues
         if counts is not None:  # modes of a matrix-free problem: drawn at their ranks
             a = np.zeros(len(counts)) if coefficients is None else np.asarray(coefficients)
-            source, c = Spectrum(np.asarray(source), multiplicity=np.asarray(counts)).by_rank(a**2)
-            coefficients = None if coefficients is None else np.sqrt(c)
+            modes = Spectrum(np.asarray(source), multiplicity=np.asarray(counts))
+            if modes.n > LISTED:
+                index, source, tails = modes.at_ranks(a**2, 2000)
+                tails = None if coefficients is None else tails
+            else:
+                source, c = modes.by_rank(a**2)
+                coefficients = None if coefficients is None else np.sqrt(c)
     values = array("eigenvalues", source, ndim=1)
     if values[0] <= 0:
         raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")
     solid: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 1.6}
     drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", solid)]
-    if coefficients is not None:
+    if coefficients is not None and tails is None:
         squares = array("coefficients", coefficients, ndim=1, shape=values.shape) ** 2
         tails = np.cumsum(squares[::-1])[::-1]
+    if tails is not None:
         look = {"color": PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
         if tails[0] > 0:
             drawn.append((tails / tails[0], r"$\sum_{l\geq k}\, c_l\,/\,\sum_l\, c_l$", look))
-    index = np.arange(1, len(values) + 1)
+    at = np.arange(len(values))
     if len(values) > 2000:
-        index = np.unique(np.geomspace(1, len(values), 2000).round().astype(int))
+        at = np.unique(np.geomspace(1, len(values), 2000).round().astype(int)) - 1
+    index = at + 1 if index is None else index[at]
     with style():
         if ax is None:
             ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
         prepare(ax)
         for relative, label, look in drawn:
-            visible = np.where(relative >= SMALLEST, relative, np.nan)[index - 1]
+            visible = np.where(relative >= SMALLEST, relative, np.nan)[at]
             ax.plot(index, visible, marker="o" if len(values) == 1 else None, label=label, **look)
         if fit is not None:
             _draw_fit(ax, fit, len(values), values[0], tails[0] if len(drawn) > 1 else None)

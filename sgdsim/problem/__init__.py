@@ -1,7 +1,8 @@
 """The problem that SGD solves, and the conventions that every module keeps.
 
-May import: common, datasets, networks. A new kind of problem is a module here with a subclass of
-`base.Problem`, offered below; files, Lanczos quadratures and fits have modules of their own.
+May import: common, algorithm, datasets, networks. A new kind of problem is a module here, with a subclass of
+`base.Problem` where `QuadraticProblem` does not do, and an entry in `kinds`, by which the command line asks for it and
+files give it back; Lanczos quadratures and fits have modules of their own.
 
 Conventions
 -----------
@@ -13,15 +14,16 @@ Conventions
 * `c_k = a_k²` with signed coefficients `a_k = ⟨u_k, r_0⟩`; `s = Σ c_k`, so `L = s/(2N)`.
 * γ: strength of the sampling noise (`sgdsim.algorithm.sgd.noise_factor`); τ: closure parameter of the
   spectral-diagonal regime; ν, κ: exponents of `λ_k ~ k^{−ν}` and `Σ_{l≥k} c_l ~ k^{−κ}`; `ζ = κ/ν`.
+* Where N is infinite, `c_k` is the mean over all points, `L = s/2` and γ = 1/b.
 * float64, except inside the real network, where the dtype is a parameter.
 
 [VKY] in the docstrings: M. Velikanov, D. Kuznedelev, D. Yarotsky, *A view of mini-batch SGD via generating functions:
 conditions of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, arXiv:2206.11124.
 """
 
-from sgdsim.problem.base import Problem
+from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.network import NetworkProblem
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.transfer import TestPoints
 
-__all__ = ["NetworkProblem", "Problem", "QuadraticProblem", "TestPoints"]
+__all__ = ["NetworkProblem", "Population", "Problem", "QuadraticProblem", "TestPoints"]

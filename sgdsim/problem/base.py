@@ -2,14 +2,65 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sgdsim.common.checks import InputError, number
 from sgdsim.common.identity import made_once
 
 if TYPE_CHECKING:
     import numpy as np
 
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem.quadratic import QuadraticProblem
+
+_LARGEST_RISK = 1e140  # its square root, and that of twice as much, are floats, and so is what gradients make of them
+
+
+@dataclass(frozen=True)
+class Population:
+    """What no training removes where SGD draws new points of a population at every step, in units of the targets.
+
+    `residual_risk`: the risk ½E e² of what no linear function of the features explains; `label_noise`: σ of the labels'
+    errors. For Gaussian features both are in every gradient as independent noise of variance 2·residual_risk + σ².
+    """
+
+    residual_risk: float = 0.0
+    label_noise: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name in ("residual_risk", "label_noise"):
+            object.__setattr__(self, name, number(name, getattr(self, name), minimum=0.0, maximum=_LARGEST_RISK))
+
+    @property
+    def floor(self) -> float:
+        """The risk that is left at the optimum, `residual_risk + σ²/2`; losses are those above it."""
+        return self.residual_risk + self.label_noise**2 / 2
+
+
+@dataclass(frozen=True)
+class Kind:
+    """A kind of problem: how the command line asks for it, and how files give it back. `problem.kinds` lists all.
+
+    `name`: the "kind" in its description, by which files know it: it stays. `source`: what asks for it, an option with
+    a file, such as "--kernel", or a name for --dataset. `help`: of that option. `takes`: further options, by their
+    names in the parsed arguments. `load`: the problem from these, and from "seed". `restored`: what a description says
+    of a problem beside its arrays, as arguments of `QuadraticProblem` ("size": of its `Spectrum`).
+    """
+
+    name: str
+    source: str
+    takes: tuple[str, ...]
+    load: Callable[[Mapping[str, Any]], Problem]
+    help: str = ""
+    restored: Callable[[Mapping[str, Any]], dict[str, Any]] = lambda description: {}
+
+    @property
+    def option(self) -> str | None:
+        """The name of its file's option in the parsed arguments; None where --dataset asks for it."""
+        return self.source[2:].replace("-", "_") if self.source.startswith("--") else None
 
 
 class Problem:
@@ -27,8 +78,13 @@ class Problem:
 
     @made_once
     def n(self) -> int:
-        """Number of training points N."""
+        """Number of training points N; `math.inf`, which is no int, where there is no end of them."""
         return self.quadratic.n
+
+    @property
+    def normaliser(self) -> int:
+        """N in `L = ‖r‖²/(2N)`: n, or 1 where that is infinite; the c_k are means over all points there."""
+        return self.n if math.isfinite(self.n) else 1
 
     @property
     def n_modes(self) -> int:
@@ -44,6 +100,25 @@ class Problem:
     def has_test(self) -> bool:
         """Whether it has test points."""
         return self.quadratic.test is not None
+
+    @property
+    def population(self) -> Population | None:
+        """What a population has, of which every step draws new points; None: there is a fixed set of points."""
+        return None
+
+    def with_errors(self, sgd: SGD) -> SGD:
+        """`sgd` as it sees this problem's labels: with the noise that a population has beside its own."""
+        if self.population is None or not self.population.floor:
+            return sgd
+        return replace(sgd, label_noise=math.hypot(sgd.label_noise, math.sqrt(2 * self.population.floor)))
+
+    def check_without_errors(self, what: str) -> None:
+        """InputError where a population's noise is in every gradient, for `what` knows of none."""
+        if self.population is not None and self.population.floor:
+            raise InputError(
+                f"{what}: expected a problem without noise of its own, got a population with residual risk or label "
+                "noise; follow it in the diagonal or the sampled regime"
+            )
 
     @made_once
     def description(self) -> dict[str, Any]:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
-from sgdsim.problem.base import Problem
+from sgdsim.problem import population, power_modes
+from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
 
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from sgdsim.problem.lanczos import SpectralMeasure
 
 
+_MOST = 10**18  # of a finite N, and an int64
 _LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses 10¹⁰ times as large
 
 
@@ -32,6 +35,8 @@ class QuadraticProblem(Problem):
     test : how test residuals follow the training ones, or None.
     description : JSON-able facts that say how the problem was made.
     basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
+    population : of a population of Gaussian points, of which every step draws new ones, what no training removes; n is
+        infinite then. None: a fixed set of points.
 
     Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
     """
@@ -41,6 +46,7 @@ class QuadraticProblem(Problem):
     test: TestPoints | None = None
     description: dict[str, Any] = field(default_factory=dict)
     basis_seed: int | None = None
+    population: Population | None = None  # type: ignore[assignment]  # read-only, as all of it
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -54,33 +60,49 @@ class QuadraticProblem(Problem):
         object.__setattr__(self, "description", json_object("description", self.description))
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
+        if self.population is not None and self.test is not None:
+            raise InputError("problem: expected no test points of a population, whose losses are those on new points")
 
     @classmethod
-    def power_law(cls, n: int, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
+    def power_law(cls, n: float, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:
         """`λ_k = λ_min + (1 − λ_min) k^{−ν}` and `c_k ∝ k^{−κ−1}` summing to 1, k = 1…n ([VKY] sec. 4).
 
-        Needs O(n) memory; a regime that asks for eigenvectors gets a random orthogonal basis decided by `seed`.
+        Up to n = 10⁷ every eigenvalue is a mode; a regime that asks for eigenvectors gets a random orthogonal basis
+        decided by `seed`. Beyond, and for `float("inf")`, most are in bins (module power_modes), one or two thousand
+        modes with a multiplicity: for the diagonal regime, whose losses are those of all n to 10⁻⁹, and its theory.
+        For n = ∞ the loss is `½ Σ c_k`, ½ at the start, and γ = 1/b: the limit of N times the loss at N.
 
         Raises
         ------
-        InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1).
+        InputError : n < 1, ν ≤ 0, κ ≤ 0, or λ_min outside [0, 1). For n = ∞: ν ≤ 1 or λ_min > 0, where SGD with noise
+            diverges at every learning rate.
 
         >>> QuadraticProblem.power_law(n=4, nu=2.0, kappa=1.0).eigenvalues
         array([1.    , 0.25  , 0.1111, 0.0625])
         """
-        n = integer("n", n, minimum=1)
+        endless = isinstance(n, float) and math.isinf(n) and n > 0
+        n = n if endless else integer("n", n, minimum=1, maximum=_MOST)
         for name, value in (("nu", nu), ("kappa", kappa)):
             if number(name, value) <= 0:
                 raise InputError(f"{name}: expected a number > 0, got {value}")
         if not 0 <= number("lambda_min", lambda_min) < 1:
             raise InputError(f"lambda_min: expected a number from 0 to below 1, got {lambda_min}")
         seed = integer("seed", seed)
+        if endless and (nu <= 1 or lambda_min > 0):
+            raise InputError(
+                "n: expected a finite number where the eigenvalues' sum is infinite and SGD with noise diverges at "
+                f"every learning rate, as for ν = {nu:g} and lambda_min = {lambda_min:g}; got inf"
+            )
+        shown = "∞" if endless else f"{n:g}" if n > power_modes.EXPLICIT and float(f"{n:g}") == n else f"{n}"
+        description = {
+            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {shown}",
+            "n": "inf" if endless else n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
+        }  # fmt: skip
+        if n > power_modes.EXPLICIT:
+            values, counts, c = power_modes.modes(n, nu, kappa, lambda_min)
+            return cls(Spectrum(values, multiplicity=counts, size=n), np.sqrt(c), description=description)
         k = np.arange(1, n + 1, dtype=np.float64)
         c = k ** (-kappa - 1.0)
-        description = {
-            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {n}",
-            "n": n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
-        }  # fmt: skip
         eigenvalues = lambda_min + (1.0 - lambda_min) * k**-nu
         eigenvalues[0] = 1.0
         return cls(Spectrum(eigenvalues), np.sqrt(c / c.sum()), description=description, basis_seed=seed)
@@ -159,6 +181,38 @@ class QuadraticProblem(Problem):
         facts = {"kind": "matrix-free", "title": f"matrix-free kernel of {joined.n} points", "n": joined.n}
         return cls(joined, np.sqrt(c), description=description or facts)
 
+    @classmethod
+    def from_population(
+        cls, eigenvalues: np.ndarray, weights: np.ndarray, residual_risk: float = 0.0, label_noise: float = 0.0
+    ) -> QuadraticProblem:
+        """A population of Gaussian points, of which every step draws new ones: for `sampling="one-pass"` alone.
+
+        With features `x ~ N(0, H)`, labels `⟨w*, x⟩ + e + ε` and a model `⟨w, x⟩` the loss is the excess risk
+        `½ E⟨w − w*, x⟩² = ½ Σ_k c_k`, c_k = λ_k(H) (w − w*)_k² in H's eigenbasis: not divided by a number of points.
+        The diagonal regime with τ = −1 follows its expectation exactly, the sampled regime draws. n is infinite.
+
+        Parameters
+        ----------
+        eigenvalues : (modes,) λ_k(H) ≥ 0, in any order; learning rates are in units of 1/λ_max(H).
+        weights : (modes,) c_k at the start, `λ_k(H) (w_0 − w*)_k²`: ½ their sum is the loss at the start.
+        residual_risk : ½ E e² of what no linear function of the features explains.
+        label_noise : standard deviation σ of ε.
+
+        The risk is the loss and `population.floor`, residual_risk + σ²/2, which no training removes; both parts of it
+        are noise of the gradients, of variance 2·residual_risk + σ² (independent of x, as in every Gaussian model).
+
+        Raises
+        ------
+        InputError : negative numbers, or a weight where the eigenvalue is 0 (a part of residual_risk).
+
+        >>> problem = QuadraticProblem.from_population([2.0, 1.0], [1.0, 0.25], residual_risk=0.1)
+        >>> problem.initial_loss, problem.population.floor, problem.n
+        (0.625, 0.1, inf)
+        """
+        spectrum, coefficients = population.modes(eigenvalues, weights)
+        rest = Population(residual_risk, label_noise)
+        return cls(spectrum, coefficients, description=population.facts(coefficients.size, rest), population=rest)
+
     @property
     def quadratic(self) -> QuadraticProblem:  # type: ignore[override]  # read-only, as all of it
         """Itself; so that every problem has a `.quadratic`."""
@@ -166,8 +220,16 @@ class QuadraticProblem(Problem):
 
     @property
     def n(self) -> int:
-        """Number of training points N."""
-        return self.spectrum.n
+        """Number of training points N; `math.inf` of a population."""
+        return self.spectrum.n if self.population is None else cast(int, math.inf)
+
+    @property
+    def exponents(self) -> tuple[float, float] | None:
+        """(ν, κ) of the infinite power law that the spectrum was made as the beginning of; None where it was not."""
+        made = self.description
+        if made.get("kind") != "power_law" or made.get("lambda_min"):
+            return None
+        return float(made["nu"]), float(made["kappa"])
 
     @property
     def eigenvalues(self) -> np.ndarray:
@@ -186,8 +248,8 @@ class QuadraticProblem(Problem):
             return self.spectrum.eigenvectors
         if self.multiplicity is not None:
             raise InputError(
-                "problem: expected eigenvectors, got a spectrum known by Lanczos quadrature alone; use the diagonal "
-                "regime, or build the problem from its kernel matrix"
+                f"problem: expected eigenvectors, got a spectrum known by {self.spectrum.known_by} alone; use the "
+                "diagonal regime, or build the problem from its kernel matrix"
             )
         if self.basis_seed is None:
             raise InputError("problem: expected eigenvectors (or a basis_seed to draw some), got eigenvalues only")
@@ -211,7 +273,7 @@ class QuadraticProblem(Problem):
     @property
     def initial_loss(self) -> float:
         """`L_0 = Σ a_k² / (2N)`."""
-        return float(self.coefficients @ self.coefficients) / (2 * self.n)
+        return float(self.coefficients @ self.coefficients) / (2 * self.normaliser)
 
     @property
     def still(self) -> float:
@@ -237,7 +299,7 @@ class QuadraticProblem(Problem):
 
     def torch_lr(self, lr: float) -> float:
         """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
-        return lr * self.n / self.spectrum.scale
+        return lr * self.normaliser / self.spectrum.scale
 
     @made_once
     def fingerprint(self) -> str:
@@ -246,4 +308,6 @@ class QuadraticProblem(Problem):
         return digest(
             "quadratic", self.spectrum.scale, self.eigenvalues, self.multiplicity, self.coefficients,
             self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else vars(self.test).values()),
+            *(() if self.spectrum.size is None else ("size", float(self.spectrum.size))),
+            *(() if self.population is None else ("population", *vars(self.population).values())),
         )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 import scipy.linalg
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 NEGATIVE_TOLERANCE = 1e-6
 SYMMETRY_TOLERANCE = 1e-5
 
+LISTED = 2_000_000  # eigenvalues up to which `Spectrum.by_rank` lists them all
 _SMALLEST = 1e-290  # of a kernel's largest entry: learning rates in its units, 1/λ_max times N, are still floats
 
 # Errors of LAPACK's eigh are about N·eps, 1e-12 at N = 5000.
@@ -58,6 +60,8 @@ class Spectrum:
     multiplicity : (modes,) for how many of the n eigenvalues each mode stands, real numbers ≥ 0 that sum to n; None:
         each for one. A mode with multiplicity 0 is a place where the residual has weight, in a spectrum that is known
         by quadrature alone. Not with eigenvectors.
+    size : n, where the multiplicities are floats whose sum does not say it: large, or `math.inf`. The last mode then
+        stands for all that are left. None: their sum.
 
     Arrays are copied and read-only.
     """
@@ -67,6 +71,7 @@ class Spectrum:
     scale: float = 1.0
     quality: Quality | None = None
     multiplicity: np.ndarray | None = None
+    size: float | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -88,7 +93,8 @@ class Spectrum:
     def _checked_multiplicity(self) -> np.ndarray:
         counts = own_array("multiplicity", self.multiplicity, ndim=1, shape=self.eigenvalues.shape)
         total = counts.sum()
-        if counts.min() < 0 or round(total) < 1 or abs(total - round(total)) > 1e-6 * total:
+        n = round(total) if self.size is None else self.size
+        if counts.min() < 0 or n < 1 or (math.isfinite(n) and abs(total - n) > 1e-6 * total):
             raise InputError(
                 "multiplicity: expected numbers >= 0 that sum to the number of training points, got "
                 f"{counts.min():g} to {counts.max():g} with sum {total:.10g}"
@@ -99,7 +105,9 @@ class Spectrum:
 
     @property
     def n(self) -> int:
-        """Number of training points N: of eigenvalues, counted with their multiplicity."""
+        """Number of training points N: of eigenvalues, counted with their multiplicity; maybe `math.inf`."""
+        if self.size is not None:
+            return cast(int, self.size)  # infinity is no int, but no array has that length either
         return self.eigenvalues.size if self.multiplicity is None else round(self.multiplicity.sum())
 
     @property
@@ -111,6 +119,11 @@ class Spectrum:
     def counts(self) -> np.ndarray:
         """For how many of the n eigenvalues each mode stands, (modes,): 1 where there is no multiplicity."""
         return np.ones(self.n_modes) if self.multiplicity is None else self.multiplicity
+
+    @property
+    def known_by(self) -> str:
+        """What made modes with a multiplicity."""
+        return "Lanczos quadrature" if self.size is None else "bins"
 
     @property
     def moving(self) -> np.ndarray:
@@ -246,6 +259,19 @@ class Spectrum:
         rank = np.clip(np.ceil(reached - 0.5), 1, self.n).astype(int)
         values = self.eigenvalues[np.minimum(index, self.n_modes - 1)]
         return values, np.bincount(rank - 1, weights=c, minlength=self.n)
+
+    def at_ranks(self, c: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """About `count` ranks k, log-spaced over all, with λ_k and Σ_{l≥k} c_l between the modes as power laws would
+        have them. For tables and pictures of more eigenvalues than `by_rank` can list."""
+        reached, many = np.cumsum(self.counts), self.counts > 0.5
+        many[-1] &= bool(math.isfinite(self.n))  # else that mode stands for infinitely many
+        middle = (reached - self.counts / 2 + 0.5)[many]
+        ranks = np.unique(np.geomspace(1, middle[-1], count).round())
+        left = np.append(c.sum(), c.sum() - np.cumsum(c))[:-1]  # Σ c of this mode and those after it
+        values, tails = np.log(np.maximum([self.eigenvalues[many], left[many]], 1e-300))
+        begin = np.log((reached - self.counts + 1)[many])
+        at = np.log(ranks)
+        return ranks, np.exp(np.interp(at, np.log(middle), values)), np.exp(np.interp(at, begin, tails))
 
     def joined(self, measure: SpectralMeasure) -> tuple[Spectrum, np.ndarray]:
         """One list of modes out of these eigenvalues and a vector's spectral measure (in the kernel's units).

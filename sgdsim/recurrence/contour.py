@@ -78,6 +78,7 @@ def loss_at(
     InputError : values out of range, both or neither of batch_size and noise.
     """
     choice("method", method, METHODS)
+    problem.check_without_errors("contour")
     times = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     if times.ndim != 1 or times.size == 0 or not ((times >= 0) & (times <= _LATEST) & (times % 1 == 0)).all():
         raise InputError(f"steps: expected whole numbers from 0 to {_LATEST:.0e}, got {steps!r}")
@@ -86,7 +87,7 @@ def loss_at(
     log_s, error, used = (np.empty((cells.alpha.size, times.size)) for _ in range(3))
     log_s[:, order], error[:, order], used[:, order] = cells.follow(times[order], method)
     shape = shape if np.ndim(steps) == 0 else (*shape, times.size)
-    log_loss = (log_s - np.log(2 * problem.n)).reshape(shape)
+    log_loss = (log_s - np.log(2 * problem.normaliser)).reshape(shape)
     with np.errstate(over="ignore", under="ignore"):
         loss = np.exp(log_loss)
     return LossValues(np.asarray(steps), loss, log_loss, error.reshape(shape), used.astype(np.int8).reshape(shape))

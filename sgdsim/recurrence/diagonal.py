@@ -39,7 +39,7 @@ class Plain:
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Present values: "loss" and "test_loss" (1,), "moments" c_k (1, modes)."""
-        out = {"loss": np.array([self.total / (2 * self.problem.n)])}
+        out = {"loss": np.array([self.total / (2 * self.problem.normaliser)])}
         if "test_loss" in what:
             # The mean moves off the diagonal too and is known exactly; only the noise part is diagonal here.
             noise = (self.c - self.mean**2) @ self.gram_diagonal
@@ -54,7 +54,7 @@ State = Plain | linear.Diagonal
 
 def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -> State:
     """The state before the first step, for any linear method. `test`: whether test losses will be observed."""
-    if not sgd.is_plain:
+    if not problem.with_errors(sgd).is_plain:
         return linear.Diagonal(problem, sgd, tau, test)
     a = problem.coefficients
     gram = linear.gram_diagonal(problem) if test else np.zeros(0)

@@ -27,7 +27,7 @@ class Steps:
     """The steps of `sgd` on a problem, in blocks."""
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
-        self.problem, self.sgd, self.readout = problem, sgd, sgd.readout
+        self.problem, self.sgd, self.readout = problem, problem.with_errors(sgd), sgd.readout
 
     def blocks(self, start: int, stop: int):
         """Yield (first step, hyperparameters, maps, where they are occupied) for consecutive ranges of steps."""
@@ -39,7 +39,7 @@ class Steps:
 
     def label(self, sizes: np.ndarray) -> np.ndarray:
         """What noisy labels add to the noise, per λ², (T,)."""
-        return self.sgd.label_source(self.problem.n, sizes)
+        return self.sgd.label_source(self.problem.normaliser, sizes)
 
     def started(self, values: np.ndarray) -> np.ndarray:
         """(…, m) components before the first step, from the iterate's (…,): no memory, the average at the iterate."""
@@ -79,7 +79,7 @@ class Diagonal(Steps):
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         moments = self.second[:, self.readout, self.readout]
-        out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
+        out = {"loss": np.array([moments.sum() / (2 * self.problem.normaliser)])}
         if "test_loss" in what:
             mean = self.first[:, self.readout]
             noise = (moments - mean**2) @ self.gram_diagonal

@@ -1,7 +1,7 @@
 """The four regimes: how one and the same dynamics is followed. Names load on first use: torch is for one of them.
 
-May import: common, algorithm, networks, problem, recurrence. A new regime is a module here with a subclass of
-`base.Regime`, a line below and one in `names`.
+May import: common, algorithm, networks, problem, observables, recurrence. A new regime is a module here with a subclass
+of `base.Regime`, a line below and one in `names`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ class Sampled(Steps):
 
     def advance(self, start: int, stop: int) -> None:
         if self.one_pass:
-            deviation = self.sgd.label_noise * np.sqrt(self.problem.n)
+            deviation = self.sgd.label_noise * np.sqrt(self.problem.normaliser)
             for low, values, transition, kick, where in self.blocks(start, stop):
                 _linear_kernels.one_pass(
                     self.problem.eigenvalues, self.components, transition, kick, values.batch_size, self.keys, low,
@@ -43,7 +43,7 @@ class Sampled(Steps):
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         r = self.components[:, self.readout]
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
-            out = {"loss": (r**2).mean(1) / 2}
+            out = {"loss": (r**2).mean(1) / 2 if self.problem.population is None else (r**2).sum(1) / 2}
             if "test_loss" in what or "moments" in what:
                 a = r if self.one_pass else r @ self.problem.eigenvectors
             if "test_loss" in what:

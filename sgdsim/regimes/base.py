@@ -11,9 +11,9 @@ from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
+from sgdsim.observables import QUANTITIES, Observable
 from sgdsim.problem import Problem
 
-OBSERVABLES = ("loss", "test_loss", "moments")
 FLOPS = 2e10  # floating point operations of a core in a second, in matrix products
 
 
@@ -34,6 +34,9 @@ class Regime(ABC):
     """Whether it follows Adam, which is not linear in the gradient."""
     follows_one_pass: ClassVar[bool] = False
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
+
+    quantities: ClassVar[tuple[str, ...]] = QUANTITIES
+    """What `observe` can give, by the names that observables need."""
 
     @property
     @abstractmethod
@@ -57,11 +60,25 @@ class Regime(ABC):
                 f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
                 "from a Gaussian population; use the sampled regime, or diagonal:tau=-1, which is exact there"
             )
+        if problem.population is not None and sgd.sampling != ONE_PASS:
+            raise InputError(
+                f"sampling: expected one-pass on a population, which has no fixed points, got {sgd.sampling}"
+            )
         if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
-                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature "
-                "alone; use the diagonal regime, or build the problem from its kernel matrix"
+                f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by "
+                f"{problem.quadratic.spectrum.known_by} alone; use the diagonal regime, or build the problem from its "
+                "kernel matrix"
             )
+
+    def check_observable(self, observable: Observable) -> None:
+        """InputError, with the reason, if this regime does not know what `observable` is computed from."""
+        for quantity in observable.needs:
+            if quantity not in self.quantities:
+                raise InputError(
+                    f"observe: {observable.spec} needs the {quantity.replace('_', ' ')} of each replicate, which the "
+                    f"{self.name} regime does not give; it gives {', '.join(self.quantities)}"
+                )
 
     @abstractmethod
     def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
@@ -79,7 +96,8 @@ class Regime(ABC):
     def direct(
         self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
     ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
-        """Where it is known without stepping: what `observe` would see at all `steps`, (1, T) each, and the report."""
+        """Where it is known without stepping: the quantities that `observe` would give at all `steps`, (1, T) each, and
+        the report."""
         return None
 
     def direct_cells(
@@ -116,8 +134,8 @@ class Regime(ABC):
 
     @abstractmethod
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes) of the R replicates in the state (1 if
-        deterministic)."""
+        """The present quantities named in `what`: "loss" (always there) and "test_loss" (R,), "moments" c_k (R, modes)
+        of the R replicates in the state (1 if deterministic)."""
 
 
 def batch_size(sgd: SGD, n: float) -> float:

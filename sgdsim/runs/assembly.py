@@ -29,6 +29,9 @@ def empty(request: Request, asked: parts.Asked) -> xr.Dataset:
         spectrum = (one.eigenvalues, one.coefficients, one.multiplicity)
     held = (settings.replicates, settings.steps, settings.observe)
     result = results.allocate(axes, along, request.names, *held, *spectrum)
+    if one is not None and one.population is not None:
+        words = "risk that no training removes, residual risk and label noise: the losses are those above it"
+        result["floor"] = ((), one.population.floor, {"long_name": words})
     kept = ("grid", "zip", "regimes", "regime_parameters", "n_steps", "record", "observe", "replicates")
     description = {"title": "problems on the grid", "made_by": asked["problem"]} if one is None else problem.description
     result.attrs = results.provenance(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim.common.checks import InputError
+from sgdsim.observables import Observable, needed
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.follow import OUTCOMES, Trace, follow, known_trace
@@ -40,7 +41,7 @@ class Settings:
     """What all chunks of a sweep have in common."""
 
     steps: np.ndarray
-    observe: tuple[str, ...]
+    observe: tuple[Observable, ...]
     replicates: int
     seed: int
     raising: bool = False  # exceptions end the work instead of being recorded
@@ -48,7 +49,7 @@ class Settings:
 
 @dataclass
 class Done:
-    """What a chunk gives, an entry per cell: `values[name]` (cells, R, T[, modes]), `outcome` and `diverged_at`
+    """What a chunk gives, an entry per cell: `values[variable]` (cells, R, T[, modes]), `outcome` and `diverged_at`
     (cells, R), `seconds` (cells,), `report[name]` (cells,), and the message where a cell failed, else ""."""
 
     regime: int
@@ -111,6 +112,8 @@ def compute(
         last = int(settings.steps[-1])
         moved = None if tick is None else lambda steps: tick(steps / last)  # noqa: B023 — the last step of all cells
         try:
+            if chunk.values:  # what could not be checked before there was a problem
+                _check(problem, regime, cell, settings)
             trace: Trace | str = follow(
                 problem, cell.sgd, _with_tau(regime, cell), settings.steps, settings.observe, settings.replicates,
                 settings.seed, moved,
@@ -141,6 +144,14 @@ def message(error: BaseException) -> str:
     return " ".join(text.split())
 
 
+def _check(problem: Problem, regime: Regime, cell: Cell, settings: Settings) -> None:
+    """InputError where the regime cannot follow the cell on this problem, or it has no such observable."""
+    cell.sgd.check(problem.n, int(settings.steps[-1]))
+    regime.check(problem, cell.sgd)
+    for observable in settings.observe:
+        observable.check(problem)
+
+
 def _with_tau(regime: Regime, cell: Cell) -> Regime:
     return regime if cell.tau is None else dataclasses.replace(regime, tau=cell.tau)
 
@@ -152,13 +163,13 @@ def _directly(problem, regime: Regime, cells: Sequence[Cell], settings: Settings
     since = time.perf_counter()
     algorithms, regimes = [cell.sgd for cell in cells], [_with_tau(regime, cell) for cell in cells]
     try:
-        found = regime.direct_cells(problem, algorithms, regimes, settings.steps, settings.observe)
+        found = regime.direct_cells(problem, algorithms, regimes, settings.steps, needed(settings.observe))
     except Exception:  # one cell after the other then, to see which one it is
         return None
     if found is None:
         return None
     each = (time.perf_counter() - since) / len(cells)
-    return [known_trace(values, report, settings.steps, settings.observe, each) for values, report in found]
+    return [known_trace(problem, given, report, settings.steps, settings.observe, each) for given, report in found]
 
 
 def _packed(chunk: Chunk, regime: Regime, traces: list[Trace | str], count: int, settings: Settings) -> Done:

@@ -12,8 +12,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from sgdsim import observables
 from sgdsim.common.checks import InputError
-from sgdsim.problem import Problem, QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem, power_modes
 
 if TYPE_CHECKING:
     from sgdsim.regimes.base import Regime
@@ -54,10 +55,11 @@ def check(
     """
     held = settings.replicates if any(regime.stochastic for regime in regimes) else 1
     recorded = len(cells) * len(regimes) * held * settings.steps.size
-    numbers = len(settings.observe) + ("moments" in settings.observe) * (modes(problem, cells[0]) - 1)
+    sizes = {"mode": modes(problem, cells[0])}
+    numbers = sum(math.prod(sizes[dim] for dim in observable.dims) for observable in settings.observe)
     require_memory("a result", 8.0 * recorded * numbers, "take fewer replicates, or record fewer steps")
     every = cells[:: max(1, len(cells) // 100)]
-    total = 0.0
+    total, quantities = 0.0, observables.needed(settings.observe)
     parameters = float(problem.n_parameters) if isinstance(problem, Problem) else 0.0
     for regime in regimes:
         cost = 0.0
@@ -67,7 +69,7 @@ def check(
             require_memory(
                 f"a state of the {regime.name} regime", needed, "take fewer points, replicates, or a narrower network"
             )
-            each = regime.seconds(n, parameters, cell.sgd, settings.steps, settings.replicates, settings.observe)
+            each = regime.seconds(n, parameters, cell.sgd, settings.steps, settings.replicates, quantities)
             if each > TOLD_FROM * settings.steps[-1]:
                 raise InputError(
                     f"time: expected steps between which Ctrl-C is heard, got some of about "
@@ -89,7 +91,9 @@ def modes(problem: object, cell: Cell) -> float:
     if isinstance(problem, Problem):
         return float(problem.n_modes)
     n = cell.problem.get("n") if problem == QuadraticProblem.power_law else None  # to others n may mean anything
-    return float(n) if isinstance(n, (int, float)) else 1.0
+    if not isinstance(n, (int, float)):
+        return 1.0
+    return float(n) if n <= power_modes.EXPLICIT else float(power_modes.ABOUT)
 
 
 def size(count: float) -> str:

@@ -12,8 +12,9 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
+from sgdsim.observables import Observable, needed
 from sgdsim.problem import Problem
-from sgdsim.regimes.base import OBSERVABLES, Regime
+from sgdsim.regimes.base import Regime
 from sgdsim.runs.estimates import require_memory
 
 # A loss beyond this multiple of a run's scale (`has_diverged`) counts as diverged. Below it transient growth is allowed
@@ -36,7 +37,7 @@ _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
 
 @dataclass
 class Trace:
-    """What one cell gives: `values[name]` (R, T[, modes]), `outcome`, `diverged_at` (R,), and how it went."""
+    """What one cell gives: `values[variable]` (R, T[, modes]), `outcome`, `diverged_at` (R,), and how it went."""
 
     values: dict[str, np.ndarray]
     outcome: np.ndarray
@@ -65,26 +66,13 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
     return np.unique(np.concatenate([[0], inner, [n_steps]]).astype(np.int64))
 
 
-def check_observe(problem: Problem, observe: Sequence[str]) -> tuple[str, ...]:
-    """The observables with "loss" first; InputError for unknown ones and for a test loss without test data."""
-    if not np.iterable(observe):
-        raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {observe!r}")
-    observe = (observe,) if isinstance(observe, str) else tuple(observe)
-    for name in observe:
-        if name not in OBSERVABLES:
-            raise InputError(f"observe: expected names from {', '.join(OBSERVABLES)}; got {name!r}")
-    if "test_loss" in observe and not problem.has_test:
-        raise InputError("observe: test_loss needs a problem with test points, got one without")
-    return tuple(dict.fromkeys(("loss", *observe)))
-
-
 @np.errstate(over="ignore", invalid="ignore")  # divergence is a result
 def follow(
     problem: Problem,
     sgd: SGD,
     regime: Regime,
     steps: np.ndarray,
-    observe: tuple[str, ...],
+    observe: tuple[Observable, ...],
     replicates: int,
     seed: int,
     tick: Callable[[int], object] | None = None,
@@ -102,12 +90,12 @@ def follow(
     outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
     now, chunk, followed = 0, 64, np.arange(replicates)
     interrupted, report = False, {}
-    least = least_scale(problem, sgd, regime)
+    least, quantities = least_scale(problem, sgd, regime), needed(observe)
     try:
-        direct = regime.direct(problem, sgd, steps, observe)
+        direct = regime.direct(problem, sgd, steps, quantities)
         if direct is not None:
-            return known_trace(*direct, steps, observe, time.perf_counter() - began, least)
-        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in observe)
+            return known_trace(problem, *direct, steps, observe, time.perf_counter() - began, least)
+        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in quantities)
         for column, step in enumerate(steps):
             while now < step and (diverged_at < 0).any():
                 stop = min(int(step), now + chunk)
@@ -123,11 +111,12 @@ def follow(
                 now = stop
             if (diverged_at >= 0).all():
                 break
-            seen = regime.observe(state, observe)
-            for name in observe:
+            given = regime.observe(state, quantities)
+            for observable in observe:
+                seen, name = observable.compute(problem, given), observable.variable
                 if name not in values:
-                    values[name] = np.full((replicates, steps.size, *seen[name].shape[1:]), np.nan)
-                values[name][followed, column] = seen[name]
+                    values[name] = np.full((replicates, steps.size, *seen.shape[1:]), np.nan)
+                values[name][followed, column] = seen
             bad = has_diverged(values["loss"][:, column], values["loss"][:, 0], least)
             diverged_at[bad & (diverged_at < 0)] = step
             going_on = np.flatnonzero(diverged_at[followed] < 0)
@@ -139,7 +128,7 @@ def follow(
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")
-    _mark_diverged(values, outcome, diverged_at, steps)
+    _mark_diverged(values, outcome, diverged_at, steps, observe)
     return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
 
 
@@ -161,34 +150,40 @@ def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
     rounding = 0.0
     if problem.targets is not None:
         rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.targets**2))
-    return 0.5 * max(sgd.label_noise**2, rounding)
+    return 0.5 * max(problem.with_errors(sgd).label_noise ** 2, rounding)
 
 
 def known_trace(
-    values: dict[str, np.ndarray],
+    problem: Problem,
+    given: dict[str, np.ndarray],
     report: dict[str, float],
     steps: np.ndarray,
-    observe: tuple[str, ...],
+    observe: tuple[Observable, ...],
     seconds: float,
     least: float = 0.0,
 ) -> Trace:
-    """The trace of a cell whose `values` (R, T) at all `steps` are known without stepping there."""
-    values = {name: np.array(values[name]) for name in observe}
+    """The trace of a cell whose quantities `given` (R, T) at all `steps` are known without stepping there."""
+    values = {observable.variable: np.array(observable.compute(problem, given)) for observable in observe}
     bad = has_diverged(values["loss"], values["loss"][:, :1], least)
     diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
     outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)
-    _mark_diverged(values, outcome, diverged_at, steps)
+    _mark_diverged(values, outcome, diverged_at, steps, observe)
     return Trace(values, outcome, diverged_at, seconds, False, report)
 
 
 def _mark_diverged(
-    values: dict[str, np.ndarray], outcome: np.ndarray, diverged_at: np.ndarray, steps: np.ndarray
+    values: dict[str, np.ndarray],
+    outcome: np.ndarray,
+    diverged_at: np.ndarray,
+    steps: np.ndarray,
+    observe: tuple[Observable, ...],
 ) -> None:
-    """Infinity from where divergence was seen, in place."""
+    """Infinity, or what an observable has for it, from where divergence was seen, in place."""
     for replicate in np.flatnonzero(diverged_at >= 0):
         outcome[replicate] = OUTCOMES.index("diverged")
-        for name in values:
-            values[name][replicate, steps >= diverged_at[replicate]] = np.inf
+        for observable in observe:
+            if observable.variable in values:  # not where Ctrl-C came first
+                values[observable.variable][replicate, steps >= diverged_at[replicate]] = observable.diverged
 
 
 def warn_interrupted() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import inspect
+import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -14,11 +15,12 @@ import numpy as np
 
 from sgdsim.common import identity
 from sgdsim.common.checks import InputError, integer
+from sgdsim.observables import Observable, parse_all
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import results
 from sgdsim.runs.chunks import Settings
-from sgdsim.runs.follow import MAX_REPLICATES, check_observe, record_steps
+from sgdsim.runs.follow import MAX_REPLICATES, record_steps
 from sgdsim.runs.grids import Cell, Grid
 
 ProblemSource = Problem | Callable[..., Problem]
@@ -83,7 +85,7 @@ class Request:
             "regime_parameters": [dataclasses.asdict(regime) for regime in self.regimes],
             "n_steps": int(settings.steps[-1]),
             "record": "log" if self.record is None else np.asarray(self.record).tolist(),
-            "observe": list(settings.observe),
+            "observe": [observable.spec for observable in settings.observe],
             "replicates": settings.replicates,
             "seed": str(settings.seed),
             "problem": self.problems.identity(self.cells[0].problem),
@@ -98,7 +100,7 @@ def checked(
     n_steps: int,
     *,
     record: int | Sequence[int] | None,
-    observe: Sequence[str],
+    observe: Sequence[str | Observable],
     replicates: int,
     seed: int,
     on_error: str,
@@ -117,6 +119,8 @@ def checked(
         raise InputError(f"on_error: expected record or raise, got {on_error!r}")
     request = Request(Problems(problem), grid, list(grid.whole_cells()), regimes, settings, record)
     _check_axes(problem, grid, request.cells, regimes)
+    for regime, observable in itertools.product(regimes, settings.observe):
+        regime.check_observable(observable)
     if not callable(problem):  # else each problem may refuse its cells
         problem.check_unchanged()
         for cell in request.cells:
@@ -140,15 +144,18 @@ def _check_kinds(problem: object, grid: object, regimes: list[Any]) -> None:
         raise InputError(f"regimes: expected different regimes, at least one; got {names}")
 
 
-def _observe(problem: ProblemSource, observe: Sequence[str]) -> tuple[str, ...]:
-    if not callable(problem):
-        return check_observe(problem, observe)
-    if not np.iterable(observe):
-        raise InputError(f"observe: expected loss where the problem is on the grid, got {observe!r}"[:300])
-    observe = (observe,) if isinstance(observe, str) else tuple(map(str, observe))
-    if observe != ("loss",):
-        raise InputError(f"observe: expected loss where the problem is on the grid, got {', '.join(observe)}")
-    return observe
+def _observe(problem: ProblemSource, observe: Sequence[str | Observable]) -> tuple[Observable, ...]:
+    """The observables, the loss first. Where the problem is on the grid, each may refuse them in its cells."""
+    out = parse_all(observe)
+    for observable in out:
+        if not callable(problem):
+            observable.check(problem)
+        elif observable.dims:
+            raise InputError(
+                f"observe: expected a number at each step where the problem is on the grid, got {observable.spec}, "
+                f"which is one for each {observable.dims[0]}"
+            )
+    return out
 
 
 def _check_axes(problem: ProblemSource, grid: Grid, cells: list[Cell], regimes: list[Regime]) -> None:

@@ -3,11 +3,11 @@
 Dims (each with a coordinate): the grid axes (`lr`, `momentum`, `batch_size`, `sampling`; or `cell` for zipped values,
 with the hyperparameters as coordinates along it), `regime`, `replicate`, `step`, `mode`.
 
-Variables: `loss`, `test_loss` and `moments` (c_k) as observed, (grid…, regime, replicate, step[, mode]); `outcome` int8
-with `flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…, regime,
-replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode), and their
-`multiplicity` where it is matrix-free. Where cells failed, `error` (grid…, regime) says why. A sweep over problems has
-no modes; its `description` says what made them.
+Variables: what was observed (`sgdsim.observables`), such as `loss`, (grid…, regime, replicate, step[, mode]); `outcome`
+int8 with `flag_meanings` and `diverged_at` (first recorded step at which divergence was seen, −1: never), (grid…,
+regime, replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `coefficients` of the problem, (mode), and
+their `multiplicity` where modes have one. Where cells failed, `error` (grid…, regime) says why. A sweep over problems
+has no modes; its `description` says what made them.
 
 A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
 there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
@@ -37,18 +37,13 @@ import xarray as xr
 from sgdsim.common import machine
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import _path, replacing
-from sgdsim.problem import QuadraticProblem, TestPoints
-from sgdsim.problem.spectrum import Spectrum
+from sgdsim.observables import Observable
+from sgdsim.problem import QuadraticProblem, TestPoints, kinds
 from sgdsim.runs.follow import OUTCOMES
 
 SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the machine, a checksum behind the file
 _TRAILER = re.compile(rb"\nsgdsim sha256 ([0-9a-f]{64})\n")
 _COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
-_UNITS = {
-    "loss": "training loss ‖r‖²/(2N)",
-    "test_loss": "mean of e²/2 over the test points",
-    "moments": "second moments c_k of the residual in the eigenbasis",
-}
 #: What a regime may report about a run.
 REPORTED = {
     "error_estimate": "estimated largest relative error of the loss; NaN: none made",
@@ -64,7 +59,7 @@ def allocate(
     regimes: list[str],
     replicates: int,
     steps: np.ndarray,
-    observe: tuple[str, ...],
+    observe: tuple[Observable, ...],
     eigenvalues: np.ndarray,
     coefficients: np.ndarray,
     multiplicity: np.ndarray | None = None,
@@ -76,11 +71,11 @@ def allocate(
     shape = {**{name: len(values) for name, values in axes.items()}, "regime": len(regimes)}
     per_replicate = {**shape, "replicate": replicates}
     variables: dict[str, Any] = {}
-    for name in observe:
-        full = {**per_replicate, "step": steps.size}
-        if name == "moments":
-            full["mode"] = eigenvalues.size
-        variables[name] = (tuple(full), np.full(tuple(full.values()), np.nan), {"long_name": _UNITS[name]})
+    own = {"mode": eigenvalues.size}
+    for observable in observe:
+        full = {**per_replicate, "step": steps.size, **{dim: own[dim] for dim in observable.dims}}
+        values = np.full(tuple(full.values()), np.nan)
+        variables[observable.variable] = (tuple(full), values, {"long_name": observable.long_name})
     flags = {"flag_values": np.arange(len(OUTCOMES), dtype=np.int8), "flag_meanings": " ".join(OUTCOMES)}
     dims = tuple(per_replicate)
     variables["outcome"] = (dims, np.zeros(tuple(per_replicate.values()), np.int8), flags)
@@ -203,8 +198,10 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
         scale, description = float(stored.attrs["scale"]), dict(json.loads(stored.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}") from error
-    spectrum = Spectrum(stored["eigenvalues"].values, vectors, scale, multiplicity=counts)
-    return QuadraticProblem(spectrum, stored["coefficients"].values, test, description, basis_seed)
+    return kinds.restored(
+        description, stored["coefficients"].values, stored["eigenvalues"].values, eigenvectors=vectors, scale=scale,
+        multiplicity=counts, test=test, basis_seed=basis_seed,
+    )  # fmt: skip
 
 
 def problem_of(result: xr.Dataset) -> QuadraticProblem:
@@ -214,12 +211,11 @@ def problem_of(result: xr.Dataset) -> QuadraticProblem:
     if not result["eigenvalues"].size:
         raise InputError("result: expected one problem, got a sweep over problems")
     counts = result["multiplicity"].values if "multiplicity" in result else None
-    spectrum = Spectrum(result["eigenvalues"].values, None, multiplicity=counts)
     try:
         description = dict(json.loads(result.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"result: expected the description of its problem, got none: {error}") from error
-    return QuadraticProblem(spectrum, result["coefficients"].values, None, description)
+    return kinds.restored(description, result["coefficients"].values, result["eigenvalues"].values, multiplicity=counts)
 
 
 def taus(result: xr.Dataset) -> dict[str, float]:
@@ -273,6 +269,14 @@ def _is_as_written(path: Path) -> bool:
     except OSError as error:
         raise InputError(f"{path}: could not be read: {error.strerror or error}") from error
     return total.hexdigest().encode() == trailer[1]
+
+
+def curves(result: xr.Dataset) -> list[str]:
+    """The variables with a number for each regime, replicate and recorded step: the loss first, then the test loss."""
+    dims = {"regime", "replicate", "step"}
+    over = [str(name) for name, variable in result.data_vars.items() if dims <= {*map(str, variable.dims)}]
+    first = [name for name in ("loss", "test_loss") if name in over]
+    return [*first, *(name for name in over if name not in first and "mode" not in result[name].dims)]
 
 
 def asked_of(result: xr.Dataset, path: str | os.PathLike) -> dict[str, Any]:

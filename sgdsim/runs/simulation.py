@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
+from sgdsim.observables import Observable
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 
@@ -24,7 +25,7 @@ def simulate(
     n_steps: int,
     *,
     record: int | Sequence[int] | None = None,
-    observe: Sequence[str] = ("loss",),
+    observe: Sequence[str | Observable] = ("loss",),
     replicates: int = 1,
     seed: int = 0,
     progress: bool = False,
@@ -35,7 +36,8 @@ def simulate(
     ----------
     problem : `QuadraticProblem`, or `NetworkProblem` (any regime; the network regime needs one).
     record : steps to record: None for about 120 log-spaced ones, an integer k for every k steps, or the steps.
-    observe : from "loss", "test_loss" (needs test points), "moments" (c_k of every mode at every recorded step).
+    observe : texts or objects of `sgdsim.observables`: "loss", "test_loss" (needs test points), "moments" (c_k of every
+        mode at every recorded step).
     replicates : independent batch sequences of a stochastic regime; deterministic regimes have one.
     seed : decides all batches, together with the replicate's index.
     progress : show a progress bar, if standard error is a terminal.

@@ -15,6 +15,7 @@ import xarray as xr
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.common.signals import held_back, one_interruption
+from sgdsim.observables import Observable
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import assembly, estimates, executors, parts, results
@@ -43,7 +44,7 @@ def sweep(
     n_steps: int,
     *,
     record: int | Sequence[int] | None = None,
-    observe: Sequence[str] = ("loss",),
+    observe: Sequence[str | Observable] = ("loss",),
     replicates: int = 1,
     seed: int = 0,
     progress: bool = False,

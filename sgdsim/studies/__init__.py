@@ -1,5 +1,5 @@
 """One module a question: runs and theory put together, each with a frozen result.
 
-May import: common, algorithm, datasets, networks, problem, recurrence, regimes, theory, runs. A new question is
-a module here, its picture one in `sgdsim.plot`, its command one in `sgdsim.cli`; studies import neither.
+May import: common, algorithm, datasets, networks, problem, observables, recurrence, regimes, theory, runs. A new
+question is a module here, its picture one in `sgdsim.plot`, its command one in `sgdsim.cli`; studies import neither.
 """

@@ -67,7 +67,7 @@ def compare(
     ------
     InputError : arguments out of range, a regime of the wrong kind, and what `sweep` refuses.
     """
-    n = problem.n
+    n = orders.finite_points(problem)
     sizes = [integer("batch_size", size, minimum=1, maximum=n) for size in batch_sizes]
     asked = sorted({integer("epochs", count, minimum=1) for count in epochs})
     if not sizes or len(set(sizes)) < len(sizes):

@@ -31,6 +31,7 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
+from sgdsim.observables import Loss
 from sgdsim.problem import Problem
 from sgdsim.regimes import RealNetwork, Regime, SampledLinearized
 from sgdsim.runs import follow
@@ -221,7 +222,7 @@ def bisect(stable: Callable[[float], bool], start: float, width: float, limits: 
 def _trial(problem: Problem, sgd: SGD, regime: Regime, n_steps: int, replicates: int, seed: int) -> Trial:
     looks = np.concatenate([np.geomspace(1, n_steps, _LOOKS), np.linspace(0, n_steps, _LOOKS + 1)])
     steps = follow.record_steps(n_steps, np.unique(looks.round().astype(int)).tolist())
-    trace = follow.follow(problem, sgd, regime, steps, ("loss",), replicates, seed)
+    trace = follow.follow(problem, sgd, regime, steps, (Loss(),), replicates, seed)
     if trace.interrupted:
         raise KeyboardInterrupt
     initial = trace.values["loss"][:, 0]

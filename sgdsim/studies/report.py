@@ -21,6 +21,7 @@ from sgdsim.common.table import Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
+from sgdsim.runs.results import curves as observed
 from sgdsim.runs.sweeps import Grid
 from sgdsim.theory import stability
 
@@ -86,14 +87,13 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
         "done": bool(result["done"].values[(*index, position)]),
         "seconds": float(result["seconds"].values[(*index, position)]),
     }
-    for name, label in (("loss", "final_loss"), ("test_loss", "final_test_loss")):
-        if name in result:
-            final = result[name].values[(*index, position)][run][:, -1]
-            mean, error = mean_and_error(final)
-            numbers[label] = finite_or_none(mean)
-            numbers[f"{label}_stderr"] = finite_or_none(error)
-            median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None
-            numbers[f"{label}_median"] = finite_or_none(median)
+    for name in observed(result):
+        final, label = result[name].values[(*index, position)][run][:, -1], f"final_{name}"
+        mean, error = mean_and_error(final)
+        numbers[label] = finite_or_none(mean)
+        numbers[f"{label}_stderr"] = finite_or_none(error)
+        median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None
+        numbers[f"{label}_median"] = finite_or_none(median)
     return numbers
 
 
@@ -110,10 +110,10 @@ def failures(result: xr.Dataset) -> list[dict[str, str]]:
 
 
 def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
-    """A row for each cell, regime and replicate that was run: hyperparameters, outcome, the losses at the last step
-    that it recorded, and that `step`; with `curves`, for each step that it recorded. InputError for no result."""
-    names = [name for name in ("loss", "test_loss") if name in result]
+    """A row for each cell, regime and replicate that was run: hyperparameters, outcome, what was observed at the last
+    step that it recorded, and that `step`; with `curves`, for each step that it recorded. InputError for no result."""
     dims = check_result(result)
+    names = observed(result)
     wanted = result[["outcome", "diverged_at", "done", "seconds", *names, *(["error"] if "error" in result else [])]]
     wanted = wanted.drop_vars([name for name in wanted.coords if name not in wanted.dims and name == "mode"])
     table = wanted.to_dataframe(dim_order=[*dims, "step"]).reset_index()
@@ -133,10 +133,10 @@ def check_result(result: xr.Dataset) -> tuple[str, ...]:
             have = ", ".join(map(str, result[name].dims)) if name in result else "no such variable"
             raise InputError(f"result: expected {name} over {', '.join(sorted(dims))}, got {have or 'no dims'}")
     dims = tuple(str(dim) for dim in result["outcome"].dims)
-    over = {"loss": (*dims, "step"), "test_loss": (*dims, "step"), "diverged_at": dims}
+    over = dict.fromkeys(["loss", *observed(result)], (*dims, "step")) | {"diverged_at": dims}
     over |= dict.fromkeys(("done", "seconds", "error"), tuple(dim for dim in dims if dim != "replicate"))
     for name, expected in over.items():
-        if name not in result and name not in ("test_loss", "error"):
+        if name not in result and name != "error":
             raise InputError(f"result: expected a variable {name}, got none")
         if name in result and set(result[name].dims) != set(expected):
             raise InputError(f"result: expected {name} over {', '.join(expected)}, got {', '.join(result[name].dims)}")
@@ -170,7 +170,7 @@ def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False)
 def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
     """The rows as aligned text: hyperparameters, predicted stability, and a column per regime.
 
-    `label`: "final_loss", or "final_test_loss" where the rows have it (then without stability).
+    `label`: "final_loss", or another that the rows have, such as "final_test_loss" (then without stability).
     """
     if not rows:
         return "(no cells)"

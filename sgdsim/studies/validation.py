@@ -22,6 +22,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.table import Table
+from sgdsim.observables import Loss
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
 from sgdsim.problem.fit_results import Estimate
 from sgdsim.regimes import RealNetwork, SampledLinearized, SpectralDiagonal
@@ -175,7 +176,7 @@ def train(
     with tqdm(total=n_steps, unit="step", desc="network", disable=None if progress else True) as bar:
         for regime in losses:
             watched = (bar.update, look) if regime is network else (None, None)
-            trace = follow.follow(problem, sgd, regime, steps, ("loss",), replicates, seed, *watched)
+            trace = follow.follow(problem, sgd, regime, steps, (Loss(),), replicates, seed, *watched)
             losses[regime] = trace.values.get("loss", losses[regime])
             if trace.interrupted:
                 break

@@ -158,6 +158,6 @@ def law_check(
     phase = str(power_law.phase(law.nu, law.zeta))
     formula = d.signal_law if phase == power_law.SIGNAL else d.noise_law
     exponent = float(asymptotics.exponent(formula).subs(values))
-    constant = float(formula.subs({**values, T: 1})) / (2 * problem.n)
+    constant = float(formula.subs({**values, T: 1})) / (2 * problem.normaliser)
     exact = contour.loss_at(problem, step, lr=lr, momentum=momentum, noise=noise).loss
     return LawCheck(phase, exponent, constant, int(step), float(exact))

@@ -17,7 +17,7 @@ import numpy as np
 from sgdsim.algorithm.sampling import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 
 MOST_ORDERS = 20_000
 
@@ -33,6 +33,13 @@ def _orders(points: tuple[int, ...], size: int, batches: int) -> Iterator[tuple[
             yield (first, *others)
 
 
+def finite_points(problem: Problem) -> int:
+    """N; InputError where that is infinite, as no epoch ends there."""
+    if math.isinf(problem.n):
+        raise InputError("epochs: expected a finite number of training points, got infinitely many")
+    return problem.n
+
+
 @np.errstate(over="ignore", invalid="ignore")  # divergence is a result
 def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.ndarray:
     """E L_t at every step of `n_epochs` epochs, (n_epochs·⌊N/b⌋ + 1,), over all orders of every epoch.
@@ -41,7 +48,7 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
     do not change in time; no label noise. Infinite beyond floating point. Raises InputError for more than `MOST_ORDERS`
     orders, and for schedules.
     """
-    n = problem.n
+    n = finite_points(problem)
     n_epochs = integer("n_epochs", n_epochs, minimum=1)
     if (
         not sgd.is_constant

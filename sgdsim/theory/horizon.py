@@ -46,7 +46,7 @@ def final_loss(
     anything else.
     """
     total, by_lr, by_momentum = adjoint.final_loss(*_arguments(problem, sgd, horizon, lr, tau))
-    scale = 2 * problem.n
+    scale = 2 * problem.normaliser
     return total / scale, by_lr / scale, by_momentum / scale
 
 
@@ -54,13 +54,14 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
     """What the loops take; InputError for what they cannot follow."""
     horizon = integer("horizon", horizon, minimum=1)
     number("tau", tau, maximum=1.0)  # beyond 1 the closure's noise, and then its loss, may become negative
+    sgd = problem.with_errors(sgd)
     if not replace(sgd, label_noise=0.0).is_plain or sgd.sampling == RESHUFFLE:
         raise InputError("horizon: expected heavy ball with independent batches and no average, got another algorithm")
     values = sgd.values(problem.n, 0, horizon)
     counts = problem.spectrum.counts
     return (
         problem.eigenvalues, counts, problem.coefficients**2, values.lr if lr is None else lr, values.momentum,
-        values.noise, sgd.label_source(problem.n, values.batch_size), float(tau),
+        values.noise, sgd.label_source(problem.normaliser, values.batch_size), float(tau),
     )  # fmt: skip
 
 
@@ -124,7 +125,7 @@ def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *
     def loss(peak: float, *shares: float, on: QuadraticProblem = thin) -> float:
         arguments = _arguments(on, replace(sgd, lr=make(peak, horizon, *shares)), horizon, None, tau)
         with np.errstate(over="ignore", invalid="ignore"):
-            value = adjoint.loss_alone(*arguments) / (2 * problem.n)
+            value = adjoint.loss_alone(*arguments) / (2 * problem.normaliser)
         return _finite_log(float(value))
 
     def over_peak(*shares: float) -> tuple[float, float]:

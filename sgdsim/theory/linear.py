@@ -178,7 +178,8 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     counts = problem.spectrum.counts
     moves = problem.spectrum.moving
     gamma = sgd.noise(problem.n)
-    label = float(sgd.label_source(problem.n, sgd.values(problem.n, 0, 1).batch_size)[0])
+    size = sgd.values(problem.n, 0, 1).batch_size
+    label = float(problem.with_errors(sgd).label_source(problem.normaliser, size)[0])
     still = problem.still  # what the model cannot fit makes noise for ever
     square, counts = lam[moves] ** 2, counts[moves]
     p, _ = responses(lam[moves], sgd)
@@ -189,7 +190,7 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
         # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.
         drawn = (gamma * total + label) / own
         total = still + float(np.sum(counts * square * drawn * averaged))
-    loss = total / (2 * problem.n)
+    loss = total / (2 * problem.normaliser)
     return Floor(loss, _reached(problem, sgd, tau, 2 * loss))
 
 

@@ -129,7 +129,7 @@ def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau
 
     Raises InputError for what changes in time, for noisy labels, and for dependent batches.
     """
-    if sgd.label_noise or sgd.average is not None:
+    if problem.with_errors(sgd).label_noise or sgd.average is not None:
         raise InputError("theory: expected no noisy labels and no average; see linear.floor")
     _, kick = linear.step(sgd)
     gamma = sgd.noise(problem.n)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -141,14 +141,18 @@ def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> 
     """The problem with runs of neighbouring eigenvalues beyond the first `exact` merged: to find the basin quickly."""
     if problem.eigenvalues.size <= 4 * exact:
         return problem
-    edges = np.unique(np.geomspace(exact, problem.eigenvalues.size, int(math.log(problem.n / exact) / math.log(ratio))))
+    reached = problem.n if math.isfinite(problem.n) else problem.n_modes
+    edges = np.unique(np.geomspace(exact, problem.eigenvalues.size, int(math.log(reached / exact) / math.log(ratio))))
     starts = np.unique(np.concatenate([np.arange(exact), edges[:-1].astype(int)]))
     counts = problem.spectrum.counts
     merged = np.add.reduceat(counts, starts)
     sizes = np.diff(np.append(starts, counts.size))
     eigenvalues = np.add.reduceat(problem.eigenvalues, starts) / sizes
     c = np.add.reduceat(problem.coefficients**2, starts)
-    return QuadraticProblem(Spectrum(eigenvalues, multiplicity=merged), np.sqrt(c), description=problem.description)
+    return replace(
+        problem, spectrum=Spectrum(eigenvalues, multiplicity=merged, size=problem.spectrum.size),
+        coefficients=np.sqrt(c), test=None, basis_seed=None,
+    )  # fmt: skip
 
 
 def best_lr(value: Callable[[np.ndarray | float, float], np.ndarray], beta: float, limit: float) -> tuple[float, float]:
@@ -195,11 +199,12 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
 
     Raises InputError for a horizon below 1 or noise outside [0, 1].
     """
+    problem.check_without_errors("jacobi")
     horizon, noise = integer("horizon", horizon, minimum=1), number("noise", noise, minimum=0.0, maximum=1.0)
 
     def loss(spectrum: QuadraticProblem, lr: float, a: float, b: float) -> float:
         factor = eval_jacobi(horizon, a, b, 1 - lr * spectrum.eigenvalues) / eval_jacobi(horizon, a, b, 1.0)
-        return float((spectrum.coefficients * factor) @ (spectrum.coefficients * factor)) / (2 * problem.n)
+        return float((spectrum.coefficients * factor) @ (spectrum.coefficients * factor)) / (2 * problem.normaliser)
 
     thin = sketch(problem, exact=50, ratio=1.1)
 
@@ -228,7 +233,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
         np.full(horizon, noise), tau,
     )  # fmt: skip
     constant = best(problem, noise=0.0, horizon=horizon).loss
-    noisy = s / (2 * problem.n) if np.isfinite(s) else math.inf
+    noisy = s / (2 * problem.normaliser) if np.isfinite(s) else math.inf
     return JacobiOptimum(lr, a, b, loss(problem, lr, a, b), constant, float(noisy), horizon)
 
 

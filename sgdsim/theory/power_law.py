@@ -14,7 +14,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
-from sgdsim.problem import QuadraticProblem, fits
+from sgdsim.problem import QuadraticProblem, fits, power_modes
 from sgdsim.recurrence import contour
 from sgdsim.theory import _search, generating, linear, stability
 
@@ -48,10 +48,9 @@ class PowerLaw:
 
         Raises InputError for a spectrum that is too short or has no tail to fit.
         """
-        made = problem.description
-        if made.get("kind") == "power_law" and not made.get("lambda_min"):
-            nu, kappa = float(made["nu"]), float(made["kappa"])
-            return cls(nu, kappa, 1.0, 1.0 / (kappa * np.sum(np.arange(1, problem.n + 1.0) ** (-kappa - 1))))
+        if problem.exponents is not None:
+            nu, kappa = problem.exponents
+            return cls(nu, kappa, 1.0, 1.0 / (kappa * power_modes.total(problem.n, kappa)))
         fit = fits.fit_power_law(problem)
         if fit.kappa is None or fit.A is None or not (fit.nu.value > 0 and fit.kappa.value > 0):
             found = "no tail of c_k" if fit.kappa is None else f"ν = {fit.nu.value:.3g}, κ = {fit.kappa.value:.3g}"
@@ -137,6 +136,7 @@ def constants(
     noise `Ṽ(1)γα_eff²Λ^{1/ν}ν^{−1}Γ(2−1/ν)(2α_eff)^{1/ν−2}/(1−Ũ(1))²` of t^{1/ν−2}.
     Only meaningful below the stability threshold, Ũ(1) < 1, and the second for ν > 1/2.
     """
+    problem.check_without_errors("law")
     lam, moving = problem.eigenvalues, problem.spectrum.moving
     c = np.where(moving, problem.coefficients**2, 0.0)
     u = generating.noise_propagator_at_one(lam, lr, momentum, noise, tau, problem.multiplicity)
@@ -145,7 +145,7 @@ def constants(
     a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
     signal = law.A * _factorial(zeta) * (2 * a * law.Lambda) ** -zeta / (1 - u)
     loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
-    return signal / (2 * problem.n), loud / (2 * problem.n)
+    return signal / (2 * problem.normaliser), loud / (2 * problem.normaliser)
 
 
 def _factorial(zeta: float) -> float:
@@ -166,13 +166,14 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     At late times only slow modes are left, and all that a method does to them is its effective learning rate
     (Yarotsky & Velikanov, arXiv:2410.04228, thm. 3); Ũ(1) and Ṽ(1) are those of `sgdsim.theory.linear`.
     """
+    problem.check_without_errors("law")
     one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
     gamma = sgd.noise(problem.n)
     signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
     total = one.signal if gamma else 0.0
     loud = total * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
     loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
-    return signal / (2 * problem.n), loud / (2 * problem.n)
+    return signal / (2 * problem.normaliser), loud / (2 * problem.normaliser)
 
 
 def predict(
@@ -271,5 +272,5 @@ def budget(problem: QuadraticProblem, law: PowerLaw, noise: float, *, tau: float
     top = math.log(2 / crossing) if crossing > 0 else math.log(1e6)  # Ũ(1) = 1 at y = 2/λ_crit
     log_y, log_cost = _search.between(cost, top - 20, top - 1e-9, 1e-10)
     scaled = math.exp(log_y)
-    constant = law.A * _factorial(zeta) * (2 * law.Lambda) ** -zeta * math.exp(log_cost) / (2 * problem.n)
+    constant = law.A * _factorial(zeta) * (2 * law.Lambda) ** -zeta * math.exp(log_cost) / (2 * problem.normaliser)
     return scaled / noise, constant, zeta

@@ -9,6 +9,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import cli
 from sgdsim.common.checks import InputError
+from sgdsim.observables import parse_all
 from sgdsim.runs import estimates, follow
 from sgdsim.runs.chunks import Settings
 
@@ -24,7 +25,7 @@ def sixteen_gigabytes(monkeypatch):
 
 def ask(regime, n_steps=1000, problem=PROBLEM, replicates=1, observe=("loss",), **values):
     cells = list(ss.Grid.zip(**{"lr": 0.5, **values}).whole_cells())
-    settings = Settings(follow.record_steps(n_steps), observe, replicates, 0)
+    settings = Settings(follow.record_steps(n_steps), parse_all(observe), replicates, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         estimates.check(problem, cells, [regime], settings)
@@ -37,7 +38,8 @@ def ask(regime, n_steps=1000, problem=PROBLEM, replicates=1, observe=("loss",), 
         (ss.SampledLinearized(), {"problem": ss.QuadraticProblem.power_law(10**5, 1.5, 1.0)}, "state of the sampled"),
         (ss.BatchAveraged(), {"problem": ss.QuadraticProblem.power_law(10**5, 1.5, 1.0)}, "state of the averaged"),
         (ss.SampledLinearized(), {"batch_size": 10**10, "sampling": "with-replacement"}, "state of the sampled"),
-        (ss.SpectralDiagonal(), {"observe": ("loss", "moments"), "problem": ss.QuadraticProblem.power_law(10**8, 2, 1)},
+        (ss.SpectralDiagonal(), {"observe": ("loss", "moments"), "problem": ss.QuadraticProblem.power_law(10**7, 2, 1),
+                                 "lr": [0.2, 0.3, 0.4, 0.5]},
          "got a result of about"),
         (ss.SampledLinearized(), {"batch_size": 10**18, "sampling": "one-pass"}, "time: expected steps between which"),
     ],
@@ -124,8 +126,8 @@ POWER = "--dataset power_law --nu 1.5 --kappa 3"
 @pytest.mark.parametrize(
     ("line", "words"),
     [
-        (f"simulate {POWER} --n 1e9", "a spectrum of 1e+09 points of about 32 GB"),
-        (f"stability {POWER} --n 9223372036854775807", "a spectrum of 9.223e+18 points"),
+        (f"simulate {POWER} --n 1e9 --moments --record-every 1 --n-steps 1e7", "a result of about 1.1e+02 GB"),
+        (f"stability {POWER} --n 9223372036854775807", "n: expected an integer from 1 to 1e+18"),
         ("simulate --n 20 --width 1e9", "parameters of the network of about"),
         ("recommend --n 20 --width 10 --depth 1e9", "depth: expected an integer from 0 to 10000"),
         (f"simulate {POWER} --n 20 --n-steps 1e15 --record-every 1", "1e+15 recorded steps"),
@@ -177,5 +179,5 @@ def test_steps_from_a_generator():
 
 @pytest.mark.parametrize("observe", [None, 3, True])
 def test_observables_that_are_no_names(observe):
-    with pytest.raises(InputError, match="observe: expected names from loss, test_loss, moments; got"):
-        follow.check_observe(PROBLEM, observe)
+    with pytest.raises(InputError, match=r"observe: expected names from loss, test_loss, moments\b.*; got"):
+        parse_all(observe)

@@ -8,6 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 import sgdsim as ss
+import sgdsim.plot  # enters its drawers
 from sgdsim.common.checks import InputError
 from sgdsim.studies import asymptotes, budgets, phase_maps, verification
 from sgdsim.studies.base import DRAWERS, Findings

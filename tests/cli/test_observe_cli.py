@@ -1,0 +1,58 @@
+"""`--observe`: from the command line into tables, JSON, files, exports and pictures."""
+
+import json
+
+import pandas as pd
+import pytest
+
+import sgdsim as ss
+from sgdsim import cli
+
+WORDS = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "20", "--lr", "0.4", "--batch-size", "4",
+         "--n-steps", "30", "--replicates", "2", "--seed", "3"]  # fmt: skip
+NAMES = {"distance": "distance", "leading_share:k=3": "leading_share_k3"}  # text → variable
+
+
+@pytest.mark.parametrize("text", NAMES)
+def test_compare_tells_saves_exports_and_draws_it(tmp_path, monkeypatch, capsys, text):
+    monkeypatch.chdir(tmp_path)
+    name = NAMES[text]
+    assert cli.main(["compare", *WORDS, "--momentum", "0", "--observe", text, "--out", "r.nc", "--json"]) == 0
+    regimes = json.loads(capsys.readouterr().out)["rows"][0]["regimes"]
+    result = ss.load("r.nc")
+    for regime, numbers in regimes.items():
+        values = result[name].sel(regime=regime).isel(step=-1).values.ravel()
+        assert numbers[f"final_{name}"] == pytest.approx(values[: numbers["replicates"]].mean(), rel=1e-12)
+
+    assert cli.main(["export", "r.nc", "--out", "r.csv", "--curves"]) == 0
+    table = pd.read_csv("r.csv")
+    one = table[(table["regime"] == "sampled") & (table["replicate"] == 1)]
+    assert one[name].tolist() == pytest.approx(
+        result[name].sel(regime="sampled", replicate=1).values.ravel(), rel=1e-12
+    )
+    assert cli.main(["plot", "loss", "r.nc", "--observable", name, "--out", "r.png"]) == 0
+
+
+def test_simulate_tells_it_in_words(capsys):
+    assert cli.main(["simulate", *WORDS, "--observe", *NAMES]) == 0
+    out = capsys.readouterr().out
+    assert "final squared distance to the optimum" in out
+    assert "final leading share k3" in out
+
+
+def test_an_unknown_one_is_refused_before_data_are_read(capsys):
+    assert cli.main(["compare", "--n", "20", "--observe", "speed"]) == 2
+    assert "observe: expected names from loss, test_loss, moments, distance" in capsys.readouterr().err
+
+
+def test_shards_are_merged_and_gone_on_with(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    words = ["compare", *WORDS, "--momentum", "0", "0.5", "--observe", *NAMES, "--out"]
+    assert cli.main([*words, "whole.nc"]) == 0
+    for shard in ("1/2", "2/2"):
+        assert cli.main([*words, "r.nc", "--shard", shard]) == 0
+    assert cli.main(["merge", "r.nc"]) == 0
+    assert cli.main([*words, "again.nc", "--resume"]) == 0
+    for name in NAMES.values():
+        for path in ("r.nc", "again.nc"):
+            assert ss.load(path)[name].identical(ss.load("whole.nc")[name])
