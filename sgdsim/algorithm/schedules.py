@@ -26,6 +26,12 @@ class Schedule(Protocol):
     def __call__(self, steps: np.ndarray) -> np.ndarray: ...
 
 
+def shown(schedule: Schedule, length: int = 60) -> str:
+    """The text form, cut where it is long."""
+    text = schedule.spec
+    return text if len(text) <= length else text[: length - 3] + "..."
+
+
 @dataclass(frozen=True)
 class Power(Spec):
     """`start · (1 + t/offset)^(−exponent)`.

@@ -10,9 +10,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from sgdsim.algorithm import maps as _maps
 from sgdsim.algorithm import sampling as _sampling
 from sgdsim.algorithm import schedules
-from sgdsim.algorithm.methods import Average, HeavyBall, Maps, Method, parse_average, parse_method, with_average
+from sgdsim.algorithm.maps import Maps, Method
+from sgdsim.algorithm.methods import Average, HeavyBall, parse_average, parse_method
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
 
@@ -114,6 +116,9 @@ class SGD:
             raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
         if not self.method.uses_momentum and has_momentum(self):
             raise InputError(f"momentum: expected 0 with {self.method.spec}, which has its own memory")
+        if isinstance(self.lr, Schedule) and getattr(self.method, "constant_lr", False):
+            raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {schedules.shown(self.lr)}")
+        _maps.readout(self.method)
 
     @classmethod
     def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Any) -> SGD:
@@ -142,7 +147,10 @@ class SGD:
         """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average."""
         steps = np.arange(start, stop)
         maps = self.method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
-        return maps if self.average is None else with_average(maps, self.average.weights(steps))
+        _maps.check_still(maps, _maps.begins(self.method))
+        if self.average is None:
+            return maps
+        return _maps.with_average(maps, _maps.readout(self.method), self.average.weights(steps))
 
     @property
     def components(self) -> int:
@@ -150,9 +158,15 @@ class SGD:
         return 1 + self.method.memory + (self.average is not None)
 
     @property
-    def readout(self) -> int:
-        """The component whose losses are reported: 0, the iterate, or the last, its average."""
-        return 0 if self.average is None else self.components - 1
+    def begins(self) -> np.ndarray:
+        """The multiple of the initial iterate that each component begins at, (m,); an average begins at the iterate."""
+        own = _maps.begins(self.method)
+        return own if self.average is None else np.append(own, 1.0)
+
+    @property
+    def readout(self) -> np.ndarray:
+        """The weights of the components in what is reported, (m,): the method's iterate, or the average of it."""
+        return _maps.readout(self.method) if self.average is None else np.eye(self.components)[-1]
 
     def label_source(self, n_samples: int, batch_size: np.ndarray) -> np.ndarray:
         """What noisy labels add to the noise of a gradient: `(N/b)σ²`, times λ_k² in mode k; like batch_size."""
