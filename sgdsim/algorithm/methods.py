@@ -11,6 +11,7 @@ from typing import ClassVar
 import numpy as np
 
 from sgdsim.algorithm.maps import Maps, Method
+from sgdsim.algorithm.schedule_free import ScheduleFree
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
@@ -244,7 +245,7 @@ class Tail(Spec):
 
 
 Average = EMA | Tail
-METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, Adam)}
+METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, ScheduleFree, Adam)}
 AVERAGES = {kind.name: kind for kind in (EMA, Tail)}
 
 

@@ -47,6 +47,8 @@ ALGORITHMS = {
     "readout": {"method": Ahead()},
     "drift's average": {"method": Pulled(), "average": "tail:start=1"},
     "readout's average": {"method": Ahead(), "average": "ema:0.6"},
+    "schedule-free": {"method": "schedule-free:beta=0.7"},
+    "schedule-free's average": {"method": "schedule-free", "label_noise": 0.4, "average": "ema:0.8"},
     "ema": {"momentum": 0.5, "average": "ema:0.7"},
     "tail": {"momentum": 0.3, "average": "tail:start=1,every=2"},
     "labels": {"momentum": 0.5, "label_noise": 0.7},
@@ -270,7 +272,10 @@ def test_noise_of_labels_has_its_floor():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"method": "adagrad"}, "method: name: expected one of heavy-ball, nesterov, corner, am1, adam; got 'adagrad'"),
+        (
+            {"method": "adagrad"},
+            "method: name: expected one of heavy-ball, nesterov, corner, am1, schedule-free, adam; got 'adagrad'",
+        ),
         ({"method": "corner:theta=2.5"}, "corner: theta: expected a finite number with 1 < corner: theta < 2, got 2.5"),
         ({"method": "corner"}, "method: corner: expected theta=NUMBER"),
         ({"method": "corner:theta=1.5", "momentum": 0.5}, "momentum: expected 0 with corner"),
@@ -305,7 +310,9 @@ def test_methods_are_axes_of_a_grid(tiny):
     np.testing.assert_array_equal(found.values, alone["loss"].values.ravel())
 
 
-@pytest.mark.parametrize("text", ["heavy-ball", "nesterov", "corner:theta=1.8,memory=15", "am1:nu=1.5,power=0.9"])
+@pytest.mark.parametrize(
+    "text", ["heavy-ball", "nesterov", "corner:theta=1.8,memory=15", "am1:nu=1.5,power=0.9", "schedule-free:beta=0.5"]
+)
 def test_texts_read_back(text):
     assert methods.parse_method(text).spec == text
     assert methods.parse_method(methods.parse_method(text).spec) == methods.parse_method(text)
