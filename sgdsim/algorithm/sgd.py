@@ -4,6 +4,7 @@ linear method, averaged iterates and noisy labels."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, TypeVar
@@ -182,6 +183,8 @@ class SGD:
 
         `checked=False`: no errors, for steps that may lie beyond the end of a run.
         """
+        if checked:
+            self._check_lengths(stop)
         lr, momentum = _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop)
         batch = self.batch_sizes(start, stop)
         if not checked:
@@ -208,10 +211,18 @@ class SGD:
         if self.is_constant:
             self.values(n_samples, 0, 1)
             return
+        self._check_lengths(n_steps)
         block = 100_000
         later = (2**i for i in range(_CHECKED_STEPS.bit_length(), n_steps.bit_length()))
         for start in itertools.chain(range(0, min(n_steps, _CHECKED_STEPS), block), later):
             self.values(n_samples, start, min(start + block, n_steps))
+
+    def _check_lengths(self, n_steps: int) -> None:
+        """InputError for a schedule that ends before `n_steps`."""
+        for name in schedules.PARAMETERS:
+            length = getattr(getattr(self, name), "n_steps", math.inf)
+            if length < n_steps:
+                raise InputError(f"{name}: expected a value for each of {n_steps} steps, got a schedule of {length}")
 
 
 def has_momentum(sgd: SGD) -> bool:

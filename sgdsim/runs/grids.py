@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sgdsim.algorithm.schedules import PARAMETERS
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SGD)}  # of lr there is none
-_SCHEDULED = ("lr", "momentum", "batch_size")
+_SCHEDULED = PARAMETERS
 MAX_CELLS = 10_000_000  # some kB each
 _OWNERS = (*_SCHEDULED, "method", "average")  # what may have parameters of its own
 

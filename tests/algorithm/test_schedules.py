@@ -78,3 +78,11 @@ def test_a_schedule_that_leaves_its_range_is_refused_before_the_run():
         ss.simulate(problem, ss.SGD(0.5, 0.0, schedules.Steps(8, 2, 100)), ss.SampledLinearized(), 1000)
     with pytest.raises(InputError, match="lr: expected values finite"):
         ss.simulate(problem, ss.SGD(schedules.Power(0.5, -400.0)), ss.SampledLinearized(), 1000)
+
+
+@pytest.mark.parametrize("parameter", schedules.PARAMETERS)
+def test_every_form_that_a_parameter_takes_reads_back(parameter):
+    """Piecewise too, whose text stood in files before it could be read."""
+    steps = schedules.Piecewise((0, 10, 30), (3.0, 1.25, 7.0))
+    assert schedules.parse(parameter, steps.spec) == steps
+    assert schedules.parse(parameter, "steps:start=4,factor=2,every=50") == schedules.Steps(4, 2, 50)
