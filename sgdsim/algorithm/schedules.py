@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from sgdsim.algorithm.values import File, Function, Values
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
@@ -27,6 +28,21 @@ class Schedule(Protocol):
     def spec(self) -> str: ...
 
     def __call__(self, steps: np.ndarray) -> np.ndarray: ...
+
+
+def of(value: object) -> object:
+    """`value` of a hyperparameter as `SGD` holds it: arrays and functions as schedules, all else as it is."""
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return Values(value)
+    return Function(value) if callable(value) else value
+
+
+def over(value: object, n_steps: int) -> object:
+    """`of`, for a run of `n_steps`: functions become their values."""
+    held = of(value)
+    return held.over(n_steps) if isinstance(held, Function) else held
 
 
 def shown(schedule: Schedule, length: int = 60) -> str:
@@ -222,7 +238,7 @@ class JacobiMomentum(Spec):
 
 
 # Each form with the hyperparameters that it may give.
-SCHEDULES: tuple[tuple[type[Spec], tuple[str, ...]], ...] = (
+SCHEDULES: tuple[tuple[type[Spec | File], tuple[str, ...]], ...] = (
     (Power, PARAMETERS),
     (WarmupCosine, ("lr", "momentum")),
     (Polynomial, ("lr", "momentum")),
@@ -231,10 +247,12 @@ SCHEDULES: tuple[tuple[type[Spec], tuple[str, ...]], ...] = (
     (JacobiLR, ("lr",)),
     (JacobiMomentum, ("momentum",)),
     (Piecewise, PARAMETERS),
+    (Values, PARAMETERS),
+    (File, PARAMETERS),
 )
 
 
-def kinds(parameter: str) -> dict[str, type[Spec]]:
+def kinds(parameter: str) -> dict[str, type[Spec | File]]:
     """The forms that `parameter` takes as text, by name."""
     return {form.name: form for form, parameters in SCHEDULES if parameter in parameters}
 

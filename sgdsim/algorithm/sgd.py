@@ -72,7 +72,8 @@ class SGD:
 
     Parameters
     ----------
-    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number or a schedule.
+    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number, a schedule, an array of a value
+        for each step, or a function of an array of steps. So may be momentum and batch_size.
     momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
@@ -99,6 +100,8 @@ class SGD:
     average: TextOr[Average | None] = TextOr(None, parse_average)
 
     def __post_init__(self) -> None:
+        for name in schedules.PARAMETERS:
+            object.__setattr__(self, name, schedules.of(getattr(self, name)))
         for name in ("lr", "momentum", "label_noise"):
             value = getattr(self, name)
             if not isinstance(value, (Schedule, int, float)):  # such as a fraction, which files cannot hold
