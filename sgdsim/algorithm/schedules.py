@@ -45,12 +45,6 @@ def over(value: object, n_steps: int) -> object:
     return held.over(n_steps) if isinstance(held, Function) else held
 
 
-def shown(schedule: Schedule, length: int = 60) -> str:
-    """The text form, cut where it is long."""
-    text = schedule.spec
-    return text if len(text) <= length else text[: length - 3] + "..."
-
-
 @dataclass(frozen=True)
 class Power(Spec):
     """`start · (1 + t/offset)^(−exponent)`.

@@ -18,6 +18,7 @@ from sgdsim.algorithm.maps import Maps, Method
 from sgdsim.algorithm.methods import Average, HeavyBall, parse_average, parse_method
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.specs import brief
 
 _LARGEST_BATCH = 10**18  # an int64
 _LARGEST_ERROR = 1e140  # of labels: its square, times N/b and a learning rate, is still a float
@@ -121,7 +122,7 @@ class SGD:
         if not self.method.uses_momentum and has_momentum(self):
             raise InputError(f"momentum: expected 0 with {self.method.spec}, which has its own memory")
         if isinstance(self.lr, Schedule) and getattr(self.method, "constant_lr", False):
-            raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {schedules.shown(self.lr)}")
+            raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {brief(self.lr.spec)}")
         _maps.readout(self.method)
 
     @classmethod

@@ -23,6 +23,12 @@ def readable(value: float, digits: int = 6) -> str:
     return next(text for text in texts if float(text) not in (-1, 0, 1) or float(text) == value)
 
 
+def brief(text: str, length: int = 80) -> str:
+    """A text form for people: a long one by how it begins and ends."""
+    half = length // 2 - 2
+    return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"
+
+
 def pairs(kind: str, text: str) -> list[tuple[int, float]]:
     """The whole numbers and values of `0=1.5,100=0.1`; InputError, beginning with `kind`, for another form."""
     out = []

@@ -130,3 +130,10 @@ def test_functions_that_are_none_are_refused(tiny):
             loss(tiny, function, ss.SampledLinearized())
     with pytest.raises(InputError, match="schedule: expected at most 1000000 steps with a function"):
         ss.simulate(tiny, ss.SGD(lambda t: 0.1), ss.SpectralDiagonal(), 1_000_001)
+
+
+def test_tables_show_how_a_long_list_begins_and_ends(capsys):
+    assert cli.main([*[word for word in COMMAND if word != "--json"], Values(tuple(RATES)).spec]) == 0
+    printed = capsys.readouterr().out
+    assert "values:0.8/0.8/0.8" in printed
+    assert max(map(len, printed.splitlines())) < 200
