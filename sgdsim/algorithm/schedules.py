@@ -12,6 +12,7 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from sgdsim.algorithm.piecewise_linear import PiecewiseLinear
 from sgdsim.algorithm.values import File, Function, Values
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
@@ -241,6 +242,7 @@ SCHEDULES: tuple[tuple[type[Spec | File], tuple[str, ...]], ...] = (
     (JacobiLR, ("lr",)),
     (JacobiMomentum, ("momentum",)),
     (Piecewise, PARAMETERS),
+    (PiecewiseLinear, PARAMETERS),
     (Values, PARAMETERS),
     (File, PARAMETERS),
 )
