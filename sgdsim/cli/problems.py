@@ -85,7 +85,7 @@ def _model(text: str) -> Any:
 
 def _check_distinct(args: argparse.Namespace) -> None:
     """InputError if one file would be written twice, or over an input."""
-    files = [(name, getattr(args, name)) for name in ("kernel", "spectrum", "residual", "targets", "out", "plot")]
+    files = [(name, getattr(args, name, None)) for name in ("kernel", "spectrum", "residual", "targets", "out", "plot")]
     given = [(f"--{name}", os.path.realpath(path)) for name, path in files if path is not None]
     for i, (name, path) in enumerate(given):
         for other, same in given[:i]:
@@ -117,7 +117,7 @@ def load(args: argparse.Namespace) -> Any:
     """The problem, without test points; before that, the picture's path is checked."""
     from sgdsim.runs import estimates
 
-    if args.plot is not None:
+    if getattr(args, "plot", None) is not None:
         from sgdsim import plot
 
         plot.check_path(args.plot)

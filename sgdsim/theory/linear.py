@@ -23,6 +23,7 @@ from sgdsim.algorithm.methods import Tail
 from sgdsim.algorithm.sampling import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import diagonal
 
@@ -62,7 +63,7 @@ def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
     if not sgd.is_constant or sgd.sampling == RESHUFFLE or isinstance(sgd.average, Tail):
         raise InputError(
             "theory: expected hyperparameters, a method and an average that do not change in time, and independent "
-            f"batches; got {sgd.spec()}"
+            f"batches; got {brief(str(sgd.spec()), 300)}"
         )
     if not (is_first(begins(sgd.method)) and is_first(readout(sgd.method))):
         raise InputError(
