@@ -80,7 +80,7 @@ class SGD:
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
         sampled and network regimes follow it) or "one-pass" (fresh Gaussian samples at every step from a population
         with the problem's spectrum, where the diagonal regime with τ = −1 is exact).
-    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", or an object of
+    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", "schedule-free", or an object of
         `sgdsim.algorithm.methods`. Those with parameters of their own take no momentum.
     label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
         point is. Losses stay those against the labels without error.
