@@ -191,21 +191,20 @@ def slow_pairs(problem, exact, moments, means, squares, hypers):
     return c, j, p
 
 
-def linear(kernel, residual, maps, readout, batches, errors=None):
+def linear(kernel, residual, maps, begins, readout, batches, errors=None):
     """Any linear method on one batch sequence: the readout after every step, (T + 1, N). `errors`: of the labels."""
-    n, m = len(residual), maps.kick.shape[1]
-    components = np.zeros((m, n))
-    components[0] = components[readout] = residual
+    n = len(residual)
+    components = np.outer(begins, residual)
     out = [residual.copy()]
     for t, chosen in enumerate(batches):
         seen = components[0, chosen] - (0 if errors is None else errors[t])
         gradient = (n / len(chosen)) * kernel[:, chosen] @ seen
         components = maps.transition[t] @ components + maps.kick[t][:, None] * gradient
-        out.append(components[readout].copy())
+        out.append(readout @ components)
     return np.array(out)
 
 
-def enumerated_linear(kernel, residual, maps, readout, size, label_noise=0.0):
+def enumerated_linear(kernel, residual, maps, begins, readout, size, label_noise=0.0):
     """Mean loss after every step over all batch sequences, and over all signs ±σ of the labels' errors."""
     n, total, count = len(residual), 0.0, 0
     steps = len(maps.kick)
@@ -213,18 +212,16 @@ def enumerated_linear(kernel, residual, maps, readout, size, label_noise=0.0):
     errors = [label_noise * np.array(one) for one in itertools.product(signs, repeat=size)]
     options = [(list(b), e) for b in itertools.combinations(range(n), size) for e in errors]
     for draws in itertools.product(options, repeat=steps):
-        path = linear(kernel, residual, maps, readout, [b for b, _ in draws], [e for _, e in draws])
+        path = linear(kernel, residual, maps, begins, readout, [b for b, _ in draws], [e for _, e in draws])
         total, count = total + (path**2).mean(1) / 2, count + 1
     return total / count
 
 
-def linear_diagonal(eigenvalues, coefficients, maps, noise, label, tau, readout):
+def linear_diagonal(eigenvalues, coefficients, maps, noise, label, tau, begins, readout):
     """The spectral-diagonal recurrence of any linear method; Σ of the readout's second moments, (T + 1,)."""
     m = maps.kick.shape[1]
-    start = np.zeros((len(eigenvalues), m))
-    start[:, 0] = start[:, readout] = coefficients
-    second = [np.outer(v, v) for v in start]
-    totals = [sum(s[readout, readout] for s in second)]
+    second = [np.outer(v, v) for v in np.outer(coefficients, begins)]
+    totals = [sum(readout @ s @ readout for s in second)]
     for t in range(len(maps.kick)):
         total, k = sum(s[0, 0] for s in second), maps.kick[t]
         new = []
@@ -232,7 +229,7 @@ def linear_diagonal(eigenvalues, coefficients, maps, noise, label, tau, readout)
             r = maps.transition[t] + lam * np.outer(k, np.eye(m)[0])
             new.append(r @ s @ r.T + lam**2 * (noise[t] * (total - tau * s[0, 0]) + label[t]) * np.outer(k, k))
         second = new
-        totals.append(sum(s[readout, readout] for s in second))
+        totals.append(sum(readout @ s @ readout for s in second))
     return np.array(totals)
 
 

@@ -128,11 +128,11 @@ def test_commands_print_what_the_page_says(page):
 
 
 def test_every_command_has_an_example():
-    from sgdsim.cli.program import _COMMANDS
+    from sgdsim.cli.registry import COMMANDS
 
     blocks = "".join(m["body"] for m in examples._BLOCK.finditer((DOCS / "cli.md").read_text()))
     shown = {command.split()[2] for command, _ in examples.commands(blocks)}
-    assert set(_COMMANDS) <= shown
+    assert set(COMMANDS) <= shown
 
 
 def test_comparison_sees_a_difference():

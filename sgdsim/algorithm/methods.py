@@ -1,52 +1,20 @@
 """Linear first-order methods with memory, and averages of their iterates.
 
-A method keeps, beside the iterate w, some memory vectors, `ψ = (w, u_1, …, u_M)`, and takes a step that is linear in
-them and in one mini-batch gradient g at w (Yarotsky & Velikanov, arXiv:2410.04228, eq. 3): `ψ' = Aψ + k g`. An average
-of the iterates is one more component, `ω' = κω + (1 − κ)w'`, so that every regime follows it as it follows the rest.
+What a method is to the regimes, and what a new one has to say of itself, is in `sgdsim.algorithm.maps`.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, Protocol, runtime_checkable
+from typing import ClassVar
 
 import numpy as np
 
+from sgdsim.algorithm.maps import Maps, Method
+from sgdsim.algorithm.schedule_free import ScheduleFree
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
-
-
-class Maps(NamedTuple):
-    """Steps of all components: `transition` A (T, m, m) and `kick` k (T, m). The gradient is taken at component 0."""
-
-    transition: np.ndarray
-    kick: np.ndarray
-
-
-@runtime_checkable
-class Method(Protocol):
-    """What `SGD` needs of a method; any object of this form will do."""
-
-    @property
-    def memory(self) -> int:
-        """Number M of memory vectors."""
-
-    @property
-    def uses_momentum(self) -> bool:
-        """Whether `SGD.momentum` means something to it."""
-
-    @property
-    def is_stationary(self) -> bool:
-        """Whether A and k depend on lr and momentum alone."""
-
-    @property
-    def spec(self) -> str:
-        """Its text form."""
-
-    def maps(self, steps: np.ndarray, lr: np.ndarray, momentum: np.ndarray) -> Maps:
-        """A and k at `steps`; all arguments (T,)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -277,7 +245,7 @@ class Tail(Spec):
 
 
 Average = EMA | Tail
-METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, Adam)}
+METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, ScheduleFree, Adam)}
 AVERAGES = {kind.name: kind for kind in (EMA, Tail)}
 
 
@@ -294,14 +262,3 @@ def parse_average(text: str) -> Average | None:
     if head == "ema" and tail and "=" not in tail:
         text = f"ema:decay={tail}"
     return specs.parse("average", "name", text, AVERAGES)
-
-
-def with_average(maps: Maps, weights: np.ndarray) -> Maps:
-    """`maps` with one more component, the average of the iterates; `weights` (T,) of the old average in each step."""
-    steps, m = maps.kick.shape
-    transition, kick = np.zeros((steps, m + 1, m + 1)), np.zeros((steps, m + 1))
-    transition[:, :m, :m], kick[:, :m] = maps.transition, maps.kick
-    share = 1 - weights
-    transition[:, m, :m], transition[:, m, m] = share[:, None] * maps.transition[:, 0], weights
-    kick[:, m] = share * maps.kick[:, 0]
-    return Maps(transition, kick)

@@ -1,7 +1,8 @@
 """Schedules: values of a hyperparameter as a function of the step index t = 0, 1, ….
 
 A schedule is a small frozen object; called with an integer array of steps it returns the float64 values. Its `spec` is
-the text that `parse` reads back, the form in which it stands on the command line and in result files.
+the text that `parse` reads back, the form in which it stands on the command line and in result files. One that ends
+says after how many steps by `n_steps`, and repeats its last value beyond.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from typing import ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
+from sgdsim.algorithm.piecewise_linear import PiecewiseLinear
+from sgdsim.algorithm.values import File, Function, Values
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
+
+PARAMETERS = ("lr", "momentum", "batch_size")  # what a schedule may give
 
 
 @runtime_checkable
@@ -24,6 +29,21 @@ class Schedule(Protocol):
     def spec(self) -> str: ...
 
     def __call__(self, steps: np.ndarray) -> np.ndarray: ...
+
+
+def of(value: object) -> object:
+    """`value` of a hyperparameter as `SGD` holds it: arrays and functions as schedules, all else as it is."""
+    if isinstance(value, Schedule):
+        return value
+    if isinstance(value, np.ndarray) and value.ndim:
+        return Values(value)
+    return Function(value) if callable(value) else value
+
+
+def over(value: object, n_steps: int) -> object:
+    """`of`, for a run of `n_steps`: functions become their values."""
+    held = of(value)
+    return held.over(n_steps) if isinstance(held, Function) else held
 
 
 @dataclass(frozen=True)
@@ -119,7 +139,7 @@ class WarmupStableDecay(Spec):
 
 @dataclass(frozen=True)
 class Piecewise(Spec):
-    """`values[i]` from step `starts[i]` on, up to the next start; in Python only."""
+    """`values[i]` from step `starts[i]` on, up to the next start; as text `piecewise:0=0.5,100=0.1`."""
 
     name: ClassVar[str] = "piecewise"
     starts: tuple[int, ...]
@@ -131,6 +151,11 @@ class Piecewise(Spec):
             raise InputError("piecewise: expected starts 0 < … in ascending order and as many values")
         object.__setattr__(self, "starts", starts)
         object.__setattr__(self, "values", tuple(number("piecewise: values", value) for value in self.values))
+
+    @classmethod
+    def from_text(cls, text: str) -> Piecewise:
+        """What `spec` says, read back."""
+        return cls(*map(tuple, zip(*specs.pairs(cls.name, text), strict=True)))
 
     @property
     def spec(self) -> str:
@@ -207,14 +232,25 @@ class JacobiMomentum(Spec):
         return np.where(n == 0, 0.0, value)
 
 
-_LR: dict[str, type[Schedule]] = {
-    s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiLR)
-}
-_MOMENTUM: dict[str, type[Schedule]] = {
-    s.name: s for s in (Power, WarmupCosine, Polynomial, WarmupStableDecay, Steps, JacobiMomentum)
-}
-_BATCH: dict[str, type[Schedule]] = {s.name: s for s in (Power, Steps)}
-_KINDS = {"lr": _LR, "momentum": _MOMENTUM, "batch_size": _BATCH}
+# Each form with the hyperparameters that it may give.
+SCHEDULES: tuple[tuple[type[Spec | File], tuple[str, ...]], ...] = (
+    (Power, PARAMETERS),
+    (WarmupCosine, ("lr", "momentum")),
+    (Polynomial, ("lr", "momentum")),
+    (WarmupStableDecay, ("lr", "momentum")),
+    (Steps, PARAMETERS),
+    (JacobiLR, ("lr",)),
+    (JacobiMomentum, ("momentum",)),
+    (Piecewise, PARAMETERS),
+    (PiecewiseLinear, PARAMETERS),
+    (Values, PARAMETERS),
+    (File, PARAMETERS),
+)
+
+
+def kinds(parameter: str) -> dict[str, type[Spec | File]]:
+    """The forms that `parameter` takes as text, by name."""
+    return {form.name: form for form, parameters in SCHEDULES if parameter in parameters}
 
 
 def parse(parameter: str, text: str) -> float | int | Schedule:
@@ -224,13 +260,13 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
     ------
     InputError : not a number, an unknown schedule, or arguments that it does not have.
     """
-    kinds = _KINDS[parameter]
+    forms = kinds(parameter)
     if ":" not in text:
         try:
             return int(text) if parameter == "batch_size" else float(text)
         except ValueError:
             kind = "an integer" if parameter == "batch_size" else "a number"
             raise InputError(
-                f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(kinds)}); got {text!r}"
+                f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(forms)}); got {text!r}"
             ) from None
-    return specs.parse(parameter, "schedule", text, kinds)
+    return specs.parse(parameter, "schedule", text, forms)

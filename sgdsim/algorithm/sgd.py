@@ -11,11 +11,14 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
+from sgdsim.algorithm import maps as _maps
 from sgdsim.algorithm import sampling as _sampling
 from sgdsim.algorithm import schedules
-from sgdsim.algorithm.methods import Average, HeavyBall, Maps, Method, parse_average, parse_method, with_average
+from sgdsim.algorithm.maps import Maps, Method
+from sgdsim.algorithm.methods import Average, HeavyBall, parse_average, parse_method
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.specs import brief
 
 _LARGEST_BATCH = 10**18  # an int64
 _LARGEST_ERROR = 1e140  # of labels: its square, times N/b and a learning rate, is still a float
@@ -71,13 +74,14 @@ class SGD:
 
     Parameters
     ----------
-    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number or a schedule.
+    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number, a schedule, an array of a value
+        for each step, or a function of an array of steps. So may be momentum and batch_size.
     momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
         sampled and network regimes follow it) or "one-pass" (fresh Gaussian samples at every step from a population
         with the problem's spectrum, where the diagonal regime with τ = −1 is exact).
-    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", or an object of
+    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", "schedule-free", or an object of
         `sgdsim.algorithm.methods`. Those with parameters of their own take no momentum.
     label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
         point is. Losses stay those against the labels without error.
@@ -98,6 +102,8 @@ class SGD:
     average: TextOr[Average | None] = TextOr(None, parse_average)
 
     def __post_init__(self) -> None:
+        for name in schedules.PARAMETERS:
+            object.__setattr__(self, name, schedules.of(getattr(self, name)))
         for name in ("lr", "momentum", "label_noise"):
             value = getattr(self, name)
             if not isinstance(value, (Schedule, int, float)):  # such as a fraction, which files cannot hold
@@ -116,6 +122,9 @@ class SGD:
             raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
         if not self.method.uses_momentum and has_momentum(self):
             raise InputError(f"momentum: expected 0 with {self.method.spec}, which has its own memory")
+        if isinstance(self.lr, Schedule) and getattr(self.method, "constant_lr", False):
+            raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {brief(self.lr.spec)}")
+        _maps.readout(self.method)
 
     @classmethod
     def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Any) -> SGD:
@@ -144,7 +153,10 @@ class SGD:
         """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average."""
         steps = np.arange(start, stop)
         maps = self.method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
-        return maps if self.average is None else with_average(maps, self.average.weights(steps))
+        _maps.check_still(maps, _maps.begins(self.method))
+        if self.average is None:
+            return maps
+        return _maps.with_average(maps, _maps.readout(self.method), self.average.weights(steps))
 
     @property
     def components(self) -> int:
@@ -152,9 +164,15 @@ class SGD:
         return 1 + self.method.memory + (self.average is not None)
 
     @property
-    def readout(self) -> int:
-        """The component whose losses are reported: 0, the iterate, or the last, its average."""
-        return 0 if self.average is None else self.components - 1
+    def begins(self) -> np.ndarray:
+        """The multiple of the initial iterate that each component begins at, (m,); an average begins at the iterate."""
+        own = _maps.begins(self.method)
+        return own if self.average is None else np.append(own, 1.0)
+
+    @property
+    def readout(self) -> np.ndarray:
+        """The weights of the components in what is reported, (m,): the method's iterate, or the average of it."""
+        return _maps.readout(self.method) if self.average is None else np.eye(self.components)[-1]
 
     def label_source(self, n_samples: int, batch_size: np.ndarray) -> np.ndarray:
         """What noisy labels add to the noise of a gradient: `(N/b)σ²`, times λ_k² in mode k; like batch_size."""
@@ -170,6 +188,8 @@ class SGD:
 
         `checked=False`: no errors, for steps that may lie beyond the end of a run.
         """
+        if checked:
+            self._check_lengths(stop)
         lr, momentum = _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop)
         batch = self.batch_sizes(start, stop)
         if not checked:
@@ -196,10 +216,18 @@ class SGD:
         if self.is_constant:
             self.values(n_samples, 0, 1)
             return
+        self._check_lengths(n_steps)
         block = 100_000
         later = (2**i for i in range(_CHECKED_STEPS.bit_length(), n_steps.bit_length()))
         for start in itertools.chain(range(0, min(n_steps, _CHECKED_STEPS), block), later):
             self.values(n_samples, start, min(start + block, n_steps))
+
+    def _check_lengths(self, n_steps: int) -> None:
+        """InputError for a schedule that ends before `n_steps`."""
+        for name in schedules.PARAMETERS:
+            length = getattr(getattr(self, name), "n_steps", math.inf)
+            if length < n_steps:
+                raise InputError(f"{name}: expected a value for each of {n_steps} steps, got a schedule of {length}")
 
 
 def has_momentum(sgd: SGD) -> bool:

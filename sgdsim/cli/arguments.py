@@ -143,7 +143,8 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
 def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     group = parser.add_argument_group("algorithm")
     words = {
-        "lr": "learning rate in units of 1/lambda_max, or a schedule such as power:start=1,exponent=0.5",
+        "lr": "learning rate in units of 1/lambda_max, or a schedule such as power:start=1,exponent=0.5 or "
+        "file:rates.csv",
         "momentum": "heavy ball, or a schedule",
         "batch_size": "or a schedule",
     }
@@ -179,7 +180,8 @@ def add_algorithm(group: Any, many: bool) -> None:
     group.add_argument(
         "--method",
         **count,
-        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5 or adam (lr is its own then); "
+        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, schedule-free or adam (lr is "
+        "its own then); "
         "those but nesterov take no momentum",
     )
     group.add_argument(

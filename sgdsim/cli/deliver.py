@@ -9,9 +9,40 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any, Protocol
 
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
+from sgdsim.common.table import Table
+
+
+class StudyResult(Protocol):
+    """What a command needs of a study's result to deliver it."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The facts, as JSON takes them."""
+
+    def table(self) -> Table:
+        """The same as a table."""
+        ...
+
+
+def add_output(parser: argparse.ArgumentParser) -> None:
+    """The options that `deliver` takes up."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--out", metavar="FILE", help="write the result (JSON)")
+    group.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+
+
+def deliver(result: StudyResult, args: argparse.Namespace) -> int:
+    """Write --out as JSON and print the table, or with --json the facts; the exit code. InputError, after the numbers,
+    where the file cannot be written."""
+    delivery, facts = Delivery(args), result.as_dict()
+    if args.out is not None:
+        with delivery.writing("out"):
+            write_json(facts, args.out)
+    told = {**facts, "out": args.out}
+    return delivery.tell(told, lambda: "\n".join([result.table().text(), *wrote(told)]))
 
 
 class Delivery:

@@ -4,29 +4,8 @@ from __future__ import annotations
 
 import argparse
 
-from sgdsim.cli import (
-    budget,
-    epochs,
-    hessian,
-    landscape,
-    recommend,
-    reproduce,
-    schedule,
-    stability,
-    theory,
-    validate,
-)
-from sgdsim.cli.arguments import (
-    DATASETS,
-    Parser,
-    _add_output,
-    _add_problem,
-    _add_run,
-    _whole,
-    add_device,
-    add_execution,
-    add_seed,
-)
+from sgdsim.cli.arguments import Parser
+from sgdsim.cli.registry import COMMANDS
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -34,98 +13,6 @@ def build_parser() -> argparse.ArgumentParser:
     parser = Parser(prog="sgdsim", description="Theory and simulation of mini-batch SGD on quadratic models.")
     parser.add_argument("--version", action="store_true", help="print the version")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
-
-    compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
-    _add_problem(compare)
-    _add_run(compare, many=True)
-    compare.add_argument(
-        "--regimes",
-        nargs="+",
-        metavar="REGIME",
-        help="of network, sampled, averaged, diagonal (default: all that the problem has)",
-    )
-    compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
-    compare.add_argument(
-        "--cells",
-        metavar="FILE",
-        help="a table (.csv) with a line per cell and columns from lr, momentum, batch_size, sampling; an option "
-        "gives one value for all cells where there is no such column",
-    )
-    add_execution(compare, always_resumes=False)
-    compare.add_argument(
-        "--zip", action="store_true", help="pair the lists (equal lengths, or 1) instead of combining them"
-    )
-
-    simulate = commands.add_parser("simulate", help="one regime, one set of values")
-    _add_problem(simulate)
-    _add_run(simulate, many=False)
-    simulate.add_argument(
-        "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
-    )
-    simulate.add_argument(
-        "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
-    )
-
-    spectrum = commands.add_parser("spectrum", help="eigenvalues, error coefficients and power laws of a kernel")
-    _add_problem(spectrum)
-    how = spectrum.add_argument_group("spectrum")
-    how.add_argument("--analytic", action="store_true", help="the kernel of the infinitely wide network")
-    how.add_argument("--top", type=_whole, metavar="K", help="only the K largest eigenpairs, with certified residuals")
-    how.add_argument(
-        "--lanczos",
-        type=_whole,
-        metavar="M",
-        help="never form the kernel: M Lanczos steps from the residual and from each of 10 probes; what --out writes "
-        "is for the diagonal regime",
-    )
-    how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
-    add_seed(how, "decides data split, network and probes")
-    add_device(how)
-    _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
-
-    stability.add_parser(commands)
-    recommend.add_parser(commands)
-    landscape.add_parser(commands)
-    budget.add_parser(commands)
-    epochs.add_parser(commands)
-    schedule.add_parser(commands)
-    hessian.add_parser(commands)
-    validate.add_parser(commands)
-    theory.add_parser(commands)
-    reproduce.add_parser(commands)
-
-    plot = commands.add_parser("plot", help="draw a saved result")
-    plot.add_argument("what", choices=["loss", "spectrum", "landscape"])
-    plot.add_argument("file", metavar="FILE", help="a result written with --out")
-    plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
-    plot.add_argument("--observable", default="loss", help="loss, test_loss or another that the result holds")
-
-    merge = commands.add_parser("merge", help="bring the shards of a sweep together")
-    merge.add_argument("out", metavar="FILE", help="the result to write, as it was given to --out")
-    merge.add_argument("parts", nargs="*", metavar="FOLDER", help="folders of parts (default: FILE.parts)")
-
-    export = commands.add_parser("export", help="write a result as a table: .csv or .parquet")
-    export.add_argument("file", metavar="FILE", help="a result written with --out")
-    export.add_argument("--out", metavar="FILE", required=True, help="table to write (.csv or .parquet)")
-    export.add_argument("--curves", action="store_true", help="a row for every recorded step, not the last alone")
-
-    data = commands.add_parser("data", help="list, fetch or verify the data sets")
-    actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)
-    for action, text in (
-        ("list", "what there is, and what is here"),
-        ("fetch", "download"),
-        ("verify", "check sizes and hashes"),
-    ):
-        sub = actions.add_parser(action, help=text)
-        sub.add_argument(
-            "name",
-            nargs="?" if action != "fetch" else None,
-            choices=DATASETS[1:],
-            metavar="NAME",
-            help=", ".join(DATASETS[1:]),
-        )
-        sub.add_argument("--data-dir", metavar="DIR", help="folder (default: $SGDSIM_DATA, else data/)")
-        sub.add_argument("--json", action="store_true", help="print one JSON document")
-        if action == "fetch":
-            sub.add_argument("--mirror", metavar="URL", help="take the files from below this address instead")
+    for command in COMMANDS.values():
+        command.add_parser(commands)
     return parser

@@ -125,7 +125,7 @@ def load(args: argparse.Namespace) -> Any:
     """The problem, without test points; before that, the picture's path is checked."""
     from sgdsim.runs import estimates
 
-    if args.plot is not None:
+    if getattr(args, "plot", None) is not None:
         from sgdsim import plot
 
         plot.check_path(args.plot)

@@ -14,45 +14,12 @@ import re
 import sys
 import warnings
 
-from sgdsim.cli import (
-    budget,
-    commands,
-    epochs,
-    hessian,
-    landscape,
-    recommend,
-    reproduce,
-    schedule,
-    spectrum,
-    stability,
-    streams,
-    theory,
-    validate,
-)
+from sgdsim.cli import streams
 from sgdsim.cli.arguments import Parser
 from sgdsim.cli.parser import build_parser
+from sgdsim.cli.registry import COMMANDS
 from sgdsim.common.checks import InputError
 from sgdsim.common.signals import one_interruption
-
-_COMMANDS = {
-    "compare": commands.compare,
-    "simulate": commands.simulate,
-    "plot": commands.plot,
-    "merge": commands.merge,
-    "export": commands.export,
-    "data": commands.data,
-    "spectrum": spectrum.spectrum,
-    "hessian": hessian.hessian,
-    "theory": theory.theory,
-    "stability": stability.stability,
-    "recommend": recommend.recommend,
-    "landscape": landscape.landscape,
-    "budget": budget.budget,
-    "epochs": epochs.epochs,
-    "schedule": schedule.schedule,
-    "reproduce": reproduce.reproduce,
-    "validate": validate.validate,
-}
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -68,7 +35,7 @@ def main(argv: list[str] | None = None) -> int:
             try:
                 args = _parse(argv)
                 program = f"sgdsim {args.command}"
-                code = _COMMANDS[args.command](args)
+                code = COMMANDS[args.command].run(args)
             except SystemExit as stop:  # argparse: help was printed, or an error
                 code = int(stop.code or 0)
             sys.stdout.flush()  # here, where a failure can still be told
@@ -119,6 +86,6 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         print(f"sgdsim {importlib.metadata.version('sgdsim')}")
         raise SystemExit(0)
     if args.command is None:
-        *known, last = _COMMANDS
+        *known, last = COMMANDS
         parser.error(f"expected a command: {', '.join(known)} or {last}")
     return args

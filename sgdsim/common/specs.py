@@ -23,6 +23,24 @@ def readable(value: float, digits: int = 6) -> str:
     return next(text for text in texts if float(text) not in (-1, 0, 1) or float(text) == value)
 
 
+def brief(text: str, length: int = 80) -> str:
+    """A text form for people: a long one by how it begins and ends."""
+    half = length // 2 - 2
+    return text if len(text) <= length else f"{text[:half]}...{text[-half:]}"
+
+
+def pairs(kind: str, text: str) -> list[tuple[int, float]]:
+    """The whole numbers and values of `0=1.5,100=0.1`; InputError, beginning with `kind`, for another form."""
+    out = []
+    for item in text.split(","):
+        step, _, value = item.partition("=")
+        try:
+            out.append((int(step), float(value)))
+        except ValueError:
+            raise InputError(f"{kind}: expected STEP=VALUE,STEP=VALUE,…; got {item[:40]!r}") from None
+    return out
+
+
 @dataclass(frozen=True)
 class Spec:
     """The base: `name` is the class's, the fields are its parameters."""
@@ -38,12 +56,18 @@ class Spec:
 
 
 def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[Any]]) -> Any:
-    """The object that `text` describes; `kinds`: by name. Fields annotated `int` take whole numbers.
+    """The object that `text` describes; `kinds`: by name. Fields annotated `int` take whole numbers; a kind whose text
+    has another form reads it, what stands behind the colon, by its `from_text`.
 
     Raises InputError, beginning with `parameter`, for an unknown name (a `kind` of thing) or unknown arguments.
     """
     head, _, tail = text.partition(":")
     made = kinds[choice(f"{parameter}: {kind}", head, kinds)]
+    if hasattr(made, "from_text"):
+        try:
+            return made.from_text(tail)
+        except InputError as error:
+            raise InputError(f"{parameter}: {error}") from None
     known = {f.name: f for f in fields(made)}
     rule = ", ".join(f"{k}=NUMBER" for k in known) or "no arguments"
     given: dict[str, float | int] = {}

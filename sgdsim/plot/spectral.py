@@ -80,7 +80,7 @@ def spectrum(
             visible = np.where(relative >= SMALLEST, relative, np.nan)[at]
             ax.plot(index, visible, marker="o" if len(values) == 1 else None, label=label, **look)
         if fit is not None:
-            _draw_fit(ax, fit, len(values), values[0], tails[0] if len(drawn) > 1 else None)
+            _draw_fit(ax, fit, len(values), values[0], None if tails is None or len(drawn) < 2 else tails[0])
         ax.set(xlabel="mode index k", ylabel="relative to k = 1", title="spectrum")
         ax.legend(loc="best")
     return ax

@@ -112,7 +112,7 @@ def _draw_ratios(ax: Axes, cells: list[dict[str, Any]], colors: dict[int, Any], 
         shown = (steps >= 1) & np.isfinite(ratio) & (ratio > 0)
         width = cell["network"].get("width", 0)
         ax.plot(steps[shown], ratio[shown], color=colors[width], linestyle=dashes[cell["batch_size"]], linewidth=1.2)
-    if not any(len(line.get_xdata()) for line in ax.lines):  # a log axis needs limits above 0
+    if not any(np.size(line.get_xdata()) for line in ax.lines):  # a log axis needs limits above 0
         ax.set_xlim(1, max((cell["training"]["steps"][-1] for cell in cells), default=10))
     ax.axhline(1.0, color="black", linewidth=0.8, linestyle=(0, (4, 2)), zorder=0.5)
     ax.set(xscale="log", yscale="log")

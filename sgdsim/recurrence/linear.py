@@ -1,13 +1,14 @@
 """The spectral-diagonal system of any linear method (`sgdsim.algorithm.methods`): what it keeps, steps and shows.
 
 A state has `advance(start, stop)` and `observe(what)`. All components of the method are kept; the gradient is taken at
-component 0, and losses are read from `sgd.readout`, the iterate or its average.
+component 0, and losses are read by `sgd.readout`: from the iterate, or its average.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+from sgdsim.algorithm.maps import read, read_second
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
@@ -43,10 +44,7 @@ class Steps:
 
     def started(self, values: np.ndarray) -> np.ndarray:
         """(…, m) components before the first step, from the iterate's (…,): no memory, the average at the iterate."""
-        out = np.zeros((*values.shape, self.sgd.components))
-        out[..., 0] = values
-        out[..., self.readout] = values
-        return out
+        return values[..., None] * self.sgd.begins + 0.0  # no −0
 
 
 def gram_diagonal(problem: QuadraticProblem) -> np.ndarray:
@@ -78,10 +76,10 @@ class Diagonal(Steps):
                 linear_kernels.mean(self.problem.eigenvalues, self.first, transition, kick, *where)
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        moments = self.second[:, self.readout, self.readout]
+        moments = read_second(self.readout, self.second)
         out = {"loss": np.array([moments.sum() / (2 * self.problem.normaliser)])}
         if "test_loss" in what:
-            mean = self.first[:, self.readout]
+            mean = read(self.readout, self.first.T)
             noise = (moments - mean**2) @ self.gram_diagonal
             out["test_loss"] = self.problem.test_loss(mean, noise)
         if "moments" in what:

@@ -6,6 +6,7 @@ import numpy as np
 
 from sgdsim.algorithm import sampling
 from sgdsim.algorithm.batches import batch_blocks, label_errors
+from sgdsim.algorithm.maps import read
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence.linear import Steps
@@ -41,8 +42,8 @@ class Sampled(Steps):
                 at += part.lr.size
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        r = self.components[:, self.readout]
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
+            r = read(self.readout, self.components.swapaxes(0, 1))
             out = {"loss": (r**2).mean(1) / 2 if self.problem.population is None else (r**2).sum(1) / 2}
             if "test_loss" in what or "moments" in what:
                 a = r if self.one_pass else r @ self.problem.eigenvectors

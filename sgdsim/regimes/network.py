@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from sgdsim.algorithm import sampling
 from sgdsim.algorithm.batches import batch_blocks, label_errors
+from sgdsim.algorithm.maps import read
 from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
@@ -35,7 +36,7 @@ class _State:
     keys: np.ndarray
     parameters: dict[str, torch.Tensor]  # each (R, ...)
     velocities: dict[str, torch.Tensor]  # none without momentum
-    components: dict[str, torch.Tensor]  # (m, R, ...) each, of anything but plain heavy ball: 0 are the parameters
+    components: dict[str, torch.Tensor]  # (m, R, ...) each, of anything but plain heavy ball; gradients at 0
     buffers: dict[str, torch.Tensor]
     update: Any  # a step in place, over replicates
     outputs: Any  # (parameters, buffers, x) -> (R, m)
@@ -126,14 +127,9 @@ class RealNetwork(Regime):
         step = update if sgd.is_plain else move
         step = _compiled(step) if self.compile else step
         components = {}
-        if not sgd.is_plain:  # no memory yet; the average begins at the iterate
-            components = {
-                name: torch.zeros((sgd.components, *p.shape), dtype=p.dtype, device=p.device)
-                for name, p in parameters.items()
-            }
-            for name, p in parameters.items():
-                components[name][0] = components[name][sgd.readout] = p
-            parameters = {name: held[sgd.readout] for name, held in components.items()}
+        if not sgd.is_plain:
+            components = {name: torch.stack([float(a) * p for a in sgd.begins]) for name, p in parameters.items()}
+            parameters = _read_out(sgd, components)
         arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
         return _State(
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
@@ -148,6 +144,7 @@ class RealNetwork(Regime):
         x, y = state.data[:2]
         if state.components:
             _advance_components(state, start, stop)
+            state.parameters = _read_out(state.sgd, state.components)
             return
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
@@ -174,7 +171,7 @@ class RealNetwork(Regime):
         )
         if state.components:
             state.components = {name: held[:, places] for name, held in state.components.items()}
-            parameters = {name: held[state.sgd.readout] for name, held in state.components.items()}
+            parameters = _read_out(state.sgd, state.components)
         state.parameters, state.groups = parameters, _groups(parameters, state.problem.device)
         return True
 
@@ -209,6 +206,11 @@ def _groups(parameters: dict[str, torch.Tensor], device: str) -> list[slice]:
     elif together > threads:  # threads share a group's replicates out whole: let none wait for another's last one
         together -= together % threads
     return [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)]
+
+
+def _read_out(sgd: SGD, components: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """The parameters whose losses are reported, (R, ...) each; a view where they are a component."""
+    return {name: read(sgd.readout, held) for name, held in components.items()}
 
 
 def _advance_components(state: _State, start: int, stop: int) -> None:

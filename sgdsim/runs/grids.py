@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from sgdsim.algorithm import schedules
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 
 _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SGD)}  # of lr there is none
-_SCHEDULED = ("lr", "momentum", "batch_size")
+_SCHEDULED = schedules.PARAMETERS
 MAX_CELLS = 10_000_000  # some kB each
 _OWNERS = (*_SCHEDULED, "method", "average")  # what may have parameters of its own
 
@@ -125,6 +126,14 @@ class Grid:
                     algorithm[owner] = dataclasses.replace(algorithm[owner], **{parameter: given[name]})
             yield Cell(index, SGD(**algorithm), {name: given[name] for name in for_problem}, given.get("tau"))
 
+    def over(self, n_steps: int) -> Grid:
+        """For runs of `n_steps`: functions become their values, which files hold."""
+        held = {n: tuple(schedules.over(v, n_steps) for v in self.axes[n]) for n in _SCHEDULED if n in self.axes}
+        if all(values == self.axes[name] for name, values in held.items()):
+            return self
+        make = Grid.zip if self.zipped else Grid.product
+        return make(**{**self.axes, **held})
+
     def coordinates(self) -> tuple[dict[str, np.ndarray], dict[str, tuple[str, np.ndarray]]]:
         """Dims with their coordinates, and coordinates along a dim, as `results.allocate` takes them."""
         labels = {name: _labels(values) for name, values in self.axes.items()}
@@ -139,15 +148,13 @@ class Grid:
 
 def value(name: str, text: str) -> Any:
     """A value of the axis `name` from text: a number where it is one, a schedule where the axis takes one."""
-    from sgdsim.algorithm.schedules import parse
-
     text = text.strip()
     for kind in (int, float):
         try:
             return kind(text)
         except ValueError:
             continue
-    return parse(name, text) if name in _SCHEDULED else text
+    return schedules.parse(name, text) if name in _SCHEDULED else text
 
 
 def _listed(name: str, values: Any) -> tuple[Any, ...]:
@@ -155,10 +162,12 @@ def _listed(name: str, values: Any) -> tuple[Any, ...]:
     if isinstance(values, np.ndarray) and values.ndim == 0:
         values = values.item()
     if isinstance(values, str) or hasattr(values, "spec") or not isinstance(values, Iterable):
-        return (values,)
+        return (schedules.of(values) if name in _SCHEDULED else values,)
     if isinstance(values, (Mapping, Set)):
         raise InputError(f"{name}: expected one value, or a list of them, got a {type(values).__name__}")
     listed = tuple(v.item() if isinstance(v, np.ndarray) and v.ndim == 0 else v for v in values)
+    if name in _SCHEDULED:
+        listed = tuple(map(schedules.of, listed))
     for value in listed:
         simple = isinstance(value, Hashable) and (isinstance(value, str) or not isinstance(value, Iterable))
         if not simple and not hasattr(value, "spec"):

@@ -117,6 +117,7 @@ def checked(
     )  # fmt: skip
     if on_error not in ("record", "raise"):
         raise InputError(f"on_error: expected record or raise, got {on_error!r}")
+    grid = grid.over(int(settings.steps[-1]))
     request = Request(Problems(problem), grid, list(grid.whole_cells()), regimes, settings, record)
     _check_axes(problem, grid, request.cells, regimes)
     for regime, observable in itertools.product(regimes, settings.observe):

@@ -15,7 +15,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
 from sgdsim.common.jsonable import finite_or_none
-from sgdsim.common.specs import readable
+from sgdsim.common.specs import brief, readable
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Table
 from sgdsim.problem import Problem, QuadraticProblem
@@ -190,7 +190,7 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
 
 
 def _short(value: Any) -> str:
-    return readable(value) if isinstance(value, (int, float)) else str(value)
+    return readable(value) if isinstance(value, (int, float)) else brief(str(value))
 
 
 def _stability(stable: dict[str, bool | None]) -> str:

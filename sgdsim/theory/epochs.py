@@ -14,6 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from sgdsim.algorithm.maps import read_second
 from sgdsim.algorithm.sampling import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
@@ -79,14 +80,17 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
         for at, batch in enumerate(order):
             product = steps[batch] @ product
             products[at, number] = product
-    start = np.zeros((m, n))
-    start[0] = start[sgd.readout] = problem.residual
-    second = np.outer(start.ravel(), start.ravel())
-    seen = slice(sgd.readout * n, (sgd.readout + 1) * n)
-    loss = [np.trace(second[seen, seen])]
+    start = np.kron(sgd.begins, problem.residual)
+    second = np.outer(start, start)
+
+    def seen(second: np.ndarray) -> float:
+        blocks = np.trace(second.reshape(m, n, m, n), axis1=1, axis2=3)
+        return float(read_second(sgd.readout, blocks))
+
+    loss = [seen(second)]
     for _ in range(n_epochs):
         after = [np.einsum("oab,bc,odc->ad", p, second, p, optimize=True) / count for p in products]
-        loss += [np.trace(s[seen, seen]) for s in after]
+        loss += [seen(s) for s in after]
         second = after[-1]
     found = np.array(loss) / (2 * n) + 0.0  # no −0
     return np.where(np.isfinite(found), found, np.inf)

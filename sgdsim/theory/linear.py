@@ -18,10 +18,12 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from sgdsim.algorithm.maps import begins, is_first, readout
 from sgdsim.algorithm.methods import Tail
 from sgdsim.algorithm.sampling import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import diagonal
 
@@ -61,7 +63,12 @@ def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
     if not sgd.is_constant or sgd.sampling == RESHUFFLE or isinstance(sgd.average, Tail):
         raise InputError(
             "theory: expected hyperparameters, a method and an average that do not change in time, and independent "
-            f"batches; got {sgd.spec()}"
+            f"batches; got {brief(str(sgd.spec()), 300)}"
+        )
+    if not (is_first(begins(sgd.method)) and is_first(readout(sgd.method))):
+        raise InputError(
+            "theory: expected a method whose iterate is where gradients are taken and whose memory begins empty, got "
+            f"{sgd.method.spec}; simulate shows its losses"
         )
     maps = sgd.maps(0, 1)
     return maps.transition[0], maps.kick[0]
@@ -97,9 +104,9 @@ def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tupl
     By doubling the time: `X ← X + R X Rᵀ`, `R ← R²`.
     """
     _, kick = step(sgd, averaged)
-    seen = sgd.readout if averaged else 0
-    start = np.zeros(kick.size)
-    start[[0, seen]] = 1.0
+    start, seen = np.eye(kick.size)[0], 0
+    if averaged:
+        start, seen = sgd.begins, int(np.flatnonzero(sgd.readout)[0])
     out = []
     for vector in (kick, start):
         maps, total = mode_maps(eigenvalues, sgd, averaged), np.tile(np.outer(vector, vector), (eigenvalues.size, 1, 1))
@@ -185,7 +192,7 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     p, _ = responses(lam[moves], sgd)
     own = 1 + gamma * tau * square * p
     total = (still + float(np.sum(counts * label * square * p / own))) / (1 - one.noise)
-    if sgd.readout:
+    if sgd.average is not None:
         averaged, _ = responses(lam[moves], sgd, averaged=True)
         # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.
         drawn = (gamma * total + label) / own

@@ -11,6 +11,7 @@ from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
+from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour_kernels, share
 from sgdsim.theory import _renewal, linear
@@ -29,7 +30,7 @@ def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float
     if not sgd.is_constant or sgd.sampling == RESHUFFLE:
         raise InputError(
             "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
-            f"{sgd.spec()}"
+            f"{brief(str(sgd.spec()), 300)}"
         )
     values = sgd.values(problem.n, 0, 1)
     return float(values.lr[0]), float(values.momentum[0]), float(values.noise[0])

@@ -9,7 +9,32 @@ import torch
 
 import sgdsim as ss
 from sgdsim import methods, sampling
+from sgdsim.algorithm import maps
 from sgdsim.common.checks import InputError
+from sgdsim.theory import linear
+
+
+class Pulled:
+    """Weight decay towards the start, `w' = (1 − αμ)w + αμ w_0 − αg`: the drift is a component that stays at w_0."""
+
+    memory, uses_momentum, is_stationary, spec = 1, False, True, "pulled"
+    begins, pull = (1.0, 1.0), 0.3
+
+    def maps(self, steps, lr, momentum):
+        shrink = self.pull * lr
+        rows = [[1 - shrink, shrink], [0 * lr, 1 + 0 * lr]]
+        return maps.Maps(np.array(rows).transpose(2, 0, 1), np.stack([-lr, 0 * lr], 1))
+
+
+class Ahead:
+    """Heavy ball that shows `w + 0.5 v`."""
+
+    memory, uses_momentum, is_stationary, spec = 1, False, False, "ahead"
+    readout = (1.0, 0.5)
+
+    def maps(self, steps, lr, momentum):
+        return methods.HeavyBall().maps(steps, lr, np.full(len(steps), 0.7))
+
 
 ALGORITHMS = {
     "nesterov": {"momentum": 0.6, "method": "nesterov"},
@@ -18,6 +43,12 @@ ALGORITHMS = {
     "corner": {"method": "corner:theta=1.6,memory=3"},
     "am1": {"method": "am1:nu=1.5,offset=2"},
     "scheduled": {"lr": ss.schedules.Power(0.9, 0.5), "momentum": ss.schedules.Power(0.5, 0.2), "method": "nesterov"},
+    "drift": {"method": Pulled()},
+    "readout": {"method": Ahead()},
+    "drift's average": {"method": Pulled(), "average": "tail:start=1"},
+    "readout's average": {"method": Ahead(), "average": "ema:0.6"},
+    "schedule-free": {"method": "schedule-free:beta=0.7"},
+    "schedule-free's average": {"method": "schedule-free", "label_noise": 0.4, "average": "ema:0.8"},
     "ema": {"momentum": 0.5, "average": "ema:0.7"},
     "tail": {"momentum": 0.3, "average": "tail:start=1,every=2"},
     "labels": {"momentum": 0.5, "label_noise": 0.7},
@@ -52,7 +83,7 @@ def four() -> ss.QuadraticProblem:
 def test_averaged_is_the_mean_over_all_batch_sequences(four, name):
     sgd = algorithm(name, 1 if has_labels(name) else 2)
     expected = naive.enumerated_linear(
-        four.kernel, four.residual, sgd.maps(0, 3), sgd.readout, sgd.batch_size, sgd.label_noise
+        four.kernel, four.residual, sgd.maps(0, 3), sgd.begins, sgd.readout, sgd.batch_size, sgd.label_noise
     )
     np.testing.assert_allclose(losses(four, sgd, EXACT, 3)[0], expected, rtol=1e-12)
 
@@ -78,17 +109,17 @@ def test_at_full_batch_all_agree(four, name, what):
 @pytest.mark.parametrize("name", ALGORITHMS)
 def test_loops_equal_their_twins(tiny, name):
     sgd, steps = algorithm(name, 2), 30
-    values, maps = sgd.values(5, 0, steps), sgd.maps(0, steps)
+    values, steps_of = sgd.values(5, 0, steps), sgd.maps(0, steps)
     keys = sampling.replicate_keys(3, 2)
     batches = sampling.minibatch_indices(5, values.batch_size, 0, steps, keys)
     errors = sgd.label_noise * sampling.label_errors(0, steps, 2, keys)
     found = losses(tiny, sgd, ss.SampledLinearized(), steps, replicates=2, seed=3)
     for r in range(2):
-        path = naive.linear(tiny.kernel, tiny.residual, maps, sgd.readout, batches[r], errors[r])
+        path = naive.linear(tiny.kernel, tiny.residual, steps_of, sgd.begins, sgd.readout, batches[r], errors[r])
         np.testing.assert_allclose(found[r], (path**2).mean(1) / 2, rtol=1e-10)
     label = sgd.label_source(5, values.batch_size)
     expected = naive.linear_diagonal(
-        tiny.eigenvalues, tiny.coefficients, maps, values.noise, label, -0.5, sgd.readout
+        tiny.eigenvalues, tiny.coefficients, steps_of, values.noise, label, -0.5, sgd.begins, sgd.readout
     ) / (2 * 5)
     np.testing.assert_allclose(losses(tiny, sgd, ss.SpectralDiagonal(-0.5), steps)[0], expected, rtol=1e-10)
 
@@ -104,6 +135,53 @@ def test_a_linear_network_follows_its_linearisation(name, what):
         for regime in (ss.RealNetwork(), ss.SampledLinearized())
     )
     np.testing.assert_allclose(network, sampled, rtol=1e-9)
+
+
+def test_a_drift_is_weight_decay_towards_the_start(tiny):
+    """Against `r' = (1 − αμ)r + αμ r_0 − αg` written out, and at full batch where it ends: `r = μ(K̂ + μ)⁻¹ r_0`."""
+    sgd, pull = ss.SGD(0.5, 0.0, 2, method=Pulled()), Pulled.pull
+    batches = sampling.minibatch_indices(5, np.full(40, 2), 0, 40, sampling.replicate_keys(0, 1))[0]
+    r, expected = tiny.residual, []
+    for batch in [*batches, batches[0]]:
+        expected.append((r**2).mean() / 2)
+        gradient = 5 / 2 * tiny.kernel[:, batch] @ r[batch]
+        r = r - 0.5 * (gradient + pull * (r - tiny.residual))
+    np.testing.assert_allclose(losses(tiny, sgd, ss.SampledLinearized(), 40)[0], expected, rtol=1e-12)
+    end = pull * np.linalg.solve(tiny.kernel + pull * np.eye(5), tiny.residual)
+    full = losses(tiny, ss.SGD(0.5, 0.0, 5, method=Pulled()), ss.SpectralDiagonal(), 400)[0]
+    np.testing.assert_allclose(full[-1], (end**2).mean() / 2, rtol=1e-12)
+
+
+def test_an_average_is_that_of_what_is_read(tiny):
+    batches = sampling.minibatch_indices(5, np.full(30, 2), 0, 30, sampling.replicate_keys(0, 1))[0]
+    sgd = ss.SGD(0.5, 0.0, 2, method=Ahead(), average="tail:start=3")
+    own = ss.SGD(0.5, 0.0, 2, method=Ahead())
+    path = naive.linear(tiny.kernel, tiny.residual, own.maps(0, 30), own.begins, own.readout, batches)
+    kept = [path[t] if t < 3 else path[3 : t + 1].mean(0) for t in range(31)]
+    found = losses(tiny, sgd, ss.SampledLinearized(), 30)[0]
+    np.testing.assert_allclose(found, (np.array(kept) ** 2).mean(1) / 2, rtol=1e-10)
+
+
+def test_theory_refuses_what_it_does_not_read(tiny):
+    with pytest.raises(InputError, match="theory: expected a method whose iterate is where gradients are taken"):
+        linear.at_one(tiny, ss.SGD(0.5, 0.0, 2, method=Pulled()))
+
+
+@pytest.mark.parametrize(
+    ("kind", "field", "value", "words"),
+    [
+        (Ahead, "readout", (0.5, 1.0), "method: expected a readout that is w_0 at the start, got [0.5, 1.0]"),
+        (Ahead, "readout", (1.0,), "method: readout: expected shape (2), got (1,)"),
+        (Ahead, "begins", (0.5, 1.0), "method: expected component 0 to begin at 1 times w_0, got 0.5"),
+        (Pulled, "begins", (1.0, 0.5), "method: expected maps that move nothing without gradients"),
+    ],
+)
+def test_a_method_that_contradicts_itself_is_refused(tiny, kind, field, value, words):
+    wrong = kind()
+    setattr(wrong, field, value)
+    with pytest.raises(InputError) as error:
+        ss.simulate(tiny, ss.SGD(0.5, method=wrong), ss.SpectralDiagonal(), 3)
+    assert str(error.value).startswith(words)
 
 
 def test_nesterov_is_that_of_torch():
@@ -143,7 +221,7 @@ def test_an_average_is_that_of_the_iterates(tiny, average):
     keys = sampling.replicate_keys(0, 1)
     batches = sampling.minibatch_indices(5, np.full(60, 2), 0, 60, keys)[0]
     plain = ss.SGD(0.5, 0.3, 2)
-    path = naive.linear(tiny.kernel, tiny.residual, plain.maps(0, 60), 0, batches)
+    path = naive.linear(tiny.kernel, tiny.residual, plain.maps(0, 60), plain.begins, plain.readout, batches)
     if average == "ema:0.9":
         kept = [path[0]]
         for r in path[1:]:
@@ -194,7 +272,10 @@ def test_noise_of_labels_has_its_floor():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"method": "adagrad"}, "method: name: expected one of heavy-ball, nesterov, corner, am1, adam; got 'adagrad'"),
+        (
+            {"method": "adagrad"},
+            "method: name: expected one of heavy-ball, nesterov, corner, am1, schedule-free, adam; got 'adagrad'",
+        ),
         ({"method": "corner:theta=2.5"}, "corner: theta: expected a finite number with 1 < corner: theta < 2, got 2.5"),
         ({"method": "corner"}, "method: corner: expected theta=NUMBER"),
         ({"method": "corner:theta=1.5", "momentum": 0.5}, "momentum: expected 0 with corner"),
@@ -229,7 +310,9 @@ def test_methods_are_axes_of_a_grid(tiny):
     np.testing.assert_array_equal(found.values, alone["loss"].values.ravel())
 
 
-@pytest.mark.parametrize("text", ["heavy-ball", "nesterov", "corner:theta=1.8,memory=15", "am1:nu=1.5,power=0.9"])
+@pytest.mark.parametrize(
+    "text", ["heavy-ball", "nesterov", "corner:theta=1.8,memory=15", "am1:nu=1.5,power=0.9", "schedule-free:beta=0.5"]
+)
 def test_texts_read_back(text):
     assert methods.parse_method(text).spec == text
     assert methods.parse_method(methods.parse_method(text).spec) == methods.parse_method(text)

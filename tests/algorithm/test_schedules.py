@@ -78,3 +78,36 @@ def test_a_schedule_that_leaves_its_range_is_refused_before_the_run():
         ss.simulate(problem, ss.SGD(0.5, 0.0, schedules.Steps(8, 2, 100)), ss.SampledLinearized(), 1000)
     with pytest.raises(InputError, match="lr: expected values finite"):
         ss.simulate(problem, ss.SGD(schedules.Power(0.5, -400.0)), ss.SampledLinearized(), 1000)
+
+
+@pytest.mark.parametrize("parameter", schedules.PARAMETERS)
+def test_every_form_that_a_parameter_takes_reads_back(parameter):
+    """Piecewise too, whose text stood in files before it could be read."""
+    steps = schedules.Piecewise((0, 10, 30), (3.0, 1.25, 7.0))
+    assert schedules.parse(parameter, steps.spec) == steps
+    assert schedules.parse(parameter, "steps:start=4,factor=2,every=50") == schedules.Steps(4, 2, 50)
+
+
+def test_piecewise_linear():
+    """Its values, its text, and that pieces of one slope are the polynomial of power 1."""
+    lines = schedules.parse("lr", "piecewise-linear:0=0,4=1,6=0.5")
+    assert lines(np.array([0, 1, 2, 4, 5, 6, 100])).tolist() == [0, 0.25, 0.5, 1, 0.75, 0.5, 0.5]
+    assert schedules.parse("batch_size", lines.spec) == lines
+    falling = schedules.PiecewiseLinear((0, 30, 80), (0.8, 0.5, 0.0))
+    np.testing.assert_allclose(falling(np.arange(100)), schedules.Polynomial(0.8, 80)(np.arange(100)), atol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("piecewise-linear:", "lr: piecewise-linear: expected STEP=VALUE,STEP=VALUE,…; got ''"),
+        ("piecewise-linear:0=1,x=2", "lr: piecewise-linear: expected STEP=VALUE,STEP=VALUE,…; got 'x=2'"),
+        ("piecewise-linear:5=1,9=2", "lr: piecewise-linear: expected steps 0 < … in ascending order"),
+        ("piecewise:0=1,9=2,9=3", "lr: piecewise: expected starts 0 < … in ascending order"),
+        ("piecewise:0=inf", "lr: piecewise: values: expected a finite number, got inf"),
+    ],
+)
+def test_bad_pieces(text, words):
+    with pytest.raises(InputError) as error:
+        schedules.parse("lr", text)
+    assert str(error.value).startswith(words)

@@ -22,7 +22,7 @@ import xarray as xr
 
 import sgdsim as ss
 from sgdsim import cli, datasets
-from sgdsim.cli import program
+from sgdsim.cli.registry import COMMANDS
 from sgdsim.common.checks import InputError
 from sgdsim.runs import progress
 
@@ -269,14 +269,14 @@ def test_ctrl_c_as_compiled_code_returns(monkeypatch, capsys):
     def command(_):
         raise SystemError("returned a result with an exception set") from KeyboardInterrupt()
 
-    monkeypatch.setitem(program._COMMANDS, "data", command)
+    monkeypatch.setitem(COMMANDS, "data", COMMANDS["data"]._replace(run=command))
     assert cli.main(["data", "list"]) == 130
     assert capsys.readouterr().err == "sgdsim data: interrupted\n"
 
     def broken(_):
         raise SystemError("another one")
 
-    monkeypatch.setitem(program._COMMANDS, "data", broken)
+    monkeypatch.setitem(COMMANDS, "data", COMMANDS["data"]._replace(run=broken))
     with pytest.raises(SystemError):
         cli.main(["data", "list"])
 

@@ -29,7 +29,7 @@ def test_the_mean_over_all_orders(five, options):
     assert len(orders) == 30
     maps, total = sgd.maps(0, 4), 0.0
     for first, second in itertools.product(orders, repeat=2):
-        path = naive.linear(five.kernel, five.residual, maps, sgd.readout, first + second)
+        path = naive.linear(five.kernel, five.residual, maps, sgd.begins, sgd.readout, first + second)
         total = total + (path**2).mean(1) / 2
     np.testing.assert_allclose(epochs.reshuffled_loss(five, sgd, 2), total / 900, rtol=1e-12)
 

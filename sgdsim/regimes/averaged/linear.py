@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sgdsim.algorithm.maps import read, read_second
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
@@ -34,7 +35,7 @@ class Averaged(Steps):
                 linear_kernels.mean(lam, self.first, transition[t : t + 1], kick[t : t + 1], *where)
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        mean, noise = self.first[:, self.readout], self.second[:, :, self.readout, self.readout]
+        mean, noise = read(self.readout, self.first.T), read_second(self.readout, self.second)
         moments = mean**2 + np.diag(noise)
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what:
