@@ -13,6 +13,7 @@ import numpy as np
 from sgdsim.algorithm import sampling as _sampling
 from sgdsim.algorithm import schedules
 from sgdsim.algorithm.methods import Average, HeavyBall, Maps, Method, parse_average, parse_method, with_average
+from sgdsim.algorithm.rules import GradientRule
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
 
@@ -69,14 +70,15 @@ class SGD:
 
     Parameters
     ----------
-    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number or a schedule.
+    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number or a schedule. To a gradient rule
+        it is what the rule says.
     momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
         sampled and network regimes follow it) or "one-pass" (fresh Gaussian samples at every step from a population
         with the problem's spectrum, where the diagonal regime with τ = −1 is exact).
-    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", or an object of
-        `sgdsim.algorithm.methods`. Those with parameters of their own take no momentum.
+    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", a gradient rule such as
+        "adam", or an object of `sgdsim.algorithm.methods` or `rules`. All but the first two take no momentum.
     label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
         point is. Losses stay those against the labels without error.
     average : "ema:DECAY", "tail:start=…,every=…" or an object of `sgdsim.algorithm.methods`: all losses are then those
@@ -91,7 +93,7 @@ class SGD:
     momentum: float | Schedule = 0.0
     batch_size: int | Schedule = 1
     sampling: str = _sampling.WITHOUT_REPLACEMENT
-    method: TextOr[Method] = TextOr(HeavyBall(), parse_method)
+    method: TextOr[Method | GradientRule] = TextOr(HeavyBall(), parse_method)
     label_noise: float = 0.0
     average: TextOr[Average | None] = TextOr(None, parse_average)
 
@@ -108,7 +110,7 @@ class SGD:
             integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
         choice("sampling", self.sampling, _sampling.SAMPLINGS)
         number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
-        if not isinstance(self.method, Method):
+        if not isinstance(self.method, (Method, GradientRule)):
             raise InputError(f"method: expected a name or an object of sgdsim.methods, got {self.method!r}")
         if not (self.average is None or isinstance(self.average, Average)):
             raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
@@ -119,6 +121,11 @@ class SGD:
     def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Any) -> SGD:
         """The Jacobi-polynomial method: learning rate and momentum by `JacobiLR` and `JacobiMomentum`."""
         return cls(schedules.JacobiLR(lr, a, b), schedules.JacobiMomentum(a, b), batch_size, **options)
+
+    @property
+    def rule(self) -> GradientRule | None:
+        """The method where it is not linear in the gradient; None where it is."""
+        return self.method if isinstance(self.method, GradientRule) else None
 
     @property
     def is_constant(self) -> bool:
@@ -140,6 +147,11 @@ class SGD:
 
     def maps(self, start: int, stop: int) -> Maps:
         """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average."""
+        if isinstance(self.method, GradientRule):
+            raise InputError(
+                f"method: expected one that is linear in the gradient, got {self.method.spec}; "
+                "use the network or sampled regime"
+            )
         steps = np.arange(start, stop)
         maps = self.method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
         return maps if self.average is None else with_average(maps, self.average.weights(steps))

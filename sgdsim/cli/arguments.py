@@ -8,6 +8,7 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from sgdsim.algorithm.rules import RULES
 from sgdsim.common.checks import InputError
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
@@ -168,8 +169,8 @@ def add_algorithm(group: Any, many: bool) -> None:
     group.add_argument(
         "--method",
         **count,
-        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5 or adam (lr is its own then); "
-        "those but nesterov take no momentum",
+        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, or, with an lr of its own, "
+        f"{', '.join(RULES)}; those but nesterov take no momentum",
     )
     group.add_argument(
         "--label-noise", type=float, **count, metavar="SIGMA", help="error of labels, in units of the targets"

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
@@ -30,8 +29,8 @@ class Regime(ABC):
     """Whether one cell keeps all cores busy by itself, through BLAS or torch."""
     needs_basis: ClassVar[bool] = True
     """Whether it needs eigenvectors, or at least every eigenvalue by itself."""
-    follows_adam: ClassVar[bool] = False
-    """Whether it follows Adam, which is not linear in the gradient."""
+    follows_rules: ClassVar[bool] = False
+    """Whether it follows gradient rules, which are not linear in the gradient and need parameters."""
     follows_one_pass: ClassVar[bool] = False
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
@@ -47,11 +46,8 @@ class Regime(ABC):
                 f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
                 "depend on each other); use the sampled or network regime, or without-replacement"
             )
-        if isinstance(sgd.method, Adam) and not self.follows_adam:
-            raise InputError(
-                f"method: adam is not linear in the gradient, and the {self.name} regime follows linear methods only; "
-                "use the sampled regime, which follows it on the linearised network's parameters"
-            )
+        if sgd.rule is not None:
+            self._check_rule(problem, sgd, sgd.rule.name)
         if sgd.sampling == ONE_PASS and not self.follows_one_pass:
             raise InputError(
                 f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
@@ -61,6 +57,19 @@ class Regime(ABC):
             raise InputError(
                 f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature "
                 "alone; use the diagonal regime, or build the problem from its kernel matrix"
+            )
+
+    def _check_rule(self, problem: Problem, sgd: SGD, rule: str) -> None:
+        if not self.follows_rules:
+            raise InputError(
+                f"method: {rule} is not linear in the gradient, and the {self.name} regime follows linear methods "
+                "only; use the network regime, or sampled, which follows it on the linearised network's parameters"
+            )
+        if not problem.has_network:
+            raise InputError(f"method: {rule} needs the parameters of a network, got a problem without one")
+        if sgd.average is not None or sgd.sampling == ONE_PASS:
+            raise InputError(
+                f"method: {rule} is followed on the data set's batches, without averages; got another algorithm"
             )
 
     @abstractmethod

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
 
 from sgdsim.algorithm import sampling
 from sgdsim.algorithm.batches import batch_blocks, label_errors
@@ -16,6 +16,7 @@ from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, Problem
+from sgdsim.regimes._network_rules import Rows
 from sgdsim.regimes.base import Regime, training_seconds
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
@@ -35,7 +36,8 @@ class _State:
     keys: np.ndarray
     parameters: dict[str, torch.Tensor]  # each (R, ...)
     velocities: dict[str, torch.Tensor]  # none without momentum
-    components: dict[str, torch.Tensor]  # (m, R, ...) each, of anything but plain heavy ball: 0 are the parameters
+    components: dict[str, torch.Tensor]  # (m, R, ...) each, of linear methods but plain heavy ball: 0 the parameters
+    rows: Rows | None  # of a gradient rule: what the parameters are views of
     buffers: dict[str, torch.Tensor]
     update: Any  # a step in place, over replicates
     outputs: Any  # (parameters, buffers, x) -> (R, m)
@@ -45,7 +47,8 @@ class _State:
 
 @dataclass(frozen=True)
 class RealNetwork(Regime):
-    """The network itself, trained on `½·mean((f − y)²)` of each batch at the torch learning rate that equals α.
+    """The network itself, trained on `½·mean((f − y)²)` of each batch at the torch learning rate that equals α, or by a
+    gradient rule.
 
     All replicates start from the problem's network and differ in their batches only; they are trained together in one
     batched computation.
@@ -54,13 +57,14 @@ class RealNetwork(Regime):
     ----------
     dtype : "float64" (default) or "float32".
     compile : compile the step with `torch.compile`: about 30% faster after 5 to 20 s, the same numbers up to rounding;
-        on a CPU it needs a C++ compiler. InputError, at the first step, where that fails.
+        on a CPU it needs a C++ compiler. InputError, at the first step, where that fails. Not with gradient rules.
     """
 
     dtype: str = "float64"
     compile: bool = False
     stochastic: ClassVar[bool] = True
     uses_all_cores: ClassVar[bool] = True
+    follows_rules: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)
@@ -75,6 +79,8 @@ class RealNetwork(Regime):
             raise InputError(
                 "regime: network needs a NetworkProblem (a network and data), got a problem without a network"
             )
+        if sgd.rule is not None and self.compile:
+            raise InputError(f"compile: expected False with {sgd.rule.name}, whose steps are not compiled; got True")
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
         return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
@@ -125,8 +131,11 @@ class RealNetwork(Regime):
 
         step = update if sgd.is_plain else move
         step = _compiled(step) if self.compile else step
-        components = {}
-        if not sgd.is_plain:  # no memory yet; the average begins at the iterate
+        components, rows = {}, None
+        if sgd.rule is not None:
+            rows = Rows(sgd.rule, parameters, vmap(grad_and_value(objective)))
+            parameters = rows.tensors
+        elif not sgd.is_plain:  # no memory yet; the average begins at the iterate
             components = {
                 name: torch.zeros((sgd.components, *p.shape), dtype=p.dtype, device=p.device)
                 for name, p in parameters.items()
@@ -138,7 +147,7 @@ class RealNetwork(Regime):
         return _State(
             problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
             {name: torch.zeros_like(p) for name, p in parameters.items()} if sgd.is_plain and has_momentum(sgd) else {},
-            components, buffers, step, vmap(single, (0, 0, None)),
+            components, rows, buffers, step, vmap(single, (0, 0, None)),
             tuple(torch.tensor(a, dtype=dtype, device=problem.device) for a in arrays),
             _groups(parameters, problem.device),
         )  # fmt: skip
@@ -146,8 +155,8 @@ class RealNetwork(Regime):
     @with_gradients
     def advance(self, state: _State, start: int, stop: int) -> None:
         x, y = state.data[:2]
-        if state.components:
-            _advance_components(state, start, stop)
+        if state.rows is not None or state.components:
+            (_advance_components if state.rows is None else _advance_rows)(state, start, stop)
             return
         for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
@@ -175,6 +184,9 @@ class RealNetwork(Regime):
         if state.components:
             state.components = {name: held[:, places] for name, held in state.components.items()}
             parameters = {name: held[state.sgd.readout] for name, held in state.components.items()}
+        if state.rows is not None:
+            state.rows.keep(places)
+            parameters = state.rows.tensors
         state.parameters, state.groups = parameters, _groups(parameters, state.problem.device)
         return True
 
@@ -232,6 +244,24 @@ def _advance_components(state: _State, start: int, stop: int) -> None:
                 batch = indices[group, t, :size]
                 targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
                 state.update(components, buffers, x[batch], targets, transition[t], kick[t])
+
+
+def _advance_rows(state: _State, start: int, stop: int) -> None:
+    """`advance` of a gradient rule."""
+    x, y = state.data[:2]
+    at = start
+    for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+        errors = torch.as_tensor(label_errors(state.sgd, batches, at, state.keys), dtype=x.dtype, device=x.device)
+        indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
+        for group in state.groups:
+            parameters, buffers = (
+                {name: held[group] for name, held in kept.items()} for kept in (state.parameters, state.buffers)
+            )
+            for t, (lr, size) in enumerate(zip(values.lr, values.batch_size, strict=True)):
+                batch = indices[group, t, :size]
+                targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
+                state.rows.step(group, parameters, buffers, x[batch], targets, at + t, float(lr))
+        at += values.lr.size
 
 
 def _compiled(update: Any) -> Any:

@@ -9,7 +9,6 @@ import numpy as np
 
 from sgdsim.algorithm import sampling
 from sgdsim.algorithm.batches import batch_blocks
-from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sampling import ONE_PASS
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
@@ -48,7 +47,7 @@ class SampledLinearized(Regime):
 
     device: str = "cpu"
     stochastic: ClassVar[bool] = True
-    follows_adam: ClassVar[bool] = True
+    follows_rules: ClassVar[bool] = True
     follows_one_pass: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
@@ -60,10 +59,10 @@ class SampledLinearized(Regime):
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
-        if isinstance(sgd.method, Adam):
-            from sgdsim.regimes import _adam
+        if sgd.rule is not None:
+            from sgdsim.regimes import _sampled_rules
 
-            _adam.check(problem, sgd)
+            _sampled_rules.check(problem, sgd.rule)
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 
@@ -74,24 +73,24 @@ class SampledLinearized(Regime):
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
         batch = sgd.batch_size if isinstance(sgd.batch_size, int) and sgd.sampling != ONE_PASS else 1
         drawn = 4.0 * replicates * batch
-        if isinstance(sgd.method, Adam):
-            return 8.0 * parameters * (n + 3 * replicates) + drawn
+        if sgd.rule is not None:
+            return 8.0 * parameters * (n + sgd.components * replicates) + drawn
         components = sgd.components if not sgd.is_plain else 1
         return 8.0 * n * (2 * n * (sgd.sampling != ONE_PASS) + replicates * components) + drawn
 
     def seconds(
         self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
     ) -> float:
-        if isinstance(sgd.method, Adam):
+        if sgd.rule is not None:
             return training_seconds(n, parameters, sgd, steps, replicates)
         each = n * batch_size(sgd, n) * (1e-9 if sgd.sampling == ONE_PASS else 1e-10)
         return float(steps[-1]) * replicates * (1e-7 + each)
 
     def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
-        if isinstance(sgd.method, Adam):
-            from sgdsim.regimes import _adam
+        if sgd.rule is not None:
+            from sgdsim.regimes import _sampled_rules
 
-            return _adam.State(problem, sgd, sampling.replicate_keys(seed, replicates), test)
+            return _sampled_rules.State(problem, sgd, sgd.rule, sampling.replicate_keys(seed, replicates), test)
         problem = problem.quadratic
         if not sgd.is_plain:
             return _sampled_linear.Sampled(problem, sgd, sampling.replicate_keys(seed, replicates))
