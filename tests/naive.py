@@ -249,3 +249,15 @@ def loss_transform(eigenvalues, c, z, *, lr, momentum, noise, tau=1.0, multiplic
             v += error * (2 * b * x * at + slow * (1 - b**2 * at)) / s
         out.append(v / (1 - at * u))
     return np.reshape(out, np.shape(z))
+
+
+def polyak(jacobian, residual, factor, batches, errors, floor, maximum):
+    """A linear model's losses under stochastic Polyak steps: jacobian (N, P), residual (N,), batches, errors (T, b)."""
+    moved, losses = np.zeros(jacobian.shape[1]), [np.mean(residual**2) / 2]
+    for batch, error in zip(batches, errors, strict=True):
+        seen = residual[batch] + jacobian[batch] @ moved - error
+        gradient = sum(s * jacobian[i] for s, i in zip(seen, batch, strict=True)) / len(batch)
+        excess = max(np.mean(seen**2) / 2 - floor, 0.0)
+        moved = moved - min(factor * excess / (gradient @ gradient), maximum) * gradient
+        losses.append(np.mean((residual + jacobian @ moved) ** 2) / 2)
+    return losses

@@ -86,4 +86,43 @@ class Adam(GradientRule):
         return parameters.addcdiv(first, scale, value=-lr / (1 - self.beta1 ** (step + 1))), (first, second)
 
 
-RULES: dict[str, type[GradientRule]] = {kind.name: kind for kind in (Adam,)}
+@dataclass(frozen=True)
+class Polyak(GradientRule):
+    """Stochastic Polyak steps (Loizou et al., arXiv:2002.10542): `w ← w − η∇f_B` with `η = lr·(f_B − floor)/‖∇f_B‖²`,
+    where f_B = ½·mean((f − y)²) over the batch. `SGD.lr` is the factor: 1 is Polyak's step, 2 is best for the distance
+    to the optimum where the problem is quadratic and the batch can be fitted (η = 2f_B/‖∇f_B‖² there).
+
+    Parameters
+    ----------
+    floor : f*, a lower bound of the batch losses ≥ 0. A batch at or below it, or without gradient, takes no step.
+    maximum : of η, > 0: for batches that cannot be fitted, where η grows without bound as ∇f_B vanishes.
+    """
+
+    name: ClassVar[str] = "polyak"
+    memory: ClassVar[int] = 0
+    lr_means: ClassVar[str] = "the factor of Polyak's step"
+    torch_lr_per_alpha: ClassVar[float | None] = None
+    floor: float = 0.0
+    maximum: float = 1e15
+
+    def __post_init__(self) -> None:
+        number("polyak: floor", self.floor, minimum=0.0)
+        if number("polyak: maximum", self.maximum) <= 0:
+            raise InputError(f"polyak: maximum: expected a number > 0, got {self.maximum}")
+
+    def update(
+        self,
+        parameters: torch.Tensor,
+        kept: tuple[torch.Tensor, ...],
+        gradient: torch.Tensor,
+        loss: torch.Tensor,
+        step: int,
+        lr: float,
+    ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...]]:
+        excess, square = (loss - self.floor).clamp_min(0.0), gradient.square().sum(1)
+        eta = (lr * excess / square).clamp_max(self.maximum)
+        eta[square == 0] = 0.0  # also where the square of a tiny gradient is no float
+        return parameters.addcmul(gradient, eta[:, None], value=-1.0), kept
+
+
+RULES: dict[str, type[GradientRule]] = {kind.name: kind for kind in (Adam, Polyak)}

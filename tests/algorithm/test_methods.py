@@ -194,7 +194,10 @@ def test_noise_of_labels_has_its_floor():
 @pytest.mark.parametrize(
     ("bad", "words"),
     [
-        ({"method": "adagrad"}, "method: name: expected one of heavy-ball, nesterov, corner, am1, adam; got 'adagrad'"),
+        (
+            {"method": "adagrad"},
+            "method: name: expected one of heavy-ball, nesterov, corner, am1, adam, polyak; got 'adagrad'",
+        ),
         ({"method": "corner:theta=2.5"}, "corner: theta: expected a finite number with 1 < corner: theta < 2, got 2.5"),
         ({"method": "corner"}, "method: corner: expected theta=NUMBER"),
         ({"method": "corner:theta=1.5", "momentum": 0.5}, "momentum: expected 0 with corner"),

@@ -1,14 +1,16 @@
 """Gradient rules on the network and on the linearised one: against torch's optimizers, and who may follow them."""
 
 import copy
+import json
 
+import naive
 import numpy as np
 import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim import sampling
-from sgdsim.algorithm.rules import RULES
+from sgdsim import cli, sampling
+from sgdsim.algorithm.rules import RULES, Polyak
 from sgdsim.algorithm.schedules import Power, Steps
 from sgdsim.common.checks import InputError
 from sgdsim.regimes import _sampled_rules
@@ -40,6 +42,7 @@ def curved() -> ss.NetworkProblem:
     return ss.NetworkProblem(Scaled().double(), ss.datasets.load("digits", n=30, seed=0, n_test=10))
 
 
+POLYAK = [("polyak", 0.0, 1e15), ("polyak:floor=0.05,maximum=0.01", 0.05, 0.01)]
 CASES = [("linear", ss.SampledLinearized()), ("linear", ss.RealNetwork()), ("curved", ss.RealNetwork())]
 
 
@@ -149,3 +152,77 @@ def test_no_theory(tiny):
         ss.SGD(0.1, method="adam").maps(0, 1)
     with pytest.raises(InputError, match="do not change in time"):
         stability.max_lr(tiny, ss.SGD(0.1, method="adam"))
+
+
+# Polyak's step.
+
+
+def jacobian_and_start(problem):
+    return _sampled_rules.jacobian(problem, problem.data.x).numpy(), problem.quadratic.residual
+
+
+@pytest.mark.parametrize("regime", [ss.RealNetwork(), ss.SampledLinearized()])
+@pytest.mark.parametrize(("method", "floor", "maximum"), POLYAK)
+def test_polyak_equals_its_twin(linear, regime, method, floor, maximum):
+    steps, sgd = 30, ss.SGD(0.8, batch_size=4, method=method, label_noise=0.2)
+    run = ss.simulate(linear, sgd, regime, steps, record=1, replicates=2, seed=3)
+    keys = sampling.replicate_keys(3, 2)
+    batches = sampling.minibatch_indices(30, np.full(steps, 4), 0, steps, keys)
+    errors = 0.2 * sampling.label_errors(0, steps, 4, keys)
+    jacobian, residual = jacobian_and_start(linear)
+    for r in range(2):
+        losses = naive.polyak(jacobian, residual, 0.8, batches[r], errors[r], floor, maximum)
+        np.testing.assert_allclose(run["loss"].values[0, r], losses, rtol=1e-9)
+
+
+def test_twice_polyaks_step_is_best_at_full_batch(linear):
+    """A quadratic that can be fitted: the distance to the optimum falls by exactly 1 − cos², cos the angle between
+    gradient and way."""
+    jacobian, residual = jacobian_and_start(linear)
+    way = -np.linalg.pinv(jacobian, rcond=1e-10) @ residual  # to the closest optimum
+    assert np.allclose(jacobian @ way, -residual, atol=1e-9)
+    sgd = ss.SGD(2.0, batch_size=30, method="polyak")
+    state = ss.SampledLinearized().init(linear, sgd, replicates=1, seed=0, test=False)
+    for step in range(5):
+        left = way - state.moved[0].numpy()
+        gradient = jacobian.T @ -(jacobian @ left) / 30
+        cosine = -gradient @ left / np.linalg.norm(gradient) / np.linalg.norm(left)
+        state.advance(step, step + 1)
+        after = way - state.moved[0].numpy()
+        assert after @ after == pytest.approx(left @ left * (1 - cosine**2), rel=1e-9)
+
+
+@pytest.mark.parametrize("regime", [ss.RealNetwork(), ss.SampledLinearized()])
+def test_twice_polyaks_step_fits_a_single_point(linear, regime):
+    """Kaczmarz: η = 1/‖j_i‖², and the residual of the point is 0."""
+    jacobian, residual = jacobian_and_start(linear)
+    point = sampling.minibatch_indices(30, np.ones(1), 0, 1, sampling.replicate_keys(0, 1))[0, 0, 0]
+    after = residual - jacobian @ jacobian[point] / (jacobian[point] @ jacobian[point]) * residual[point]
+    run = ss.simulate(linear, ss.SGD(2.0, method="polyak"), regime, 1, replicates=1, seed=0)
+    assert abs(after[point]) < 1e-12
+    np.testing.assert_allclose(run["loss"].values[0, 0, -1], (after**2).mean() / 2, rtol=1e-10)
+
+
+def test_no_gradient_no_step():
+    """Nor from a batch at its floor."""
+    rule, parameters = Polyak(floor=0.5), torch.ones((3, 2), dtype=torch.float64)
+    gradient = torch.tensor([[0.0, 0.0], [1.0, 2.0], [1.0, 2.0]], dtype=torch.float64)
+    moved, _ = rule.update(parameters, (), gradient, torch.tensor([1.0, 0.3, 0.6]), 0, 1.0)
+    np.testing.assert_allclose(moved, [[1, 1], [1, 1], [0.98, 0.96]], rtol=1e-6)
+
+
+def test_polyak_is_asked_for_in_words(capsys):
+    words = ["compare", "--n", "20", "--width", "5", "--n-steps", "5", "--replicates", "2", "--batch-size", "2"]
+    words += ["--regimes", "network", "sampled", "--method", "polyak:maximum=3", "--lr", "1", "--momentum", "0"]
+    assert cli.main(words) == 0
+    text = capsys.readouterr().out
+    assert "The lr of polyak is the factor of Polyak's step." in text
+    assert "torch" not in text
+    assert cli.main([*words, "--json"]) == 0
+    (row,) = json.loads(capsys.readouterr().out)["rows"]
+    assert (row["method"], row["torch_lr"]) == ("polyak:maximum=3", None)
+    with pytest.raises(InputError, match="momentum: expected 0 with polyak"):
+        ss.SGD(1.0, 0.5, method="polyak")
+    for bad in ("floor=-1", "maximum=0"):
+        with pytest.raises(InputError, match=f"polyak: {bad[:5]}"):
+            ss.SGD(1.0, method=f"polyak:{bad}")
