@@ -10,10 +10,11 @@ from typing import Any, Generic, NamedTuple, TypeVar
 
 import numpy as np
 
-from sgdsim.algorithm import sampling as _sampling
-from sgdsim.algorithm import schedules
+from sgdsim.algorithm import samplers, schedules
 from sgdsim.algorithm.methods import Average, HeavyBall, Maps, Method, parse_average, parse_method, with_average
 from sgdsim.algorithm.rules import GradientRule
+from sgdsim.algorithm.samplers import Sampling
+from sgdsim.algorithm.samplers import noise_factor as noise_factor
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
 
@@ -30,22 +31,6 @@ class StepValues(NamedTuple):
     momentum: np.ndarray
     batch_size: np.ndarray
     noise: np.ndarray
-
-
-def noise_factor(
-    n_samples: int, batch_size: np.ndarray | int, sampling: str = _sampling.WITHOUT_REPLACEMENT
-) -> np.ndarray:
-    """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), else `1/b`.
-
-    `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G.
-
-    >>> float(noise_factor(5, 2)), float(noise_factor(5, 5)), float(noise_factor(5, 2, "with-replacement"))
-    (0.375, 0.0, 0.5)
-    """
-    b = np.asarray(batch_size, dtype=np.float64)
-    if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS):
-        return 1.0 / b
-    return (n_samples - b) / (max(n_samples - 1, 1) * b)
 
 
 class TextOr(Generic[_Kept]):
@@ -92,7 +77,7 @@ class SGD:
     lr: float | Schedule
     momentum: float | Schedule = 0.0
     batch_size: int | Schedule = 1
-    sampling: str = _sampling.WITHOUT_REPLACEMENT
+    sampling: str = samplers.WITHOUT_REPLACEMENT
     method: TextOr[Method | GradientRule] = TextOr(HeavyBall(), parse_method)
     label_noise: float = 0.0
     average: TextOr[Average | None] = TextOr(None, parse_average)
@@ -108,7 +93,7 @@ class SGD:
             number("momentum", self.momentum, minimum=-1.0, maximum=1.0, open_ends=True)
         if not isinstance(self.batch_size, Schedule):
             integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
-        choice("sampling", self.sampling, _sampling.SAMPLINGS)
+        choice("sampling", self.sampling, samplers.SAMPLINGS)
         number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
         if not isinstance(self.method, (Method, GradientRule)):
             raise InputError(f"method: expected a name or an object of sgdsim.methods, got {self.method!r}")
@@ -128,6 +113,16 @@ class SGD:
         return self.method if isinstance(self.method, GradientRule) else None
 
     @property
+    def sampler(self) -> Sampling:
+        """How batches are made, by the name in `sampling`."""
+        return samplers.named(self.sampling)
+
+    @property
+    def is_one_pass(self) -> bool:
+        """Whether every point is new, of a population, so that there is no set of points to choose from."""
+        return self.sampling == samplers.ONE_PASS
+
+    @property
     def is_constant(self) -> bool:
         """Whether no hyperparameter changes in time."""
         scheduled = any(isinstance(value, Schedule) for value in (self.lr, self.momentum, self.batch_size))
@@ -135,8 +130,8 @@ class SGD:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is heavy ball on a finite data set and nothing else, for which there are faster ways."""
-        extras = bool(self.label_noise) or self.average is not None or self.sampling == _sampling.ONE_PASS
+        """Whether this is heavy ball on equally likely points of a data set and nothing else: there are faster ways."""
+        extras = bool(self.label_noise) or self.average is not None or self.is_one_pass or self.sampler.weighted
         return isinstance(self.method, HeavyBall) and not extras
 
     def spec(self) -> dict[str, float | int | str]:
@@ -184,20 +179,20 @@ class SGD:
         batch = self.batch_sizes(start, stop)
         if not checked:
             with np.errstate(divide="ignore"):
-                return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
+                return StepValues(lr, momentum, batch, self.sampler.noise(n_samples, batch.astype(np.float64)))
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
         # A schedule may pass 1 for some steps (the second step of Chebyshev's method has momentum 1).
         _check_range("momentum", momentum, np.isfinite(momentum), start, "finite")
-        endless = self.sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS)
-        largest = np.inf if endless else n_samples
+        largest = n_samples if self.sampler.bounded else np.inf
         _check_range(
             "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"
         )
-        return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
+        return StepValues(lr, momentum, batch, self.sampler.noise(n_samples, batch.astype(np.float64)))
 
     def noise(self, n_samples: int) -> float:
-        """γ of the first step, and of all where the batch size does not change; InputError where it is out of range."""
-        return float(self.values(n_samples, 0, 1).noise[0])
+        """γ of the first step, and of all where the batch size does not change; InputError where it is out of range, or
+        where points have weights."""
+        return float(noise_factor(n_samples, self.values(n_samples, 0, 1).batch_size, self.sampling)[0])
 
     def check(self, n_samples: int, n_steps: int) -> None:
         """Refuse a batch that the data cannot fill, or a schedule that leaves its range, before any step is taken."""

@@ -91,7 +91,7 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
 
     found = None
     fast = quadratic.n <= stability.EXACT_BESIDE_OF_METHODS
-    if fast and quadratic.multiplicity is None and sgd.sampling != "one-pass":
+    if fast and quadratic.multiplicity is None and not sgd.is_one_pass:
         found = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
     return finite_or_none(found)
 

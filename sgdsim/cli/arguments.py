@@ -9,6 +9,7 @@ import sys
 from typing import Any, NoReturn
 
 from sgdsim.algorithm.rules import RULES
+from sgdsim.algorithm.samplers import SAMPLINGS
 from sgdsim.common.checks import InputError
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
@@ -149,8 +150,8 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         )  # fmt: skip
     group.add_argument(
         "--sampling",
-        default="without-replacement",
-        choices=["without-replacement", "with-replacement", "reshuffle", "one-pass"],
+        default=SAMPLINGS[0],
+        choices=SAMPLINGS,
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)

@@ -8,11 +8,11 @@ import os
 import sys
 from typing import Any
 
+from sgdsim.algorithm.samplers import CLOSED
 from sgdsim.cli.arguments import DEFAULTS, POWER_LAW, add_device, add_seed
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 
-SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
 BATCH_SIZES = (1, 10, 100)
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
@@ -97,8 +97,8 @@ def add_common(group: Any) -> None:
     """Options that every command of this kind has: how batches are drawn, seed, device."""
     group.add_argument(
         "--sampling",
-        default=SAMPLINGS[0],
-        choices=SAMPLINGS,
+        default=CLOSED[0],
+        choices=CLOSED,
         help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
     )
     add_seed(group)

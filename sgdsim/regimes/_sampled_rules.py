@@ -14,6 +14,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, Problem
+from sgdsim.regimes.base import diagonal
 
 _LARGEST = 4 << 30  # bytes of the Jacobian
 
@@ -58,7 +59,9 @@ class State:
     def advance(self, start: int, stop: int) -> None:
         """Take the steps; gradient and loss are those of ½·mean((f − y)²) over the batch."""
         now = start
-        for values, batches in batch_blocks(self.sgd, self.problem.n, self.keys, start, stop):
+        for values, batches, weights in batch_blocks(
+            self.sgd, self.problem.n, self.keys, start, stop, diagonal(self.problem, self.sgd)
+        ):
             errors = torch.as_tensor(label_errors(self.sgd, batches, now, self.keys))
             indices = torch.as_tensor(batches, dtype=torch.int64)
             for t, (lr, size) in enumerate(zip(values.lr, values.batch_size, strict=True)):
@@ -67,8 +70,9 @@ class State:
                 seen = self.residual[batch] + torch.einsum("rbp,rp->rb", rows, self.moved)
                 if errors.shape[2]:
                     seen = seen - errors[:, t, :size]
-                gradient = torch.einsum("rbp,rb->rp", rows, seen) / int(size)
-                loss = 0.5 * seen.square().mean(1)
+                counted = seen if weights is None else seen * torch.as_tensor(weights[:, t, :size])
+                gradient = torch.einsum("rbp,rb->rp", rows, counted) / int(size)
+                loss = 0.5 * (seen * counted).mean(1)
                 self.moved, self.kept = self.rule.update(self.moved, self.kept, gradient, loss, now, float(lr))
                 now += 1
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.problem import Problem
@@ -31,6 +30,8 @@ class Regime(ABC):
     """Whether it needs eigenvectors, or at least every eigenvalue by itself."""
     follows_rules: ClassVar[bool] = False
     """Whether it follows gradient rules, which are not linear in the gradient and need parameters."""
+    follows_weights: ClassVar[bool] = False
+    """Whether it follows samplers whose points have chances and weights of their own."""
     follows_one_pass: ClassVar[bool] = False
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
@@ -41,18 +42,20 @@ class Regime(ABC):
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         """InputError, with the reason, if this regime cannot follow `sgd` on `problem`."""
-        if not self.stochastic and sgd.sampling == RESHUFFLE:
+        if not self.stochastic and not sgd.sampler.independent:
             raise InputError(
                 f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
                 "depend on each other); use the sampled or network regime, or without-replacement"
             )
         if sgd.rule is not None:
             self._check_rule(problem, sgd, sgd.rule.name)
-        if sgd.sampling == ONE_PASS and not self.follows_one_pass:
+        if sgd.is_one_pass and not self.follows_one_pass:
             raise InputError(
                 f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
                 "from a Gaussian population; use the sampled regime, or diagonal:tau=-1, which is exact there"
             )
+        if sgd.sampler.weighted:
+            self._check_weights(problem, sgd)
         if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
                 f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by Lanczos quadrature "
@@ -67,9 +70,20 @@ class Regime(ABC):
             )
         if not problem.has_network:
             raise InputError(f"method: {rule} needs the parameters of a network, got a problem without one")
-        if sgd.average is not None or sgd.sampling == ONE_PASS:
+        if sgd.average is not None or sgd.is_one_pass:
             raise InputError(
                 f"method: {rule} is followed on the data set's batches, without averages; got another algorithm"
+            )
+
+    def _check_weights(self, problem: Problem, sgd: SGD) -> None:
+        if not self.follows_weights:
+            raise InputError(
+                f"sampling: the {self.name} regime knows the noise of equally likely points only, got {sgd.sampling}, "
+                "whose points have weights; use the averaged, sampled or network regime"
+            )
+        if not problem.has_every_eigenvalue:
+            raise InputError(
+                f"sampling: {sgd.sampling} needs the kernel's diagonal, got a problem known by Lanczos quadrature alone"
             )
 
     @abstractmethod
@@ -127,6 +141,11 @@ class Regime(ABC):
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """Present values: "loss" and "test_loss" (R,), "moments" c_k (R, modes) of the R replicates in the state (1 if
         deterministic)."""
+
+
+def diagonal(problem: Problem, sgd: SGD) -> np.ndarray | None:
+    """Of K̂, (N,), where the points' chances depend on it: what `algorithm.batches.batch_blocks` takes."""
+    return np.diag(problem.quadratic.kernel) if sgd.sampler.weighted else None
 
 
 def batch_size(sgd: SGD, n: float) -> float:

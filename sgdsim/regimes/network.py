@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -10,14 +11,14 @@ import numpy as np
 import torch
 from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
 
-from sgdsim.algorithm import sampling
+from sgdsim.algorithm import draws
 from sgdsim.algorithm.batches import batch_blocks, label_errors
-from sgdsim.algorithm.sgd import SGD, has_momentum
+from sgdsim.algorithm.sgd import SGD, StepValues, has_momentum
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, Problem
 from sgdsim.regimes._network_rules import Rows
-from sgdsim.regimes.base import Regime, training_seconds
+from sgdsim.regimes.base import Regime, diagonal, training_seconds
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache, and
@@ -65,6 +66,7 @@ class RealNetwork(Regime):
     stochastic: ClassVar[bool] = True
     uses_all_cores: ClassVar[bool] = True
     follows_rules: ClassVar[bool] = True
+    follows_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)
@@ -109,7 +111,9 @@ class RealNetwork(Regime):
             return functional_call(network, {**params, **fixed}, (x,)).reshape(x.shape[0])
 
         def objective(params, fixed, x, y):
-            return 0.5 * ((single(params, fixed, x) - y) ** 2).mean()
+            targets, weights = y if isinstance(y, tuple) else (y, None)
+            squares = (single(params, fixed, x) - targets) ** 2
+            return 0.5 * (squares if weights is None else weights * squares).mean()
 
         gradient = vmap(grad(objective))
 
@@ -145,7 +149,7 @@ class RealNetwork(Regime):
             parameters = {name: held[sgd.readout] for name, held in components.items()}
         arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
         return _State(
-            problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
+            problem, sgd, draws.replicate_keys(seed, replicates), parameters,
             {name: torch.zeros_like(p) for name, p in parameters.items()} if sgd.is_plain and has_momentum(sgd) else {},
             components, rows, buffers, step, vmap(single, (0, 0, None)),
             tuple(torch.tensor(a, dtype=dtype, device=problem.device) for a in arrays),
@@ -158,7 +162,7 @@ class RealNetwork(Regime):
         if state.rows is not None or state.components:
             (_advance_components if state.rows is None else _advance_rows)(state, start, stop)
             return
-        for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+        for values, batches, _ in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
             # Tensors: plain numbers would be compiled in; all steps' at once: a GPU would wait for each.
             rates, momenta = (
@@ -223,12 +227,20 @@ def _groups(parameters: dict[str, torch.Tensor], device: str) -> list[slice]:
     return [slice(low, min(low + together, replicates)) for low in range(0, replicates, together)]
 
 
+def _blocks(state: _State, start: int, stop: int) -> Iterator[tuple[StepValues, np.ndarray, torch.Tensor | None]]:
+    """`batch_blocks`, the weights where the data are."""
+    x, own = state.data[0], diagonal(state.problem, state.sgd)
+    for values, batches, weights in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop, own):
+        held = None if weights is None else torch.as_tensor(weights, dtype=x.dtype, device=x.device)
+        yield values, batches, held
+
+
 def _advance_components(state: _State, start: int, stop: int) -> None:
     """`advance` of any linear method, averages and noisy labels; learning rates come in by the kick alone."""
     x, y = state.data[:2]
     unit = state.problem.quadratic.torch_lr(1.0)
     at = start
-    for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+    for values, batches, weights in _blocks(state, start, stop):
         maps = state.sgd.maps(at, at + values.lr.size)
         transition, kick = (
             torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (maps.transition, unit * maps.kick)
@@ -243,6 +255,8 @@ def _advance_components(state: _State, start: int, stop: int) -> None:
                 size = int(values.batch_size[t])
                 batch = indices[group, t, :size]
                 targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
+                if weights is not None:
+                    targets = (targets, weights[group, t, :size])
                 state.update(components, buffers, x[batch], targets, transition[t], kick[t])
 
 
@@ -250,7 +264,7 @@ def _advance_rows(state: _State, start: int, stop: int) -> None:
     """`advance` of a gradient rule."""
     x, y = state.data[:2]
     at = start
-    for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+    for values, batches, weights in _blocks(state, start, stop):
         errors = torch.as_tensor(label_errors(state.sgd, batches, at, state.keys), dtype=x.dtype, device=x.device)
         indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
         for group in state.groups:
@@ -260,6 +274,8 @@ def _advance_rows(state: _State, start: int, stop: int) -> None:
             for t, (lr, size) in enumerate(zip(values.lr, values.batch_size, strict=True)):
                 batch = indices[group, t, :size]
                 targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
+                if weights is not None:
+                    targets = (targets, weights[group, t, :size])
                 state.rows.step(group, parameters, buffers, x[batch], targets, at + t, float(lr))
         at += values.lr.size
 

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.samplers import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import QuadraticProblem

@@ -19,7 +19,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgdsim.algorithm.methods import Tail
-from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
@@ -58,7 +58,8 @@ def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
     back. InputError where they change in time or batches are dependent."""
     if not averaged:
         sgd = replace(sgd, average=None)
-    if not sgd.is_constant or sgd.sampling == RESHUFFLE or isinstance(sgd.average, Tail):
+    refuse_weights(sgd.sampling)
+    if not sgd.is_constant or not sgd.sampler.independent or isinstance(sgd.average, Tail):
         raise InputError(
             "theory: expected hyperparameters, a method and an average that do not change in time, and independent "
             f"batches; got {sgd.spec()}"
