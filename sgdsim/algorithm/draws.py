@@ -99,6 +99,22 @@ def _draw_independent(keys, n_samples, sizes, start, with_replacement, out):
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
+def _draw_by_chance(keys, cumulated, sizes, start, out):
+    for r in numba.prange(keys.shape[0]):
+        counter = np.empty(4, np.uint64)
+        words = np.empty(4, np.uint64)
+        for t in range(sizes.size):
+            _seek(counter, start + t, _BATCH)
+            for i in range(sizes[t]):
+                if i % 2 == 0:
+                    philox(counter, keys[r, 0], keys[r, 1], words)
+                    counter[0] += np.uint64(1)
+                high, low = words[2 * (i % 2)], words[2 * (i % 2) + 1]
+                uniform = ((high >> np.uint64(5)) * 67108864.0 + (low >> np.uint64(6))) / 9007199254740992.0  # 53 bits
+                out[r, t, i] = np.searchsorted(cumulated, uniform, side="right")
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
 def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
     for r in numba.prange(keys.shape[0]):
         order = np.empty(n_samples, np.int32)
@@ -202,6 +218,13 @@ def independent(
     """Batches that do not depend on each other, as `sampling.minibatch_indices`."""
     out = _empty(keys, sizes)
     _draw_independent(keys, n_samples, sizes, start, with_replacement, out)
+    return out
+
+
+def by_chance(chances: np.ndarray, sizes: np.ndarray, start: int, keys: np.ndarray) -> np.ndarray:
+    """Batches of points drawn one by one, with `chances` (N,) ≥ 0 up to a factor, as `sampling.minibatch_indices`."""
+    out, cumulated = _empty(keys, sizes), np.cumsum(chances)
+    _draw_by_chance(keys, cumulated / cumulated[-1], sizes, start, out)
     return out
 
 

@@ -17,6 +17,7 @@ from sgdsim.common.checks import InputError, choice
 WITHOUT_REPLACEMENT = "without-replacement"
 WITH_REPLACEMENT = "with-replacement"
 RESHUFFLE = "reshuffle"
+IMPORTANCE = "importance"
 ONE_PASS = "one-pass"
 
 
@@ -139,6 +140,35 @@ class Reshuffle(WithoutReplacement):
         return Draw(draws.reshuffled(n, sizes, keys, place), None)
 
 
+class Importance(WithReplacement):
+    """Each point by itself, with chance p_i ∝ ‖j_i‖² = Θ_ii and weight 1/(N p_i), so that the mean gradient is the data
+    set's (Needell, Srebro & Ward, arXiv:1310.5715): `E D_iD_j = (1 − 1/b) + δ_ij/(b p_i)`."""
+
+    name = IMPORTANCE
+    weighted = True
+
+    def draw(
+        self,
+        n: int,
+        sizes: np.ndarray,
+        start: int,
+        keys: np.ndarray,
+        place: tuple[int, int] = (0, 0),
+        diagonal: np.ndarray | None = None,
+    ) -> Draw:
+        from sgdsim.algorithm import draws
+
+        if diagonal is None:
+            raise InputError("sampling: importance needs the kernel's diagonal, got none")
+        indices = draws.by_chance(np.maximum(diagonal, 0.0), sizes, start, keys)
+        return Draw(indices, np.where(indices < 0, 0.0, self.pair_inclusion(diagonal)[indices]))
+
+    def pair_inclusion(self, diagonal: np.ndarray) -> np.ndarray:
+        sizes = np.maximum(diagonal, 0.0)
+        # A point without gradient is never drawn, and moves nothing.
+        return np.divide(sizes.mean(), sizes, out=np.zeros(sizes.size), where=sizes > 0)
+
+
 class OnePass(Sampling):
     """No sampler but a population: new Gaussian points at every step, with the problem's spectrum."""
 
@@ -149,7 +179,8 @@ class OnePass(Sampling):
         return 1.0 / b
 
 
-SAMPLERS: dict[str, Sampler] = {kind.name: kind() for kind in (WithoutReplacement, WithReplacement, Reshuffle)}
+_KINDS: tuple[type[Sampler], ...] = (WithoutReplacement, WithReplacement, Reshuffle, Importance)
+SAMPLERS: dict[str, Sampler] = {kind.name: kind() for kind in _KINDS}
 _ALL: dict[str, Sampling] = {**SAMPLERS, ONE_PASS: OnePass()}
 SAMPLINGS = tuple(_ALL)
 OF_POINTS = tuple(name for name, sampler in SAMPLERS.items() if not sampler.weighted)  # all of them as likely

@@ -60,8 +60,10 @@ class SGD:
     momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
-        sampled and network regimes follow it) or "one-pass" (fresh Gaussian samples at every step from a population
-        with the problem's spectrum, where the diagonal regime with τ = −1 is exact).
+        sampled and network regimes follow it), "importance" (with replacement, points with chances ∝ Θ_ii and weights
+        that make the mean gradient right; in the averaged, sampled and network regimes) or "one-pass" (fresh Gaussian
+        samples at every step from a population with the problem's spectrum, where the diagonal regime with τ = −1 is
+        exact).
     method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", a gradient rule such as
         "adam", or an object of `sgdsim.algorithm.methods` or `rules`. All but the first two take no momentum.
     label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
