@@ -30,6 +30,8 @@ def recommend(args: argparse.Namespace) -> int:
     delivery = Delivery(args)
     options = {name: values[0] for name, values in algorithm(args).items()}
     sgd = SGD(1.0, 0.0, args.batch_size, **options)
+    if sgd.rule is not None:
+        raise InputError(f"--method: expected one that is linear in the gradient, got {sgd.rule.spec}; try compare")
     if not sgd.is_constant:
         raise InputError(f"--method: expected one that does not change in time, got {sgd.method.spec}; try compare")
     for name in ("verify", "plot", "replicates"):
