@@ -85,7 +85,7 @@ def algorithms() -> Iterator[ss.SGD]:
         {"lr": 0.3, "average": "ema:0.9"}, {"lr": 0.3, "momentum": 0.5, "average": "tail:start=10"},
         {"lr": 0.3, "label_noise": 0.2},
     ]  # fmt: skip
-    for given, sampling in itertools.product(kinds, ss.sampling.SAMPLINGS):
+    for given, sampling in itertools.product(kinds, (*ss.sampling.OF_POINTS, ss.sampling.ONE_PASS)):
         yield ss.SGD(**given, batch_size=4, sampling=sampling)
 
 

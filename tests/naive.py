@@ -48,6 +48,18 @@ def batch(n_samples, size, step, key, with_replacement=False):
     return order[:size]
 
 
+def by_chance(chances, size, step, key):
+    """The mini-batch of one step, each point by the inverse of its cumulated chances."""
+    points, out = list(range(len(chances))), []
+    for i in range(size):
+        counter = [i // 2, step % 2**32, step // 2**32, 0]
+        high, low = philox(counter, [int(k) for k in key])[2 * (i % 2) :][:2]
+        uniform = ((high >> 5) * 2**26 + (low >> 6)) / 2**53
+        cumulated = np.cumsum(chances) / np.cumsum(chances)[-1]
+        out.append(next(point for point in points if cumulated[point] > uniform))
+    return out
+
+
 def reshuffled(n_samples, sizes, key):
     """The batches of all steps: every epoch a new permutation, cut up; what does not fill the next batch is left."""
     batches, epoch, rest = [], -1, []
@@ -204,6 +216,30 @@ def linear(kernel, residual, maps, begins, readout, batches, errors=None):
     return np.array(out)
 
 
+def enumerated_weighted(kernel, residual, maps, begins, readout, size, label_noise=0.0):
+    """Mean loss and moments E r rᵀ after every step of importance sampling, over all batch sequences by their chances,
+    and over all signs ±σ of the labels' errors."""
+    n, diagonal = len(residual), np.diag(kernel)
+    chances = diagonal / diagonal.sum()
+    signs = [-1.0, 1.0] if label_noise else [0.0]
+    errors = [label_noise * np.array(signed) for signed in itertools.product(signs, repeat=size)]
+    options = [(list(b), e) for b in itertools.product(range(n), repeat=size) for e in errors]
+    second, m = 0.0, maps.kick.shape[1]
+    for draws in itertools.product(options, repeat=len(maps.kick)):
+        chance, components = 1.0, np.zeros((m, n))
+        components += np.multiply.outer(begins, residual)
+        path = [readout @ components]
+        for t, (batch, error) in enumerate(draws):
+            gradient = np.zeros(n)
+            for i, e in zip(batch, error, strict=True):
+                chance *= chances[i] / len(errors) ** (1 / size)
+                gradient += n / size * kernel[:, i] * (components[0, i] - e) / (n * chances[i])
+            components = maps.transition[t] @ components + maps.kick[t][:, None] * gradient
+            path.append(readout @ components)
+        second = second + chance * np.einsum("ti,tj->tij", path, path)
+    return second
+
+
 def enumerated_linear(kernel, residual, maps, begins, readout, size, label_noise=0.0):
     """Mean loss after every step over all batch sequences, and over all signs ±σ of the labels' errors."""
     n, total, count = len(residual), 0.0, 0
@@ -262,3 +298,15 @@ def population_risk(eigenvalues, weights, lr, batch_size, variance, steps):
         drawn = 2 * h @ s @ h + np.trace(h @ s) * h + variance * h
         s = s - lr * (h @ s + s @ h) + lr**2 * ((1 - 1 / batch_size) * h @ s @ h + drawn / batch_size)
     return np.array(out)
+
+
+def polyak(jacobian, residual, factor, batches, errors, floor, maximum):
+    """A linear model's losses under stochastic Polyak steps: jacobian (N, P), residual (N,), batches, errors (T, b)."""
+    moved, losses = np.zeros(jacobian.shape[1]), [np.mean(residual**2) / 2]
+    for batch, error in zip(batches, errors, strict=True):
+        seen = residual[batch] + jacobian[batch] @ moved - error
+        gradient = sum(s * jacobian[i] for s, i in zip(seen, batch, strict=True)) / len(batch)
+        excess = max(np.mean(seen**2) / 2 - floor, 0.0)
+        moved = moved - min(factor * excess / (gradient @ gradient), maximum) * gradient
+        losses.append(np.mean((residual + jacobian @ moved) ** 2) / 2)
+    return losses

@@ -51,7 +51,7 @@ THIRD_PARTY = {
     "sklearn": {"datasets", "reproduction"},
     "sympy": {"symbolic"},
     "threadpoolctl": {"common", "regimes"},
-    "torch": {"common", "networks", "problem", "regimes", "studies"},
+    "torch": {"algorithm", "common", "networks", "problem", "regimes", "studies"},
     "tqdm": {"cli", "runs", "studies"},
     "xarray": {"notebook", "plot", "reproduction", "runs", "studies"},
     "z3": {"symbolic"},

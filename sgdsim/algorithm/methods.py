@@ -1,4 +1,4 @@
-"""Linear first-order methods with memory, and averages of their iterates.
+"""Linear first-order methods with memory, and averages of their iterates; all methods by name.
 
 What a method is to the regimes, and what a new one has to say of itself, is in `sgdsim.algorithm.maps`.
 """
@@ -11,6 +11,8 @@ from typing import ClassVar
 import numpy as np
 
 from sgdsim.algorithm.maps import Maps, Method
+from sgdsim.algorithm.rules import RULES, GradientRule
+from sgdsim.algorithm.rules import Adam as Adam  # `methods.Adam` is a name that users know
 from sgdsim.algorithm.schedule_free import ScheduleFree
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
@@ -181,35 +183,6 @@ class AM1(Spec):
 
 
 @dataclass(frozen=True)
-class Adam(Spec):
-    """Adam (Kingma & Ba, arXiv:1412.6980) on the parameters, as `torch.optim.Adam`; `SGD.lr` is then its own learning
-    rate, a step of each parameter, not in units of 1/λ_max.
-
-    Not linear in the gradient: its steps depend on the coordinates in which the parameters are written, so there are no
-    closed moments and no theory. The sampled regime follows it on the linearised network's parameters.
-    """
-
-    name: ClassVar[str] = "adam"
-    memory: ClassVar[int] = 2
-    uses_momentum: ClassVar[bool] = False
-    is_stationary: ClassVar[bool] = False
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-8
-
-    def __post_init__(self) -> None:
-        for field in ("beta1", "beta2"):
-            value = number(f"adam: {field}", getattr(self, field), minimum=0.0)
-            if value >= 1:
-                raise InputError(f"adam: {field}: expected a number below 1, got {value:g}")
-        if number("adam: eps", self.eps) <= 0:
-            raise InputError(f"adam: eps: expected a number > 0, got {self.eps}")
-
-    def maps(self, steps: np.ndarray, lr: np.ndarray, momentum: np.ndarray) -> Maps:
-        raise InputError("method: expected one that is linear in the gradient, got adam; use the sampled regime")
-
-
-@dataclass(frozen=True)
 class EMA(Spec):
     """Exponential average `ω ← decay·ω + (1 − decay)w`, from ω_0 = w_0."""
 
@@ -245,12 +218,13 @@ class Tail(Spec):
 
 
 Average = EMA | Tail
-METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, ScheduleFree, Adam)}
+METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, ScheduleFree)} | RULES
 AVERAGES = {kind.name: kind for kind in (EMA, Tail)}
 
 
-def parse_method(text: str) -> Method:
-    """The method called heavy-ball, nesterov, corner:theta=1.8,memory=15, am1:nu=1.5 or adam; InputError for others."""
+def parse_method(text: str) -> Method | GradientRule:
+    """The method called heavy-ball, nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, or a gradient rule such as adam;
+    InputError for others."""
     return specs.parse("method", "name", text, METHODS)
 
 

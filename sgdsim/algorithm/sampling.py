@@ -1,207 +1,28 @@
-"""Mini-batches: the only place where they are drawn.
+"""Mini-batches as users ask for them: the names of all samplings, and the indices that a run draws.
 
-The batch of step `t` of replicate `r` is a function of `(seed, r, t)` alone: a counter-based generator (Philox4x32-10;
-Salmon, Moraes, Dror & Shaw, *Parallel random numbers: as easy as 1, 2, 3*, SC 2011) is keyed by `(seed, r)` and counts
-steps. So the real network and its linearisation see the same batches, on any device, in chunks of any length, with any
-number of threads; and a batch of size b is the beginning of the batch of size b + 1 of the same step.
+The batch of step `t` of replicate `r` is a function of `(seed, r, t)` alone, see `draws`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-import numba
 import numpy as np
 
+from sgdsim.algorithm.draws import EpochPlaces, label_errors, normals, philox, replicate_keys
+from sgdsim.algorithm.samplers import (
+    OF_POINTS,
+    ONE_PASS,
+    RESHUFFLE,
+    SAMPLERS,
+    SAMPLINGS,
+    WITH_REPLACEMENT,
+    WITHOUT_REPLACEMENT,
+)  # fmt: skip
 from sgdsim.common.checks import InputError, choice
 
-WITHOUT_REPLACEMENT = "without-replacement"
-WITH_REPLACEMENT = "with-replacement"
-RESHUFFLE = "reshuffle"
-ONE_PASS = "one-pass"
-OF_POINTS = (WITHOUT_REPLACEMENT, WITH_REPLACEMENT, RESHUFFLE)  # one pass has no points to choose from
-SAMPLINGS = (*OF_POINTS, ONE_PASS)
-_BATCH, _EPOCH, _LABELS, _FEATURES = range(4)  # streams of the generator
-
-_LAID_OUT = 1_000_000  # steps whose batch sizes are held at once
-
-_MASK = np.uint64(0xFFFFFFFF)
-_32 = np.uint64(32)
-_M0, _M1 = np.uint64(0xD2511F53), np.uint64(0xCD9E8D57)
-_W0, _W1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
-
-
-@numba.njit(cache=True, nogil=True)
-def philox(counter: np.ndarray, key0: np.uint64, key1: np.uint64, out: np.ndarray) -> None:
-    """Ten rounds of Philox4x32 on `counter` (4,) under the key; four 32-bit words go to `out` (4,), all uint64."""
-    c0, c1, c2, c3 = counter[0], counter[1], counter[2], counter[3]
-    for _ in range(10):
-        p0 = _M0 * c0
-        p1 = _M1 * c2
-        c0, c1, c2, c3 = (p1 >> _32) ^ c1 ^ key0, p1 & _MASK, (p0 >> _32) ^ c3 ^ key1, p0 & _MASK
-        key0 = (key0 + _W0) & _MASK
-        key1 = (key1 + _W1) & _MASK
-    out[0], out[1], out[2], out[3] = c0, c1, c2, c3
-
-
-@numba.njit(cache=True, nogil=True)
-def _seek(counter, position, stream):
-    """Point the generator at the start of (stream, position)."""
-    counter[0] = np.uint64(0)
-    counter[1] = np.uint64(position) & _MASK
-    counter[2] = np.uint64(position) >> _32
-    counter[3] = np.uint64(stream)
-
-
-@numba.njit(cache=True, nogil=True)
-def _below(bound, counter, key0, key1, words, used):
-    """An unbiased integer in [0, bound) (Lemire's multiply-and-reject), and how many of `words` are used up."""
-    bound = np.uint64(bound)
-    while True:
-        if used == 4:
-            philox(counter, key0, key1, words)
-            counter[0] += np.uint64(1)
-            used = 0
-        product = words[used] * bound
-        used += 1
-        low = product & _MASK
-        # Rejection is needed only for the few values of `low` that would be counted once too often.
-        if low >= bound or low >= ((_MASK + np.uint64(1)) - bound) % bound:
-            return np.int64(product >> _32), used
-
-
-@numba.njit(cache=True, nogil=True)
-def _shuffle_front(order, count, position, stream, key0, key1, counter, words, swaps):
-    """Bring a uniform ordered sample of `count` of the entries of `order` to its front; record the swaps."""
-    _seek(counter, position, stream)
-    used = 4
-    for i in range(count):
-        offset, used = _below(order.size - i, counter, key0, key1, words, used)
-        j = i + offset
-        swaps[i] = j
-        order[i], order[j] = order[j], order[i]
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _draw_independent(keys, n_samples, sizes, start, with_replacement, out):
-    for r in numba.prange(keys.shape[0]):
-        order = np.arange(n_samples).astype(np.int32)
-        swaps = np.empty(n_samples, np.int64)
-        counter = np.empty(4, np.uint64)
-        words = np.empty(4, np.uint64)
-        for t in range(sizes.size):
-            b = sizes[t]
-            if with_replacement:
-                _seek(counter, start + t, _BATCH)
-                used = 4
-                for i in range(b):
-                    index, used = _below(n_samples, counter, keys[r, 0], keys[r, 1], words, used)
-                    out[r, t, i] = index
-            else:
-                _shuffle_front(order, b, start + t, _BATCH, keys[r, 0], keys[r, 1], counter, words, swaps)
-                for i in range(b):
-                    out[r, t, i] = order[i]
-                for i in range(b - 1, -1, -1):  # undo, so that the draw stays O(b) and depends on t alone
-                    j = swaps[i]
-                    order[i], order[j] = order[j], order[i]
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
-    for r in numba.prange(keys.shape[0]):
-        order = np.empty(n_samples, np.int32)
-        swaps = np.empty(n_samples, np.int64)
-        counter = np.empty(4, np.uint64)
-        words = np.empty(4, np.uint64)
-        current = np.int64(-1)
-        for t in range(sizes.size):
-            if epochs[t] != current:
-                current = epochs[t]
-                for i in range(n_samples):
-                    order[i] = i
-                _shuffle_front(order, n_samples, current, _EPOCH, keys[r, 0], keys[r, 1], counter, words, swaps)
-            for i in range(sizes[t]):
-                out[r, t, i] = order[offsets[t] + i]
-
-
-@numba.njit(cache=True, nogil=True)
-def _epoch_layout(sizes, n_samples, epoch, offset, epochs, offsets):
-    """Epoch and offset of each batch, from a place on; returns the place behind the last."""
-    for t in range(sizes.size):
-        if offset + sizes[t] > n_samples:
-            epoch += 1
-            offset = 0
-        epochs[t] = epoch
-        offsets[t] = offset
-        offset += sizes[t]
-    return epoch, offset
-
-
-class EpochPlaces:
-    """Where reshuffled epochs are at a step: (epoch, how many of its points are used).
-
-    `batch_sizes(start, stop)` gives the sizes of those steps. Going on from the last step that was asked for, a run in
-    many pieces costs as much as one in one piece.
-    """
-
-    def __init__(self, n_samples: int, batch_sizes: Callable[[int, int], np.ndarray]) -> None:
-        self._n, self._sizes = n_samples, batch_sizes
-        self._known = (0, 0, 0)  # step, epoch, used: replaced as one, as threads may share this
-
-    def at(self, step: int) -> tuple[int, int]:
-        """The place before `step`."""
-        now, epoch, used = self._known
-        if now > step:
-            now, epoch, used = 0, 0, 0
-        while now < step:
-            sizes = self._sizes(now, min(now + _LAID_OUT, step))
-            scratch = np.empty((2, sizes.size), dtype=np.int64)
-            epoch, used = _epoch_layout(sizes, self._n, epoch, used, *scratch)
-            now += sizes.size
-        self._known = (now, epoch, used)
-        return epoch, used
-
-
-@numba.njit(cache=True, nogil=True)
-def normals(counter, words, key0, key1, out):
-    """Fill `out` with standard normals from the generator's present place (Box–Muller on 32-bit uniforms in (0, 1])."""
-    scale = 1.0 / 4294967296.0
-    for i in range(0, out.size, 2):
-        if i % 4 == 0:
-            philox(counter, key0, key1, words)
-            counter[0] += np.uint64(1)
-        radius = np.sqrt(-2.0 * np.log((np.float64(words[i % 4]) + 1.0) * scale))
-        angle = 2.0 * np.pi * (np.float64(words[i % 4 + 1]) * scale)
-        out[i] = radius * np.cos(angle)
-        if i + 1 < out.size:
-            out[i + 1] = radius * np.sin(angle)
-
-
-@numba.njit(cache=True, nogil=True, parallel=True)
-def _draw_labels(keys, start, out):
-    for r in numba.prange(keys.shape[0]):
-        counter = np.empty(4, np.uint64)
-        words = np.empty(4, np.uint64)
-        for t in range(out.shape[1]):
-            _seek(counter, start + t, _LABELS)
-            normals(counter, words, keys[r, 0], keys[r, 1], out[r, t])
-
-
-def label_errors(start: int, stop: int, size: int, keys: np.ndarray) -> np.ndarray:
-    """Standard normal label errors of the points drawn in steps start..stop-1, (R, stop - start, size) float64.
-
-    As with the batches, those of a smaller batch are the beginning of those of a larger one.
-    """
-    out = np.empty((keys.shape[0], stop - start, size))
-    _draw_labels(keys, start, out)
-    return out
-
-
-def replicate_keys(seed: int, replicates: int) -> np.ndarray:
-    """The generator's key of each replicate, (replicates, 2) uint64 holding 32-bit words; replicate r's key does not
-    depend on how many replicates there are."""
-    keys = [np.random.SeedSequence(seed, spawn_key=(r,)).generate_state(2, np.uint32) for r in range(replicates)]
-    return np.array(keys, dtype=np.uint64).reshape(replicates, 2)
+__all__ = [
+    "OF_POINTS", "ONE_PASS", "RESHUFFLE", "SAMPLINGS", "WITHOUT_REPLACEMENT", "WITH_REPLACEMENT", "EpochPlaces",
+    "label_errors", "minibatch_indices", "normals", "philox", "replicate_keys",
+]  # fmt: skip
 
 
 def minibatch_indices(
@@ -235,14 +56,6 @@ def minibatch_indices(
     """
     choice("sampling", sampling, OF_POINTS)
     sizes = np.ascontiguousarray(batch_sizes, dtype=np.int64)
-    if sizes.size and sizes.max() > n_samples and sampling != WITH_REPLACEMENT:
+    if sizes.size and sizes.max() > n_samples and SAMPLERS[sampling].bounded:
         raise InputError(f"batch_size: expected at most the {n_samples} training points, got {sizes.max()}")
-    shape = (keys.shape[0], stop - start, int(sizes.max()) if sizes.size else 0)
-    out = np.full(shape, -1, dtype=np.int32)
-    if sampling == RESHUFFLE:
-        epochs, offsets = np.empty((2, sizes.size), dtype=np.int64)
-        _epoch_layout(sizes, n_samples, *place, epochs, offsets)
-        _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out)
-    else:
-        _draw_independent(keys, n_samples, sizes, start, sampling == WITH_REPLACEMENT, out)
-    return out
+    return SAMPLERS[sampling].draw(n_samples, sizes, start, keys, place).indices

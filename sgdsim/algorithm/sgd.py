@@ -12,10 +12,12 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import numpy as np
 
 from sgdsim.algorithm import maps as _maps
-from sgdsim.algorithm import sampling as _sampling
-from sgdsim.algorithm import schedules
+from sgdsim.algorithm import samplers, schedules
 from sgdsim.algorithm.maps import Maps, Method
 from sgdsim.algorithm.methods import Average, HeavyBall, parse_average, parse_method
+from sgdsim.algorithm.rules import GradientRule
+from sgdsim.algorithm.samplers import Sampling
+from sgdsim.algorithm.samplers import noise_factor as noise_factor
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.common.specs import brief
@@ -33,23 +35,6 @@ class StepValues(NamedTuple):
     momentum: np.ndarray
     batch_size: np.ndarray
     noise: np.ndarray
-
-
-def noise_factor(
-    n_samples: int, batch_size: np.ndarray | int, sampling: str = _sampling.WITHOUT_REPLACEMENT
-) -> np.ndarray:
-    """Strength γ of the sampling noise: `(N−b)/((N−1)b)` without replacement (0 at b = N), else `1/b`; so is
-    the limit N → ∞.
-
-    `E[G C Gᵀ] = γ N K̂ diag(C) K̂ + (1−γ) K̂ C K̂` for one mini-batch gradient operator G.
-
-    >>> float(noise_factor(5, 2)), float(noise_factor(5, 5)), float(noise_factor(5, 2, "with-replacement"))
-    (0.375, 0.0, 0.5)
-    """
-    b = np.asarray(batch_size, dtype=np.float64)
-    if sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS) or math.isinf(n_samples):
-        return 1.0 / b
-    return (n_samples - b) / (max(n_samples - 1, 1) * b)
 
 
 class TextOr(Generic[_Kept]):
@@ -75,14 +60,18 @@ class SGD:
     Parameters
     ----------
     lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number, a schedule, an array of a value
-        for each step, or a function of an array of steps. So may be momentum and batch_size.
+        for each step, or a function of an array of steps. So may be momentum and batch_size. To a gradient rule it is
+        what the rule says.
     momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
-        sampled and network regimes follow it) or "one-pass" (fresh Gaussian samples at every step from a population
-        with the problem's spectrum, where the diagonal regime with τ = −1 is exact).
-    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", "schedule-free", or an object of
-        `sgdsim.algorithm.methods`. Those with parameters of their own take no momentum.
+        sampled and network regimes follow it), "importance" (with replacement, points with chances ∝ Θ_ii and weights
+        that make the mean gradient right; in the averaged, sampled and network regimes) or "one-pass" (fresh Gaussian
+        samples at every step from a population with the problem's spectrum, where the diagonal regime with τ = −1 is
+        exact).
+    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", "schedule-free", a gradient
+        rule such as "adam", or an object of `sgdsim.algorithm.methods` or `rules`. All but the first two take no
+        momentum.
     label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
         point is. Losses stay those against the labels without error.
     average : "ema:DECAY", "tail:start=…,every=…" or an object of `sgdsim.algorithm.methods`: all losses are then those
@@ -96,8 +85,8 @@ class SGD:
     lr: float | Schedule
     momentum: float | Schedule = 0.0
     batch_size: int | Schedule = 1
-    sampling: str = _sampling.WITHOUT_REPLACEMENT
-    method: TextOr[Method] = TextOr(HeavyBall(), parse_method)
+    sampling: str = samplers.WITHOUT_REPLACEMENT
+    method: TextOr[Method | GradientRule] = TextOr(HeavyBall(), parse_method)
     label_noise: float = 0.0
     average: TextOr[Average | None] = TextOr(None, parse_average)
 
@@ -114,9 +103,9 @@ class SGD:
             number("momentum", self.momentum, minimum=-1.0, maximum=1.0, open_ends=True)
         if not isinstance(self.batch_size, Schedule):
             integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
-        choice("sampling", self.sampling, _sampling.SAMPLINGS)
+        choice("sampling", self.sampling, samplers.SAMPLINGS)
         number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
-        if not isinstance(self.method, Method):
+        if not isinstance(self.method, (Method, GradientRule)):
             raise InputError(f"method: expected a name or an object of sgdsim.methods, got {self.method!r}")
         if not (self.average is None or isinstance(self.average, Average)):
             raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
@@ -124,12 +113,38 @@ class SGD:
             raise InputError(f"momentum: expected 0 with {self.method.spec}, which has its own memory")
         if isinstance(self.lr, Schedule) and getattr(self.method, "constant_lr", False):
             raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {brief(self.lr.spec)}")
-        _maps.readout(self.method)
+        if self.rule is None:
+            _maps.readout(self.linear)
 
     @classmethod
     def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Any) -> SGD:
         """The Jacobi-polynomial method: learning rate and momentum by `JacobiLR` and `JacobiMomentum`."""
         return cls(schedules.JacobiLR(lr, a, b), schedules.JacobiMomentum(a, b), batch_size, **options)
+
+    @property
+    def rule(self) -> GradientRule | None:
+        """The method where it is not linear in the gradient; None where it is."""
+        return self.method if isinstance(self.method, GradientRule) else None
+
+    @property
+    def linear(self) -> Method:
+        """The method where it is linear in the gradient; InputError for a gradient rule."""
+        if isinstance(self.method, GradientRule):
+            raise InputError(
+                f"method: expected one that is linear in the gradient, got {self.method.spec}; "
+                "use the network or sampled regime"
+            )
+        return self.method
+
+    @property
+    def sampler(self) -> Sampling:
+        """How batches are made, by the name in `sampling`."""
+        return samplers.named(self.sampling)
+
+    @property
+    def is_one_pass(self) -> bool:
+        """Whether every point is new, of a population, so that there is no set of points to choose from."""
+        return self.sampling == samplers.ONE_PASS
 
     @property
     def is_constant(self) -> bool:
@@ -139,8 +154,8 @@ class SGD:
 
     @property
     def is_plain(self) -> bool:
-        """Whether this is heavy ball on a finite data set and nothing else, for which there are faster ways."""
-        extras = bool(self.label_noise) or self.average is not None or self.sampling == _sampling.ONE_PASS
+        """Whether this is heavy ball on equally likely points of a data set and nothing else: there are faster ways."""
+        extras = bool(self.label_noise) or self.average is not None or self.is_one_pass or self.sampler.weighted
         return isinstance(self.method, HeavyBall) and not extras
 
     def spec(self) -> dict[str, float | int | str]:
@@ -151,12 +166,12 @@ class SGD:
 
     def maps(self, start: int, stop: int) -> Maps:
         """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average."""
-        steps = np.arange(start, stop)
-        maps = self.method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
-        _maps.check_still(maps, _maps.begins(self.method))
+        method, steps = self.linear, np.arange(start, stop)
+        maps = method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
+        _maps.check_still(maps, _maps.begins(method))
         if self.average is None:
             return maps
-        return _maps.with_average(maps, _maps.readout(self.method), self.average.weights(steps))
+        return _maps.with_average(maps, _maps.readout(method), self.average.weights(steps))
 
     @property
     def components(self) -> int:
@@ -166,13 +181,13 @@ class SGD:
     @property
     def begins(self) -> np.ndarray:
         """The multiple of the initial iterate that each component begins at, (m,); an average begins at the iterate."""
-        own = _maps.begins(self.method)
+        own = _maps.begins(self.linear)
         return own if self.average is None else np.append(own, 1.0)
 
     @property
     def readout(self) -> np.ndarray:
         """The weights of the components in what is reported, (m,): the method's iterate, or the average of it."""
-        return _maps.readout(self.method) if self.average is None else np.eye(self.components)[-1]
+        return _maps.readout(self.linear) if self.average is None else np.eye(self.components)[-1]
 
     def label_source(self, n_samples: int, batch_size: np.ndarray) -> np.ndarray:
         """What noisy labels add to the noise of a gradient: `(N/b)σ²`, times λ_k² in mode k; like batch_size."""
@@ -194,20 +209,20 @@ class SGD:
         batch = self.batch_sizes(start, stop)
         if not checked:
             with np.errstate(divide="ignore"):
-                return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
+                return StepValues(lr, momentum, batch, self.sampler.noise(n_samples, batch.astype(np.float64)))
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
         # A schedule may pass 1 for some steps (the second step of Chebyshev's method has momentum 1).
         _check_range("momentum", momentum, np.isfinite(momentum), start, "finite")
-        endless = self.sampling in (_sampling.WITH_REPLACEMENT, _sampling.ONE_PASS)
-        largest = np.inf if endless else n_samples
+        largest = n_samples if self.sampler.bounded else np.inf
         _check_range(
             "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"
         )
-        return StepValues(lr, momentum, batch, noise_factor(n_samples, batch, self.sampling))
+        return StepValues(lr, momentum, batch, self.sampler.noise(n_samples, batch.astype(np.float64)))
 
     def noise(self, n_samples: int) -> float:
-        """γ of the first step, and of all where the batch size does not change; InputError where it is out of range."""
-        return float(self.values(n_samples, 0, 1).noise[0])
+        """γ of the first step, and of all where the batch size does not change; InputError where it is out of range, or
+        where points have weights."""
+        return float(noise_factor(n_samples, self.values(n_samples, 0, 1).batch_size, self.sampling)[0])
 
     def check(self, n_samples: int, n_steps: int) -> None:
         """Refuse a batch that the data cannot fill, or a schedule that leaves its range, before any step is taken."""

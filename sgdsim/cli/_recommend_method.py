@@ -30,6 +30,8 @@ def recommend(args: argparse.Namespace) -> int:
     delivery = Delivery(args)
     options = {name: values[0] for name, values in algorithm(args).items()}
     sgd = SGD(1.0, 0.0, args.batch_size, **options)
+    if sgd.rule is not None:
+        raise InputError(f"--method: expected one that is linear in the gradient, got {sgd.rule.spec}; try compare")
     if not sgd.is_constant:
         raise InputError(f"--method: expected one that does not change in time, got {sgd.method.spec}; try compare")
     for name in ("verify", "plot", "replicates"):
@@ -91,7 +93,7 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
 
     found = None
     fast = quadratic.n <= stability.EXACT_BESIDE_OF_METHODS
-    if fast and quadratic.multiplicity is None and sgd.sampling != "one-pass":
+    if fast and quadratic.multiplicity is None and not sgd.is_one_pass:
         found = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
     return finite_or_none(found)
 

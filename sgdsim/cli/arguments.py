@@ -9,6 +9,8 @@ import re
 import sys
 from typing import Any, NoReturn
 
+from sgdsim.algorithm.rules import RULES
+from sgdsim.algorithm.samplers import SAMPLINGS
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
@@ -156,8 +158,8 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         )  # fmt: skip
     group.add_argument(
         "--sampling",
-        default="without-replacement",
-        choices=["without-replacement", "with-replacement", "reshuffle", "one-pass"],
+        default=SAMPLINGS[0],
+        choices=SAMPLINGS,
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
@@ -180,9 +182,8 @@ def add_algorithm(group: Any, many: bool) -> None:
     group.add_argument(
         "--method",
         **count,
-        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, schedule-free or adam (lr is "
-        "its own then); "
-        "those but nesterov take no momentum",
+        help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, schedule-free, or, with an lr of "
+        f"its own, {', '.join(RULES)}; those but nesterov take no momentum",
     )
     group.add_argument(
         "--label-noise", type=float, **count, metavar="SIGMA", help="error of labels, in units of the targets"

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from sgdsim.cli.arguments import LISTS, algorithm, execution
-from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, wrote
+from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, rule_of, wrote
 from sgdsim.cli.problems import _check_distinct, _problem
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
@@ -214,11 +214,10 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float
     if len(rows[0]["regimes"]) > 1:
         notes.append(f"× is the ratio to {reference}")
     notes = ["; ".join(notes) + ". " if notes else ""]
-    adam = {str(row.get("method", "")).startswith("adam") for row in rows}
-    if adam != {True}:
-        notes[0] += f"{lr_unit(torch_lr)}. "
-    if True in adam:
-        notes[0] += "The lr of adam is torch.optim.Adam's. "
+    rules = {rule.name: rule for rule in (rule_of(row.get("method")) for row in rows) if rule is not None}
+    if any(rule_of(row.get("method")) is None for row in rows):
+        notes[0] += f"{lr_unit(facts['n'] / facts['lambda_max'])}. "
+    notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
     notes[0] += f"{facts['seconds']:.1f} s."
     notes += interrupted(facts)
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]

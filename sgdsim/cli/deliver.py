@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
+from sgdsim.algorithm.rules import RULES, GradientRule
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.common.table import Table
@@ -90,6 +91,16 @@ def write_json(facts: Mapping[str, object], path: str) -> None:
 def lr_unit(torch_lr: float) -> str:
     """What the learning rate 1, in units of 1/λ_max, is as one of `torch.optim.SGD`."""
     return f"lr 1 is {torch_lr:.4g} in torch.optim.SGD"
+
+
+def rule_of(method: str | None) -> type[GradientRule] | None:
+    """The kind of gradient rule that a method's text names; None: a linear method."""
+    return None if method is None else RULES.get(method.partition(":")[0])
+
+
+def rule_lr_unit(rule: type[GradientRule]) -> str:
+    """What the learning rate is to a gradient rule."""
+    return f"The lr of {rule.name} is {rule.lr_means}"
 
 
 def interrupted(facts: Mapping[str, object], left: str = "the rest was not run") -> list[str]:

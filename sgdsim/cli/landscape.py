@@ -6,6 +6,7 @@ import argparse
 import contextlib
 from typing import Any
 
+from sgdsim.algorithm.rules import GradientRule
 from sgdsim.cli.arguments import (
     _add_output,
     _add_problem,
@@ -17,7 +18,7 @@ from sgdsim.cli.arguments import (
     execution,
 )
 from sgdsim.cli.commands import told_shard
-from sgdsim.cli.deliver import Delivery, ending, lr_unit
+from sgdsim.cli.deliver import Delivery, ending, lr_unit, rule_lr_unit, rule_of
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
@@ -136,13 +137,14 @@ def landscape(args: argparse.Namespace) -> int:
             plot.save(plot_maps.loss_maps(result, problem), args.plot)
     options = {name: values[0] for name, values in algorithm(args).items()}
     rows = [_row(panel, problem.quadratic, options) for panel in maps.panels(result, problem.quadratic)]
+    rule = rule_of(args.method)
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "n_steps": args.n_steps,
         "initial_loss": problem.quadratic.initial_loss,
         "rows": rows,
-        "torch_lr_per_alpha": 1.0 if is_adam(args.method) else problem.quadratic.torch_lr(1.0),
+        "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0) if rule is None else rule.torch_lr_per_alpha,
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
@@ -150,12 +152,7 @@ def landscape(args: argparse.Namespace) -> int:
         "out": args.out,
         "plot": args.plot,
     }
-    return delivery.tell(facts, lambda: _text(facts, args.replicates, is_adam(args.method)))
-
-
-def is_adam(method: str | None) -> bool:
-    """Whether the method is adam, whose learning rates are torch's own and for which there is no theory."""
-    return method is not None and method.partition(":")[0] == "adam"
+    return delivery.tell(facts, lambda: _text(facts, args.replicates, rule))
 
 
 def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
@@ -167,7 +164,7 @@ def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
 
     least = maps.minimum(panel)
     stable = full = None
-    if least is not None and not is_adam(options.get("method")):
+    if least is not None and rule_of(options.get("method")) is None:
         sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)
         with contextlib.suppress(InputError):  # none is known where a method changes in time
             stable = stability.max_lr(problem, sgd, tau=panel.tau)
@@ -190,7 +187,7 @@ def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
+def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | None) -> str:
     rows = facts["rows"]
     missing = any(row["missing"] for row in rows)
     headers = ["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]
@@ -214,7 +211,7 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
         Table(headers, lines).text(),
         "",
     ]
-    if not adam:
+    if rule is None:
         out.append(
             "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1); at small "
             "batches runs may diverge below it: sgdsim stability --exact"
@@ -228,5 +225,5 @@ def _text(facts: dict[str, Any], replicates: int, adam: bool) -> str:
         out.append("! at the edge of the grid: the minimum may lie beyond")
     if missing:
         out.append("* of the cells that have a result: the minimum may lie in another")
-    unit = "The lr is that of torch.optim.Adam" if adam else lr_unit(facts["torch_lr_per_alpha"])
+    unit = lr_unit(facts["torch_lr_per_alpha"]) if rule is None else rule_lr_unit(rule)
     return "\n".join([*out, *ending(facts, unit)])

@@ -8,13 +8,13 @@ import os
 import sys
 from typing import Any
 
+from sgdsim.algorithm.samplers import CLOSED
 from sgdsim.cli.arguments import DEFAULTS, add_device, add_seed
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem.base import Kind, Problem
 from sgdsim.problem.kinds import KINDS
 
-SAMPLINGS = ("without-replacement", "with-replacement", "one-pass")
 BATCH_SIZES = (1, 10, 100)
 _DATA, _FILE = "data sets", "--spectrum"
 _MODULE = 2000.0  # bytes of a layer beside its parameters
@@ -105,8 +105,8 @@ def add_common(group: Any) -> None:
     """Options that every command of this kind has: how batches are drawn, seed, device."""
     group.add_argument(
         "--sampling",
-        default=SAMPLINGS[0],
-        choices=SAMPLINGS,
+        default=CLOSED[0],
+        choices=CLOSED,
         help="how batches are drawn; one-pass: fresh Gaussian samples; epochs have no closed form",
     )
     add_seed(group)

@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
 from sgdsim.cli.arguments import _add_problem, _whole, add_device, add_seed
 from sgdsim.cli.deliver import Delivery, ending, lr_unit
-from sgdsim.cli.problems import SAMPLINGS, add_output, load
+from sgdsim.cli.problems import add_output, load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
@@ -41,7 +42,12 @@ def add_parser(commands: Any) -> None:
         help="of the piecewise-constant schedule (default: 12 or T)",
     )
     group.add_argument("--tau", type=float, default=1.0, help="closure")
-    group.add_argument("--sampling", default=SAMPLINGS[0], choices=SAMPLINGS[:2], help="how batches are drawn")
+    group.add_argument(
+        "--sampling",
+        default=CLOSED[0],
+        choices=[name for name in CLOSED if name in OF_POINTS],
+        help="how batches are drawn",
+    )
     group.add_argument(
         "--verify", action="store_true", help="run them all on sampled batches as well, the same for all"
     )

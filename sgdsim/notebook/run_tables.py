@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pandas as pd
 
-from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.specs import shortest
 from sgdsim.problem import Problem

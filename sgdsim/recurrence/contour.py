@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from sgdsim.algorithm.sampling import RESHUFFLE, WITHOUT_REPLACEMENT
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named, refuse_weights
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem
@@ -102,7 +102,8 @@ def loss_curve(
     problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | int, *, tau: float = 1.0, method: str = "auto"
 ) -> LossValues:
     """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs: they have no generating function."""
-    if not (sgd.is_constant and sgd.is_plain) or sgd.sampling == RESHUFFLE:
+    refuse_weights(sgd.sampling)
+    if not (sgd.is_constant and sgd.is_plain) or not sgd.sampler.independent:
         raise InputError(
             "contour: expected heavy ball with constant hyperparameters and independent batches, got a schedule, "
             "reshuffle or another algorithm"
@@ -273,7 +274,7 @@ def _noise(n: int, batch_size, noise, sampling: str) -> np.ndarray:
     if noise is not None:
         return _within("noise", noise, 0.0, 1.0, closed=True)
     b = np.asarray(batch_size, dtype=np.float64)
-    if not ((b >= 1) & (b % 1 == 0)).all() or (sampling == WITHOUT_REPLACEMENT and (b > n).any()):
+    if not ((b >= 1) & (b % 1 == 0)).all() or (named(sampling).bounded and (b > n).any()):
         raise InputError(f"batch_size: expected integers from 1 to {n} (training points), got {batch_size!r}")
     return noise_factor(n, b, sampling)
 

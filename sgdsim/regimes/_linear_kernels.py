@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from sgdsim.algorithm.sampling import _FEATURES, _seek, normals
+from sgdsim.algorithm.draws import _FEATURES, _seek, normals
 from sgdsim.recurrence.linear_kernels import conjugate
 
 
@@ -52,9 +52,9 @@ def _move(components, gradient, transition, kick, starts, columns, old):
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)
-def sampled(kernel, components, transition, kick, sizes, batches, errors, starts, columns):
+def sampled(kernel, components, transition, kick, sizes, batches, errors, weights, starts, columns):
     """The linearised run on mini-batches: components (R, m, N) in place; batches (R, T, b) int32, errors (R, T, b) of
-    the labels (or of length 0: none)."""
+    the labels and weights (R, T, b) of the points (or of length 0: none)."""
     replicates, m, n = components.shape
     for replicate in numba.prange(replicates):
         own, gradient, old = components[replicate], np.empty(n), np.empty(m)
@@ -67,6 +67,8 @@ def sampled(kernel, components, transition, kick, sizes, batches, errors, starts
                 if errors.shape[2] > 0:
                     weight -= errors[replicate, t, at]
                 weight *= n / b
+                if weights.shape[2] > 0:
+                    weight *= weights[replicate, t, at]
                 row = kernel[point]
                 for k in range(n):
                     gradient[k] += weight * row[k]

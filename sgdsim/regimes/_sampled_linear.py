@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from sgdsim.algorithm import sampling
 from sgdsim.algorithm.batches import batch_blocks, label_errors
 from sgdsim.algorithm.maps import read
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence.linear import Steps
 from sgdsim.regimes import _linear_kernels
+from sgdsim.regimes.base import diagonal
 
 
 class Sampled(Steps):
@@ -18,7 +18,7 @@ class Sampled(Steps):
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray) -> None:
         super().__init__(problem, sgd)
-        self.keys, self.one_pass = keys, sgd.sampling == sampling.ONE_PASS
+        self.keys, self.one_pass, self.diagonal = keys, sgd.is_one_pass, diagonal(problem, sgd)
         start = self.started(problem.coefficients if self.one_pass else problem.residual).T
         self.components = np.tile(start, (len(keys), 1, 1))
 
@@ -33,11 +33,13 @@ class Sampled(Steps):
             return
         for low, values, transition, kick, where in self.blocks(start, stop):
             at = 0
-            for part, batches in batch_blocks(self.sgd, self.problem.n, self.keys, low, low + values.lr.size):
+            for part, batches, weights in batch_blocks(
+                self.sgd, self.problem.n, self.keys, low, low + values.lr.size, self.diagonal
+            ):
                 errors, window = label_errors(self.sgd, batches, low + at, self.keys), slice(at, at + part.lr.size)
                 _linear_kernels.sampled(
                     self.problem.kernel, self.components, transition[window], kick[window], part.batch_size, batches,
-                    errors, *where,
+                    errors, np.zeros((len(batches), part.lr.size, 0)) if weights is None else weights, *where,
                 )  # fmt: skip
                 at += part.lr.size
 

@@ -7,8 +7,6 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from sgdsim.algorithm.methods import Adam
-from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.observables import QUANTITIES, Observable
@@ -30,8 +28,10 @@ class Regime(ABC):
     """Whether one cell keeps all cores busy by itself, through BLAS or torch."""
     needs_basis: ClassVar[bool] = True
     """Whether it needs eigenvectors, or at least every eigenvalue by itself."""
-    follows_adam: ClassVar[bool] = False
-    """Whether it follows Adam, which is not linear in the gradient."""
+    follows_rules: ClassVar[bool] = False
+    """Whether it follows gradient rules, which are not linear in the gradient and need parameters."""
+    follows_weights: ClassVar[bool] = False
+    """Whether it follows samplers whose points have chances and weights of their own."""
     follows_one_pass: ClassVar[bool] = False
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
@@ -45,25 +45,24 @@ class Regime(ABC):
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         """InputError, with the reason, if this regime cannot follow `sgd` on `problem`."""
-        if not self.stochastic and sgd.sampling == RESHUFFLE:
+        if not self.stochastic and not sgd.sampler.independent:
             raise InputError(
                 f"sampling: the {self.name} regime has no closed form for reshuffled epochs (the batches of an epoch "
                 "depend on each other); use the sampled or network regime, or without-replacement"
             )
-        if isinstance(sgd.method, Adam) and not self.follows_adam:
-            raise InputError(
-                f"method: adam is not linear in the gradient, and the {self.name} regime follows linear methods only; "
-                "use the sampled regime, which follows it on the linearised network's parameters"
-            )
-        if sgd.sampling == ONE_PASS and not self.follows_one_pass:
+        if sgd.rule is not None:
+            self._check_rule(problem, sgd, sgd.rule.name)
+        if sgd.is_one_pass and not self.follows_one_pass:
             raise InputError(
                 f"sampling: the {self.name} regime has a fixed set of points, got one-pass, which draws new ones "
                 "from a Gaussian population; use the sampled regime, or diagonal:tau=-1, which is exact there"
             )
-        if problem.population is not None and sgd.sampling != ONE_PASS:
+        if problem.population is not None and not sgd.is_one_pass:
             raise InputError(
                 f"sampling: expected one-pass on a population, which has no fixed points, got {sgd.sampling}"
             )
+        if sgd.sampler.weighted:
+            self._check_weights(problem, sgd)
         if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
                 f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by "
@@ -79,6 +78,30 @@ class Regime(ABC):
                     f"observe: {observable.spec} needs the {quantity.replace('_', ' ')} of each replicate, which the "
                     f"{self.name} regime does not give; it gives {', '.join(self.quantities)}"
                 )
+
+    def _check_rule(self, problem: Problem, sgd: SGD, rule: str) -> None:
+        if not self.follows_rules:
+            raise InputError(
+                f"method: {rule} is not linear in the gradient, and the {self.name} regime follows linear methods "
+                "only; use the network regime, or sampled, which follows it on the linearised network's parameters"
+            )
+        if not problem.has_network:
+            raise InputError(f"method: {rule} needs the parameters of a network, got a problem without one")
+        if sgd.average is not None or sgd.is_one_pass:
+            raise InputError(
+                f"method: {rule} is followed on the data set's batches, without averages; got another algorithm"
+            )
+
+    def _check_weights(self, problem: Problem, sgd: SGD) -> None:
+        if not self.follows_weights:
+            raise InputError(
+                f"sampling: the {self.name} regime knows the noise of equally likely points only, got {sgd.sampling}, "
+                "whose points have weights; use the averaged, sampled or network regime"
+            )
+        if not problem.has_every_eigenvalue:
+            raise InputError(
+                f"sampling: {sgd.sampling} needs the kernel's diagonal, got a problem known by Lanczos quadrature alone"
+            )
 
     @abstractmethod
     def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
@@ -136,6 +159,11 @@ class Regime(ABC):
     def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """The present quantities named in `what`: "loss" (always there) and "test_loss" (R,), "moments" c_k (R, modes)
         of the R replicates in the state (1 if deterministic)."""
+
+
+def diagonal(problem: Problem, sgd: SGD) -> np.ndarray | None:
+    """Of K̂, (N,), where the points' chances depend on it: what `algorithm.batches.batch_blocks` takes."""
+    return np.diag(problem.quadratic.kernel) if sgd.sampler.weighted else None
 
 
 def batch_size(sgd: SGD, n: float) -> float:

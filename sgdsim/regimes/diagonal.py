@@ -8,7 +8,6 @@ from typing import ClassVar
 
 import numpy as np
 
-from sgdsim.algorithm.sampling import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
@@ -72,7 +71,7 @@ class SpectralDiagonal(Regime):
         steps: np.ndarray,
         observe: tuple[str, ...],
     ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
-        if not self._by_contour(algorithms, steps, observe) or any(sgd.sampling == RESHUFFLE for sgd in algorithms):
+        if not self._by_contour(algorithms, steps, observe) or any(not sgd.sampler.independent for sgd in algorithms):
             return None
         for sgd, regime in zip(algorithms, regimes, strict=True):
             regime.check(problem, sgd)

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import functional_call, grad, grad_and_value, stack_module_state, vmap
 
-from sgdsim.algorithm import sampling
+from sgdsim.algorithm import draws
 from sgdsim.algorithm.batches import batch_blocks, label_errors
 from sgdsim.algorithm.maps import read
-from sgdsim.algorithm.sgd import SGD, has_momentum
+from sgdsim.algorithm.sgd import SGD, StepValues, has_momentum
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, Problem
-from sgdsim.regimes.base import Regime, training_seconds
+from sgdsim.regimes._network_rules import Rows
+from sgdsim.regimes.base import Regime, diagonal, training_seconds
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 # Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache, and
@@ -36,7 +38,8 @@ class _State:
     keys: np.ndarray
     parameters: dict[str, torch.Tensor]  # each (R, ...)
     velocities: dict[str, torch.Tensor]  # none without momentum
-    components: dict[str, torch.Tensor]  # (m, R, ...) each, of anything but plain heavy ball; gradients at 0
+    components: dict[str, torch.Tensor]  # (m, R, ...) each, of linear methods but plain heavy ball; gradients at 0
+    rows: Rows | None  # of a gradient rule: what the parameters are views of
     buffers: dict[str, torch.Tensor]
     update: Any  # a step in place, over replicates
     outputs: Any  # (parameters, buffers, x) -> (R, m)
@@ -46,7 +49,8 @@ class _State:
 
 @dataclass(frozen=True)
 class RealNetwork(Regime):
-    """The network itself, trained on `½·mean((f − y)²)` of each batch at the torch learning rate that equals α.
+    """The network itself, trained on `½·mean((f − y)²)` of each batch at the torch learning rate that equals α, or by a
+    gradient rule.
 
     All replicates start from the problem's network and differ in their batches only; they are trained together in one
     batched computation.
@@ -55,13 +59,15 @@ class RealNetwork(Regime):
     ----------
     dtype : "float64" (default) or "float32".
     compile : compile the step with `torch.compile`: about 30% faster after 5 to 20 s, the same numbers up to rounding;
-        on a CPU it needs a C++ compiler. InputError, at the first step, where that fails.
+        on a CPU it needs a C++ compiler. InputError, at the first step, where that fails. Not with gradient rules.
     """
 
     dtype: str = "float64"
     compile: bool = False
     stochastic: ClassVar[bool] = True
     uses_all_cores: ClassVar[bool] = True
+    follows_rules: ClassVar[bool] = True
+    follows_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)
@@ -76,6 +82,8 @@ class RealNetwork(Regime):
             raise InputError(
                 "regime: network needs a NetworkProblem (a network and data), got a problem without a network"
             )
+        if sgd.rule is not None and self.compile:
+            raise InputError(f"compile: expected False with {sgd.rule.name}, whose steps are not compiled; got True")
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
         return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
@@ -104,7 +112,9 @@ class RealNetwork(Regime):
             return functional_call(network, {**params, **fixed}, (x,)).reshape(x.shape[0])
 
         def objective(params, fixed, x, y):
-            return 0.5 * ((single(params, fixed, x) - y) ** 2).mean()
+            targets, weights = y if isinstance(y, tuple) else (y, None)
+            squares = (single(params, fixed, x) - targets) ** 2
+            return 0.5 * (squares if weights is None else weights * squares).mean()
 
         gradient = vmap(grad(objective))
 
@@ -126,15 +136,18 @@ class RealNetwork(Regime):
 
         step = update if sgd.is_plain else move
         step = _compiled(step) if self.compile else step
-        components = {}
-        if not sgd.is_plain:
+        components, rows = {}, None
+        if sgd.rule is not None:
+            rows = Rows(sgd.rule, parameters, vmap(grad_and_value(objective)))
+            parameters = rows.tensors
+        elif not sgd.is_plain:
             components = {name: torch.stack([float(a) * p for a in sgd.begins]) for name, p in parameters.items()}
             parameters = _read_out(sgd, components)
         arrays = [problem.data.x, problem.data.y, *([problem.data.x_test, problem.data.y_test] if test else [])]
         return _State(
-            problem, sgd, sampling.replicate_keys(seed, replicates), parameters,
+            problem, sgd, draws.replicate_keys(seed, replicates), parameters,
             {name: torch.zeros_like(p) for name, p in parameters.items()} if sgd.is_plain and has_momentum(sgd) else {},
-            components, buffers, step, vmap(single, (0, 0, None)),
+            components, rows, buffers, step, vmap(single, (0, 0, None)),
             tuple(torch.tensor(a, dtype=dtype, device=problem.device) for a in arrays),
             _groups(parameters, problem.device),
         )  # fmt: skip
@@ -142,11 +155,14 @@ class RealNetwork(Regime):
     @with_gradients
     def advance(self, state: _State, start: int, stop: int) -> None:
         x, y = state.data[:2]
+        if state.rows is not None:
+            _advance_rows(state, start, stop)
+            return
         if state.components:
             _advance_components(state, start, stop)
             state.parameters = _read_out(state.sgd, state.components)
             return
-        for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+        for values, batches, _ in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
             # Tensors: plain numbers would be compiled in; all steps' at once: a GPU would wait for each.
             rates, momenta = (
@@ -172,6 +188,9 @@ class RealNetwork(Regime):
         if state.components:
             state.components = {name: held[:, places] for name, held in state.components.items()}
             parameters = _read_out(state.sgd, state.components)
+        if state.rows is not None:
+            state.rows.keep(places)
+            parameters = state.rows.tensors
         state.parameters, state.groups = parameters, _groups(parameters, state.problem.device)
         return True
 
@@ -213,12 +232,20 @@ def _read_out(sgd: SGD, components: dict[str, torch.Tensor]) -> dict[str, torch.
     return {name: read(sgd.readout, held) for name, held in components.items()}
 
 
+def _blocks(state: _State, start: int, stop: int) -> Iterator[tuple[StepValues, np.ndarray, torch.Tensor | None]]:
+    """`batch_blocks`, the weights where the data are."""
+    x, own = state.data[0], diagonal(state.problem, state.sgd)
+    for values, batches, weights in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop, own):
+        held = None if weights is None else torch.as_tensor(weights, dtype=x.dtype, device=x.device)
+        yield values, batches, held
+
+
 def _advance_components(state: _State, start: int, stop: int) -> None:
     """`advance` of any linear method, averages and noisy labels; learning rates come in by the kick alone."""
     x, y = state.data[:2]
     unit = state.problem.quadratic.torch_lr(1.0)
     at = start
-    for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+    for values, batches, weights in _blocks(state, start, stop):
         maps = state.sgd.maps(at, at + values.lr.size)
         transition, kick = (
             torch.as_tensor(a, dtype=x.dtype, device=x.device) for a in (maps.transition, unit * maps.kick)
@@ -233,7 +260,29 @@ def _advance_components(state: _State, start: int, stop: int) -> None:
                 size = int(values.batch_size[t])
                 batch = indices[group, t, :size]
                 targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
+                if weights is not None:
+                    targets = (targets, weights[group, t, :size])
                 state.update(components, buffers, x[batch], targets, transition[t], kick[t])
+
+
+def _advance_rows(state: _State, start: int, stop: int) -> None:
+    """`advance` of a gradient rule."""
+    x, y = state.data[:2]
+    at = start
+    for values, batches, weights in _blocks(state, start, stop):
+        errors = torch.as_tensor(label_errors(state.sgd, batches, at, state.keys), dtype=x.dtype, device=x.device)
+        indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
+        for group in state.groups:
+            parameters, buffers = (
+                {name: held[group] for name, held in kept.items()} for kept in (state.parameters, state.buffers)
+            )
+            for t, (lr, size) in enumerate(zip(values.lr, values.batch_size, strict=True)):
+                batch = indices[group, t, :size]
+                targets = y[batch] + errors[group, t, :size] if errors.shape[2] else y[batch]
+                if weights is not None:
+                    targets = (targets, weights[group, t, :size])
+                state.rows.step(group, parameters, buffers, x[batch], targets, at + t, float(lr))
+        at += values.lr.size
 
 
 def _compiled(update: Any) -> Any:

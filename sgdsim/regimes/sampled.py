@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from sgdsim.algorithm import sampling
+from sgdsim.algorithm import draws
 from sgdsim.algorithm.batches import batch_blocks
-from sgdsim.algorithm.methods import Adam
-from sgdsim.algorithm.sampling import ONE_PASS
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError
@@ -48,8 +46,9 @@ class SampledLinearized(Regime):
 
     device: str = "cpu"
     stochastic: ClassVar[bool] = True
-    follows_adam: ClassVar[bool] = True
+    follows_rules: ClassVar[bool] = True
     follows_one_pass: ClassVar[bool] = True
+    follows_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", devices.resolve(self.device))
@@ -60,10 +59,10 @@ class SampledLinearized(Regime):
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
-        if isinstance(sgd.method, Adam):
-            from sgdsim.regimes import _adam
+        if sgd.rule is not None:
+            from sgdsim.regimes import _sampled_rules
 
-            _adam.check(problem, sgd)
+            _sampled_rules.check(problem, sgd.rule)
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 
@@ -72,34 +71,34 @@ class SampledLinearized(Regime):
         return 1e-3 + 1e-10 * n * (size + 2) * replicates * float(steps[-1])
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
-        batch = sgd.batch_size if isinstance(sgd.batch_size, int) and sgd.sampling != ONE_PASS else 1
+        batch = sgd.batch_size if isinstance(sgd.batch_size, int) and not sgd.is_one_pass else 1
         drawn = 4.0 * replicates * batch
-        if isinstance(sgd.method, Adam):
-            return 8.0 * parameters * (n + 3 * replicates) + drawn
+        if sgd.rule is not None:
+            return 8.0 * parameters * (n + sgd.components * replicates) + drawn
         components = sgd.components if not sgd.is_plain else 1
-        return 8.0 * n * (2 * n * (sgd.sampling != ONE_PASS) + replicates * components) + drawn
+        return 8.0 * n * (2 * n * (not sgd.is_one_pass) + replicates * components) + drawn
 
     def seconds(
         self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
     ) -> float:
-        if isinstance(sgd.method, Adam):
+        if sgd.rule is not None:
             return training_seconds(n, parameters, sgd, steps, replicates)
-        each = n * batch_size(sgd, n) * (1e-9 if sgd.sampling == ONE_PASS else 1e-10)
+        each = n * batch_size(sgd, n) * (1e-9 if sgd.is_one_pass else 1e-10)
         return float(steps[-1]) * replicates * (1e-7 + each)
 
     def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
-        if isinstance(sgd.method, Adam):
-            from sgdsim.regimes import _adam
+        if sgd.rule is not None:
+            from sgdsim.regimes import _sampled_rules
 
-            return _adam.State(problem, sgd, sampling.replicate_keys(seed, replicates), test)
+            return _sampled_rules.State(problem, sgd, sgd.rule, draws.replicate_keys(seed, replicates), test)
         problem = problem.quadratic
         if not sgd.is_plain:
-            return _sampled_linear.Sampled(problem, sgd, sampling.replicate_keys(seed, replicates))
+            return _sampled_linear.Sampled(problem, sgd, draws.replicate_keys(seed, replicates))
         kernel, r = self._kernel(problem), np.tile(problem.residual, (replicates, 1))
         v = np.zeros_like(r)
         if self.device != "cpu":
             r, v = kernel.new_tensor(r), kernel.new_tensor(v)
-        return _State(problem, sgd, sampling.replicate_keys(seed, replicates), r, v, kernel)
+        return _State(problem, sgd, draws.replicate_keys(seed, replicates), r, v, kernel)
 
     def advance(self, state: Any, start: int, stop: int) -> None:
         if not isinstance(state, _State):
@@ -108,7 +107,7 @@ class SampledLinearized(Regime):
         loop = _kernels.sampled_advance
         if not isinstance(state.r, np.ndarray):
             from sgdsim.regimes._sampled_torch import sampled_advance as loop
-        for values, batches in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
+        for values, batches, _ in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
             loop(state.kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
 
     def keep(self, state: Any, replicates: np.ndarray) -> bool:

@@ -8,7 +8,7 @@ from typing import TypedDict
 import numpy as np
 
 from sgdsim.algorithm.methods import Corner, HeavyBall, Method
-from sgdsim.algorithm.sampling import WITH_REPLACEMENT
+from sgdsim.algorithm.samplers import WITH_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.problem.fit_results import Estimate

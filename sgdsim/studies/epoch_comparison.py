@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
-from sgdsim.algorithm.sampling import RESHUFFLE, WITHOUT_REPLACEMENT
+from sgdsim.algorithm.samplers import RESHUFFLE, WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import Problem, QuadraticProblem

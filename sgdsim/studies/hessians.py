@@ -17,7 +17,8 @@ from torch import nn
 from tqdm import tqdm
 
 from sgdsim.algorithm.batches import batch_blocks
-from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT, replicate_keys
+from sgdsim.algorithm.draws import replicate_keys
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
@@ -158,7 +159,7 @@ class _Run:
     def advance(self, sgd: SGD, seed: int, start: int, stop: int) -> Iterator[tuple[int, float]]:
         """Make the updates start … stop − 1; yields, before each, its number and the loss of its batch."""
         step = start
-        for values, batches in batch_blocks(sgd, self._y.numel(), replicate_keys(seed, 1), start, stop):
+        for values, batches, _ in batch_blocks(sgd, self._y.numel(), replicate_keys(seed, 1), start, stop):
             indices = torch.as_tensor(batches[0], dtype=torch.int64, device=self._x.device)
             for t in range(values.lr.size):
                 batch = indices[t, : values.batch_size[t]]

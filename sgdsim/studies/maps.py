@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import scipy.ndimage
 
-from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem

@@ -10,7 +10,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from sgdsim.algorithm.methods import Adam
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
@@ -71,10 +70,14 @@ def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) ->
 
 
 def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
-    """What torch's optimizer is given: `torch.optim.Adam` α itself, `torch.optim.SGD` α·N/λ_max; None: a schedule."""
+    """What torch's optimizer is given: `torch.optim.SGD` α·N/λ_max, others what their rule says; None: a schedule, or a
+    rule that torch has not."""
     if not isinstance(sgd.lr, (int, float)):
         return None
-    return float(sgd.lr) if isinstance(sgd.method, Adam) else finite_or_none(problem.torch_lr(sgd.lr))
+    if sgd.rule is None:
+        return finite_or_none(problem.torch_lr(sgd.lr))
+    unit = sgd.rule.torch_lr_per_alpha
+    return None if unit is None else float(sgd.lr) * unit
 
 
 def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sgdsim.algorithm.maps import read_second
-from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.samplers import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import Problem, QuadraticProblem

@@ -15,7 +15,7 @@ import scipy.optimize
 
 from sgdsim.algorithm import schedules
 from sgdsim.algorithm.methods import EMA, Average, Tail
-from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, integer, number
@@ -55,7 +55,8 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
     horizon = integer("horizon", horizon, minimum=1)
     number("tau", tau, maximum=1.0)  # beyond 1 the closure's noise, and then its loss, may become negative
     sgd = problem.with_errors(sgd)
-    if not replace(sgd, label_noise=0.0).is_plain or sgd.sampling == RESHUFFLE:
+    refuse_weights(sgd.sampling)
+    if not replace(sgd, label_noise=0.0).is_plain or not sgd.sampler.independent:
         raise InputError("horizon: expected heavy ball with independent batches and no average, got another algorithm")
     values = sgd.values(problem.n, 0, horizon)
     counts = problem.spectrum.counts

@@ -20,7 +20,7 @@ import numpy as np
 
 from sgdsim.algorithm.maps import begins, is_first, readout
 from sgdsim.algorithm.methods import Tail
-from sgdsim.algorithm.sampling import RESHUFFLE
+from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import brief
@@ -60,12 +60,13 @@ def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
     back. InputError where they change in time or batches are dependent."""
     if not averaged:
         sgd = replace(sgd, average=None)
-    if not sgd.is_constant or sgd.sampling == RESHUFFLE or isinstance(sgd.average, Tail):
+    refuse_weights(sgd.sampling)
+    if not sgd.is_constant or not sgd.sampler.independent or isinstance(sgd.average, Tail):
         raise InputError(
             "theory: expected hyperparameters, a method and an average that do not change in time, and independent "
             f"batches; got {brief(str(sgd.spec()), 300)}"
         )
-    if not (is_first(begins(sgd.method)) and is_first(readout(sgd.method))):
+    if not (is_first(begins(sgd.linear)) and is_first(readout(sgd.linear))):
         raise InputError(
             "theory: expected a method whose iterate is where gradients are taken and whose memory begins empty, got "
             f"{sgd.method.spec}; simulate shows its losses"

@@ -14,7 +14,7 @@ import numpy as np
 import scipy.optimize
 from scipy.special import eval_jacobi
 
-from sgdsim.algorithm.sampling import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
@@ -89,7 +89,7 @@ def best(
         raise InputError("batch_size, noise: expected exactly one of them")
     if noise is None:
         size = integer("batch_size", batch_size, minimum=1)
-        if sampling == WITHOUT_REPLACEMENT and size > problem.n:
+        if named(sampling).bounded and size > problem.n:
             raise InputError(f"batch_size: expected an integer from 1 to {problem.n} (training points), got {size}")
         noise = float(noise_factor(problem.n, size, sampling))
     gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau)

@@ -8,7 +8,6 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim.algorithm.methods import HeavyBall
-from sgdsim.algorithm.sampling import ONE_PASS, RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import brief
@@ -27,13 +26,13 @@ _BISECTIONS = 15  # cost of a threshold per mode, in terms of the contour
 
 
 def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
-    if not sgd.is_constant or sgd.sampling == RESHUFFLE:
+    if not sgd.is_constant or not sgd.sampler.independent:
         raise InputError(
             "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
             f"{brief(str(sgd.spec()), 300)}"
         )
     values = sgd.values(problem.n, 0, 1)
-    return float(values.lr[0]), float(values.momentum[0]), float(values.noise[0])
+    return float(values.lr[0]), float(values.momentum[0]), sgd.noise(problem.n)
 
 
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
@@ -91,7 +90,7 @@ def max_lr(
     """
     choice("level", level, LEVELS)
     _, momentum, noise = _constants(problem, sgd)
-    if level == "exact" and sgd.sampling == ONE_PASS:
+    if level == "exact" and sgd.is_one_pass:
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if not isinstance(sgd.method, HeavyBall):
         if level == "exact":
@@ -221,7 +220,7 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
     lr, momentum, noise = _constants(problem, sgd)
-    if sgd.sampling == ONE_PASS:
+    if sgd.is_one_pass:
         raise InputError("stability: expected batches of fixed points, got one-pass; use diagonal_is_stable, tau -1")
     if not isinstance(sgd.method, HeavyBall):
         return MethodRenewal(problem).radius(sgd, tolerance)

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from sgdsim import sampling
+from sgdsim.algorithm import draws
 from sgdsim.common.checks import InputError
 
 
@@ -55,7 +56,7 @@ def test_batches_depend_on_seed_replicate_and_step_alone(how):
 
 def test_places_in_epochs_are_found_going_on(monkeypatch):
     """In any order, from sizes that change; and pieces of a run lay each step out once."""
-    monkeypatch.setattr(sampling, "_LAID_OUT", 7)
+    monkeypatch.setattr(draws, "_LAID_OUT", 7)
     sizes, asked = np.random.default_rng(0).integers(1, 12, 100), []
 
     def of(start, stop):

@@ -121,6 +121,7 @@ def test_a_landscape_of_another_method_has_its_thresholds(run):
         (["compare", *SHORT, "--method", "adagrad"], "method: name: expected one of heavy-ball"),
         (["compare", *SHORT, "--method", "adam"], "method: adam"),
         (["compare", *SHORT, "--average", "ema:1.5"], "ema: decay: expected"),
+        (["recommend", *POWER, "--method", "polyak"], "--method: expected one that is linear in the gradient"),
         (["recommend", *POWER, "--method", "am1:nu=1.5"], "--method: expected one that does not change in time"),
         (["recommend", *POWER, "--method", "nesterov", "--verify"], "--verify: expected only with heavy ball, without"),
     ],

@@ -167,7 +167,7 @@ def test_taylor_coefficients_are_the_mean_over_all_batch_sequences(name):
     basis, a = hadamard(4) / 2.0, np.array([1.0, -0.5, 0.7, 0.4])
     four = ss.QuadraticProblem(ss.Spectrum(np.array([1.0, 0.6, 0.3, 0.1]), basis), a)
     sgd = algorithm(name, 0.6, 2)
-    expected = naive.enumerated_linear(four.kernel, four.residual, sgd.maps(0, 3), 0, 2)
+    expected = naive.enumerated_linear(four.kernel, four.residual, sgd.maps(0, 3), sgd.begins, sgd.readout, 2)
     z = 0.3 * np.exp(2j * np.pi * np.arange(64) / 64)
     found = np.fft.fft(memory.transforms(four, sgd, z, 1.0).loss).real[:4] / 64 / 0.3 ** np.arange(4) / 8
     np.testing.assert_allclose(found, expected, rtol=1e-11)

@@ -91,6 +91,7 @@ class BatchAveraged(Regime):
     dtype: str = "float64"
     stochastic: ClassVar[bool] = False
     uses_all_cores: ClassVar[bool] = True
+    follows_weights: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", number("tolerance", self.tolerance, minimum=0.0, maximum=1.0))

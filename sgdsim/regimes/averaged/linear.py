@@ -5,11 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from sgdsim.algorithm.maps import read, read_second
+from sgdsim.algorithm.samplers import Sampler
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 from sgdsim.recurrence.linear import Steps
 from sgdsim.regimes import _linear_kernels
+from sgdsim.regimes.base import diagonal
 
 
 class Averaged(Steps):
@@ -18,15 +20,19 @@ class Averaged(Steps):
     def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool) -> None:
         super().__init__(problem, sgd)
         n, m = problem.n, sgd.components
+        sampler, own = sgd.sampler, diagonal(problem, sgd)
+        self.inclusion = sampler.pair_inclusion(own) if isinstance(sampler, Sampler) and own is not None else None
         self.first, self.second = self.started(problem.coefficients), np.zeros((n, n, m, m))
 
     def advance(self, start: int, stop: int) -> None:
         u, lam = self.problem.eigenvectors, self.problem.eigenvalues
         for _, values, transition, kick, where in self.blocks(start, stop):
-            label = self.label(values.batch_size)
+            label = self.label(values.batch_size) * (self.inclusion is None)
             for t in range(values.lr.size):
                 noise = np.ascontiguousarray(self.second[:, :, 0, 0])
                 squares = (u @ self.first[:, 0]) ** 2 + np.einsum("ik,ik->i", u @ noise, u)  # E r_i²
+                if self.inclusion is not None:  # the labels' errors are weighted as the residuals are
+                    squares = self.inclusion * (squares + self.sgd.label_noise**2)
                 scaled = u * np.sqrt(np.maximum(squares, 0.0))[:, None]
                 _linear_kernels.averaged(
                     lam, self.second, self.first, scaled.T @ scaled, self.problem.n, transition[t], kick[t],

@@ -1,4 +1,4 @@
-"""Adam on the parameters of the linearised network `f(x) = f_0(x) + J(x)δ`, on sampled batches."""
+"""Gradient rules on the parameters of the linearised network `f(x) = f_0(x) + J(x)δ`, on sampled batches."""
 
 from __future__ import annotations
 
@@ -9,24 +9,22 @@ import torch
 from torch.func import functional_call, grad, vmap
 
 from sgdsim.algorithm.batches import batch_blocks, label_errors
+from sgdsim.algorithm.rules import GradientRule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, Problem
+from sgdsim.regimes.base import diagonal
 
 _LARGEST = 4 << 30  # bytes of the Jacobian
 
 
-def check(problem: Problem, sgd: SGD) -> None:
-    """InputError where there are no parameters, or where their Jacobian does not fit."""
-    if not problem.has_network:
-        raise InputError("method: adam needs the parameters of a network, got a problem without one")
-    if sgd.average is not None or sgd.sampling == "one-pass":
-        raise InputError("method: adam is followed on the data set's batches, without averages; got another algorithm")
+def check(problem: Problem, rule: GradientRule) -> None:
+    """InputError where the parameters' Jacobian does not fit."""
     if 8 * problem.n_parameters * problem.n > _LARGEST:
         raise InputError(
-            f"method: adam needs the Jacobian, {problem.n} points × {problem.n_parameters} parameters, of at most "
-            "4 GB; use fewer points or a narrower network"
+            f"method: {rule.name} needs the Jacobian, {problem.n} points × {problem.n_parameters} parameters, of at "
+            "most 4 GB; use fewer points or a narrower network, or the network regime"
         )
 
 
@@ -48,34 +46,35 @@ def jacobian(problem: NetworkProblem, x: np.ndarray) -> torch.Tensor:
 
 
 class State:
-    """δ and Adam's two moments of each replicate, (R, parameters) each."""
+    """δ of each replicate, (R, parameters), and what the rule keeps beside it."""
 
-    def __init__(self, problem: NetworkProblem, sgd: SGD, keys: np.ndarray, test: bool) -> None:
-        self.problem, self.sgd, self.keys = problem, sgd, keys
+    def __init__(self, problem: NetworkProblem, sgd: SGD, rule: GradientRule, keys: np.ndarray, test: bool) -> None:
+        self.problem, self.sgd, self.rule, self.keys = problem, sgd, rule, keys
         self.jacobian = jacobian(problem, problem.data.x)
         self.test = jacobian(problem, problem.data.x_test) if test else None
         self.residual = torch.tensor(problem.quadratic.residual)
-        size = (len(keys), self.jacobian.shape[1])
-        self.moved, self.first, self.second = (torch.zeros(size, dtype=torch.float64) for _ in range(3))
+        self.moved = torch.zeros((len(keys), self.jacobian.shape[1]), dtype=torch.float64)
+        self.kept = rule.init(self.moved)
 
     def advance(self, start: int, stop: int) -> None:
-        """Take the steps; the gradient is that of ½·mean((f − y)²) over the batch."""
-        method, now = self.sgd.method, start
-        for values, batches in batch_blocks(self.sgd, self.problem.n, self.keys, start, stop):
+        """Take the steps; gradient and loss are those of ½·mean((f − y)²) over the batch."""
+        now = start
+        for values, batches, weights in batch_blocks(
+            self.sgd, self.problem.n, self.keys, start, stop, diagonal(self.problem, self.sgd)
+        ):
             errors = torch.as_tensor(label_errors(self.sgd, batches, now, self.keys))
             indices = torch.as_tensor(batches, dtype=torch.int64)
             for t, (lr, size) in enumerate(zip(values.lr, values.batch_size, strict=True)):
-                now += 1
                 batch = indices[:, t, :size]
                 rows = self.jacobian[batch]  # (R, b, parameters)
                 seen = self.residual[batch] + torch.einsum("rbp,rp->rb", rows, self.moved)
                 if errors.shape[2]:
                     seen = seen - errors[:, t, :size]
-                gradient = torch.einsum("rbp,rb->rp", rows, seen) / int(size)
-                self.first.lerp_(gradient, 1 - method.beta1)
-                self.second.mul_(method.beta2).addcmul_(gradient, gradient, value=1 - method.beta2)
-                scale = (self.second / (1 - method.beta2**now)).sqrt_().add_(method.eps)
-                self.moved.addcdiv_(self.first, scale, value=-float(lr) / (1 - method.beta1**now))
+                counted = seen if weights is None else seen * torch.as_tensor(weights[:, t, :size])
+                gradient = torch.einsum("rbp,rb->rp", rows, counted) / int(size)
+                loss = 0.5 * (seen * counted).mean(1)
+                self.moved, self.kept = self.rule.update(self.moved, self.kept, gradient, loss, now, float(lr))
+                now += 1
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         """As a regime's `observe`."""
