@@ -47,7 +47,7 @@ def test_against_sgd_on_the_parameters(parameters, lr, momentum):
 
     sampled = ss.simulate(problem, sgd, ss.SampledLinearized(), 20, replicates=2, seed=9, **options)
     keys = ss.sampling.replicate_keys(9, 2)
-    ((_, drawn),) = batches.batch_blocks(sgd, POINTS, keys, 0, 20)
+    ((_, drawn, _),) = batches.batch_blocks(sgd, POINTS, keys, 0, 20)
     for replicate in range(2):
         path = descend(jacobian, residual, problem, lr, momentum, drawn[replicate])
         np.testing.assert_allclose(sampled["distance"].values[0, replicate] * unit, path, rtol=1e-9, atol=1e-13)
@@ -85,13 +85,13 @@ def test_modes_that_never_move_are_left_out():
 
 def test_adam_is_measured_to_its_nearest_optimum():
     """The distance of δ to the plane of all δ with the residual removed, of which Adam's is not the point nearest 0."""
-    from sgdsim.regimes import _adam
+    from sgdsim.regimes import _sampled_rules
 
     network = ss.networks.MLP(width=3, depth=1, seed=2)
     problem = ss.NetworkProblem(network, ss.datasets.load("digits", 6, 0), device="cpu")
     sgd = ss.SGD(0.01, batch_size=3, method="adam")
     run = ss.simulate(problem, sgd, ss.SampledLinearized(), 10, record=1, seed=4, observe="distance")
-    state = _adam.State(problem, sgd, ss.sampling.replicate_keys(4, 1), False)
+    state = _sampled_rules.State(problem, sgd, sgd.rule, ss.sampling.replicate_keys(4, 1), False)
     jacobian = state.jacobian.numpy()
     for step, told in enumerate(run["distance"].values[0, 0]):
         away = np.linalg.lstsq(jacobian, state.residual.numpy() + jacobian @ state.moved[0].numpy(), rcond=None)[0]

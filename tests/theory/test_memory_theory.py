@@ -156,7 +156,7 @@ def test_taylor_coefficients_are_the_recurrence(problem, name, tau):
     found = np.fft.fft(memory.transforms(problem, sgd, z, tau).loss).real[:30] / nodes / radius ** np.arange(30)
     maps, values = sgd.maps(0, 29), sgd.values(20, 0, 29)
     expected = naive.linear_diagonal(
-        problem.eigenvalues, problem.coefficients, maps, values.noise, np.zeros(29), tau, 0
+        problem.eigenvalues, problem.coefficients, maps, values.noise, np.zeros(29), tau, sgd.begins, sgd.readout
     )
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
