@@ -2,7 +2,7 @@
 
 import argparse
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 import pytest
 
@@ -13,16 +13,16 @@ from sgdsim.cli.deliver import add_output, deliver
 from sgdsim.cli.registry import COMMANDS, Command
 from sgdsim.common.checks import number
 from sgdsim.common.table import Table
+from sgdsim.studies.base import Findings
 
 
 @dataclass(frozen=True)
-class Share:
+class Share(Findings):
     above: float
     modes: int
-    as_dict = asdict
 
     def table(self) -> Table:
-        return Table(["above", "modes"], [[f"{self.above:g}", str(self.modes)]])
+        return Table(["above", "modes"], [[self.above, self.modes]])
 
 
 def add_parser(commands) -> None:
