@@ -215,7 +215,7 @@ BAD = [
     (f"{POWER} --lambda-min 1", ["lambda_min", "1"]),
     (f"{POWER} --n 1e15", ["memory"]),
     (f"{POWER} --regimes network diagonal", ["network", "without a network"]),
-    ("compare --sampling reshuffle", ["sampling", "averaged", "no closed form"]),
+    ("compare --sampling reshuffle --regimes averaged", ["sampling", "averaged", "no closed form"]),
     ("compare --sampling reshuffle --regimes sampled diagonal", ["sampling", "diagonal", "no closed form"]),
     # Data files.
     ("compare --dataset mnist --data-dir {i}/nowhere", ["mnist", "sgdsim data fetch mnist"]),

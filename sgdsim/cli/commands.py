@@ -66,6 +66,27 @@ def compare(args: argparse.Namespace) -> int:
     return _run(args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), args.observe, how)
 
 
+def _able(regimes: list[Any], problem: Any, cells: list[Any]) -> tuple[list[Any], dict[str, str]]:
+    """The regimes that can follow at least one of the algorithms, and why the others cannot, by name; InputError where
+    none can."""
+    able, left_out = [], {}
+    for regime in regimes:
+        reason = ""
+        for _, sgd in cells:
+            try:
+                regime.check(problem, sgd)
+            except InputError as error:
+                reason = reason or str(error)
+            else:
+                able.append(regime)
+                break
+        else:
+            left_out[regime.name] = reason
+    if not able:
+        raise InputError(next(iter(left_out.values())))
+    return able, left_out
+
+
 def simulate(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid
 
@@ -101,7 +122,9 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
             raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
     _check_distinct(args)
     problem = _problem(args)
-    regimes = choose(problem)
+    regimes, left_out = choose(problem), {}
+    if getattr(args, "regimes", ()) is None:  # compare's default: all that can
+        regimes, left_out = _able(regimes, problem, cells)
     if problem.has_test:
         observe = ["test_loss", *observe]
     try:
@@ -136,6 +159,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
         "failed": report.failures(result),
+        "left_out": left_out,
         "seconds": delivery.seconds,
         "out": args.out,
         "plot": args.plot,
@@ -220,6 +244,7 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float
     notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
     notes[0] += f"{facts['seconds']:.1f} s."
     notes += interrupted(facts)
+    notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
     if len(facts["failed"]) > 10:
         notes.append(f"and {len(facts['failed']) - 10} more failed")

@@ -90,6 +90,8 @@ def write_json(facts: Mapping[str, object], path: str) -> None:
 
 def lr_unit(torch_lr: float) -> str:
     """What the learning rate 1, in units of 1/λ_max, is as one of `torch.optim.SGD`."""
+    if math.isinf(torch_lr):  # of infinitely many points
+        return "lr is in units of 1/lambda_max"
     return f"lr 1 is {torch_lr:.4g} in torch.optim.SGD"
 
 

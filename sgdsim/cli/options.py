@@ -26,7 +26,7 @@ def add_compare(commands: Any) -> None:
         "--regimes",
         nargs="+",
         metavar="REGIME",
-        help="of network, sampled, averaged, diagonal (default: all that the problem has)",
+        help="of network, sampled, averaged, diagonal (default: all that can)",
     )
     compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
     compare.add_argument(

@@ -33,7 +33,20 @@ def test_one_pass(run):
     words = ["--sampling", "one-pass", "--regimes", "sampled", "diagonal", "--tau", "-1"]
     rows = json.loads(run("compare", *SHORT, *words, "--json"))["rows"]
     assert set(rows[0]["regimes"]) == {"sampled", "diagonal:tau=-1"}
-    assert "has a fixed set of points" in run("compare", *SHORT, "--sampling", "one-pass", code=2)
+    refused = run("compare", *SHORT, "--sampling", "one-pass", "--regimes", "averaged", code=2)
+    assert "has a fixed set of points" in refused
+
+
+def test_by_default_the_regimes_that_can_and_why_others_are_left_out(run):
+    words = ["compare", *SHORT, "--sampling", "one-pass"]
+    facts = json.loads(run(*words, "--json"))
+    assert set(facts["rows"][0]["regimes"]) == {"sampled", "diagonal:tau=1"}
+    assert list(facts["left_out"]) == ["averaged"]
+    assert f"left out: averaged: {facts['left_out']['averaged']}" in run(*words)
+    assert json.loads(run("compare", *SHORT, "--json"))["left_out"] == {}
+    network = ["compare", "--n", "20", "--width", "5", "--momentum", "0", "--batch-size", "4", "--n-steps", "5"]
+    facts = json.loads(run(*network, "--sampling", "importance", "--replicates", "2", "--json"))
+    assert set(facts["rows"][0]["regimes"]) == {"network", "sampled", "averaged"}
 
 
 def test_thresholds_of_nesterov(run):
