@@ -165,6 +165,8 @@ def _listed(name: str, values: Any) -> tuple[Any, ...]:
         return (schedules.of(values) if name in _SCHEDULED else values,)
     if isinstance(values, (Mapping, Set)):
         raise InputError(f"{name}: expected one value, or a list of them, got a {type(values).__name__}")
+    if isinstance(values, np.ndarray) and values.ndim > 1:  # schedules come as a list of arrays
+        raise InputError(f"{name}: expected one value, or a list of them, got a ndarray in it")
     listed = tuple(v.item() if isinstance(v, np.ndarray) and v.ndim == 0 else v for v in values)
     if name in _SCHEDULED:
         listed = tuple(map(schedules.of, listed))
