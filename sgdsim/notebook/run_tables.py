@@ -30,12 +30,12 @@ _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
 _SHOWN = ("display.max_colwidth", None, "display.float_format", "{:.4g}".format)
 
 
-class Table(pd.DataFrame):
+class Frame(pd.DataFrame):
     """A frame that is shown with four digits and whole texts; otherwise a frame like any other."""
 
     @property
-    def _constructor(self) -> type[Table]:
-        return Table
+    def _constructor(self) -> type[Frame]:
+        return Frame
 
     def _repr_html_(self) -> str | None:
         with pd.option_context(*_SHOWN):
@@ -46,7 +46,7 @@ class Table(pd.DataFrame):
             return self.to_string()
 
 
-def final_losses(result: xr.Dataset) -> Table:
+def final_losses(result: xr.Dataset) -> Frame:
     """The mean loss at the last step: a row for each cell, a column for each regime, and ± one standard error where
     there are several replicates. Means with a diverged replicate in them are infinite."""
     dims = [str(name) for name in result["loss"].dims if name not in ("regime", "replicate", "step")]
@@ -65,10 +65,10 @@ def final_losses(result: xr.Dataset) -> Table:
             if error is not None:
                 row[f"± {name}"] = error[-1]
         rows.append(row)
-    return Table(rows).set_index([_SYMBOLS.get(name, name) for name in labels])
+    return Frame(rows).set_index([_SYMBOLS.get(name, name) for name in labels])
 
 
-def power_laws(found: Mapping[str, Asymptote]) -> Table:
+def power_laws(found: Mapping[str, Asymptote]) -> Frame:
     """Fitted exponents with their intervals, and whether the loss follows the law they give: from which step to which
     it is within 10% of the exact loss, or why it is not."""
     rows = {}
@@ -81,7 +81,7 @@ def power_laws(found: Mapping[str, Asymptote]) -> Table:
             f"t = {one.prediction.window[0]:.3g} … {one.prediction.window[1]:.3g}" if one.holds else one.reason
         )
         rows[name] = {"N": one.problem.n, **row}
-    return Table.from_dict(rows, orient="index")
+    return Frame.from_dict(rows, orient="index")
 
 
 def _interval(estimate: Estimate | None) -> str:
@@ -90,7 +90,7 @@ def _interval(estimate: Estimate | None) -> str:
     return f"{estimate.value:.2f} ({estimate.low:.2f} … {estimate.high:.2f})".replace("-", "−")
 
 
-def budget_losses(result: xr.Dataset, problem: Problem, points: int = 5) -> Table:
+def budget_losses(result: xr.Dataset, problem: Problem, points: int = 5) -> Frame:
     """Losses of a result of `sgdsim.studies.budgets.run` at equal budgets t·b, a column for each batch size.
 
     "largest / least" is 1 where the budget alone counts; "at equal t/γ" the same at equal budgets corrected for drawing
@@ -100,10 +100,10 @@ def budget_losses(result: xr.Dataset, problem: Problem, points: int = 5) -> Tabl
     compared = budgets.compare(found, points)
     columns = {f"b = {curve.batch_size}": compared.loss[:, i] for i, curve in enumerate(found)}
     columns |= {"largest / least": compared.ratio, "at equal t/γ": compared.ratio_by_noise}
-    return Table(columns, index=pd.Index([f"{at:.0f}" for at in compared.budget], name="t·b"))
+    return Frame(columns, index=pd.Index([f"{at:.0f}" for at in compared.budget], name="t·b"))
 
 
-def budget_rates(result: xr.Dataset, problem: Problem) -> Table:
+def budget_rates(result: xr.Dataset, problem: Problem) -> Frame:
     """The matched learning rates of a result of `sgdsim.studies.budgets.run`: α, its share of the full-batch limit
     2(1+β),
     which has to be small, and of the spectral-diagonal limit (τ = 1)."""
@@ -119,10 +119,10 @@ def budget_rates(result: xr.Dataset, problem: Problem) -> Table:
         "steps": [int(curve.steps[-1]) if curve.steps.size else 0 for curve in found], "α": lr,
         "α / 2(1+β)": lr / (2 * (1 + momentum)), "α / largest stable": lr / bound,
     }  # fmt: skip
-    return Table(columns, index=pd.Index([curve.batch_size for curve in found], name="b"))
+    return Frame(columns, index=pd.Index([curve.batch_size for curve in found], name="b"))
 
 
-def closure_distances(found: Sequence[closures.Distance]) -> Table:
+def closure_distances(found: Sequence[closures.Distance]) -> Frame:
     """Typical relative distance from the exact average (root mean square over log-spaced steps): a row for each cell,
     a column for each τ and for the sampled mean with the standard error it has. Infinite: the closure diverges."""
     best = {tuple(entry.cell.items()): entry.tau for entry in closures.nearest(list(found))}
@@ -140,23 +140,23 @@ def closure_distances(found: Sequence[closures.Distance]) -> Table:
     names = list(dict.fromkeys(name for key in rows for name, _ in key if name != "cell"))
     index = [tuple(dict(key)[name] for name in names) for key in rows]
     labels = [_SYMBOLS.get(name, name) for name in names]
-    return Table(list(rows.values()), index=pd.MultiIndex.from_tuples(index, names=labels))
+    return Frame(list(rows.values()), index=pd.MultiIndex.from_tuples(index, names=labels))
 
 
-def mode_taus(problem: Problem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)) -> Table:
+def mode_taus(problem: Problem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)) -> Frame:
     """The τ that is exact for a residual in one mode, 2 − N Σ_i u_ki⁴, beside the mode's eigenvalue; a mode beyond the
     last is left out."""
     taus = closures.mode_tau(problem)
     chosen = [k for k in modes if 1 <= k <= len(taus)]
     at = np.array(chosen) - 1
     columns = {"λ_k / λ_1": problem.quadratic.eigenvalues[at], "τ of the mode": taus[at]}
-    return Table(columns, index=pd.Index(chosen, name="k"))
+    return Frame(columns, index=pd.Index(chosen, name="k"))
 
 
-def weighted_taus(problem: Problem, lrs: Sequence[float], momentum: float = 0.0) -> Table:
+def weighted_taus(problem: Problem, lrs: Sequence[float], momentum: float = 0.0) -> Frame:
     """The mean τ of the modes, weighted by their part in the noise (`sgdsim.studies.closures.noise_tau`), by α."""
     values = [closures.noise_tau(problem, lr, momentum) for lr in lrs]
-    return Table({"weighted τ": values}, index=pd.Index(list(lrs), name="α"))
+    return Frame({"weighted τ": values}, index=pd.Index(list(lrs), name="α"))
 
 
 def recommendation(
@@ -167,7 +167,7 @@ def recommendation(
     sampling: str = WITHOUT_REPLACEMENT,
     tau: float = 1.0,
     exact: bool = True,
-) -> Table:
+) -> Frame:
     """The best setting and the best without momentum: α, the same for `torch.optim.SGD`, β, the predicted loss at the
     horizon, and by which learning rate full batch, spectral-diagonal and exact theory expect instability."""
     from sgdsim.theory import stability
@@ -184,17 +184,17 @@ def recommendation(
         if exact:
             row["exact limit"] = stability.max_lr(quadratic, sgd, "exact", tolerance=1e-4)
         rows[name] = row
-    return Table.from_dict(rows, orient="index")
+    return Frame.from_dict(rows, orient="index")
 
 
-def verified(found: Verification) -> Table:
+def verified(found: Verification) -> Frame:
     """What simulations at the recommended setting and beside it gave, next to theory's loss: mean and standard error
     of each regime, and its verdict: is the neighbour higher, lower, or not distinguishable?"""
-    frame = Table(found.table().frame()).rename(columns={"lr": "α", "momentum": "β"})
+    frame = Frame(found.table().frame()).rename(columns={"lr": "α", "momentum": "β"})
     return frame.fillna({f"{simulated.regime} is": "–" for simulated in found.regimes}).set_index("")
 
 
-def thresholds(found: Mapping[str, Sequence[Thresholds]]) -> Table:
+def thresholds(found: Mapping[str, Sequence[Thresholds]]) -> Frame:
     """For each data set, predicted stability limits in α beside those measured by bisection: up to which α the typical
     run stays within 10 times its initial loss, and (network) up to which it still ends below it."""
     rows = []
@@ -207,10 +207,10 @@ def thresholds(found: Mapping[str, Sequence[Thresholds]]) -> Table:
         if "network" in one.measured:
             row["network settles"] = _bracket(one.measured["network"]["settles"])
         rows.append(row)
-    return Table(rows).set_index(["data", "b"])
+    return Frame(rows).set_index(["data", "b"])
 
 
-def training_ratios(runs: Mapping[tuple[str, int, int], Training], at: Sequence[int]) -> Table:
+def training_ratios(runs: Mapping[tuple[str, int, int], Training], at: Sequence[int]) -> Frame:
     """The network's mean loss over that of its linearisation on the same batches, ± one standard error, at the steps
     `at`; and by how much the tangent kernel has moved at the last of them. Runs by data set, batch size and width."""
     from sgdsim.studies import validation  # loads torch
@@ -223,10 +223,10 @@ def training_ratios(runs: Mapping[tuple[str, int, int], Training], at: Sequence[
             row[f"t = {one.step}"] = "–" if one.ratio is None else f"{one.ratio:.3f}{error}"
         row["kernel moved"] = run.kernel[-1].relative if run.kernel else math.nan
         rows.append(row)
-    return Table(rows).set_index(["data", "b", "width"])
+    return Frame(rows).set_index(["data", "b", "width"])
 
 
-def exponents(runs: Mapping[tuple[str, int, int], Training], laws: Mapping[str, Law]) -> Table:
+def exponents(runs: Mapping[tuple[str, int, int], Training], laws: Mapping[str, Law]) -> Frame:
     """−d log L/d log t over the last decade of each run, ± one standard error, beside the exponent of the power law
     fitted to the data set's spectrum: none where its 95% interval reaches zero. Runs as in `training_ratios`, laws by
     data set. Raises InputError for a run with fewer than 5 recorded steps in that decade."""
@@ -241,7 +241,7 @@ def exponents(runs: Mapping[tuple[str, int, int], Training], laws: Mapping[str, 
         for regime in ("diagonal", "sampled", "network"):
             row[regime] = _slope(getattr(found, regime))
         rows.append(row)
-    return Table(rows).set_index(["data", "b", "width"])
+    return Frame(rows).set_index(["data", "b", "width"])
 
 
 def _slope(slope: Slope) -> str:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import choice
 from sgdsim.notebook.run_tables import (  # noqa: F401
-    Table,
+    Frame,
     budget_losses,
     budget_rates,
     closure_distances,
@@ -64,7 +64,7 @@ def formulas(derivation: Derivation, *keys: str) -> Formulas:
     )
 
 
-def series(checks: Sequence[SeriesCheck]) -> Table:
+def series(checks: Sequence[SeriesCheck]) -> Frame:
     """How far losses from the derived generating functions are from stepping: the worst relative difference.
 
     The contour is compared from step 40 on, where it begins.
@@ -79,10 +79,10 @@ def series(checks: Sequence[SeriesCheck]) -> Table:
         }
         for check in checks
     ]
-    return Table(rows).set_index("update rule")
+    return Frame(rows).set_index("update rule")
 
 
-def laws(checks: Mapping[str, LawCheck]) -> Table:
+def laws(checks: Mapping[str, LawCheck]) -> Frame:
     """Derived late-time laws beside exact losses."""
     rows = {
         name: {
@@ -91,10 +91,10 @@ def laws(checks: Mapping[str, LawCheck]) -> Table:
         }
         for name, check in checks.items()
     }  # fmt: skip
-    return Table.from_dict(rows, orient="index")
+    return Frame.from_dict(rows, orient="index")
 
 
-def proofs(effort: int | None = None) -> Table:
+def proofs(effort: int | None = None) -> Frame:
     """The facts about both update rules that an SMT solver decides, each with its control, which must fail.
 
     `effort`: as for `sgdsim.symbolic.prove.check`; None for its default. Raises InputError if z3 is not installed.
@@ -111,7 +111,7 @@ def proofs(effort: int | None = None) -> Table:
                 "control": f"{result.control.verdict} at {at}" if at else result.control.verdict,
             }
         )  # fmt: skip
-    return Table(rows).set_index("update rule")
+    return Frame(rows).set_index("update rule")
 
 
 def stability_levels(
@@ -122,7 +122,7 @@ def stability_levels(
     tau: float = 1.0,
     exact: bool = True,
     tolerance: float = 1e-4,
-) -> Table:
+) -> Frame:
     """The largest stable learning rate by each level of `sgdsim.theory.stability`, a row for each (b, β).
 
     "asymptote" is 2(1−β)/(γλ_crit), the spectral-diagonal limit at β → 1; NaN without noise. The exact level needs
@@ -144,15 +144,15 @@ def stability_levels(
             if exact:
                 row["exact"] = stability.max_lr(problem, sgd, "exact", tolerance=tolerance)
             rows.append(row)
-    return Table(rows).set_index(["b", "β"])
+    return Frame(rows).set_index(["b", "β"])
 
 
-def exact_points(levels: Table) -> list[tuple[int, float, float]]:
+def exact_points(levels: Frame) -> list[tuple[int, float, float]]:
     """(batch size, momentum, exact threshold) of every row of `stability_levels`, as `ss.plot.stability_map` takes."""
     return [(int(b), float(beta), float(lr)) for (b, beta), lr in levels["exact"].items()]
 
 
-def size_dependence(nus: Sequence[float], sizes: Sequence[int], *, kappa: float, batch_size: int = 1) -> Table:
+def size_dependence(nus: Sequence[float], sizes: Sequence[int], *, kappa: float, batch_size: int = 1) -> Frame:
     """The largest stable learning rate (spectral-diagonal, β = 0) of power-law spectra: a row for each ν, a column for
     each N. It has a limit for ν > 1 and falls to 0 otherwise."""
     from sgdsim.theory import stability
@@ -161,15 +161,15 @@ def size_dependence(nus: Sequence[float], sizes: Sequence[int], *, kappa: float,
     rows = {
         nu: {f"N = {n}": stability.max_lr(QuadraticProblem.power_law(n, nu, kappa), sgd) for n in sizes} for nu in nus
     }
-    return Table.from_dict(rows, orient="index").rename_axis("ν")
+    return Frame.from_dict(rows, orient="index").rename_axis("ν")
 
 
-def exponent_errors(found: ExponentMap, edges: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)) -> Table:
+def exponent_errors(found: ExponentMap, edges: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)) -> Frame:
     """How far measured exponents are from predicted ones, by distance |ζ − (2 − 1/ν)| from the transition and phase."""
-    return Table(found.table(edges).frame()).set_index(["phase", "distance"])
+    return Frame(found.table(edges).frame()).set_index(["phase", "distance"])
 
 
-def optima(found: Mapping[str, Optimum]) -> Table:
+def optima(found: Mapping[str, Optimum]) -> Frame:
     """Optima of `sgdsim.theory.optimal.best`, a row each."""
     rows = {
         name: {
@@ -179,15 +179,15 @@ def optima(found: Mapping[str, Optimum]) -> Table:
         }
         for name, best in found.items()
     }  # fmt: skip
-    return Table.from_dict(rows, orient="index")
+    return Frame.from_dict(rows, orient="index")
 
 
-def momentum_signs(found: MomentumMap) -> Table:
+def momentum_signs(found: MomentumMap) -> Frame:
     """On how many spectra the best momentum is negative, and the condition for it holds, in either phase."""
-    return Table(found.table().frame()).set_index("phase").rename_axis(None)
+    return Frame(found.table().frame()).set_index("phase").rename_axis(None)
 
 
-def clamped(found: ClampedMomentum) -> Table:
+def clamped(found: ClampedMomentum) -> Frame:
     """β* for each λ_min (rows) and horizon (columns), and the time after which the loss falls exponentially."""
-    frame = Table(found.table().frame())
+    frame = Frame(found.table().frame())
     return frame.assign(**{"λ_min": [f"{value:g}" for value in found.floors]}).set_index("λ_min")

@@ -12,7 +12,7 @@ Conventions
   step. `QuadraticProblem.torch_lr` is the only place where this is converted.
 * Heavy ball in velocity form, `v ← βv − αg`, `w ← w + v`, in every regime.
 * `c_k = a_k²` with signed coefficients `a_k = ⟨u_k, r_0⟩`; `s = Σ c_k`, so `L = s/(2N)`.
-* γ: strength of the sampling noise (`sgdsim.algorithm.sgd.noise_factor`); τ: closure parameter of the
+* γ: strength of the sampling noise (`sgdsim.algorithm.samplers.noise_factor`); τ: closure parameter of the
   spectral-diagonal regime; ν, κ: exponents of `λ_k ~ k^{−ν}` and `Σ_{l≥k} c_l ~ k^{−κ}`; `ζ = κ/ν`.
 * Where N is infinite, `c_k` is the mean over all points, `L = s/2` and γ = 1/b.
 * float64, except inside the real network, where the dtype is a parameter.
