@@ -136,7 +136,8 @@ def check_result(result: xr.Dataset) -> tuple[str, ...]:
             have = ", ".join(map(str, result[name].dims)) if name in result else "no such variable"
             raise InputError(f"result: expected {name} over {', '.join(sorted(dims))}, got {have or 'no dims'}")
     dims = tuple(str(dim) for dim in result["outcome"].dims)
-    over = dict.fromkeys(["loss", *observed(result)], (*dims, "step")) | {"diverged_at": dims}
+    recorded = [str(name) for name, held in result.data_vars.items() if "step" in held.dims and "mode" not in held.dims]
+    over = dict.fromkeys(["loss", *recorded], (*dims, "step")) | {"diverged_at": dims}
     over |= dict.fromkeys(("done", "seconds", "error"), tuple(dim for dim in dims if dim != "replicate"))
     for name, expected in over.items():
         if name not in result and name != "error":
