@@ -203,6 +203,8 @@ SCRIPT = """
     stream = executors.stream
     def held(*args):  # while there is a file "hold", no more than three chunks are done
         for number, found in enumerate(stream(*args)):
+            if number == 3 and os.path.exists("hold"):
+                open("held", "w").close()
             while number == 3 and os.path.exists("hold"):
                 time.sleep(0.01)
             yield found
@@ -216,7 +218,10 @@ SCRIPT = """
 
 
 def begin(here: Path, executor: str) -> subprocess.Popen:
-    """The sweep of `SCRIPT` in a process of its own, with three chunks done; it waits there for what comes."""
+    """The sweep of `SCRIPT` in a process of its own, with three chunks done; it waits there for what comes.
+
+    Only once it waits: a signal that comes before is heard by the sweep, and the chunk that this then gives would wait.
+    """
     (here / "script.py").write_text(textwrap.dedent(SCRIPT))
     (here / "hold").touch()
     process = subprocess.Popen(
@@ -225,7 +230,7 @@ def begin(here: Path, executor: str) -> subprocess.Popen:
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     deadline = time.monotonic() + 900
-    while len(list(here.glob("r.nc.parts/*.chunk"))) < 3:
+    while not (here / "held").exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -234,7 +239,8 @@ def begin(here: Path, executor: str) -> subprocess.Popen:
 
 def finish(here: Path) -> xr.Dataset:
     """The same sweep in a fresh process, to its end."""
-    (here / "hold").unlink(missing_ok=True)
+    for name in ("hold", "held"):
+        (here / name).unlink(missing_ok=True)
     subprocess.run([sys.executable, "script.py", "serial"], cwd=here, check=True, timeout=900)
     return ss.load(here / "r.nc")
 
