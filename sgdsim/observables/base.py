@@ -10,6 +10,7 @@ from typing import ClassVar
 
 import numpy as np
 
+from sgdsim.common.checks import InputError
 from sgdsim.common.specs import Spec
 from sgdsim.problem import Problem
 
@@ -49,3 +50,13 @@ class Observable(Spec):
     @abstractmethod
     def compute(self, problem: Problem, given: Mapping[str, np.ndarray]) -> np.ndarray:
         """Its values, (…) and its own dims, from the quantities that it needs: (…), and (…, modes) the moments."""
+
+
+def refuse_quadrature(name: str, problem: Problem) -> None:
+    """InputError where eigenvalues and coefficients come from two Lanczos quadratures, whose nodes are no single modes:
+    sums of c_k are right there, single c_k and sums of c_k/λ_k are not."""
+    if (problem.quadratic.spectrum.counts == 0).any():  # a node of the residual's quadrature alone
+        raise InputError(
+            f"observe: {name} needs every mode, got a spectrum known by Lanczos quadrature alone; build the problem "
+            "from its kernel matrix"
+        )

@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from sgdsim.common.checks import InputError
-from sgdsim.observables.base import Observable
+from sgdsim.observables.base import Observable, refuse_quadrature
 from sgdsim.problem import Problem
 
 
@@ -37,6 +37,7 @@ class Distance(Observable):
     )
 
     def check(self, problem: Problem) -> None:
+        refuse_quadrature("distance", problem)
         if problem.population is None and math.isinf(problem.n):
             raise InputError(
                 "observe: distance needs every λ_k, got an infinite spectrum, of which one mode stands for all beyond "

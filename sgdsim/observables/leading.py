@@ -9,7 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from sgdsim.common.checks import InputError, integer
-from sgdsim.observables.base import Observable
+from sgdsim.observables.base import Observable, refuse_quadrature
 from sgdsim.problem import Problem
 
 
@@ -38,6 +38,7 @@ class LeadingShare(Observable):
         object.__setattr__(self, "k", integer("observe: leading_share: k", self.k, minimum=1))
 
     def check(self, problem: Problem) -> None:
+        refuse_quadrature("leading_share", problem)
         eigenvalues = problem.n if problem.population is None else problem.quadratic.spectrum.n
         if self.k > eigenvalues:
             raise InputError(f"observe: leading_share: expected k up to the {eigenvalues} eigenvalues, got {self.k}")

@@ -106,3 +106,14 @@ def test_a_cell_that_a_regime_cannot_follow_fails_where_the_problem_is_on_the_gr
     with pytest.warns(RuntimeWarning, match="no closed form for reshuffled epochs"):
         run = ss.sweep(ss.QuadraticProblem.power_law, grid, ss.SpectralDiagonal(), 20)
     assert np.isnan(run["loss"].values).all()
+
+
+@pytest.mark.parametrize("name", ["distance", "leading_share:k=3"])
+def test_what_two_quadratures_do_not_tell_is_refused(name):
+    """Their nodes are no modes: the share of three leading ones was 2.5% off, without a word."""
+    whole = ss.QuadraticProblem.power_law(60, 1.5, 1.0)
+    problem = ss.QuadraticProblem.from_operator(whole.kernel, whole.residual, n_lanczos=15, n_probes=3)
+    run = [problem, ss.SGD(0.5, 0.0, 5), ss.SpectralDiagonal(), 10]
+    ss.simulate(*run)
+    with pytest.raises(InputError, match="known by Lanczos quadrature alone"):
+        ss.simulate(*run, observe=name)
