@@ -241,6 +241,11 @@ class QuadraticProblem(Problem):
         """(modes,) for how many of the N eigenvalues each mode stands, None: for one; see `Spectrum`."""
         return self.spectrum.multiplicity
 
+    @property
+    def has_basis(self) -> bool:
+        """Whether it has eigenvectors, its own or random ones."""
+        return self.spectrum.eigenvectors is not None or self.basis_seed is not None
+
     @made_once
     def eigenvectors(self) -> np.ndarray:
         """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own."""

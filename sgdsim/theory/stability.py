@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import scipy.optimize
@@ -13,9 +14,9 @@ from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour_kernels, share
-from sgdsim.theory import _renewal, linear
-from sgdsim.theory._method_renewal import MethodRenewal, perron
+from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_propagator_at_one
+from sgdsim.theory.renewal import Renewal
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
 # Numbers of points N up to which the exact level is worked out: where it is asked for (beyond, N × N eigenvectors and
@@ -92,17 +93,15 @@ def max_lr(
     _, momentum, noise = _constants(problem, sgd)
     if level == "exact" and sgd.is_one_pass:
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
+    if level == "exact":
+        return _exact_max_lr(problem, sgd, tolerance)
     if not isinstance(sgd.method, HeavyBall):
-        if level == "exact":
-            return MethodRenewal(problem).max_lr(sgd, tolerance)
         if level == "full-batch":
             return linear.critical_lr(sgd, lambda other: linear.mean_is_stable(problem, other), tolerance)
         return linear.critical_lr(sgd, lambda other: linear.at_one(problem, other, tau).stable, tolerance)
     if level == "full-batch":
         return 2 * (1 + momentum)
-    if level == "spectral-diagonal":
-        return float(diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=number("tau", tau)))
-    return _exact_max_lr(problem, momentum, noise, tolerance)
+    return float(diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=number("tau", tau)))
 
 
 def diagonal_max_lr(
@@ -158,99 +157,60 @@ def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
     return float(scipy.optimize.brentq(excess, low, high, xtol=1e-300, rtol=1e-14))
 
 
-class _Renewal:
-    """The renewal operator M of the exact averaged regime, `D ↦ Σ M D` summed over time; never formed."""
-
-    def __init__(self, problem: QuadraticProblem, momentum: float, noise: float) -> None:
-        moving = problem.spectrum.moving  # the others make no noise either
-        self.lam, self.u = problem.eigenvalues[moving], np.ascontiguousarray(problem.eigenvectors[:, moving])
-        self.n, self.beta, self.gamma = problem.n, momentum, noise
-        self.v = np.full(problem.n, problem.n**-0.5)
-
-    def image(self, lr: float, v: np.ndarray) -> np.ndarray:
-        """`M v`, (n,)."""
-        x, inner = lr * self.lam, self._inner(v)
-        share.run(share.pieces(_renewal.weigh, (inner, x, self.beta, self.gamma, self.n), x.size, x.size))
-        return np.einsum("ik,ik->i", self.u @ inner, self.u)
-
-    def _inner(self, v: np.ndarray) -> np.ndarray:
-        """`Uᵀ diag(v) U`; where v ≥ 0 as a matrix times its transpose, which takes BLAS half the time."""
-        if v.min() < 0:
-            return (self.u * v[:, None]).T @ self.u
-        scaled = self.u * np.sqrt(v)[:, None]
-        return scaled.T @ scaled
-
-    def approach(self, lr: float, steps: int = 4) -> None:
-        """Some power iterations towards the eigenvector at this α."""
-        for _ in range(steps):
-            image = np.maximum(self.image(lr, self.v), 0.0)
-            if not image.any():  # lr² is no float: nothing moves
-                return
-            self.v = image / np.linalg.norm(image)
-
-    def radius(self, lr: float, tolerance: float) -> float:
-        """ρ(M) to a relative `tolerance`, from the last eigenvector on."""
-        radius, self.v = perron(lambda v: self.image(lr, v), self.v, tolerance)
-        return radius
-
-    def root(self, low: float, high: float) -> float:
-        """Where `vᵀMv = 1` for the present v: with U's part fixed, α enters the pair weights only."""
-        inner, rows = self._inner(self.v), np.empty(self.lam.size)
-
-        def excess(log_lr: float) -> float:
-            arguments = (inner, math.exp(log_lr) * self.lam, self.beta, self.gamma, self.n, rows)
-            share.run(share.pieces(_renewal.weighted_squares, arguments, rows.size, rows.size / 2))
-            return math.log(rows.sum())
-
-        if excess(math.log(high)) <= 0:
-            return high
-        while excess(math.log(low)) > 0:
-            low *= 0.1
-        return math.exp(scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-12))
-
-
 def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1e-8) -> float:
     """Spectral radius ρ(M) of the renewal operator of the exact averaged regime; mean-square stable iff ρ < 1.
 
-    The variances `D_i = E r_i²` of the batch-averaged regime obey a renewal equation with total kernel
-    `M_ij = γα²N Σ_kl U_ik U_jk U_il U_jl λ_k λ_l R_kl` (compare Mulayoff & Michaeli, arXiv:2306.07850). M is not
-    formed: each step of a Lanczos iteration costs two products of N × N matrices. R_kl is the sum over time of the
-    product of the two modes' impulse responses, with the noise's own −γ K̂CK̂ part taken into account.
+    Module `sgdsim.theory.renewal` has the operator and its properties.
 
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
-    lr, momentum, noise = _constants(problem, sgd)
-    if sgd.is_one_pass:
-        raise InputError("stability: expected batches of fixed points, got one-pass; use diagonal_is_stable, tau -1")
-    if not isinstance(sgd.method, HeavyBall):
-        return MethodRenewal(problem).radius(sgd, tolerance)
+    _, _, noise = _constants(problem, sgd)
+    _refuse_one_pass(sgd)
     if not full_batch_is_stable(problem, sgd):
         return math.inf
     if noise == 0:
         return 0.0
-    return _Renewal(problem, momentum, noise).radius(lr, tolerance)
+    work = Renewal(problem)
+    return work.radius(work.pairs(sgd), tolerance)
 
 
-def _exact_max_lr(problem: QuadraticProblem, momentum: float, noise: float, tolerance: float) -> float:
-    top = 2 * (1 + momentum) * (1 - 1e-12)
+def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> float:
+    if not isinstance(sgd.method, HeavyBall):
+        near = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other).stable, 1e-2)
+        start = 0.1 * near if math.isfinite(near) else 1e-3
+        return linear.critical_lr(sgd, _in_turn(problem), tolerance, start=start)
+    _, momentum, noise = _constants(problem, sgd)
+    full = 2 * (1 + momentum)
     if noise == 0:
-        return 2 * (1 + momentum)
-    work = _Renewal(problem, momentum, noise)
-    lr = min(float(diagonal_max_lr(problem, momentum=momentum, noise=noise)), 0.9 * top)
-    for _ in range(100):
-        # A few steps towards the eigenvector at this α, then the α at which its quotient is 1: errors are squared.
-        work.approach(lr)
-        before, lr = lr, work.root(lr * 0.1, top)
-        if abs(lr - before) <= 0.1 * tolerance * lr:
-            break
-    # The quotient is 1 for a mixture of eigenvectors with nearly the same eigenvalue as well: is it ρ?
-    for _ in range(10):
-        if lr >= top or abs(math.log(work.radius(lr, 0.1 * tolerance))) <= tolerance:
-            break
-        lr = work.root(lr * 0.1, top)
-    return lr if lr < top else 2 * (1 + momentum)
+        return full
+    top = full * (1 - 1e-12)
+    start = min(float(diagonal_max_lr(problem, momentum=momentum, noise=noise)), 0.9 * top)
+    lr = Renewal(problem).max_lr(sgd, start, top, tolerance)
+    return lr if lr < top else full
+
+
+def _in_turn(problem: QuadraticProblem) -> Callable[[SGD], bool]:
+    """`averaged_is_stable` of one algorithm after the other, for which the operator is made once."""
+    work = Renewal(problem)
+
+    def stable(sgd: SGD) -> bool:
+        if not full_batch_is_stable(problem, sgd):
+            return False
+        return sgd.noise(problem.n) == 0 or work.below_one(sgd) is True
+
+    return stable
 
 
 def averaged_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
-    """Whether `E L_t` over batches stays bounded and decays, exactly at finite N: `averaged_radius < 1`."""
-    return averaged_radius(problem, sgd) < 1
+    """Whether `E L_t` over batches stays bounded and decays, exactly at finite N: `averaged_radius < 1`, proved.
+
+    `sgdsim.theory.verdicts.verdict` says also why, and knows more cases. Raises InputError as `averaged_radius`.
+    """
+    _refuse_one_pass(sgd)
+    _constants(problem, sgd)
+    return _in_turn(problem)(sgd)
+
+
+def _refuse_one_pass(sgd: SGD) -> None:
+    if sgd.is_one_pass:
+        raise InputError("stability: expected batches of fixed points, got one-pass; use diagonal_is_stable, tau -1")

@@ -1,0 +1,97 @@
+"""Is a run stable? Yes and no where that is proved or worked out, otherwise why it cannot be known.
+
+The question is the exact one: does the expected loss of the batch-averaged regime converge, at this N and in this
+eigenbasis? What decides, in the order of its cost:
+
+1. The mean, which sees no noise: where it diverges, so does all else (`α < 2(1+β)` for heavy ball, Polyak 1964).
+2. `Ũ(1) ≥ 1` at τ = 1, from the spectrum alone: unstable in every eigenbasis.
+3. Every training point's own Ũ(1) below 1 (`sgdsim.theory.renewal.local_noise`, O(N²)): stable.
+4. The renewal operator's spectral radius (`Renewal.below_one`), a few products of N × N matrices.
+
+2 and 3 are proved for heavy ball (module renewal); for other methods 1, 2 and 4 are worked out in floating point.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from sgdsim.algorithm.methods import HeavyBall
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.problem import QuadraticProblem
+from sgdsim.theory import stability
+from sgdsim.theory.renewal import Renewal, local_noise, mode_noise
+
+_MARGIN = 1e-9  # of 1, within which rounding decides
+_DEVIATIONS = 4.0  # standard errors that a sum known by random probes may be off
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`stable`: None where it cannot be known. `reason`: what decided it, or what is missing; a part of a sentence."""
+
+    stable: bool | None
+    reason: str
+
+    @property
+    def word(self) -> str:
+        """ "yes", "no" or "?"."""
+        return "?" if self.stable is None else "yes" if self.stable else "no"
+
+
+def verdict(problem: QuadraticProblem, sgd: SGD) -> Verdict:
+    """Whether the expected loss converges, exactly at this N and in this eigenbasis. Refuses nothing."""
+    return verdicts(problem, [sgd])[0]
+
+
+def verdicts(problem: QuadraticProblem, algorithms: Iterable[SGD]) -> list[Verdict]:
+    """`verdict` of one algorithm after the other: neighbours on a grid help each other."""
+    shared = functools.cache(lambda: Renewal(problem))
+    out = []
+    for sgd in algorithms:
+        try:
+            out.append(_verdict(problem, sgd, shared))
+        except InputError as error:
+            out.append(Verdict(None, str(error).removeprefix("stability: ").removeprefix("theory: ")))
+    return out
+
+
+def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]) -> Verdict:
+    if not stability.full_batch_is_stable(problem, sgd):
+        return Verdict(False, "even the mean, which sees no noise, diverges")
+    if sgd.is_one_pass:
+        converges = stability.diagonal_is_stable(problem, sgd, -1.0)
+        side = "below" if converges else "not below"
+        return Verdict(converges, f"Ũ(1) at τ = −1, exact for Gaussian points, is {side} 1")
+    if sgd.noise(problem.n) == 0:
+        return Verdict(True, "full batches make no noise, and the mean converges")
+    shares = mode_noise(problem, sgd) * problem.spectrum.counts[problem.spectrum.moving]
+    closure = float(shares.sum())
+    if closure / (1 + _relative_error(problem)) >= 1 + _MARGIN:
+        return Verdict(False, f"Ũ(1) = {closure:.3g}, at least 1, makes it unstable in every eigenbasis")
+    if not problem.has_basis:
+        return Verdict(None, f"Ũ(1) = {closure:.3g} leaves it to eigenvectors, which are not known here")
+    small = problem.n <= stability.EXACT_UP_TO
+    if not small and problem.spectrum.eigenvectors is None:
+        return Verdict(None, f"Ũ(1) = {closure:.3g} leaves it to eigenvectors, which are not drawn for N = {problem.n}")
+    if isinstance(sgd.method, HeavyBall) and (largest := float(local_noise(problem, sgd).max())) < 1 - _MARGIN:
+        return Verdict(True, f"Ũ(1) is below 1 at every training point, {largest:.3g} at most")
+    if not small:
+        return Verdict(None, f"Ũ(1) = {closure:.3g} leaves it to products of {problem.n} × {problem.n} matrices")
+    stable = renewal().below_one(sgd)
+    if stable is None:
+        return Verdict(None, "it is at its threshold, where rounding decides")
+    side = "below" if stable else "above"
+    return Verdict(stable, f"the exact average's noise has a spectral radius {side} 1 (Ũ(1) = {closure:.3g})")
+
+
+def _relative_error(problem: QuadraticProblem) -> float:
+    """How far a sum over modes may be off, relative: that of the trace, where random probes made the spectrum."""
+    quality = problem.spectrum.quality
+    if problem.has_every_eigenvalue or problem.spectrum.size is not None or quality is None:
+        return 0.0
+    return np.inf if quality.trace is None else _DEVIATIONS * quality.trace

@@ -1,0 +1,138 @@
+"""Yes, no or "?" against the averaged step as one explicit matrix, and closed forms."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+import sgdsim as ss
+from sgdsim.theory import generating, renewal, stability
+from sgdsim.theory.verdicts import verdict, verdicts
+
+
+def explicit_radius(problem, sgd):
+    """Radius of the averaged step on all second moments of (residual, velocity), (2n, 2n) and symmetric."""
+    n, kernel, values = problem.n, problem.kernel, sgd.values(problem.n, 0, 1)
+    a, b, g = values.lr[0], values.momentum[0], values.noise[0]
+    ahead = b if sgd.method.spec == "nesterov" else 0.0  # gradients are taken at r + ahead·v
+    seen = np.hstack([np.eye(n), ahead * np.eye(n)])
+    velocity = np.hstack([np.zeros((n, n)), b * np.eye(n)]) - a * kernel @ seen
+    step = np.vstack([np.hstack([np.eye(n), np.zeros((n, n))]) + velocity, velocity])
+
+    def averaged(moments):
+        c = seen @ moments @ seen.T
+        noise = a * a * g * (n * kernel @ np.diag(np.diag(c)) @ kernel - kernel @ c @ kernel)
+        return step @ moments @ step.T + np.tile(noise, (2, 2))
+
+    pairs = list(itertools.combinations_with_replacement(range(2 * n), 2))
+    matrix = np.empty((len(pairs), len(pairs)))
+    for column, (i, j) in enumerate(pairs):
+        unit = np.zeros((2 * n, 2 * n))
+        unit[i, j] = unit[j, i] = 1.0
+        matrix[:, column] = averaged(unit)[tuple(np.transpose(pairs))]
+    return np.abs(np.linalg.eigvals(matrix)).max()
+
+
+def basis(kind, n, rng):
+    if kind == "hadamard":
+        return scipy.linalg.hadamard(n) / np.sqrt(n)
+    near = {"random": 0.0, "local": 5.0, "identity": 1e9}[kind]
+    return np.linalg.qr(near * np.eye(n) + rng.standard_normal((n, n)))[0]
+
+
+@pytest.mark.parametrize("method", ["heavy-ball", "nesterov"])
+@pytest.mark.parametrize("kind", ["random", "local", "identity", "hadamard"])
+def test_no_wrong_yes_and_no_wrong_no(kind, method):
+    rng = np.random.default_rng(0)
+    for _ in range(12):
+        n = int(rng.choice([2, 4, 8] if kind == "hadamard" else [2, 3, 5, 7]))
+        lam = np.sort(np.append(1.0, rng.uniform(0.01, 1, n - 1) ** rng.integers(1, 5)))[::-1]
+        vectors = basis(kind, n, rng)
+        problem = ss.QuadraticProblem.from_kernel((vectors * lam) @ vectors.T, rng.standard_normal(n))
+        sgd = ss.SGD(
+            1.0, float(rng.uniform(-0.9, 0.97)), int(rng.integers(1, n + 1)),
+            str(rng.choice(["without-replacement", "with-replacement"])), method,
+        )  # fmt: skip
+        threshold = stability.max_lr(problem, sgd, "exact")
+        for factor in (0.5, 0.99, 1.01, 2.0):
+            at = ss.SGD(factor * threshold, sgd.momentum, sgd.batch_size, sgd.sampling, method)
+            assert verdict(problem, at).stable is bool(explicit_radius(problem, at) < 1)
+
+
+def test_points_that_do_not_see_each_other():
+    """K = diag(1, .997 × 299): each point has `1 − 2α + Nα² < 1` iff α < 2/N, where b = 1."""
+    problem = ss.QuadraticProblem.from_kernel(np.diag([1.0] + [0.997] * 299), np.ones(300))
+    threshold = 2 / 300
+    assert stability.max_lr(problem, ss.SGD(1.0, batch_size=1), "exact") == pytest.approx(threshold, rel=1e-7)
+    for factor, word in ((0.999, "yes"), (1 - 1e-6, "yes"), (1 + 1e-6, "no"), (1.002, "no"), (1.5, "no")):
+        sgd = ss.SGD(factor * threshold, batch_size=1)
+        assert verdict(problem, sgd).word == word
+        assert stability.averaged_is_stable(problem, sgd) is (word == "yes")
+
+
+@pytest.mark.parametrize("momentum", [-0.9, -0.3, 0.0, 0.5, 0.9, 0.99])
+def test_the_operator_has_no_negative_entries_and_each_weight_grows_with_lr(momentum):
+    """What module renewal proves."""
+    rng = np.random.default_rng(1)
+    for _ in range(50):
+        n, gamma = int(rng.integers(2, 9)), float(rng.uniform(0.01, 1))
+        x = 2 * (1 + momentum) * np.sort(rng.uniform(1e-4, 0.999, n))[::-1]
+        vectors = np.linalg.qr(rng.standard_normal((n, n)))[0]
+        pairs = renewal.heavy_ball_pairs(x, momentum, gamma, n)
+        m = np.einsum("ik,jk,il,jl,kl->ij", vectors, vectors, vectors, vectors, pairs)
+        assert m.min() >= -1e-12 * m.max()
+        assert (renewal.heavy_ball_pairs(0.99 * x, momentum, gamma, n) < pairs).all()
+
+
+def test_the_local_noise_of_the_points():
+    """Its mean is the closure's Ũ(1) in every basis, equal in Hadamard's; it bounds the radius from both sides."""
+    rng = np.random.default_rng(2)
+    for kind in ("random", "local", "hadamard"):
+        vectors, lam = basis(kind, 8, rng), 1 / np.arange(1, 9)
+        problem = ss.QuadraticProblem.from_kernel((vectors * lam) @ vectors.T, np.ones(8))
+        for method in ("heavy-ball", "nesterov"):
+            sgd = ss.SGD(0.3, 0.5, 2, method=method)
+            local = renewal.local_noise(problem, sgd)
+            radius = stability.averaged_radius(problem, sgd)
+            assert local.mean() <= radius * (1 + 1e-12)
+            assert radius <= local.max() * (1 + 1e-12)
+            if kind == "hadamard":
+                np.testing.assert_allclose(local, radius)
+        closure = generating.noise_propagator_at_one(lam, 0.3, 0.5, ss.SGD(1.0, 0.5, 2).noise(8), 1.0)
+        assert renewal.local_noise(problem, ss.SGD(0.3, 0.5, 2)).mean() == pytest.approx(closure)
+
+
+def test_a_localised_kernel_of_2500_points_is_not_called_stable():
+    """Eigenvectors that live on few points: the closure's optimum is far beyond the exact threshold."""
+    rng = np.random.default_rng(0)
+    lam = np.arange(1, 2501.0) ** -1.5
+    vectors = np.eye(2500)[:, rng.permutation(2500)]
+    problem = ss.QuadraticProblem(ss.Spectrum(lam, vectors), np.ones(2500))
+    sgd = ss.SGD(0.0228, 0.891, 2)
+    assert stability.diagonal_is_stable(problem, sgd)
+    found = verdict(problem, sgd)
+    assert found.stable is False
+    assert "above 1" in found.reason
+    gamma = sgd.noise(2500)  # one point alone: N γx²(…) = 1 at its threshold
+    alone = stability.max_lr(problem, ss.SGD(1.0, 0.891, 2), "exact")
+    assert 2500 * gamma * generating.noise_term_at_one(alone, 0.891, gamma) == pytest.approx(1, rel=1e-6)
+
+
+def test_where_it_cannot_be_known():
+    problem = ss.QuadraticProblem.power_law(100_000, 1.5, 1.0)
+    below, above = verdicts(problem, [ss.SGD(0.5, 0.0, 1), ss.SGD(0.9, 0.0, 1)])
+    assert below.word == "?"
+    assert "eigenvectors" in below.reason
+    assert above.word == "no"
+    assert "every eigenbasis" in above.reason
+    small = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    for sgd in (ss.SGD.jacobi(1.0, 0.5, 0.5), ss.SGD(0.5, sampling="reshuffle"), ss.SGD(0.1, sampling="importance")):
+        assert verdict(small, sgd).stable is None
+    assert verdict(small, ss.SGD(0.1, method="adam")).stable is None
+    assert verdict(small, ss.SGD(2.1, batch_size=20)).reason.startswith("even the mean")
+    assert verdict(small, ss.SGD(1.9, batch_size=20)).stable is True
+    assert verdict(small, ss.SGD(0.1, batch_size=1, sampling="one-pass")).stable is True
+    at = stability.max_lr(small, ss.SGD(1.0, batch_size=1), "exact", tolerance=1e-13)
+    assert verdict(small, ss.SGD(at, batch_size=1)).stable is None
+    assert "rounding" in verdict(small, ss.SGD(at, batch_size=1)).reason
