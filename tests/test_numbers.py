@@ -18,6 +18,7 @@ from sgdsim.datasets import formats
 from sgdsim.datasets.formats import RawData
 from sgdsim.problem.kernel_files import load_kernel
 from sgdsim.runs import follow
+from sgdsim.runs.sweeps import Grid
 from sgdsim.studies import budgets, report, validation
 
 # Divergence.
@@ -141,8 +142,9 @@ def test_a_result_with_other_variables_is_refused(budget, change, words, curves)
 def test_a_closures_name_is_exact_and_the_same_everywhere(tau):
     regime = ss.SpectralDiagonal(tau)
     assert regimes.parse(regime.name) == regime
-    stable = report.predicted_stability(ss.QuadraticProblem.power_law(20, 1.5, 1.0), SGD(0.5), [tau])
-    assert regime.name in stable
+    problem, grid = ss.QuadraticProblem.power_law(20, 1.5, 1.0), Grid.product(lr=[0.5])
+    result = ss.sweep(problem, grid, [regime], 1)
+    assert list(report.rows(result, problem, grid, [tau])[0]["stable_by_closure"]) == [regime.name]
 
 
 def test_usual_names_stay_short():

@@ -232,6 +232,8 @@ def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
 
 
 def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float) -> str:
+    from sgdsim.studies import report
+
     reference = next(iter(rows[0]["regimes"]))
     several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
     notes = ["mean ± standard error over replicates"] if several else []
@@ -244,6 +246,7 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float
     notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
     notes[0] += f"{facts['seconds']:.1f} s."
     notes += interrupted(facts)
+    notes += report.stability_notes(rows)
     notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
     if len(facts["failed"]) > 10:

@@ -23,42 +23,30 @@ from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.results import curves as observed
 from sgdsim.runs.sweeps import Grid
 from sgdsim.theory import stability
+from sgdsim.theory.verdicts import verdicts
 
 # Columns of a table that are left out where no row has anything else.
 _USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
-
-
-def predicted_stability(problem: QuadraticProblem, sgd: SGD, taus: list[float]) -> dict[str, bool | None]:
-    """Whether the loss converges: full batch, spectral-diagonal for each τ, exact average; None: not known."""
-
-    def ask(question, *arguments):
-        try:
-            return question(problem, sgd, *arguments)
-        except InputError:  # a schedule, reshuffled epochs, or γτ where nothing is proved
-            return None
-
-    out = {"full_batch": ask(stability.full_batch_is_stable)}
-    out |= {SpectralDiagonal(tau).name: ask(stability.diagonal_is_stable, tau) for tau in taus}
-    out["averaged"] = ask(stability.averaged_is_stable) if problem.n <= stability.EXACT_IN_TABLES else None
-    return out
+_WORDS = {None: "?", True: "yes", False: "no"}
 
 
 def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[dict[str, Any]]:
-    """One dict per cell: hyperparameters, predicted stability, and under "regimes" each regime's final numbers."""
-    quadratic = problem.quadratic
+    """One dict per cell: hyperparameters, whether it is stable (None: not known) and why, what each closure says of
+    it, and under "regimes" each regime's final numbers."""
+    quadratic, cells = problem.quadratic, list(grid.cells())
     names = [str(name) for name in result["regime"].values]
     reference = names[0]
+    with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
+        known = verdicts(quadratic, [sgd for _, sgd in cells])
+        closures = [{SpectralDiagonal(tau).name: _converges(quadratic, sgd, tau) for tau in taus} for _, sgd in cells]
     out = []
-    for index, sgd in grid.cells():
-        with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
-            stable = predicted_stability(quadratic, sgd, taus)
-        closed = [SpectralDiagonal(tau).name for tau in taus]
-        known = [stable[level] for level in ("averaged", *closed, "full_batch")]
+    for (index, sgd), stable, closure in zip(cells, known, closures, strict=True):
         row: dict[str, Any] = {
             **sgd.spec(),
             "torch_lr": _torch_lr(quadratic, sgd),
-            "predicted_stable": next((value for value in known if value is not None), None),
-            "stable": stable,
+            "stable": stable.stable,
+            "stable_reason": stable.reason,
+            "stable_by_closure": closure,
             "regimes": {name: _final(result, index, position) for position, name in enumerate(names)},
         }
         base = row["regimes"][reference]["final_loss"]
@@ -67,6 +55,14 @@ def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) ->
             numbers[f"ratio_to_{reference}"] = finite_or_none(final / base) if final is not None and base else None
         out.append(row)
     return out
+
+
+def _converges(problem: QuadraticProblem, sgd: SGD, tau: float) -> bool | None:
+    """Whether the loss of the diagonal regime converges; None for schedules, reshuffled epochs, γτ above 1."""
+    try:
+        return stability.diagonal_is_stable(problem, sgd, tau)
+    except InputError:
+        return None
 
 
 def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
@@ -188,7 +184,7 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
         cells += [_short("none" if row[name] is None else row[name]) for name in named]
         if with_stability:
-            cells.append(_stability(row["stable"]))
+            cells.append(_WORDS[row["stable"]])
         lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
     return Table(headers, lines, "l").text()
 
@@ -197,13 +193,19 @@ def _short(value: Any) -> str:
     return readable(value) if isinstance(value, (int, float)) else brief(str(value))
 
 
-def _stability(stable: dict[str, bool | None]) -> str:
-    """ "yes" or "no" where all known levels agree, else each level's own word."""
-    words = {None: "?", True: "yes", False: "no"}
-    known = {value for value in stable.values() if value is not None}
-    if len(known) <= 1:
-        return words[next(iter(known), None)]
-    return ", ".join(f"{name.replace('full_batch', 'full batch')} {words[value]}" for name, value in stable.items())
+def stability_notes(rows: list[dict[str, Any]]) -> list[str]:
+    """Why it is not known whether cells are stable, and why they are not where a closure says that they are: a line
+    for each reason."""
+    cells: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        stable, reason = row["stable"], row["stable_reason"]
+        converging = [name for name, converges in row["stable_by_closure"].items() if converges]
+        if stable is None or (stable is False and converging):
+            reason += "" if stable is None else f", although {' and '.join(converging)} converges"
+            where = f"lr {_short(row['lr'])}, momentum {_short(row['momentum'])}, batch {_short(row['batch_size'])}"
+            cells.setdefault((_WORDS[stable], reason), []).append(where)
+    more = {key: f" and {len(where) - 1} more" if len(where) > 1 else "" for key, where in cells.items()}
+    return [f"stable: {word} at {where[0]}{more[word, reason]}: {reason}" for (word, reason), where in cells.items()]
 
 
 def _outcome(numbers: dict[str, Any], label: str, reference: str, name: str) -> str:

@@ -128,7 +128,7 @@ def test_compare_json(run, rows):
         (0.5, -0.1, 10), (0.5, 0.5, 10), (1.0, -0.1, 10), (1.0, 0.5, 10),
     ]  # fmt: skip
     for row in found["rows"]:
-        assert row["predicted_stable"] is True
+        assert row["stable"] is True
         assert row["torch_lr"] == pytest.approx(row["lr"] * 40 / found["lambda_max"], rel=1e-12)
         assert list(row["regimes"]) == REGIMES
         for name, numbers in row["regimes"].items():
@@ -144,13 +144,13 @@ def test_compare_json(run, rows):
 def test_json_stays_valid_when_cells_diverge(run, lr):
     found = document(run("compare", *SMALL, "--lr", lr, "1", "--json"))["rows"]
     for row in found[:2]:
-        assert row["predicted_stable"] is False
+        assert row["stable"] is False
         for name in REGIMES[1:]:
             assert row["regimes"][name]["diverged"] == row["regimes"][name]["replicates"]
             assert row["regimes"][name]["final_loss"] is None
             assert row["regimes"][name]["ratio_to_network"] is None
     for row in found[2:]:
-        assert row["predicted_stable"] is True
+        assert row["stable"] is True
         assert None not in [numbers["final_loss"] for numbers in row["regimes"].values()]
 
 
@@ -471,7 +471,7 @@ def test_real_data(run, rows, name):
     files = document(run("data", "verify", name, "--json"))["files"]
     assert {file["status"] for file in files if file["required"]} <= {"ok", "unchecked"}
     for row in rows("compare", "--dataset", name, *SMALL, "--lr", "0.5"):
-        assert row["predicted_stable"] is True
+        assert row["stable"] is True
         assert all(0 < numbers["final_loss"] < 2 for numbers in row["regimes"].values())
 
 
