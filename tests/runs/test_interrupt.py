@@ -365,6 +365,7 @@ def test_an_interruption_with_a_lock_just_taken_does_not_hang(here):
     """What threads share is not left locked by Ctrl-C, at whichever of its locks that comes."""
     (here / "script.py").write_text(textwrap.dedent(LOCKS))
     run = subprocess.run([sys.executable, "script.py"], capture_output=True, text=True, timeout=LAST_RESORT,
+                         env=os.environ | {"NUMBA_NUM_THREADS": "2"},
                          preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))  # fmt: skip
     assert run.returncode == 0, run.stderr
     assert int(run.stdout.split()[1]) > 10

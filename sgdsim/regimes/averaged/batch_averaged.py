@@ -10,13 +10,14 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common import devices
+from sgdsim.common.blas import one_blas_thread
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.recurrence import kernels
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.averaged import linear
-from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes, Tiers, one_blas_thread
+from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes, Tiers
 from sgdsim.regimes.base import FLOPS, Regime
 
 TOLERANCE = 1e-4  # relative error of the loss, by default

@@ -8,36 +8,16 @@ modes take longer intervals: `sgdsim.regimes.averaged.slow_pairs`.
 
 from __future__ import annotations
 
-import contextlib
-import functools
 from dataclasses import dataclass
 
 import numpy as np
-import threadpoolctl
 
+from sgdsim.common.blas import all_blas_threads
 from sgdsim.recurrence import kernels
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.averaged.slow_pairs import SlowPairs, Trend
 
 BLOCK = 64  # steps for which the mean residual is brought to the data basis in one matrix product
-
-
-@functools.cache
-def _pools() -> tuple[threadpoolctl.ThreadpoolController, int]:
-    """The controller of BLAS, and the threads that it had when first asked."""
-    pools = threadpoolctl.ThreadpoolController()
-    return pools, max((pool["num_threads"] for pool in pools.info() if pool["user_api"] == "blas"), default=1)
-
-
-def one_blas_thread() -> contextlib.AbstractContextManager:
-    """BLAS on one thread: products this small gain little from two, and where other work waits they lose a lot."""
-    return _pools()[0].limit(limits=1, user_api="blas")
-
-
-def all_blas_threads() -> contextlib.AbstractContextManager:
-    """As many threads as there were, within `one_blas_thread`."""
-    pools, threads = _pools()
-    return pools.limit(limits=threads, user_api="blas")
 
 
 class MeanPath:

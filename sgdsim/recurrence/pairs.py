@@ -1,0 +1,45 @@
+"""Generating functions of pairs of modes: what one unit of noise, or of the initial error, is there later.
+
+For modes with x = αλ and y, `Σ_t z^t g_x(t) g_y(t)` of their impulse responses is a rational function: a numerator over
+the common determinant of both. A feedback of −γxy of the pair's own moment adds γzxy times the numerator of the noise
+to the determinant. All are written in x, y and 1 − z, whose constant terms cancel: rounding must not bring them back
+where z → 1 and x → 0.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def heavy_ball(
+    x: np.ndarray, y: np.ndarray, momentum: float, z: complex, rest: complex
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Numerators of the noise and of the start, and the determinant, in the broadcast shape of x and y; rest = 1 − z.
+
+    The determinant is `(1−β²z²)² − z(1+β²z²)ab + βz²(a²+b²)` with a = 1 + β − x, b = 1 + β − y.
+    """
+    beta, bz = momentum, 1 - momentum * z
+    steady = rest * (1 - beta**2 * z)
+    both = x + y
+    noise = np.full(both.shape, 1 - beta**2 * z**2)
+    start = bz * (bz * (1 - beta**2 * z) + beta * z * both)
+    determinant = bz**2 * (steady + z * (1 + beta) * both) + beta * z**2 * (x**2 + y**2)
+    return noise, start, determinant - z * (1 + beta**2 * z**2) * (x * y)
+
+
+def nesterov(
+    x: np.ndarray, y: np.ndarray, momentum: float, z: complex, rest: complex
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """As `heavy_ball`. The responses are `(1 + β − βζ)/(1 − aζ + pζ²)` to noise and `(1 − βζ)/(…)` to the start, with
+    a = (1+β)(1−x), p = β(1−x); the determinant is `1 − abz + (a²q + b²p − 2pq)z² − abpqz³ + p²q²z⁴`."""
+    beta, once = momentum, (1 + momentum) ** 2
+    both, left = x + y, (1 - x) * (1 - y)
+    gone = both - x * y  # 1 − left
+    twice = 1 - beta**2 * z**2 * left
+    noise = (once + beta**2 * z) * twice - beta * once * z * ((2 - both) - 2 * beta * z * left)
+    start = (1 + beta**2 * z) * twice - beta * (1 + beta) * z * ((2 - both) - 2 * beta * z * left)
+    first, second = once * z + 2 * beta**2 * z**2, once * beta * z**2
+    third = beta**2 * z**3 * (once - beta**2 * z)
+    steady = rest * (1 - beta * z) ** 2 * (1 - beta**2 * z)
+    determinant = steady + gone * (first - 2 * second) - left * second * both + (2 - gone) * gone * third
+    return noise, start, determinant

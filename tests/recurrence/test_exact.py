@@ -1,0 +1,160 @@
+"""The averaged regime by its generating function against the recursion, in float64 and in 80 bits, and at t = 10⁹."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim.common.checks import InputError
+from sgdsim.recurrence import exact, pairs
+from sgdsim.theory import stability
+
+
+def problem_of(rng, n, *, rank=None, local=False, test=True):
+    lam = np.sort(np.append(1.0, rng.uniform(0.01, 1, n - 1) ** rng.integers(1, 4)))[::-1]
+    if rank is not None:
+        lam[rank:] = 0.0
+    vectors = np.linalg.qr((5 if local else 0) * np.eye(n) + rng.standard_normal((n, n)))[0]
+    kernel = (vectors * lam) @ vectors.T
+    more = {"cross_kernel": rng.standard_normal((4, n)) @ kernel, "test_residual": rng.standard_normal(4)}
+    return ss.QuadraticProblem.from_kernel(kernel, rng.standard_normal(n), **(more if test else {}))
+
+
+def recursion(problem, sgd, steps, number=np.float64):
+    """`E L_t` at `steps` by the averaged step on all second moments of (residual, velocity), in precision `number`."""
+    n, values = problem.n, sgd.values(problem.n, 0, 1)
+    a, b, g = (number(v[0]) for v in (values.lr, values.momentum, values.noise))
+    u, lam = problem.eigenvectors.astype(number), problem.eigenvalues.astype(number)
+    kernel = (u * lam) @ u.T
+    label = number(sgd.label_source(n, values.batch_size)[0])
+    ahead = b if sgd.method.spec == "nesterov" else number(0)
+    residual = u @ problem.coefficients.astype(number)
+    rr, rv, vv = np.outer(residual, residual), np.zeros((n, n), number), np.zeros((n, n), number)
+    if ahead:  # r is the point where gradients are taken: r' = r + βv' − αg, v' = βv − αg
+        step_v, step_r = (b, -a * kernel), (b * b, np.eye(n, dtype=number) - (1 + b) * a * kernel)
+        kick_r, kick_v = 1 + b, number(1)
+    else:
+        step_v, step_r = (b, -a * kernel), (b, np.eye(n, dtype=number) - a * kernel)
+        kick_r = kick_v = number(1)
+    out, now = [], 0
+    for stop in steps:
+        for _ in range(stop - now):
+            noise = a * a * kernel @ (g * (n * np.diag(np.diag(rr)) - rr) + label * np.eye(n, dtype=number)) @ kernel
+            cv, mv = step_v
+            cr, mr = step_r
+            new_rr = mr @ rr @ mr.T + cr * (mr @ rv + (mr @ rv).T) + cr * cr * vv + kick_r * kick_r * noise
+            new_rv = mr @ rr @ mv.T + cv * mr @ rv + cr * rv.T @ mv.T + cr * cv * vv + kick_r * kick_v * noise
+            vv = mv @ rr @ mv.T + cv * (mv @ rv + (mv @ rv).T) + cv * cv * vv + kick_v * kick_v * noise
+            rr, rv = (new_rr + new_rr.T) / 2, new_rv
+            vv = (vv + vv.T) / 2
+        now = stop
+        out.append(np.trace(rr) / (2 * n))
+    return np.array(out)
+
+
+@pytest.mark.parametrize("form", ["heavy-ball", "nesterov"])
+def test_pairs_are_sums_over_time_of_both_responses(form):
+    rng = np.random.default_rng(0)
+    for _ in range(100):
+        beta = rng.uniform(-0.8, 0.9)
+        x, y = rng.uniform(0.01, 1.3, 2)
+        z = 0.7 * rng.random() * np.exp(2j * np.pi * rng.random())
+        sums = []
+        for value in (x, y):
+            if form == "heavy-ball":
+                step, kick = np.array([[1 - value, beta], [-value, beta]]), np.array([1.0, 1.0])
+            else:
+                step, kick = np.array([[1 - (1 + beta) * value, beta**2], [-value, beta]]), np.array([1 + beta, 1.0])
+            powers = [np.linalg.matrix_power(step, t) for t in range(200)]
+            sums.append([np.array([(power @ start)[0] for power in powers]) for start in (kick, np.eye(2)[0])])
+        weights = z ** np.arange(200)
+        make = pairs.heavy_ball if form == "heavy-ball" else pairs.nesterov
+        *numerators, determinant = make(np.array(x), np.array(y), beta, z, 1 - z)
+        for k in range(2):
+            assert numerators[k] / determinant == pytest.approx((sums[0][k] * sums[1][k] * weights).sum(), rel=1e-11)
+
+
+@pytest.mark.parametrize("method", ["heavy-ball", "nesterov"])
+@pytest.mark.parametrize("momentum", [-0.6, 0.0, 0.5, 0.8])
+def test_against_the_recursion(method, momentum):
+    """All batch sizes, with and without replacement, noisy labels, below and beyond the threshold, low rank, bases."""
+    rng = np.random.default_rng(3)
+    late = 0
+    for trial in range(6):
+        n = int(rng.integers(2, 13))
+        problem = problem_of(rng, n, rank=n // 2 if trial == 1 and n > 3 else None, local=trial % 2 == 0)
+        sgd = ss.SGD(
+            1.0, momentum, int(rng.integers(1, n + 1)), str(rng.choice(["without-replacement", "with-replacement"])),
+            method, label_noise=0.1 * (trial == 2),
+        )  # fmt: skip
+        threshold = stability.max_lr(problem, sgd, "exact", tolerance=1e-4)
+        sgd = dataclasses.replace(sgd, lr=threshold * (0.1, 0.5, 0.8, 0.3, 0.95, 1.02)[trial])
+        averaged = exact.Averaged(problem, sgd)
+        first = averaged.earliest(1e-11, averaged.rightmost(1e-3))
+        if first > 600:
+            continue
+        steps = np.unique(np.append([0, 1, 7], np.geomspace(first + 1, 3 * first, 4).astype(int)))
+        found = averaged.losses(steps, tolerance=1e-11)
+        expected = recursion(problem, sgd, steps.tolist())
+        off = np.abs(found.loss / expected - 1)
+        assert (off <= 1e-10 + found.error).all()
+        assert (found.error[expected > 1e-4 * problem.initial_loss] < 1e-6).all()
+        run = ss.simulate(
+            problem, sgd, ss.BatchAveraged(0), int(steps[-1]), record=steps.tolist(), observe=["test_loss"]
+        )
+        tested = run["test_loss"].sel(step=steps).values.ravel()
+        np.testing.assert_allclose(found.test_loss, tested, rtol=1e-7)
+        late += 1
+    assert late >= 3
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.7])
+def test_the_deep_tail_in_80_bits(momentum):
+    """A power law of 12 points until its loss has fallen to 10⁻⁹ of the first one."""
+    if np.finfo(np.longdouble).eps > 1e-18:
+        pytest.skip("longdouble has no more than 64 bits here")
+    problem = ss.QuadraticProblem.power_law(12, 1.5, 1.0, seed=2)
+    sgd = ss.SGD(0.2 * (1 - momentum), momentum, 3)
+    steps = [300, 1000, 2500]
+    expected = recursion(problem, sgd, steps, np.longdouble)
+    found = exact.Averaged(problem, sgd).losses(np.array(steps))
+    assert expected[-1] < 1e-8 * expected[0]
+    assert (np.abs(found.loss / expected.astype(float) - 1) <= np.maximum(found.error, 1e-11)).all()
+    assert (found.error < 1e-3).all()
+
+
+def test_it_grows_from_the_exact_threshold_on():
+    """The rate is 0 at the threshold; beyond it, the recursion's own."""
+    problem = problem_of(np.random.default_rng(5), 9, test=False)
+    for method, momentum in (("heavy-ball", 0.0), ("heavy-ball", 0.6), ("nesterov", 0.5)):
+        sgd = ss.SGD(1.0, momentum, 2, method=method)
+        threshold = stability.max_lr(problem, sgd, "exact", tolerance=1e-9)
+        at = exact.Averaged(problem, dataclasses.replace(sgd, lr=threshold)).rightmost(1e-9)
+        assert at == pytest.approx(0.0, abs=1e-7)
+        beyond = dataclasses.replace(sgd, lr=1.1 * threshold)
+        before, after = recursion(problem, beyond, [400, 500])
+        assert exact.Averaged(problem, beyond).rightmost(1e-7) == pytest.approx(np.log(after / before) / 100, rel=1e-3)
+
+
+def test_a_thousand_million_steps_of_a_power_law():
+    """Full batches have a closed form at any time; with noise the loss falls with the slowest mode alone."""
+    lam = np.array([1.0, 1e-4, 1e-9])
+    vectors = np.linalg.qr(np.random.default_rng(0).standard_normal((3, 3)))[0]
+    problem = ss.QuadraticProblem(ss.Spectrum(lam, vectors), np.ones(3))
+    steps = np.array([10**4, 10**7, 10**9])
+    full = exact.Averaged(problem, ss.SGD(1.5, 0.0, 3)).losses(steps)
+    closed = np.exp(2 * steps[:, None] * np.log1p(-1.5 * lam[1:])).sum(1) / 6
+    np.testing.assert_allclose(full.loss, closed, rtol=1e-9)
+    noisy = exact.Averaged(problem, ss.SGD(0.3, 0.0, 1)).losses(np.array([10**9, 2 * 10**9]))
+    assert noisy.loss[1] / noisy.loss[0] == pytest.approx(np.exp(-2 * 0.3e-9 * 1e9), rel=1e-6)
+
+
+def test_what_it_does_not_follow_is_refused():
+    problem = ss.QuadraticProblem.power_law(5, 1.5, 1.0)
+    for sgd in (
+        ss.SGD.jacobi(1.0, 0.5, 0.5), ss.SGD(0.1, sampling="reshuffle"), ss.SGD(0.1, average="ema:0.9"),
+        ss.SGD(0.1, sampling="importance"), ss.SGD(0.1, method="adam"), ss.SGD(0.1, sampling="one-pass"),
+    ):  # fmt: skip
+        with pytest.raises(InputError):
+            exact.Averaged(problem, sgd)
