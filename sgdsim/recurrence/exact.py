@@ -21,7 +21,6 @@ import numpy as np
 import scipy.optimize
 import scipy.sparse.linalg
 
-from sgdsim.algorithm.methods import HeavyBall, Nesterov
 from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.blas import one_blas_thread
@@ -48,7 +47,7 @@ class ExactLosses:
 
 def follows(sgd: SGD) -> bool:
     """Whether it has the generating function used here: heavy ball or Nesterov, constant, on equally likely points."""
-    known = isinstance(sgd.method, (HeavyBall, Nesterov)) and sgd.average is None and sgd.is_constant
+    known = pairs.form_of(sgd) is not None and sgd.average is None and sgd.is_constant
     return known and sgd.sampler.independent and not sgd.is_one_pass and not sgd.sampler.weighted
 
 
@@ -75,7 +74,9 @@ class Averaged:
         self.label = float(sgd.label_source(self.n, values.batch_size)[0])
         test = problem.test
         self.gram = None if test is None else test.transfer.T @ test.transfer / len(test.transfer)
-        self.form = pairs.heavy_ball if isinstance(sgd.method, HeavyBall) else pairs.nesterov
+        form = pairs.form_of(sgd)
+        assert form is not None  # as it is followed
+        self.form = form
 
     # Where the contour may run.
 
@@ -130,10 +131,8 @@ class Averaged:
 
     def _weights(self, x: np.ndarray, z: complex, rest: complex) -> tuple[np.ndarray, np.ndarray]:
         """W and E at z of modes with x = αλ, (m, m) each; rest = 1 − z."""
-        noise, start, determinant = self.form(x[:, None], x, self.momentum, z, rest)
-        fed = self.gamma * z * np.multiply.outer(x, x) * noise
-        determinant = determinant + fed
-        return self.n * fed / determinant, start / determinant
+        noise, kept = pairs.responses(self.form, x[:, None], x, self.momentum, self.gamma, z, rest)
+        return self.n * noise, kept
 
     def _image(self, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
         """`M v` for a complex v, (n,): four products of real matrices."""

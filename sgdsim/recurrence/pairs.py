@@ -8,7 +8,26 @@ where z → 1 and x → 0.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+
+from sgdsim.algorithm.methods import HeavyBall, Nesterov
+from sgdsim.algorithm.sgd import SGD
+
+Form = Callable[
+    [np.ndarray, np.ndarray, float, complex, complex], tuple[np.ndarray, np.ndarray, np.ndarray]
+]  # of x, y, β, z and 1 − z
+
+
+def responses(
+    form: Form, x: np.ndarray, y: np.ndarray, momentum: float, gamma: float, z: complex, rest: complex
+) -> tuple[np.ndarray, np.ndarray]:
+    """What γxy times a unit of noise, and a unit of the initial error, are later, with the pair's own feedback −γxy."""
+    noise, start, determinant = form(x, y, momentum, z, rest)
+    fed = gamma * z * (x * y) * noise
+    determinant = determinant + fed
+    return fed / determinant, start / determinant
 
 
 def heavy_ball(
@@ -43,3 +62,11 @@ def nesterov(
     steady = rest * (1 - beta * z) ** 2 * (1 - beta**2 * z)
     determinant = steady + gone * (first - 2 * second) - left * second * both + (2 - gone) * gone * third
     return noise, start, determinant
+
+
+def form_of(sgd: SGD) -> Form | None:
+    """The form of an algorithm's method; None where it has none here."""
+    return next((form for kind, form in _FORMS.items() if isinstance(sgd.method, kind)), None)
+
+
+_FORMS: dict[type, Form] = {HeavyBall: heavy_ball, Nesterov: nesterov}

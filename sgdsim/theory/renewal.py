@@ -32,6 +32,7 @@ import scipy.sparse.linalg
 from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import pairs
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_term_at_one
 
@@ -62,20 +63,13 @@ def mode_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     return gamma * lam**2 * response / (1 + gamma * lam**2 * response)
 
 
-def heavy_ball_pairs(x: np.ndarray, momentum: float, gamma: float, n: int) -> np.ndarray:
-    """W of heavy ball, (m, m), from x = αλ (m,), with `T = (1−β²)/((1−β²)² − (1+β²)ab + β(a² + b²))`, a = 1 + β − x.
-
-    The denominator is expanded in x and y: its constant terms cancel, and rounding must not bring them back.
-    """
-    beta, square = momentum, 1.0 - momentum**2
+def closed_pairs(form: pairs.Form, x: np.ndarray, momentum: float, gamma: float, n: int) -> np.ndarray:
+    """W of a method with a closed form, (m, m), from x = αλ (m,)."""
     out = np.empty((x.size, x.size))
     rows = max(1, _BLOCK // x.size)
     for low in range(0, x.size, rows):
-        one = x[low : low + rows, None]
-        product = one * x
-        pair = (1.0 + beta) * (1.0 - beta) ** 2 * (one + x) + beta * (one**2 + x**2) - (1.0 + beta**2) * product
-        product *= square
-        out[low : low + rows] = gamma * n * product / (pair + gamma * product)
+        part = slice(low, low + rows)
+        out[part] = n * pairs.responses(form, x[part, None], x, momentum, gamma, 1.0, 0.0)[0]
     return out
 
 
@@ -83,8 +77,8 @@ def method_pairs(lam: np.ndarray, sgd: SGD, gamma: float, n: int) -> np.ndarray:
     """W of any stationary linear method, (m, m), on eigenvalues `lam` (m,).
 
     From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`. Near a
-    double eigenvalue, such as Nesterov's 0 at αλ = 1, the weights grow without bound and cancel: such a mode's row is
-    `T_kl = X_00` of `X = R_k X R_lᵀ + k kᵀ`.
+    double eigenvalue the weights grow without bound and cancel: such a mode's row is `T_kl = X_00` of
+    `X = R_k X R_lᵀ + k kᵀ`.
     """
     _, kick = linear.step(replace(sgd, average=None))
     maps = linear.mode_maps(lam, sgd)
@@ -118,15 +112,16 @@ class Renewal:
     def pairs(self, sgd: SGD) -> np.ndarray:
         """W, (modes that move,) twice; the mean must converge."""
         n, gamma = self.problem.n, sgd.noise(self.problem.n)
-        if not isinstance(sgd.method, HeavyBall):
+        form = pairs.form_of(sgd)
+        if form is None:
             return method_pairs(self.lam, sgd, gamma, n)
         values = sgd.values(n, 0, 1)
-        return heavy_ball_pairs(values.lr[0] * self.lam, float(values.momentum[0]), gamma, n)
+        return closed_pairs(form, values.lr[0] * self.lam, float(values.momentum[0]), gamma, n)
 
-    def image(self, pairs: np.ndarray, v: np.ndarray) -> np.ndarray:
+    def image(self, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
         """`M v`, (n,): two products of N × N matrices."""
         inner = self._inner(v)
-        inner *= pairs
+        inner *= weights
         return np.einsum("ik,ik->i", self.u @ inner, self.u)
 
     def _inner(self, v: np.ndarray) -> np.ndarray:
@@ -142,8 +137,8 @@ class Renewal:
         Conjugate gradients on `(I − M)x = 1`. A direction of no positive curvature is one with `pᵀMp ≥ pᵀp`. With the
         residual q of an x > 0, `(Mx)_i = x_i − 1 + q_i`, below x_i as soon as all q_i < 1: long before it is solved.
         """
-        pairs = self.pairs(sgd)
-        image = self.image(pairs, self.v)  # perhaps the vector found last settles it
+        weights = self.pairs(sgd)
+        image = self.image(weights, self.v)  # perhaps the vector found last settles it
         if self.v @ image > 1 + _ROUNDING:
             return False
         if (image < (1 - _ROUNDING) * self.v).all():
@@ -151,7 +146,7 @@ class Renewal:
         x, residual = np.zeros(self.problem.n), np.ones(self.problem.n)
         direction, square = residual, residual @ residual
         for _ in range(_PRODUCTS):
-            image = direction - self.image(pairs, direction)
+            image = direction - self.image(weights, direction)
             curvature = direction @ image
             if curvature <= -_ROUNDING * (direction @ direction):
                 self.v = np.abs(direction) / np.linalg.norm(direction)  # with a quotient as large, or larger
@@ -169,7 +164,7 @@ class Renewal:
             direction = residual + square / before * direction
         return None
 
-    def radius(self, pairs: np.ndarray, tolerance: float) -> float:
+    def radius(self, weights: np.ndarray, tolerance: float) -> float:
         """ρ(M) to a relative `tolerance`, and its eigenvector in `v`, by Lanczos from there on.
 
         A power iteration would stop too early where the two largest eigenvalues lie close: its quotient errs by the
@@ -177,12 +172,12 @@ class Renewal:
         """
         n = self.problem.n
         if n < 3:
-            values, vectors = np.linalg.eigh(np.stack([self.image(pairs, unit) for unit in np.eye(n)], 1))
+            values, vectors = np.linalg.eigh(np.stack([self.image(weights, unit) for unit in np.eye(n)], 1))
         else:
             first = self.v + 1e-3 * self.v.max()  # something of every point: an eigenvector may live on a few
-            if not self.image(pairs, first).any():
+            if not self.image(weights, first).any():
                 return 0.0
-            matrix = scipy.sparse.linalg.LinearOperator((n, n), lambda v: self.image(pairs, v), dtype=np.float64)
+            matrix = scipy.sparse.linalg.LinearOperator((n, n), lambda v: self.image(weights, v), dtype=np.float64)
             options = {"which": "LA", "v0": first, "tol": tolerance, "ncv": min(n, _BASIS)}
             values, vectors = scipy.sparse.linalg.eigsh(matrix, k=1, **options)
         self.v = np.abs(vectors[:, -1])
@@ -214,9 +209,9 @@ class Renewal:
         return bool(smaller.all()) or self.below_one(sgd) is True
 
     def _approach(self, sgd: SGD, steps: int = 4) -> None:
-        pairs = self.pairs(sgd)
+        weights = self.pairs(sgd)
         for _ in range(steps):
-            image = np.maximum(self.image(pairs, self.v), 0.0)
+            image = np.maximum(self.image(weights, self.v), 0.0)
             if not image.any():  # lr² is no float: nothing moves
                 return
             self.v = image / np.linalg.norm(image)

@@ -7,6 +7,7 @@ import pytest
 import scipy.linalg
 
 import sgdsim as ss
+from sgdsim.recurrence import pairs
 from sgdsim.theory import generating, renewal, stability
 from sgdsim.theory.verdicts import verdict, verdicts
 
@@ -79,10 +80,10 @@ def test_the_operator_has_no_negative_entries_and_each_weight_grows_with_lr(mome
         n, gamma = int(rng.integers(2, 9)), float(rng.uniform(0.01, 1))
         x = 2 * (1 + momentum) * np.sort(rng.uniform(1e-4, 0.999, n))[::-1]
         vectors = np.linalg.qr(rng.standard_normal((n, n)))[0]
-        pairs = renewal.heavy_ball_pairs(x, momentum, gamma, n)
-        m = np.einsum("ik,jk,il,jl,kl->ij", vectors, vectors, vectors, vectors, pairs)
+        weights = renewal.closed_pairs(pairs.heavy_ball, x, momentum, gamma, n)
+        m = np.einsum("ik,jk,il,jl,kl->ij", vectors, vectors, vectors, vectors, weights)
         assert m.min() >= -1e-12 * m.max()
-        assert (renewal.heavy_ball_pairs(0.99 * x, momentum, gamma, n) < pairs).all()
+        assert (renewal.closed_pairs(pairs.heavy_ball, 0.99 * x, momentum, gamma, n) < weights).all()
 
 
 def test_the_local_noise_of_the_points():
