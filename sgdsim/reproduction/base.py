@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from sgdsim.problem import NetworkProblem, QuadraticProblem
-    from sgdsim.problem.fit_results import Estimate
+    from sgdsim.problem.fits import Estimate
 
 REPRODUCED, PRECISE = "reproduced", "reproduced, more precisely"
 DIFFERS, UNDETERMINED, EVIDENCE = "differs", "not determined by the data", "evidence"

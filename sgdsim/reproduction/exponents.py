@@ -9,7 +9,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.problem import QuadraticProblem, fits
-from sgdsim.problem.fit_results import Estimate, PowerLawFit
+from sgdsim.problem.fits import Estimate, PowerLawFit
 from sgdsim.recurrence import contour
 from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import (

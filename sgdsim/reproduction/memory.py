@@ -11,7 +11,7 @@ from sgdsim.algorithm.methods import Corner, HeavyBall, Method
 from sgdsim.algorithm.samplers import WITH_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
-from sgdsim.problem.fit_results import Estimate
+from sgdsim.problem.fits import Estimate
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.regimes import SampledLinearized
 from sgdsim.reproduction import kernels

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.optimize
@@ -21,9 +20,6 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.recurrence import contour, kernels
 from sgdsim.theory import _search, power_law, stability
-
-if TYPE_CHECKING:
-    pass
 
 _MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
 _LOWEST = -1e6  # log of a loss that is 0

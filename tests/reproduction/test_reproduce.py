@@ -9,7 +9,7 @@ import sgdsim as ss
 from sgdsim import datasets, ntk, reproduction
 from sgdsim.cli import main
 from sgdsim.common.checks import InputError
-from sgdsim.problem.fit_results import Estimate
+from sgdsim.problem.fits import Estimate
 from sgdsim.reproduction import base, document, exponents, kernels, landscapes, momentum, runs
 
 CURVE = {"one": (np.array([1, 10]), np.array([1.0, 0.1]))}
