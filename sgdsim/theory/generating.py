@@ -15,30 +15,30 @@ Operand = np.ndarray | complex  # the formulas take symbols as well
 _BLOCK = 4_000_000  # numbers held at once in a sum over modes
 
 
-def denominator(x: Operand, momentum: Operand, g: Operand, z: Operand) -> Operand:
+def denominator(x: np.ndarray, momentum: Operand, g: Operand, z: Operand) -> np.ndarray:
     """`S = (1−βz)[(1−z)(1−β²z) + 2xz(1+β) − x²z] + g x²z(1+βz)`, the determinant of one mode's second moments."""
     b = momentum
     return (1 - b * z) * ((1 - z) * (1 - b**2 * z) + 2 * x * z * (1 + b) - x**2 * z) + g * x**2 * z * (1 + b * z)
 
 
-def noise_term(x: Operand, momentum: Operand, g: Operand, z: Operand) -> Operand:
+def noise_term(x: np.ndarray, momentum: Operand, g: Operand, z: Operand) -> np.ndarray:
     """Share of one mode in Ũ/γ: `x²(1 + βz)/S`."""
     return x**2 * (1 + momentum * z) / denominator(x, momentum, g, z)
 
 
-def signal_term(x: Operand, momentum: Operand, g: Operand, z: Operand) -> Operand:
+def signal_term(x: np.ndarray, momentum: Operand, g: Operand, z: Operand) -> np.ndarray:
     """What multiplies c_k in Ṽ: `(2βxz + (1−βz)(1−β²z))/S`."""
     b = momentum
     return (2 * b * x * z + (1 - b * z) * (1 - b**2 * z)) / denominator(x, b, g, z)
 
 
-def noise_term_at_one(x: Operand, momentum: Operand, g: Operand) -> Operand:
+def noise_term_at_one(x: np.ndarray, momentum: Operand, g: Operand) -> np.ndarray:
     """`noise_term` at z = 1 with its common factor x taken out: `x(1+β) / (x(β(1+g) + g − 1) + 2(1−β²))`."""
     b = momentum
     return x * (1 + b) / (x * (b * (1 + g) + g - 1) + 2 * (1 - b**2))
 
 
-def signal_term_at_one(x: Operand, momentum: Operand, g: Operand) -> Operand:
+def signal_term_at_one(x: np.ndarray, momentum: Operand, g: Operand) -> np.ndarray:
     """`signal_term` at z = 1: `(2βx + (1−β)(1−β²)) / (x(x(β(1+g) + g − 1) + 2(1−β²)))`."""
     b = momentum
     return (2 * b * x + (1 - b) * (1 - b**2)) / (x * (x * (b * (1 + g) + g - 1) + 2 * (1 - b**2)))
@@ -116,7 +116,7 @@ def signal_at_one(
 
 
 def _sum(
-    term: Callable[[Operand, Operand, Operand, Operand], Operand],
+    term: Callable[[np.ndarray, Operand, Operand, Operand], np.ndarray],
     eigenvalues: np.ndarray,
     weights: np.ndarray,
     z: Operand,
