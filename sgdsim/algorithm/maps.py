@@ -8,11 +8,16 @@ iterates is one more component, `ω' = κω + (1 − κ)w'`, so that every regim
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 
 from sgdsim.common.checks import InputError, array
+
+if TYPE_CHECKING:
+    import torch
+
+_Array = TypeVar("_Array", np.ndarray, "torch.Tensor")
 
 
 class Maps(NamedTuple):
@@ -94,7 +99,7 @@ def is_first(weights: np.ndarray) -> bool:
     return bool(weights[0] == 1 and not weights[1:].any())
 
 
-def read(weights: np.ndarray, components: Any) -> Any:
+def read(weights: np.ndarray, components: _Array) -> _Array:
     """`Σ_i weights_i components[i]` of an array or tensor (m, …); a component that is all is handed out itself."""
     first, *others = np.flatnonzero(weights).tolist()
     total = components[first] if weights[first] == 1 else float(weights[first]) * components[first]

@@ -75,13 +75,13 @@ class File:
         path = Path(text)
         try:
             if path.suffix == ".npy":
-                found = np.load(path, allow_pickle=False)
+                values = np.load(path, allow_pickle=False)
             else:
-                found = _column(path.read_text(encoding="utf-8-sig").split("\n"))
+                values = _column(path.read_text(encoding="utf-8-sig").split("\n"))
         except (OSError, ValueError, EOFError) as error:
             reason = getattr(error, "strerror", None) or str(error).split("\n")[0]
             raise InputError(f"file: {text}: expected one column of numbers, .csv or .npy, got: {reason}") from None
-        return Values(found[:, 0] if found.ndim == 2 and found.shape[1] == 1 else found)
+        return Values(values[:, 0] if values.ndim == 2 and values.shape[1] == 1 else values)
 
 
 def _column(lines: list[str]) -> np.ndarray:

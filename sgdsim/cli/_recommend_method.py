@@ -25,7 +25,7 @@ _LAW = (
 def recommend(args: argparse.Namespace) -> int:
     """Print the best constant learning rate and momentum, thresholds there, the floor of noisy labels."""
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.theory import horizon, linear, stability
+    from sgdsim.theory import best_schedules, linear, stability
 
     delivery = Delivery(args)
     options = {name: values[0] for name, values in algorithm(args).items()}
@@ -46,7 +46,7 @@ def recommend(args: argparse.Namespace) -> int:
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
-    there, loss = horizon.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
+    there, loss = best_schedules.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
     tail = getattr(sgd.average, "name", "") == "tail"  # has no floor
     floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and not tail else None
     law = _law(quadratic, there, args.tau, args.horizon, loss, bool(sgd.label_noise or sgd.average))

@@ -62,7 +62,7 @@ def schedule(args: argparse.Namespace) -> int:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.runs import estimates
     from sgdsim.runs.follow import MAX_STEPS
-    from sgdsim.theory import horizon
+    from sgdsim.theory import best_schedules
 
     delivery = Delivery(args)
     steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
@@ -76,7 +76,7 @@ def schedule(args: argparse.Namespace) -> int:
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
-    found = horizon.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
+    found = best_schedules.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
     limits = _limits(quadratic, sgd, args.tau)
     sampled = _verify(quadratic, sgd, found, steps, replicates, args.seed) if args.verify else None
     if args.plot is not None:

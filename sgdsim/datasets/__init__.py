@@ -4,7 +4,8 @@
 files. May import: common. A new data set is an entry in `data/MANIFEST.toml` and a reader in `formats`.
 """
 
-from sgdsim.datasets.fetching import fetch, status, verify
+from sgdsim.datasets.fetching import fetch
 from sgdsim.datasets.loading import MAX_DEFAULT_TEST, NAMES, Dataset, load
+from sgdsim.datasets.manifest import status, verify
 
 __all__ = ["MAX_DEFAULT_TEST", "NAMES", "Dataset", "fetch", "load", "status", "verify"]

@@ -1,102 +1,36 @@
-"""Download and verification of the data files, after the list in `data/MANIFEST.toml`.
-
-Nothing here runs by itself: `load` never downloads. What counts as intact is the hash of a file's decompressed
-content, so a plain file and its `.gz`, packed by anyone, are the same file.
-"""
+"""Download of the data files in `data/MANIFEST.toml`. Nothing here runs by itself: `load` never downloads."""
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import os
 import shutil
 import stat
 import sys
 import tarfile
 import tempfile
-import tomllib
 import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 from sgdsim.common.checks import InputError, choice
-from sgdsim.datasets.formats import data_folder, find, open_content
+from sgdsim.datasets.formats import data_folder, find
+from sgdsim.datasets.manifest import (
+    CHUNK,
+    UNKNOWN_SIZE_LIMIT,
+    Archive,
+    File,
+    entries,
+    judge,
+    manifest,
+    status,
+    verify,
+)
 
-CHUNK = 1 << 20
-UNKNOWN_SIZE_LIMIT = 64 << 20  # most bytes accepted for a download or file whose size the manifest does not know
-
-
-def manifest() -> dict[str, dict[str, Any]]:
-    """The manifest: one table per data set, as described at the top of `data/MANIFEST.toml`."""
-    package = Path(__file__).resolve().parent
-    for path in (package / "MANIFEST.toml", package.parents[1] / "data" / "MANIFEST.toml"):  # a wheel; a checkout
-        if path.is_file():
-            return tomllib.loads(path.read_text(encoding="utf-8"))
-    raise InputError(f"expected the data manifest beside {package}, found none; install sgdsim again")
-
-
-def status(name: str | None = None, data_dir: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
-    """What the manifest knows of each file, and whether it is there (its content is not looked at).
-
-    Returns
-    -------
-    list of dict
-        Keys: dataset, path (under the data folder; None for what comes with a package), size (bytes of content; None
-        if unknown), licence, citation, source (URL of the download or of the data set's page), present, found (where
-        it lies, or None).
-    """
-    folder = data_folder(data_dir)
-    rows = []
-    for dataset, entry in _entries(name):
-        common = {"dataset": dataset, "licence": entry["licence"], "citation": entry["citation"]}
-        if "bundled_with" in entry:
-            own = {"path": None, "size": None, "source": entry["bundled_with"], "present": True, "found": None}
-            rows.append(common | own)
-        for file in entry.get("files", []):
-            found = find(folder, file["path"])
-            source = file.get("url") or (entry["archive"]["url"] if "member" in file else entry["homepage"])
-            own = {"path": file["path"], "size": file["content"][0].get("size"), "source": source}
-            rows.append(common | own | {"present": found is not None, "found": None if found is None else str(found)})
-    return rows
-
-
-def verify(name: str | None = None, data_dir: str | os.PathLike[str] | None = None) -> list[dict[str, Any]]:
-    """The content of each file against the manifest; a damaged file is a finding, not an exception.
-
-    A data set is usable when none of its rows is `corrupt` and none is `missing` while `required`. A partial CIFAR-10
-    batch is never required, and a full batch is not required when its partial one is there: one of the two will do.
-
-    Returns
-    -------
-    list of dict
-        Keys: dataset, path, status (`ok`, `missing`, `corrupt`, or `unchecked`: of the right size, but no hash is
-        known), required, message (one line).
-    """
-    folder = data_folder(data_dir)
-    rows = []
-    for dataset, entry in _entries(name):
-        files = entry.get("files", [])
-        partial_of = {file["stands_in_for"]: file["path"] for file in files if "stands_in_for" in file}
-        if "bundled_with" in entry:
-            message = f"comes with {entry['bundled_with']}; there is no file to check"
-            rows.append({"dataset": dataset, "path": None, "status": "ok", "required": False, "message": message})
-        for file in files:
-            found = find(folder, file["path"])
-            partial = partial_of.get(file["path"])
-            required = "stands_in_for" not in file and (partial is None or find(folder, partial) is None)
-            if found is not None:
-                state, message = _judge(found, file["content"])
-            elif required:
-                state, message = "missing", f"not in {str(folder)!r}; run `sgdsim data fetch {dataset}`"
-            else:
-                state, message = "missing", f"not needed when {partial or file['stands_in_for']} is there"
-            rows.append(
-                {"dataset": dataset, "path": file["path"], "status": state, "required": required, "message": message}
-            )
-    return rows
+__all__ = ["fetch", "manifest", "status", "verify"]
 
 
 def fetch(
@@ -134,19 +68,20 @@ def fetch(
         Unknown name; no connection, an HTTP error, a truncated download, content other than the manifest's, a folder
         that cannot be written.
     """
-    ((_, entry),) = _entries(choice("name", name, manifest()))
+    known = dict(entries())
+    entry = known[choice("name", name, known)]
     if mirror is not None and not (isinstance(mirror, str) and mirror.startswith(("http://", "https://"))):
         raise InputError(f"mirror: expected an address that starts with http:// or https://, got {mirror!r}")
     folder = data_folder(data_dir)
     files = [file for file in entry.get("files", []) if "url" in file or "member" in file]
     wanted = []
     for file in files:
-        found = find(folder, file["path"])
-        state = "missing" if found is None else _judge(found, file["content"])[0]
+        place = find(folder, file["path"])
+        state = "missing" if place is None else judge(place, file["content"])[0]
         if state in ("missing", "corrupt"):
             # A damaged file is replaced where it lies: elsewhere the new one might not be the one that is read. (Packed
             # or not is told from the content, so the name it has does not matter.)
-            wanted.append((file, folder / file["path"] if found is None else found))
+            wanted.append((file, folder / file["path"] if place is None else place))
     if wanted:
         try:
             with _workspace(folder) as work:
@@ -154,46 +89,6 @@ def fetch(
         except OSError as error:
             raise InputError(f"{folder}: expected a folder that can be written, got {error}") from error
     return [path for path in (find(folder, file["path"]) for file in files) if path is not None]
-
-
-def _entries(name: str | None) -> list[tuple[str, dict[str, Any]]]:
-    known = manifest()
-    return list(known.items()) if name is None else [(name, known[choice("name", name, known)])]
-
-
-def _judge(path: Path, versions: list[dict[str, Any]]) -> tuple[str, str]:
-    """(`ok` | `corrupt` | `unchecked`, message): the content of `path` against the known versions, read in pieces."""
-    sizes = [version.get("size") for version in versions]
-    known = [size for size in sizes if size is not None]
-    limit = max(known) if len(known) == len(sizes) else UNKNOWN_SIZE_LIMIT
-    digests = {"sha256": hashlib.sha256(), "md5": hashlib.md5(usedforsecurity=False)}
-    size = 0
-    try:
-        with open_content(path) as stream:
-            while block := stream.read(CHUNK):
-                size += len(block)
-                if size > limit:  # and no need to unpack the rest of what may be a bomb
-                    return "corrupt", f"expected at most {limit} bytes of content, got more"
-                for digest in digests.values():
-                    digest.update(block)
-    except (EOFError, gzip.BadGzipFile, zlib.error):
-        return "corrupt", f"expected an intact gzip file, got one truncated or damaged after {size} bytes of content"
-    except OSError as error:
-        return "corrupt", f"expected a readable file, got {error.strerror or error}"
-
-    same_size = [version for version in versions if version.get("size", size) == size]
-    if not same_size:
-        return "corrupt", f"expected {' or '.join(f'{s}' for s in sizes)} bytes of content, got {size}"
-    expected = []
-    for version in same_size:
-        kind = next((kind for kind in ("sha256", "md5") if kind in version), None)
-        if kind is None:
-            return "unchecked", f"{size} bytes as expected, but no hash of this file is known"
-        if digests[kind].hexdigest() == version[kind]:
-            return "ok", f"{size} bytes, {kind} {version[kind]}"
-        expected.append(f"{kind} {version[kind]}")
-    last = expected[-1].split()[0]
-    return "corrupt", f"expected {' or '.join(expected)}, got {last} {digests[last].hexdigest()}"
 
 
 @contextlib.contextmanager
@@ -212,7 +107,7 @@ def _workspace(folder: Path) -> Iterator[Path]:
 
 
 def _download_all(
-    wanted: list[tuple[dict[str, Any], Path]], archive: dict[str, Any] | None, work: Path, mirror: str | None, bar: bool
+    wanted: list[tuple[File, Path]], archive: Archive | None, work: Path, mirror: str | None, bar: bool
 ) -> None:
     packed = [(file, target) for file, target in wanted if "member" in file]
     if packed:
@@ -243,8 +138,8 @@ def _address(url: str, path: str, mirror: str | None) -> str:
     return url if mirror is None else f"{mirror.rstrip('/')}/{path}"
 
 
-def _put_in_place(ready: Path, target: Path, file: dict[str, Any], origin: str) -> None:
-    state, message = _judge(ready, file["content"])
+def _put_in_place(ready: Path, target: Path, file: File, origin: str) -> None:
+    state, message = judge(ready, file["content"])
     if state == "corrupt":
         raise InputError(f"{origin}: {message}; nothing was kept")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -270,7 +165,7 @@ def _download(url: str, work: Path, size: int | None, sha256: str | None, bar: b
     import pooch
     import requests
 
-    def download(url: str, output_file: str, _: Any) -> None:
+    def download(url: str, output_file: str, _: object) -> None:
         with open(output_file, "wb") as stream:
             limited = _Limited(stream, size or UNKNOWN_SIZE_LIMIT, url)
             pooch.HTTPDownloader(progressbar=bar, chunk_size=1 << 16)(url, limited, None)

@@ -103,10 +103,10 @@ def read_content(path: Path) -> bytes:
 
 
 def _required(folder: Path, path: str, name: str) -> Path:
-    found = find(folder, path)
-    if found is None:
+    place = find(folder, path)
+    if place is None:
         raise _missing(folder, places(path), name)
-    return found
+    return place
 
 
 def _missing(folder: Path, looked_for: Sequence[str], name: str) -> InputError:

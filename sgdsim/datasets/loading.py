@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -48,7 +48,7 @@ class Dataset:
     name: str
     x_test: np.ndarray | None = None
     y_test: np.ndarray | None = None
-    info: dict[str, Any] = field(default_factory=dict)
+    info: Mapping[str, object] = field(default_factory=dict)
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class Dataset:
             self._set(x_test=x_test, y_test=own_array("y_test", self.y_test, ndim=1, shape=(len(x_test),)))
         self._set(info=json_object("info", self.info))
 
-    def _set(self, **values: Any) -> None:
+    def _set(self, **values: object) -> None:
         for key, value in values.items():
             object.__setattr__(self, key, value)
 

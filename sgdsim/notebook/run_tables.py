@@ -19,7 +19,7 @@ from sgdsim.studies import budgets, closures
 if TYPE_CHECKING:
     import xarray as xr
 
-    from sgdsim.problem.fit_results import Estimate
+    from sgdsim.problem.fits import Estimate
     from sgdsim.studies.asymptotes import Asymptote
     from sgdsim.studies.measured_stability import Bracket, Thresholds
     from sgdsim.studies.validation import Law, Slope, Training

@@ -17,7 +17,7 @@ from sgdsim.plot.theory import phase_diagram
 
 if TYPE_CHECKING:
     from sgdsim.problem import QuadraticProblem
-    from sgdsim.problem.fit_results import PowerLawFit
+    from sgdsim.problem.fits import PowerLawFit
     from sgdsim.theory.power_law import PowerLaw
 
 _PUBLISHED: dict[str, Any] = {

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, regime_style, style
 from sgdsim.plot.theory import curve, mark, phase_diagram, prediction
-from sgdsim.problem.fit_results import PowerLawFit
+from sgdsim.problem.fits import PowerLawFit
 
 if TYPE_CHECKING:
     from sgdsim.problem import QuadraticProblem

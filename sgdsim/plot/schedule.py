@@ -14,7 +14,7 @@ from sgdsim.plot.styles import PALETTE, style
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from sgdsim.theory.horizon import Scheduled
+    from sgdsim.theory.best_schedules import Scheduled
 
 _LOOKS = {
     "constant": ("0.35", "-"),
@@ -33,7 +33,7 @@ _POINTS = 400
 def schedules(
     compared: Sequence[Scheduled], horizon: int, *, sampled: np.ndarray | None = None, title: str | None = None
 ) -> Figure:
-    """Schedules as `sgdsim.theory.horizon.compare` returns them, for a run of `horizon` steps.
+    """Schedules as `sgdsim.theory.best_schedules.compare` returns them, for a run of `horizon` steps.
 
     Left: the learning rate over t/T, at its best for each form. Right: the final loss relative to that of the best
     constant rate, by theory. `sampled` (schedules, replicates): final losses of sampled runs, whose means are circles

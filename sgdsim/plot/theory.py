@@ -16,7 +16,7 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, regime_style, style
-from sgdsim.problem.fit_results import Estimate, PowerLawFit
+from sgdsim.problem.fits import Estimate, PowerLawFit
 
 if TYPE_CHECKING:
     from sgdsim.problem import QuadraticProblem

@@ -6,7 +6,6 @@ import pickle
 import struct
 import zipfile
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +15,7 @@ _ZIP_END = b"PK\x05\x06"  # begins the record at the end of a zip file; its numb
 _IN_ZIP64 = 0xFFFF  # that number where there are more
 
 
-def read_arrays(path: Path, kind: str = "kernel") -> dict[str, Any]:
+def read_arrays(path: Path, kind: str = "kernel") -> dict[str, np.ndarray]:
     """The arrays of a file by name, a `kind` of file; the one array of a .npy file is called "kernel"."""
     if not path.is_file():
         raise InputError(f"{path}: expected a {kind} file, found none")
@@ -53,7 +52,7 @@ def _check_archive(path: Path) -> None:
         raise InputError(f"{path}: expected {promised} arrays, as its end says, got {n_members}: it is damaged")
 
 
-def _read_torch(path: Path) -> dict[str, Any]:
+def _read_torch(path: Path) -> dict[str, np.ndarray]:
     import torch
 
     if zipfile.is_zipfile(path):

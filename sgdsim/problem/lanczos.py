@@ -8,36 +8,39 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 import scipy.linalg
+import scipy.sparse
 from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearoperator, eigsh
 
 from sgdsim.common.checks import InputError, integer, number
+
+Operator: TypeAlias = np.ndarray | scipy.sparse.sparray | scipy.sparse.spmatrix | LinearOperator
 
 _BREAKDOWN = 1e-13  # a new direction this short, relative to the operator, is rounding: the Krylov space is complete
 
 _SMOOTHED = 10_000  # nodes smoothed at once: 80 MB on a grid of 1000
 
 
-def tridiagonal(operator: Any, start: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def tridiagonal(operator: Operator, start: np.ndarray, n_steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Lanczos from `start` (n,) with full reorthogonalisation (twice is enough: Parlett, *The symmetric eigenvalue
     problem*, sec. 6.9).
 
     Returns diagonal (m,), off-diagonal (m − 1,) and the basis (n, m); m < `n_steps` if the Krylov space is complete.
     """
-    operator = _symmetric(operator)
-    n_steps = min(integer("n_steps", n_steps, minimum=1), operator.shape[0])
+    symmetric = _symmetric(operator)
+    n_steps = min(integer("n_steps", n_steps, minimum=1), symmetric.shape[0])
     length = np.linalg.norm(start)
     if not length > 0:
         raise InputError("start: expected a vector that is not zero, got zeros")
-    basis = np.empty((n_steps, operator.shape[0]))
+    basis = np.empty((n_steps, symmetric.shape[0]))
     basis[0] = start / length
     diagonal: list[float] = []
     off: list[float] = []
     for step in range(n_steps):
-        v = np.asarray(operator.matvec(basis[step]), dtype=np.float64).ravel()
+        v = np.asarray(symmetric.matvec(basis[step]), dtype=np.float64).ravel()
         diagonal.append(float(basis[step] @ v))
         if not np.isfinite(diagonal[-1]):
             raise InputError("operator: expected finite products, got NaN or infinity")
@@ -60,7 +63,7 @@ class SpectralMeasure:
     weights: np.ndarray
 
 
-def spectral_measure(operator: Any, vector: np.ndarray, n_steps: int) -> SpectralMeasure:
+def spectral_measure(operator: Operator, vector: np.ndarray, n_steps: int) -> SpectralMeasure:
     """The measure `Σ_k (u_k·vector)² δ(λ − λ_k)` by m Lanczos steps (Golub & Meurant 2010, ch. 7).
 
     Started from the residual its weights are the error coefficients c_k: with m steps the full-batch loss
@@ -117,7 +120,7 @@ def smoothed(
 
 
 def spectral_density(
-    operator: Any,
+    operator: Operator,
     *,
     n_steps: int = 80,
     n_probes: int = 10,
@@ -138,21 +141,21 @@ def spectral_density(
 
 
 def quadrature(
-    operator: Any, *, n_steps: int, n_probes: int, seed: int, without: np.ndarray | None = None
+    operator: Operator, *, n_steps: int, n_probes: int, seed: int, without: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights (probes, m) of stochastic Lanczos quadrature; the weights sum to 1.
 
     `without` (n, k): orthonormal eigenvectors whose eigenvalues are left out. Probes are drawn orthogonal to them,
     which removes the variance that a few large eigenvalues cause (deflation).
     """
-    operator = _symmetric(operator)
+    symmetric = _symmetric(operator)
     rng = np.random.default_rng(integer("seed", seed))
-    n, n_probes = operator.shape[0], integer("n_probes", n_probes, minimum=1)
+    n, n_probes = symmetric.shape[0], integer("n_probes", n_probes, minimum=1)
 
     def project(v: np.ndarray) -> np.ndarray:
         return v if without is None else v - without @ (without.T @ v)
 
-    rest = LinearOperator(operator.shape, matvec=lambda v: project(operator.matvec(v)), dtype=np.float64)
+    rest = LinearOperator(symmetric.shape, matvec=lambda v: project(symmetric.matvec(v)), dtype=np.float64)
     nodes, weights = [], []
     for _ in range(n_probes):
         measure = spectral_measure(rest, project(rng.standard_normal(n)), n_steps)
@@ -171,7 +174,7 @@ class TopEigenpairs:
     residuals: np.ndarray
 
 
-def top_eigenpairs(operator: Any, k: int, *, tolerance: float = 1e-10, seed: int = 0) -> TopEigenpairs:
+def top_eigenpairs(operator: Operator, k: int, *, tolerance: float = 1e-10, seed: int = 0) -> TopEigenpairs:
     """The k largest eigenpairs by implicitly restarted Lanczos (ARPACK), each with its measured residual.
 
     Parameters
@@ -183,25 +186,26 @@ def top_eigenpairs(operator: Any, k: int, *, tolerance: float = 1e-10, seed: int
     ------
     InputError : k out of range, an operator that is not square, or residuals above the tolerance.
     """
-    matrix, operator = operator, _symmetric(operator)
-    n = operator.shape[0]
+    symmetric = _symmetric(operator)
+    n = symmetric.shape[0]
     k = integer("k", k, minimum=1, maximum=n)
-    if isinstance(matrix, np.ndarray) and k > n // 4:  # ARPACK is slower than all of them there
-        values, vectors = scipy.linalg.eigh(matrix, subset_by_index=(n - k, n - 1))
+    if isinstance(operator, np.ndarray) and k > n // 4:  # ARPACK is slower than all of them there
+        values, vectors = scipy.linalg.eigh(operator, subset_by_index=(n - k, n - 1))
     elif k >= n - 1:
-        values, vectors = scipy.linalg.eigh(operator @ np.eye(n))
+        values, vectors = scipy.linalg.eigh(symmetric @ np.eye(n))
         values, vectors = values[n - k :], vectors[:, n - k :]
     else:
         start = np.random.default_rng(integer("seed", seed)).standard_normal(n)
         try:
-            values, vectors = eigsh(operator, k, which="LA", v0=start, tol=tolerance * 0.1, ncv=min(n, k + k // 2 + 20))
+            size = min(n, k + k // 2 + 20)  # of the Krylov space
+            values, vectors = eigsh(symmetric, k, which="LA", v0=start, tol=tolerance * 0.1, ncv=size)
         except ArpackNoConvergence as error:
             raise InputError(
                 f"operator: Lanczos found {len(error.eigenvalues)} of {k} eigenpairs; ask for fewer"
             ) from error
     order = np.argsort(values)[::-1]
     values, vectors = values[order], vectors[:, order]
-    residuals = np.linalg.norm(operator @ vectors - vectors * values, axis=0)
+    residuals = np.linalg.norm(symmetric @ vectors - vectors * values, axis=0)
     if not residuals.max() <= tolerance * abs(values[0]):
         worst = residuals.max() / abs(values[0])
         raise InputError(
@@ -242,11 +246,11 @@ def nystrom(
     return TopEigenpairs(eigenvalues, eigenvectors, np.linalg.norm(missed, axis=0) * np.sqrt(n / len(others)))
 
 
-def _symmetric(operator: Any) -> LinearOperator:
+def _symmetric(operator: Operator) -> LinearOperator:
     try:
-        operator = aslinearoperator(operator)
+        symmetric = aslinearoperator(operator)
     except TypeError as error:
         raise InputError(f"operator: expected a matrix or LinearOperator, got {type(operator).__name__}") from error
-    if operator.shape[0] != operator.shape[1] or operator.shape[0] == 0:
-        raise InputError(f"operator: expected a square one, got shape {operator.shape}")
-    return operator
+    if symmetric.shape[0] != symmetric.shape[1] or symmetric.shape[0] == 0:
+        raise InputError(f"operator: expected a square one, got shape {symmetric.shape}")
+    return symmetric

@@ -16,7 +16,7 @@ from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
 
 if TYPE_CHECKING:
-    from sgdsim.problem.lanczos import SpectralMeasure
+    from sgdsim.problem.lanczos import Operator, SpectralMeasure
 
 
 _MOST = 10**18  # of a finite N, and an int64
@@ -143,7 +143,7 @@ class QuadraticProblem(Problem):
     @classmethod
     def from_operator(
         cls,
-        operator: Any,
+        operator: Operator,
         residual: np.ndarray,
         *,
         n_lanczos: int = 80,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 import scipy.linalg
@@ -16,7 +16,7 @@ from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.statistics import mean_and_error
 
 if TYPE_CHECKING:
-    from sgdsim.problem.lanczos import SpectralDensity, SpectralMeasure, TopEigenpairs
+    from sgdsim.problem.lanczos import Operator, SpectralDensity, SpectralMeasure, TopEigenpairs
 
 # Rounding leaves eigenvalues of a positive semidefinite kernel above about -N·eps·λ_max; a kernel computed in float32
 # and passed on as float64 above about -1e-6·λ_max.
@@ -178,7 +178,7 @@ class Spectrum:
 
     @classmethod
     def from_operator(
-        cls, operator: Any, *, n_lanczos: int = 80, n_probes: int = 10, n_top: int = 20, seed: int = 0
+        cls, operator: Operator, *, n_lanczos: int = 80, n_probes: int = 10, n_top: int = 20, seed: int = 0
     ) -> Spectrum:
         """The spectrum of a kernel Θ that is too large to form, from its products with vectors alone.
 
@@ -226,7 +226,7 @@ class Spectrum:
         return cls(values[order], None, scale, quality, counts[order])
 
     @staticmethod
-    def top(operator: Any, k: int, *, tolerance: float = 1e-8, seed: int = 0) -> TopEigenpairs:
+    def top(operator: Operator, k: int, *, tolerance: float = 1e-8, seed: int = 0) -> TopEigenpairs:
         """The k largest eigenpairs with measured residuals; see `sgdsim.problem.lanczos.top_eigenpairs`."""
         from sgdsim.problem import lanczos
 

@@ -14,11 +14,21 @@ from collections.abc import Sequence
 
 from sgdsim.common.checks import InputError
 from sgdsim.reproduction import exponents, landscapes, memory, momentum, runs
-from sgdsim.reproduction.base import VERDICTS, Context, Drawing, Exhibit, Finding, MissingData, Picture, Row
+from sgdsim.reproduction.base import Context, Drawing, Exhibit, Finding, MissingData, Picture
+from sgdsim.reproduction.verdicts import VERDICTS, Row
 
 __all__ = [
-    "EXHIBITS", "VERDICTS", "Context", "Drawing", "Exhibit", "Finding", "MissingData", "Picture", "Row", "choose",
-]  # fmt: skip
+    "EXHIBITS",
+    "VERDICTS",
+    "Context",
+    "Drawing",
+    "Exhibit",
+    "Finding",
+    "MissingData",
+    "Picture",
+    "Row",
+    "choose",
+]
 
 EXHIBITS = (
     Exhibit("best-lr", "Best learning rate without momentum", momentum.best_lr),

@@ -1,70 +1,26 @@
-"""What an exhibit is: rows with published values beside ours, pictures to draw, and a paragraph with the numbers."""
+"""What an exhibit is: rows of values, pictures to draw, and a paragraph with the numbers; and what it works with."""
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-import scipy.stats
-
 from sgdsim import datasets
 from sgdsim.common.checks import InputError
+from sgdsim.reproduction.verdicts import Row
 
 if TYPE_CHECKING:
     import xarray as xr
 
     from sgdsim.problem import NetworkProblem, QuadraticProblem
-    from sgdsim.problem.fit_results import Estimate
-
-REPRODUCED, PRECISE = "reproduced", "reproduced, more precisely"
-DIFFERS, UNDETERMINED, EVIDENCE = "differs", "not determined by the data", "evidence"
-VERDICTS = {
-    REPRODUCED: "the published value agrees with ours to the digits it is given in, or lies in our interval",
-    PRECISE: "the published value lies in our interval, and ours is computed without the grid that limited it",
-    DIFFERS: "the published value lies outside our interval; the reason is given",
-    UNDETERMINED: "the published value lies in our interval, or does as well as ours, but so do very different ones",
-    EVIDENCE: "nothing published to compare with; the row supports a reason given elsewhere, or shows a known trap",
-}
-
 
 _T = TypeVar("_T")
 
 
 class MissingData(Exception):
     """A data set that is not here; the message says which file, and how to get it."""
-
-
-@dataclass(frozen=True)
-class Row:
-    """One line of the table.
-
-    Parameters
-    ----------
-    quantity : what is compared, with its setting.
-    published : as printed, with its source where that is not the paper itself; "–" where there is nothing.
-    ours, interval : our value, and the interval around it with a word on what kind of interval it is.
-    verdict : one of `VERDICTS`.
-    reason : one or two sentences; required where ours differs.
-    values : the numbers behind, JSON-able.
-    """
-
-    quantity: str
-    published: str
-    ours: str
-    interval: str
-    verdict: str
-    reason: str = ""
-    values: dict[str, Any] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        if self.verdict not in VERDICTS:
-            raise InputError(f"verdict: expected one of {', '.join(VERDICTS)}; got {self.verdict!r}")
-        if self.verdict == DIFFERS and not self.reason:
-            raise InputError(f"reason: expected one for {self.quantity!r}, as it differs; got none")
 
 
 @dataclass(frozen=True)
@@ -76,9 +32,9 @@ class Drawing:
 
     name: str
     function: str
-    arguments: tuple[Any, ...]
+    arguments: tuple[object, ...]
     caption: str
-    options: dict[str, Any] = field(default_factory=dict)
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 Picture = Drawing  # as it was called before `plot.showing` had one too
@@ -188,37 +144,3 @@ def finished(result: xr.Dataset) -> xr.Dataset:
     if "error" in result and (result["error"].values != "").any():
         raise RuntimeError(f"a cell failed: {next(text for text in result['error'].values.ravel() if text)}")
     return result
-
-
-def next_sample(values: np.ndarray) -> tuple[float, float]:
-    """95% prediction interval of one more value like these, taken for normal (Student's t); two values at least."""
-    values = np.asarray(values, dtype=np.float64)
-    half = scipy.stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) * math.sqrt(1 + 1 / values.size)
-    return float(values.mean() - half), float(values.mean() + half)
-
-
-def within(value: float, low: float, high: float, decimals: int) -> bool:
-    """Whether a value printed with so many decimals can lie in the interval [low, high]."""
-    half = 0.5 * 10.0**-decimals
-    return low - half <= value <= high + half
-
-
-def judged(value: float, decimals: int, estimate: Estimate, loose: float) -> str:
-    """The verdict on a published value beside an estimate; intervals wider than `loose` determine nothing."""
-    if not within(value, estimate.low, estimate.high, decimals):
-        return DIFFERS
-    return REPRODUCED if estimate.high - estimate.low <= loose else UNDETERMINED
-
-
-def shown(value: float, digits: int = 3) -> str:
-    """A number for the table, with a true minus sign and powers of ten written out."""
-    if not math.isfinite(value):
-        return "infinite" if value > 0 else "undefined"
-    text, _, power = f"{value:.{digits}g}".partition("e")
-    return (text if not power else f"{text}·10^{int(power)}").replace("-", "−")
-
-
-def span(low: float, high: float, decimals: int = 2, kind: str = "") -> str:
-    """An interval for the table, and in brackets what kind it is."""
-    text = f"{low:.{decimals}f} … {high:.{decimals}f}".replace("-", "−")
-    return f"{text} ({kind})" if kind else text

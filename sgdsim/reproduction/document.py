@@ -10,24 +10,40 @@ import datetime
 import json
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NotRequired, TypedDict, cast
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import replacing
 from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Table, escaped
 from sgdsim.reproduction import EXHIBITS
-from sgdsim.reproduction.base import VERDICTS, Exhibit, Finding
+from sgdsim.reproduction.base import Exhibit, Finding
+from sgdsim.reproduction.verdicts import VERDICTS
 
 MADE_BY = "sgdsim reproduce"
 JSON, MARKDOWN, FIGURES = "report.json", "report.md", "figures"
 DONE, SKIPPED = "done", "skipped"
 
 
+class Entry(TypedDict):
+    """An exhibit in the report: done, with what it found, or skipped for a reason."""
+
+    state: str
+    title: str
+    rows: list[Any]
+    figures: list[dict[str, str]]
+    reason: NotRequired[str]
+    text: NotRequired[str]
+    full: NotRequired[bool]
+    seed: NotRequired[int]
+    seconds: NotRequired[float]
+    finished: NotRequired[str]
+
+
 class Report:
     """A report in a folder; `open` one, `add` or `skip` exhibits, which write it each time."""
 
-    def __init__(self, folder: Path, entries: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, folder: Path, entries: dict[str, Entry]) -> None:
         self.folder, self.entries = folder, entries
 
     @classmethod
@@ -36,7 +52,7 @@ class Report:
         path = Path(folder)
         if path.exists() and not path.is_dir():
             raise InputError(f"{path}: expected a folder for the report, got a file")
-        entries: dict[str, dict[str, Any]] = {}
+        entries: dict[str, Entry] = {}
         if path.is_dir() and any(path.iterdir()):
             stored = _stored(path)
             if stored is None:
@@ -57,36 +73,41 @@ class Report:
         """Where the figure of that name is."""
         return self.folder / FIGURES / f"{name}.png"
 
-    def add(self, exhibit: Exhibit, finding: Finding, *, full: bool, seed: int, seconds: float) -> dict[str, Any]:
+    def add(self, exhibit: Exhibit, finding: Finding, *, full: bool, seed: int, seconds: float) -> Entry:
         """Take up what an exhibit found (its figures are drawn already) and write the report; the entry as JSON."""
-        entry = {
-            "state": DONE, "title": exhibit.title, "text": finding.text, "full": full, "seed": seed,
-            "seconds": round(seconds, 2), "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        entry: Entry = {
+            "state": DONE,
+            "title": exhibit.title,
+            "text": finding.text,
+            "full": full,
+            "seed": seed,
+            "seconds": round(seconds, 2),
+            "finished": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             "rows": [jsonable(row) for row in finding.rows],
             "figures": [{"file": f"{FIGURES}/{p.name}.png", "caption": p.caption} for p in finding.pictures],
-        }  # fmt: skip
+        }
         return self._enter(exhibit, entry)
 
-    def skip(self, exhibit: Exhibit, reason: str) -> dict[str, Any]:
+    def skip(self, exhibit: Exhibit, reason: str) -> Entry:
         """Record why an exhibit could not be worked out; one that is in the report already is kept."""
-        entry = {"state": SKIPPED, "title": exhibit.title, "reason": reason, "rows": [], "figures": []}
+        entry: Entry = {"state": SKIPPED, "title": exhibit.title, "reason": reason, "rows": [], "figures": []}
         kept = self.entries.get(exhibit.name)
         if kept is not None and kept["state"] == DONE:
             return entry
         return self._enter(exhibit, entry)
 
-    def _enter(self, exhibit: Exhibit, entry: dict[str, Any]) -> dict[str, Any]:
+    def _enter(self, exhibit: Exhibit, entry: Entry) -> Entry:
         self.entries = _stored(self.folder) or self.entries  # another run may have added exhibits meanwhile
-        before = self.entries.get(exhibit.name, {"figures": []})
+        before = self.entries.get(exhibit.name)
         self.entries[exhibit.name] = entry
         self.write()
         kept = {figure["file"] for other in self.entries.values() for figure in other["figures"]}
-        for figure in before["figures"]:
+        for figure in before["figures"] if before else []:
             if figure["file"] not in kept:
                 (self.folder / figure["file"]).unlink(missing_ok=True)
         return entry
 
-    def ordered(self) -> dict[str, dict[str, Any]]:
+    def ordered(self) -> dict[str, Entry]:
         """The entries in the order of `EXHIBITS`."""
         return {exhibit.name: self.entries[exhibit.name] for exhibit in EXHIBITS if exhibit.name in self.entries}
 
@@ -107,6 +128,7 @@ class Report:
         done = {name: entry for name, entry in entries.items() if entry["state"] == DONE}
         rows = [(name, row) for name, entry in done.items() for row in entry["rows"]]
         counts = {verdict: sum(row["verdict"] == verdict for _, row in rows) for verdict in VERDICTS}
+        summary = ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no values yet"
         out = [
             "# Published values, reproduced",
             "",
@@ -116,12 +138,11 @@ class Report:
             "[notebooks](https://github.com/Godofnothing/PowerLawOptimization) are marked so;",
             "those on Corner SGD are from D. Yarotsky, [arXiv:2504.12519](https://arxiv.org/abs/2504.12519).",
             "",
-            f"{len(done)} of {len(EXHIBITS)} exhibits: "
-            + (", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count) or "no values yet") + ".",
+            f"{len(done)} of {len(EXHIBITS)} exhibits: {summary}.",
             "",
             Table(["verdict", "meaning"], [*VERDICTS.items()]).markdown(),
             "",
-        ]  # fmt: skip
+        ]
         if rows:
             names = ("quantity", "published", "ours", "interval", "verdict")
             cells = [[row[name] for name in names] for _, row in rows]
@@ -142,14 +163,11 @@ class Report:
         return "\n".join(out)
 
 
-def _stored(folder: Path) -> dict[str, dict[str, Any]] | None:
+def _stored(folder: Path) -> dict[str, Entry] | None:
     """The exhibits of the report in a folder; None where there is none of ours."""
     try:
         report = json.loads((folder / JSON).read_text(encoding="utf-8"))
-        return (
-            {str(name): dict(entry) for name, entry in report["exhibits"].items()}
-            if report["made_by"] == MADE_BY
-            else None
-        )
+        ours = report["made_by"] == MADE_BY
+        return {str(name): cast(Entry, dict(entry)) for name, entry in report["exhibits"].items()} if ours else None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return None

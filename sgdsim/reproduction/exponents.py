@@ -9,23 +9,11 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.problem import QuadraticProblem, fits
-from sgdsim.problem.fit_results import Estimate, PowerLawFit
+from sgdsim.problem.fits import Estimate, PowerLawFit
 from sgdsim.recurrence import contour
 from sgdsim.reproduction import kernels
-from sgdsim.reproduction.base import (
-    DIFFERS,
-    EVIDENCE,
-    REPRODUCED,
-    UNDETERMINED,
-    Context,
-    Drawing,
-    Finding,
-    Row,
-    judged,
-    shown,
-    span,
-    within,
-)  # fmt: skip
+from sgdsim.reproduction.base import Context, Drawing, Finding
+from sgdsim.reproduction.verdicts import DIFFERS, REPRODUCED, UNDETERMINED, Row, judged, shown, span
 from sgdsim.theory import stability
 
 # data set: ν, κ and the decay exponent printed with the loss curves; N = 3000, a network of width 1000.
@@ -65,9 +53,9 @@ def tail_shares(c: np.ndarray) -> np.ndarray:
     return np.append(np.cumsum(c[::-1])[::-1][1:], 0.0) / c.sum()
 
 
-def unit_tail(n: int, kappa: float = 0.0) -> float:
-    """The κ that `line` finds in `c_k ∝ k^{−κ−1}` cut off at n: at κ = 0, tail sums are `log(n/k)`, no power law."""
-    return line(tail_shares(np.arange(1, n + 1.0) ** (-kappa - 1)), KAPPA_WINDOW)[0]
+def unit_tail(n: int) -> float:
+    """The κ that `line` finds where it is 0, in `c_k ∝ 1/k` cut off at n: tail sums are `log(n/k)`, no power law."""
+    return line(tail_shares(np.arange(1, n + 1.0) ** -1.0), KAPPA_WINDOW)[0]
 
 
 def _problems(context: Context, name: str, n: int) -> dict[str, QuadraticProblem]:
@@ -103,9 +91,9 @@ def exponents(context: Context) -> Finding:
     for name in context.present(list(PUBLISHED)):
         nu, kappa, slope = PUBLISHED[name]
         problems = _problems(context, name, n)
-        tails = tail_shares(problems[NETWORK].coefficients ** 2)
-        nu_slopes = _window_slopes(problems[NETWORK].eigenvalues, nu)
-        kappa_slopes = _window_slopes(tails, kappa)
+        network = problems[NETWORK]
+        nu_slopes = _window_slopes(network.eigenvalues, nu)
+        kappa_slopes = _window_slopes(tail_shares(network.coefficients**2), kappa)
         for kind, problem in problems.items():
             fit = _fit(context, name, n, kind, problem)
             tails = tail_shares(problem.coefficients**2)
@@ -118,37 +106,19 @@ def exponents(context: Context) -> Finding:
                 ]
             else:
                 rows.append(_other_kernel(where, fit, by_eye))
-        network = problems[NETWORK]
-        slopes = decay(network, 100)
-        low, high = min(slopes), max(slopes)
-        close = within(slope, low, high, 2)
-        reason = "The slope changes from decade to decade: no power law" + (
-            "." if close else f"; κ/ν = {kappa / nu:.2f} has the κ of a line through tail sums."
-        )
-        rows.append(
-            Row(
-                f"decay of the loss, {name}, N = {n}, {NETWORK}, b = 100, t = 10 … 10⁴", f"t^−{slope:.2f}",
-                ", ".join(f"t^−{value:.2f}" for value in slopes), span(low, high, 2, "slopes of the 3 decades"),
-                DIFFERS if not close else REPRODUCED if high - low <= 0.15 else UNDETERMINED, reason,
-                {"published": slope, "ours": slopes},
-            )
-        )  # fmt: skip
-        notes.append(
-            f"{name}: over windows from k = {_WINDOW_STARTS[0]}…{_WINDOW_STARTS[-1]} to "
-            f"{_WINDOW_ENDS[0]}…{nu_slopes.last} the lines' slopes run from {nu_slopes.low:.2f} to "
-            f"{nu_slopes.high:.2f} for ν and from {kappa_slopes.low:.2f} to {kappa_slopes.high:.2f} for κ; "
-            f"nearest to the published values are k = {nu_slopes.nearest_window} (ν = {nu_slopes.nearest:.2f}) and k = "
-            f"{kappa_slopes.nearest_window} (κ = {kappa_slopes.nearest:.2f})."
-        )
+        rows.append(_decay_row(f"{name}, N = {n}, {NETWORK}", slope, decay(network, 100), kappa / nu))
+        notes.append(_note(name, nu_slopes, kappa_slopes))
         curves.append((name, network, nu, kappa))
     rows.append(
-        Row(
+        Row.evidence(
             f"κ that a line through tail sums finds in c_k ∝ 1/k (κ = 0), N = {n}, k = {KAPPA_WINDOW[0]} … "
-            f"{KAPPA_WINDOW[1]}", "–", f"{null:.2f}", "no interval: deterministic", EVIDENCE,
-            "Tail sums of a spectrum cut off at N fall to 0 at k = N whatever κ is.",
+            f"{KAPPA_WINDOW[1]}",
+            f"{null:.2f}",
+            "no interval: deterministic",
             {"ours": null, "at N = 3000": unit_tail(3000)},
+            "Tail sums of a spectrum cut off at N fall to 0 at k = N whatever κ is.",
         )
-    )  # fmt: skip
+    )
     text = (
         "ν and κ by generalised least squares with credible intervals (`fit_power_law`, κ from bins of c_k), and "
         "beside them by straight lines through λ_k and through tail sums, the way of the authors' notebook (windows "
@@ -163,31 +133,54 @@ def exponents(context: Context) -> Finding:
     return Finding(tuple(rows), text, (Drawing("exponents", "local_exponents", (curves,), caption),))
 
 
+def _note(name: str, nu: _WindowSlopes, kappa: _WindowSlopes) -> str:
+    return (
+        f"{name}: over windows from k = {_WINDOW_STARTS[0]}…{_WINDOW_STARTS[-1]} to {_WINDOW_ENDS[0]}…{nu.last} the "
+        f"lines' slopes run from {nu.low:.2f} to {nu.high:.2f} for ν and from {kappa.low:.2f} to {kappa.high:.2f} for "
+        f"κ; nearest to the published values are k = {nu.nearest_window} (ν = {nu.nearest:.2f}) and k = "
+        f"{kappa.nearest_window} (κ = {kappa.nearest:.2f})."
+    )
+
+
+def _decay_row(where: str, published: float, slopes: list[float], zeta: float) -> Row:
+    low, high = min(slopes), max(slopes)
+    verdict = judged(published, low, high, 2, loose=0.15)
+    end = f"; κ/ν = {zeta:.2f} has the κ of a line through tail sums." if verdict == DIFFERS else "."
+    return Row(
+        f"decay of the loss, {where}, b = 100, t = 10 … 10⁴",
+        f"t^−{published:.2f}",
+        ", ".join(f"t^−{slope:.2f}" for slope in slopes),
+        span(low, high, 2, "slopes of the 3 decades"),
+        verdict,
+        "The slope changes from decade to decade: no power law" + end,
+        {"published": published, "ours": slopes},
+    )
+
+
 def _other_kernel(where: str, fit: PowerLawFit, by_eye: tuple[tuple[float, float], tuple[float, float]]) -> Row:
     """The same numbers for a kernel that is not the one they were published for."""
     (nu_line, nu_off), (kappa_line, kappa_off) = by_eye
     nu, kappa = fit.nu, _tail(fit)[0]
-    return Row(
-        f"ν and κ, {where}", "–", f"{nu.value:.2f} and {shown(round(kappa.value, 2))}",
-        f"{span(nu.low, nu.high)} and {span(kappa.low, kappa.high)} (95%)", EVIDENCE,
-        f"By lines: {nu_line:.2f} ± {nu_off:.2f} and {kappa_line:.2f} ± {kappa_off:.2f}.",
+    return Row.evidence(
+        f"ν and κ, {where}",
+        f"{nu.value:.2f} and {shown(round(kappa.value, 2))}",
+        f"{span(nu.low, nu.high)} and {span(kappa.low, kappa.high)} (95%)",
         {"nu": nu.value, "kappa": kappa.value, "nu by a line": nu_line, "kappa by a line": kappa_line},
-    )  # fmt: skip
+        f"By lines: {nu_line:.2f} ± {nu_off:.2f} and {kappa_line:.2f} ± {kappa_off:.2f}.",
+    )
 
 
 def _nu_row(
     where: str, published: float, fit: PowerLawFit, by_eye: tuple[float, float], n: int, slopes: _WindowSlopes
 ) -> Row:
-    verdict = judged(published, 2, fit.nu, loose=0.7 * fit.nu.value)
+    verdict = judged(published, fit.nu.low, fit.nu.high, 2, loose=0.7 * fit.nu.value)
     reason = f"A line over k = {NU_WINDOW[0]} … {NU_WINDOW[1]} gives {by_eye[0]:.2f} ± {by_eye[1]:.2f}."
     if verdict == DIFFERS:
         reason += " The exponent changes along the spectrum: over the windows tried lines give "
         reason += f"{slopes.low:.2f} to {slopes.high:.2f}" + ("." if n == 3000 else f", at N = {n} instead of 3000.")
     values = {"published": published, "ours": fit.nu.value, "low": fit.nu.low, "high": fit.nu.high, "line": by_eye[0]}
-    return Row(
-        f"ν, {where}", f"{published:.2f}", f"{fit.nu.value:.2f}",
-        span(fit.nu.low, fit.nu.high, 2, f"95%, k = {fit.window[0]} … {fit.window[1]}"), verdict, reason, values,
-    )  # fmt: skip
+    interval = span(fit.nu.low, fit.nu.high, 2, f"95%, k = {fit.window[0]} … {fit.window[1]}")
+    return Row(f"ν, {where}", f"{published:.2f}", f"{fit.nu.value:.2f}", interval, verdict, reason, values)
 
 
 def _kappa_rows(
@@ -195,29 +188,35 @@ def _kappa_rows(
 ) -> list[Row]:
     """κ of the coefficients, and κ by a line through tail sums."""
     kappa, window = _tail(fit)
-    verdict = judged(published, 2, kappa, loose=0.3)
+    verdict = judged(published, kappa.low, kappa.high, 2, loose=0.3)
     reason = f"A line through tail sums sees κ = {null:.2f} where κ is 0 at this N." if verdict == DIFFERS else ""
     if verdict == UNDETERMINED:
         reason = "The coefficients scatter too much for an exponent."
     low, high = by_eye[0] - by_eye[1], by_eye[0] + by_eye[1]
-    close = within(published, low, high, 2)
-    line_verdict = DIFFERS if not close else REPRODUCED if high - low <= 0.3 else UNDETERMINED
     other = (
         f"Over the windows tried such lines give {slopes.low:.2f} to {slopes.high:.2f}; nearest to the published value "
         f"is k = {slopes.nearest_window} with {slopes.nearest:.2f}."
     )
     return [
         Row(
-            f"κ, {where}", f"{published:.2f}", shown(round(kappa.value, 2)),
-            span(kappa.low, kappa.high, 2, f"95%, k = {window[0]} … {window[1]}"), verdict,
-            reason, {"published": published, "ours": kappa.value, "low": kappa.low, "high": kappa.high},
+            f"κ, {where}",
+            f"{published:.2f}",
+            shown(round(kappa.value, 2)),
+            span(kappa.low, kappa.high, 2, f"95%, k = {window[0]} … {window[1]}"),
+            verdict,
+            reason,
+            {"published": published, "ours": kappa.value, "low": kappa.low, "high": kappa.high},
         ),
         Row(
-            f"κ by a line through tail sums, {where}", f"{published:.2f}", f"{by_eye[0]:.2f}",
-            span(low, high, 2, "± deviation of 3 parts"), line_verdict, other,
+            f"κ by a line through tail sums, {where}",
+            f"{published:.2f}",
+            f"{by_eye[0]:.2f}",
+            span(low, high, 2, "± deviation of 3 parts"),
+            judged(published, low, high, 2, loose=0.3),
+            other,
             {"published": published, "ours": by_eye[0], "low": low, "high": high, "at kappa 0": null},
         ),
-    ]  # fmt: skip
+    ]
 
 
 def _window_slopes(values: np.ndarray, published: float) -> _WindowSlopes:
@@ -243,13 +242,13 @@ def kernel(context: Context) -> Finding:
         ratio = float(bare.eigenvalues[middle] / true.eigenvalues[middle])
         for symbol, left, right in (("ν", a.nu, b.nu), ("κ", _tail(a)[0], _tail(b)[0])):
             rows.append(
-                Row(
-                    f"{symbol} without the square-root factor, {name}, N = {n}", "–",
+                Row.evidence(
+                    f"{symbol} without the square-root factor, {name}, N = {n}",
                     f"{right.value:.2f} instead of {left.value:.2f}".replace("-", "−"),
-                    span(right.low, right.high, 2, "95%"), EVIDENCE, "",
+                    span(right.low, right.high, 2, "95%"),
                     {"without": right.value, "with": left.value, "low": right.low, "high": right.high},
                 )
-            )  # fmt: skip
+            )
         change = (crit[1] - crit[0]) / crit[0]
         words.append(
             f"{name}: ν {a.nu.value:.2f} → {b.nu.value:.2f}, λ_crit {crit[0]:.3f} → {crit[1]:.3f} ({change:+.1%}), "
@@ -287,13 +286,10 @@ def phases(context: Context) -> Finding:
         if none:
             reason = "The interval of ζ reaches 0, where there is no law; where there is one, the phase is this."
         reason = "" if verdict == REPRODUCED else reason
-        rows.append(
-            Row(
-                f"phase, {name}, N = {n}, {NETWORK}", claimed, " or ".join(sorted(ends)),
-                f"corners of the 95% intervals of ν ({span(nu.low, nu.high)}) and ζ ({span(zeta.low, zeta.high)})",
-                verdict, reason, {"zeta": zeta.value, "low": zeta.low, "high": zeta.high},
-            )
-        )  # fmt: skip
+        interval = f"corners of the 95% intervals of ν ({span(nu.low, nu.high)}) and ζ ({span(zeta.low, zeta.high)})"
+        values = {"zeta": zeta.value, "low": zeta.low, "high": zeta.high}
+        quantity = f"phase, {name}, N = {n}, {NETWORK}"
+        rows.append(Row(quantity, claimed, " or ".join(sorted(ends)), interval, verdict, reason, values))
         fitted[name.replace("_", " ")] = (fit, power_law.PowerLaw(*PUBLISHED[name][:2]))
     text = (
         f"Phases over ν and ζ = κ/ν; at ν = 1.5 noise dominates from κ = {1.5 * (2 - 1 / 1.5):g} on. The data sets lie "

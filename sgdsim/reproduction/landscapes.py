@@ -21,20 +21,8 @@ from sgdsim.recurrence import contour
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
 from sgdsim.regimes.base import Regime
 from sgdsim.reproduction import kernels
-from sgdsim.reproduction.base import (
-    DIFFERS,
-    EVIDENCE,
-    REPRODUCED,
-    UNDETERMINED,
-    Context,
-    Drawing,
-    Finding,
-    Row,
-    finished,
-    next_sample,
-    shown,
-    span,
-)  # fmt: skip
+from sgdsim.reproduction.base import Context, Drawing, Finding, finished
+from sgdsim.reproduction.verdicts import DIFFERS, REPRODUCED, UNDETERMINED, Row, next_sample, shown, span
 from sgdsim.runs.sweeps import Grid, sweep
 from sgdsim.studies import maps
 from sgdsim.theory import optimal
@@ -64,8 +52,27 @@ def _map(
 ) -> tuple[xr.Dataset, maps.LossMap]:
     """The losses over the paper's grid as a result, and as a map."""
     grid = Grid.product(**_axes(stride), batch_size=[BATCH])
-    result = finished(sweep(problem, grid, [regime], STEPS, record=[STEPS], replicates=replicates, seed=seed))
+    result = _final(problem, grid, regime, replicates, seed)
     return result, maps.panels(result, problem)[0]
+
+
+def _final(problem: QuadraticProblem, grid: Grid, regime: Regime, replicates: int, seed: int) -> xr.Dataset:
+    """The losses after the paper's number of steps."""
+    return finished(sweep(problem, grid, [regime], STEPS, record=[STEPS], replicates=replicates, seed=seed))
+
+
+def _sampled_map(context: Context, problem: QuadraticProblem, of: str = "") -> tuple[xr.Dataset, maps.LossMap, str]:
+    """A map of sampled runs, on fewer lines unless the paper's sizes are asked for, and its caption."""
+    stride, replicates = (1, 2) if context.full else (5, 3)
+    lines = "the paper's grid" if stride == 1 else f"every {stride}th line of the paper's grid"
+    caption = f"Final loss, {of}sampled, {lines}, mean of {replicates} runs a cell."
+    return *_map(problem, SampledLinearized(), stride, replicates, context.seed), caption
+
+
+def _drawn(
+    name: str, result: xr.Dataset, problem: QuadraticProblem, caption: str, published: tuple[float, float]
+) -> Drawing:
+    return Drawing(name, "loss_maps", (result, problem), caption, {"marks": {"published": published}})
 
 
 def _log_loss(problem: QuadraticProblem, lr: np.ndarray | float, momentum: np.ndarray | float) -> np.ndarray:
@@ -105,28 +112,31 @@ def power_law(context: Context) -> Finding:
     published = star(POWER_LAW_STARS["diagonal"])
     best = optimal.best(problem, batch_size=BATCH, horizon=STEPS)
     same = np.allclose((least.lr, least.momentum), published)
+    end = "." if same else ": another cell of the flat valley."
     rows = [
         Row(
-            "least loss over (α, β), (ν, κ) = (1.5, 3), diagonal τ = 1, on the paper's grid", _place(*published),
-            _place(least.lr, least.momentum), _described(exact, 0.01), REPRODUCED if same else DIFFERS,
-            f"Without a grid ({best.lr:.3f}, {best.momentum:.3f})".replace("-", "−") + (
-                "." if same else ": another cell of the flat valley."
-            ),
+            "least loss over (α, β), (ν, κ) = (1.5, 3), diagonal τ = 1, on the paper's grid",
+            _place(*published),
+            _place(least.lr, least.momentum),
+            _described(exact, 0.01),
+            REPRODUCED if same else DIFFERS,
+            f"Without a grid ({best.lr:.3f}, {best.momentum:.3f})".replace("-", "−") + end,
             {"published": published, "ours": (least.lr, least.momentum), "exact": (best.lr, best.momentum)},
         )
-    ]  # fmt: skip
+    ]
     _, gaussian = _map(problem, SpectralDiagonal(-1), 1)
     other = _least(gaussian)
     rows.append(
-        Row(
-            "the same, diagonal τ = −1", "–", _place(other.lr, other.momentum), _described(gaussian, 0.01), EVIDENCE,
+        Row.evidence(
+            "the same, diagonal τ = −1",
+            _place(other.lr, other.momentum),
+            _described(gaussian, 0.01),
+            {"ours": (other.lr, other.momentum)},
             "The public code, as this one, samples a power law in a random orthogonal basis, where τ = −1 is closer "
             "(see the exact thresholds under Stable learning rates): sampled and τ = 1 need not agree.",
-            {"ours": (other.lr, other.momentum)},
         )
-    )  # fmt: skip
-    stride, replicates = (1, 2) if context.full else (5, 3)
-    sampled_result, sampled = _map(problem, SampledLinearized(), stride, replicates, context.seed)
+    )
+    sampled_result, sampled, caption = _sampled_map(context, problem)
     least_sampled = _least(sampled)
     reason = (
         "The public code's sampled optimiser leaves the momentum out where β ≤ 0, so below β = 0 its map shows β = 0 "
@@ -144,22 +154,10 @@ def power_law(context: Context) -> Finding:
         "optimiser takes the momentum step only for β > 0."
     )
     pictures = (
-        Drawing("landscape_power_law", "loss_maps", (exact_result, problem), "Final loss, diagonal, the paper's grid.",
-                _published(published)),
-        Drawing("landscape_power_law_sampled", "loss_maps", (sampled_result, problem), _sampled(stride, replicates),
-                _published(star(POWER_LAW_STARS["sampled"]))),
-    )  # fmt: skip
+        _drawn("landscape_power_law", exact_result, problem, "Final loss, diagonal, the paper's grid.", published),
+        _drawn("landscape_power_law_sampled", sampled_result, problem, caption, star(POWER_LAW_STARS["sampled"])),
+    )
     return Finding(tuple(rows), text, pictures)
-
-
-def _published(place: tuple[float, float]) -> dict[str, dict[str, tuple[float, float]]]:
-    """The options of a map that shows the published star."""
-    return {"marks": {"published": place}}
-
-
-def _sampled(stride: int, replicates: int, of: str = "") -> str:
-    lines = "the paper's grid" if stride == 1 else f"every {stride}th line of the paper's grid"
-    return f"Final loss, {of}sampled, {lines}, mean of {replicates} runs a cell."
 
 
 def _sampled_row(
@@ -172,9 +170,7 @@ def _sampled_row(
     lr, momentum = panel.lr[near.any(1)], panel.momentum[near.any(0)]
     replicates = context.size(40, 200)
     grid = Grid.zip(lr=[least.lr, star[0]], momentum=[least.momentum, star[1]], batch_size=[BATCH])
-    runs = finished(
-        sweep(problem, grid, [SampledLinearized()], STEPS, record=[STEPS], replicates=replicates, seed=context.seed + 7)
-    )
+    runs = _final(problem, grid, SampledLinearized(), replicates, context.seed + 7)
     at_ours, at_published = runs["loss"].isel(step=-1, regime=0).transpose("cell", "replicate").values
     with np.errstate(divide="ignore", invalid="ignore"):
         paired = np.log(at_published) - np.log(at_ours)
@@ -183,13 +179,15 @@ def _sampled_row(
     spread = float(np.log(at_ours).std(ddof=1))
     close = ratio <= 1.25
     return Row(
-        f"least loss over (α, β), {where}, sampled", _place(*star), _place(least.lr, least.momentum),
+        f"least loss over (α, β), {where}, sampled",
+        _place(*star),
+        _place(least.lr, least.momentum),
         f"α {span(lr[0], lr[-1])}, β {span(momentum[0], momentum[-1])} (smoothed loss within 25%)",
         UNDETERMINED if close else DIFFERS,
         f"A typical run at the published point ends at {ratio:.2f} (± {error * ratio:.2f}) times the loss at ours "
         f"({replicates} runs each, the same batches); single runs scatter by a factor {math.exp(spread):.2f}. {reason}",
         {"published": star, "ours": (least.lr, least.momentum), "ratio": ratio, "stderr of log": error},
-    )  # fmt: skip
+    )
 
 
 def _without_negative_momentum(context: Context, problem: QuadraticProblem, best: optimal.Optimum) -> Row:
@@ -198,9 +196,7 @@ def _without_negative_momentum(context: Context, problem: QuadraticProblem, best
     lr = [float(a) for a in LR[12:34]]
     grid = Grid.product(lr=lr, momentum=[0.0], batch_size=[BATCH])
     replicates = columns * (6 if context.full else 1)
-    runs = finished(
-        sweep(problem, grid, [SampledLinearized()], STEPS, record=[STEPS], replicates=replicates, seed=context.seed + 1)
-    )
+    runs = _final(problem, grid, SampledLinearized(), replicates, context.seed + 1)
     losses = runs["loss"].isel(step=-1, momentum=0, batch_size=0, regime=0).transpose("lr", "replicate").values
     picks = []
     for block in np.split(losses, replicates // columns, axis=1):
@@ -214,13 +210,15 @@ def _without_negative_momentum(context: Context, problem: QuadraticProblem, best
     published = star(POWER_LAW_STARS["sampled"])
     verdict = UNDETERMINED if near[0] <= published[0] <= near[-1] else DIFFERS
     return Row(
-        "the same, made as the public code makes it: for β ≤ 0 runs without momentum", _place(*published),
+        "the same, made as the public code makes it: for β ≤ 0 runs without momentum",
+        _place(*published),
         ", ".join(_place(*pick) for pick in picks),
-        f"α {span(near[0], near[-1])} (typical loss at β = 0 within 10%), any β ≤ 0", verdict,
+        f"α {span(near[0], near[-1])} (typical loss at β = 0 within 10%), any β ≤ 0",
+        verdict,
         f"At β = 0 the typical sampled loss is least at α = {alpha:.2f}, the mean {lr[int(np.nanargmin(mean))]:.2f}, "
         f"by theory at {best.plain_lr:.2f}. Columns β ≤ 0 differ by noise alone, so the β of the star says nothing.",
         {"published": published, "ours": picks, "alpha without momentum": alpha, "theory": best.plain_lr},
-    )  # fmt: skip
+    )
 
 
 def mnist(context: Context) -> Finding:
@@ -235,35 +233,35 @@ def mnist(context: Context) -> Finding:
     problem = context.analytic("mnist", N, kernels.WITHOUT_FACTOR)
     result, panel = _map(problem, SpectralDiagonal(1), 1)
     least = _least(panel)
+    same = np.allclose((least.lr, least.momentum), star(MNIST_STARS["diagonal"]))
     at_star, at_end = RIDGE.index(MNIST_STARS["diagonal"]), 0
     printed = RIDGE_LOSS[at_star] / RIDGE_LOSS[at_end]
     published = star(MNIST_STARS["diagonal"])
     column = int(np.argmin(np.abs(panel.momentum - published[1])))
+    ratios = losses[:, at_star] / losses[:, at_end]
     in_column = float(panel.lr[int(np.nanargmin(panel.loss[:, column]))])
     rows = [
         Row(
-            "least loss over (α, β), MNIST, diagonal τ = 1, on the paper's grid", _place(*published),
-            _place(least.lr, least.momentum), _described(panel, 0.05), DIFFERS if least.at_edge or not np.allclose(
-                (least.lr, least.momentum), published) else REPRODUCED,
+            "least loss over (α, β), MNIST, diagonal τ = 1, on the paper's grid",
+            _place(*published),
+            _place(least.lr, least.momentum),
+            _described(panel, 0.05),
+            REPRODUCED if same and not least.at_edge else DIFFERS,
             "The star is not the least cell of its own map: the authors' notebook (NegativeMomentum.ipynb) prints "
             f"{shown(RIDGE_LOSS[at_star])} "
             f"there and {shown(RIDGE_LOSS[at_end])} at {_place(*ridge[at_end])}, the least of five local minima along "
             f"α/(1−β) ≈ const; it sets the star by hand. At β = {published[1]:.2f} the best α is {in_column:.2f}.",
             {"published": published, "ours": (least.lr, least.momentum), "edge": list(least.at_edge)},
         ),
-        _beside(
-            f"loss at the star over loss at {_place(*ridge[at_end])}, MNIST",
-            printed, losses[:, at_star] / losses[:, at_end],
-        ),
-    ]  # fmt: skip
+        _beside(f"loss at the star over loss at {_place(*ridge[at_end])}, MNIST", printed, ratios),
+    ]
     for (lr, momentum), theirs, ours in zip(ridge, RIDGE_LOSS, losses.T, strict=True):
         rows.append(_beside(f"loss at {_place(lr, momentum)}, MNIST, diagonal τ = 1", theirs, ours))
     rows += _variants(context, published)
-    stride, replicates = (1, 2) if context.full else (5, 3)
-    sampled_result, sampled = _map(problem, SampledLinearized(), stride, replicates, context.seed)
+    sampled_result, sampled, caption = _sampled_map(context, problem, "MNIST, ")
     reason = "That star, too, is set by hand: it is none of the local minima that the notebook finds in its map."
     rows.append(_sampled_row(context, "MNIST", problem, star(MNIST_STARS["sampled"]), sampled, reason))
-    ours = float(np.median(losses[:, at_star] / losses[:, at_end]))
+    ours = float(np.median(ratios))
     text = (
         f"On the paper's grid our loss is least at {_place(least.lr, least.momentum)}, its border: the more momentum, "
         f"the better, slowly, along α/(1−β) ≈ const. It agrees with the losses that the authors' notebook prints, but "
@@ -274,25 +272,25 @@ def mnist(context: Context) -> Finding:
     best_per_column = np.nanmin(np.where(np.isfinite(panel.loss), panel.loss, np.inf), axis=0)
     ridge_data = (panel.momentum, best_per_column, ridge[:, 1], np.array(RIDGE_LOSS), losses, published[1])
     pictures = (
-        Drawing("landscape_mnist", "loss_maps", (result, problem), "Final loss, MNIST, diagonal, the paper's grid.",
-                _published(published)),
+        _drawn("landscape_mnist", result, problem, "Final loss, MNIST, diagonal, the paper's grid.", published),
         Drawing("landscape_mnist_ridge", "valley", ridge_data, "Least loss over α, and what the notebook prints."),
-        Drawing("landscape_mnist_sampled", "loss_maps", (sampled_result, problem),
-                _sampled(stride, replicates, "MNIST, "), _published(star(MNIST_STARS["sampled"]))),
-    )  # fmt: skip
+        _drawn("landscape_mnist_sampled", sampled_result, problem, caption, star(MNIST_STARS["sampled"])),
+    )
     return Finding(tuple(rows), text, pictures)
 
 
 def _beside(quantity: str, printed: float, samples: np.ndarray) -> Row:
     """A positive value of one sample of images that the notebook prints, beside ours of several samples."""
     low, high = np.exp(next_sample(np.log(samples)))
-    agrees = low <= printed <= high
-    return Row(
-        quantity, f"{shown(printed)} (authors' notebook)", shown(float(np.median(samples))),
+    return Row.compared(
+        quantity,
+        f"{shown(printed)} (authors' notebook)",
+        shown(float(np.median(samples))),
         f"{shown(low)} … {shown(high)} (95% for one more sample, from {samples.size})",
-        REPRODUCED if agrees else DIFFERS, "" if agrees else "Beyond what another sample of images explains.",
+        low <= printed <= high,
+        "Beyond what another sample of images explains.",
         {"published": printed, "ours": samples},
-    )  # fmt: skip
+    )
 
 
 def _variants(context: Context, published: tuple[float, float]) -> list[Row]:
@@ -307,10 +305,12 @@ def _variants(context: Context, published: tuple[float, float]) -> list[Row]:
         least = _least(panel)
         ratio = math.exp(float(_log_loss(problem, *published))) / least.loss
         rows.append(
-            Row(
-                f"least loss over (α, β), MNIST, diagonal τ = 1, {name}", "–", _place(least.lr, least.momentum),
-                _described(panel, 0.05), EVIDENCE, f"The loss at the published star is {ratio:.2f} times the least.",
+            Row.evidence(
+                f"least loss over (α, β), MNIST, diagonal τ = 1, {name}",
+                _place(least.lr, least.momentum),
+                _described(panel, 0.05),
                 {"ours": (least.lr, least.momentum), "excess": ratio},
+                f"The loss at the published star is {ratio:.2f} times the least.",
             )
-        )  # fmt: skip
+        )
     return rows

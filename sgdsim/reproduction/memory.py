@@ -11,24 +11,12 @@ from sgdsim.algorithm.methods import Corner, HeavyBall, Method
 from sgdsim.algorithm.samplers import WITH_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
-from sgdsim.problem.fit_results import Estimate
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.regimes import SampledLinearized
 from sgdsim.reproduction import kernels
-from sgdsim.reproduction.base import (
-    DIFFERS,
-    EVIDENCE,
-    UNDETERMINED,
-    Context,
-    Drawing,
-    Finding,
-    Row,
-    judged,
-    next_sample,
-    shown,
-    span,
-)
+from sgdsim.reproduction.base import Context, Drawing, Finding
 from sgdsim.reproduction.memory_problems import beam, binned, continued, points, slope, windows
+from sgdsim.reproduction.verdicts import DIFFERS, UNDETERMINED, Row, judged, next_sample, shown, span
 from sgdsim.runs.simulation import simulate
 from sgdsim.theory import linear, memory
 
@@ -71,12 +59,11 @@ def _theory_row(name: str, setting: str, published: float | None, slopes: Slopes
     """A row from slopes over windows."""
     ours, low, high = slopes["ours"], slopes["low"], slopes["high"]
     values = {"published": published, "ours": ours, "low": low, "high": high}
-    estimate = Estimate(ours, low, high)
-    verdict = EVIDENCE if published is None else judged(published, 3, estimate, loose=0.1)
-    return Row(
-        f"slope of the loss, {name}, {setting}", "–" if published is None else shown(published),
-        _text(ours), span(low, high, 3, slopes["kind"]), verdict, reason, values,
-    )  # fmt: skip
+    quantity, interval = f"slope of the loss, {name}, {setting}", span(low, high, 3, slopes["kind"])
+    if published is None:
+        return Row.evidence(quantity, _text(ours), interval, values, reason)
+    verdict = judged(published, low, high, 3, loose=0.1)
+    return Row(quantity, shown(published), _text(ours), interval, verdict, reason, values)
 
 
 def _text(value: float) -> str:
@@ -89,11 +76,15 @@ def _over(loss: np.ndarray, chosen: tuple[int, int], tried: list[tuple[int, int]
     return {"ours": slope(loss, *chosen), "low": min(slopes), "high": max(slopes), "kind": kind}
 
 
+def _sgd(method: Method, batch_size: int) -> SGD:
+    return SGD(1.0, method=method, batch_size=batch_size, sampling=WITH_REPLACEMENT)
+
+
 def _sampled(context: Context, method: Method, n: int, n_steps: int, replicates: int) -> np.ndarray:
     """Losses (replicates, T + 1) of SGD on the synthetic points, batches of 100 with replacement, over the first."""
     problem = context.once(("beam", n), lambda: points(n))
-    sgd = SGD(1.0, method=method, batch_size=100, sampling=WITH_REPLACEMENT)
-    run = simulate(problem, sgd, SampledLinearized(), n_steps, record=1, replicates=replicates, seed=context.seed)
+    sgd, seed = _sgd(method, 100), context.seed
+    run = simulate(problem, sgd, SampledLinearized(), n_steps, record=1, replicates=replicates, seed=seed)
     loss = run["loss"].values.reshape(replicates, -1)
     return loss / loss[:, :1]
 
@@ -112,12 +103,14 @@ def _power_law_row() -> Row:
         name: slope(memory.propagators(problem, response, window[1] + 1, noise=0.0).signal, *window)
         for name, response in maps.items()
     }
-    return Row(
-        "slope over t = 10² … 10⁵ without noise, λ_k = k⁻⁴, c_k ∝ k⁻² (ζ = 0.25), corner θ = 1.8", "–",
-        ", ".join(f"{name} {_text(value)}" for name, value in slopes.items()), "no interval: deterministic", EVIDENCE,
+    return Row.evidence(
+        "slope over t = 10² … 10⁵ without noise, λ_k = k⁻⁴, c_k ∝ k⁻² (ζ = 0.25), corner θ = 1.8",
+        ", ".join(f"{name} {_text(value)}" for name, value in slopes.items()),
+        "no interval: deterministic",
+        {**slopes},
         f"Theory: −ζ = −0.25 and −θζ = −0.45. Five vectors reach to t = {memory.corner_reach(Corner(1.8, 5)):.2g}, "
-        f"fifteen to {memory.corner_reach(Corner(1.8, 15)):.2g}.", slopes,
-    )  # fmt: skip
+        f"fifteen to {memory.corner_reach(Corner(1.8, 15)):.2g}.",
+    )
 
 
 def _synthetic(context: Context) -> tuple[list[Row], list[Curve], str]:
@@ -195,15 +188,16 @@ def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[Curve], str
         rows.append(_theory_row(title, f"MNIST, N = {n}, b = 1000", MNIST[name], slopes, reason))
     ratios = [_same_losses(losses["plain"], losses["corner"], window) for window in ((5, 50), (10, 100), (20, 200))]
     rows.append(
-        Row(
-            f"exponent of corner θ = 1.3 over that of plain SGD at the same losses, MNIST, N = {n}", "–",
-            f"{ratios[1]:.2f}", span(min(ratios), max(ratios), 2, "3 windows within t = 5 … 200"), EVIDENCE,
+        Row.evidence(
+            f"exponent of corner θ = 1.3 over that of plain SGD at the same losses, MNIST, N = {n}",
+            f"{ratios[1]:.2f}",
+            span(min(ratios), max(ratios), 2, "3 windows within t = 5 … 200"),
+            {"ours": ratios[1], "low": min(ratios), "high": max(ratios)},
             "Free of where the power law ends. The limit is θ = 1.3, approached from above like t^−0.3. The published "
             f"slopes, over equal times, have the ratio {MNIST['corner'] / MNIST['plain']:.2f}: over equal times the "
             "corner is at lower losses, where plain SGD is steeper too.",
-            {"ours": ratios[1], "low": min(ratios), "high": max(ratios)},
         )
-    )  # fmt: skip
+    )
     drawn = [
         ("plain SGD", losses["plain"], (slope(losses["plain"], *chosen), *chosen)),
         ("corner θ = 1.3, M = 5", losses["corner"], (1.3 * slope(losses["plain"], *chosen), *chosen)),
@@ -217,7 +211,7 @@ def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[Curve], str
 
 
 def _max_lr(problem: QuadraticProblem, batch_size: int, tau: float = 1.0) -> float:
-    sgd = SGD(1.0, method=Corner(1.8, 5), batch_size=batch_size, sampling=WITH_REPLACEMENT)
+    sgd = _sgd(Corner(1.8, 5), batch_size)
     return linear.critical_lr(sgd, lambda scaled: linear.at_one(problem, scaled, tau).stable, tolerance=1e-3)
 
 
@@ -226,28 +220,23 @@ def _stability(context: Context, n: int) -> tuple[list[Row], str]:
     max_lr = {b: _max_lr(problem, b) for b in (100, 1000)}
     kept = [int(share * n) for share in (0.05, 0.1, 0.2)]
     beyond = {b: [_max_lr(continued(problem.eigenvalues, k, IMAGES), b) for k in kept] for b in (100, 1000)}
-    # Where theory says unstable at α = 1, sampled batches of one class's target.
-    batch = bisect.bisect_left(range(1, n), True, key=lambda b: _is_stable(problem, b)) + 1
-    alone, ends = context.analytic("mnist", n, kernels.WITH_FACTOR), {}
-    few, many = max(1, batch // 3), 3 * batch
-    for b in (few, many):
-        sgd = SGD(1.0, method=Corner(1.8, 5), batch_size=b, sampling=WITH_REPLACEMENT)
-        run = simulate(alone, sgd, SampledLinearized(), 1000, record=[1000], replicates=4, seed=context.seed)
-        loss = run["loss"].values.reshape(4, -1)
-        last = np.where(np.isnan(loss[:, -1]), np.inf, loss[:, -1])
-        ends[b] = float(np.median(last / loss[:, 0]))
     low, high = min(beyond[100]), max(beyond[100])
     checked = [_max_lr(part, 30) for part in (continued(one_hot(context, n // 4).eigenvalues, n // 40, n), problem)]
     rows = [
         Row(
-            f"θ = 1.8, M = 5 at b = 100, MNIST, N = {n}, linear", "unstable", f"stable for α < {max_lr[100]:.2f}",
-            "no interval: spectral-diagonal threshold", UNDETERMINED if max_lr[100] < 2 else DIFFERS,
+            f"θ = 1.8, M = 5 at b = 100, MNIST, N = {n}, linear",
+            "unstable",
+            f"stable for α < {max_lr[100]:.2f}",
+            "no interval: spectral-diagonal threshold",
+            UNDETERMINED if max_lr[100] < 2 else DIFFERS,
             f"α is at most 2 in the paper (A ≥ λ_max/2). The noise propagators' sum grows with N as ν < θ, and N is "
             f"{n} instead of {IMAGES}; the next row has that. The published network is not linear.",
             {"ours": max_lr[100], "at b = 1000": max_lr[1000]},
         ),
         Row(
-            f"the same with the eigenvalues continued to N = {IMAGES}", "unstable", f"stable for α < {low:.2f}",
+            f"the same with the eigenvalues continued to N = {IMAGES}",
+            "unstable",
+            f"stable for α < {low:.2f}",
             span(low, high, 2, "thresholds, continued from k = " + ", ".join(map(str, kept))),
             UNDETERMINED if low < 2 else DIFFERS,
             f"More noise, but not enough for instability below α = 2 (b = 1000: {min(beyond[1000]):.2f}). Continuing "
@@ -255,12 +244,8 @@ def _stability(context: Context, n: int) -> tuple[list[Row], str]:
             "Whether a larger α or the network, which is not linear, made the published run unstable is not settled.",
             {"ours": beyond[100], "at b = 1000": beyond[1000], "check": checked},
         ),
-        Row(
-            f"loss after 1000 steps over the first, θ = 1.8, α = 1, sampled, MNIST, N = {n}", "–",
-            f"{shown(ends[few], 2)} at b = {few}, {shown(ends[many], 2)} at b = {many}", "median of 4 runs", EVIDENCE,
-            f"Theory: unstable below b = {batch}.", {"threshold": batch, "unstable": ends[few], "stable": ends[many]},
-        ),
-    ]  # fmt: skip
+        _sampled_stability(context, n, problem),
+    ]
     text = (
         f"θ = 1.8 at b = 100 is stable up to α = {max_lr[100]:.2f} with {n} images, and up to {low:.2f} … {high:.2f} "
         f"with the eigenvalues continued to {IMAGES}."
@@ -268,9 +253,28 @@ def _stability(context: Context, n: int) -> tuple[list[Row], str]:
     return rows, text
 
 
+def _sampled_stability(context: Context, n: int, problem: QuadraticProblem) -> Row:
+    """Sampled batches of one class's target, on both sides of the batch size below which theory says unstable."""
+    batch = bisect.bisect_left(range(1, n), True, key=lambda b: _is_stable(problem, b)) + 1
+    alone, ends = context.analytic("mnist", n, kernels.WITH_FACTOR), {}
+    few, many = max(1, batch // 3), 3 * batch
+    for b in (few, many):
+        sgd = _sgd(Corner(1.8, 5), b)
+        run = simulate(alone, sgd, SampledLinearized(), 1000, record=[1000], replicates=4, seed=context.seed)
+        loss = run["loss"].values.reshape(4, -1)
+        last = np.where(np.isnan(loss[:, -1]), np.inf, loss[:, -1])
+        ends[b] = float(np.median(last / loss[:, 0]))
+    return Row.evidence(
+        f"loss after 1000 steps over the first, θ = 1.8, α = 1, sampled, MNIST, N = {n}",
+        f"{shown(ends[few], 2)} at b = {few}, {shown(ends[many], 2)} at b = {many}",
+        "median of 4 runs",
+        {"threshold": batch, "unstable": ends[few], "stable": ends[many]},
+        f"Theory: unstable below b = {batch}.",
+    )
+
+
 def _is_stable(problem: QuadraticProblem, batch_size: int) -> bool:
-    sgd = SGD(1.0, method=Corner(1.8, 5), batch_size=batch_size, sampling=WITH_REPLACEMENT)
-    return linear.at_one(problem, sgd).stable
+    return linear.at_one(problem, _sgd(Corner(1.8, 5), batch_size)).stable
 
 
 def corner(context: Context) -> Finding:

@@ -11,19 +11,8 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.recurrence import contour
 from sgdsim.reproduction import kernels
-from sgdsim.reproduction.base import (
-    DIFFERS,
-    EVIDENCE,
-    PRECISE,
-    REPRODUCED,
-    Context,
-    Drawing,
-    Finding,
-    Row,
-    next_sample,
-    shown,
-    span,
-)
+from sgdsim.reproduction.base import Context, Drawing, Finding
+from sgdsim.reproduction.verdicts import DIFFERS, PRECISE, REPRODUCED, Row, next_sample, shown, span
 from sgdsim.theory import optimal, power_law, stability
 
 # (ν, κ): α on the paper's grid, and log L there; N = T = 10⁴, γ = 1, β = 0.
@@ -65,20 +54,26 @@ def best_lr(context: Context) -> Finding:
         reason = f"At the published α the loss is {excess:.2%} above the least."
         rows.append(
             Row(
-                f"best α at β = 0, (ν, κ) = ({nu:g}, {kappa:g}), N = T = 10⁴, γ = 1", f"{lr:g}", f"{best.plain_lr:.4f}",
-                span(low, high, 4, "loss within 1%"), verdict, reason,
+                f"best α at β = 0, (ν, κ) = ({nu:g}, {kappa:g}), N = T = 10⁴, γ = 1",
+                f"{lr:g}",
+                f"{best.plain_lr:.4f}",
+                span(low, high, 4, "loss within 1%"),
+                verdict,
+                reason,
                 {"published": lr, "ours": best.plain_lr, "low": low, "high": high, "excess": excess},
             )
-        )  # fmt: skip
-        agrees = round(least, 2) == log_loss
+        )
         rows.append(
-            Row(
-                f"log L there, (ν, κ) = ({nu:g}, {kappa:g})", f"−{-log_loss:.2f}", f"−{-least:.3f}",
-                "no interval: deterministic", REPRODUCED if agrees else DIFFERS,
-                "" if agrees else f"The least log loss on the continuum is {least:.3f}.",
+            Row.compared(
+                f"log L there, (ν, κ) = ({nu:g}, {kappa:g})",
+                f"−{-log_loss:.2f}",
+                f"−{-least:.3f}",
+                "no interval: deterministic",
+                round(least, 2) == log_loss,
+                f"The least log loss on the continuum is {least:.3f}.",
                 {"published": log_loss, "ours": least},
             )
-        )  # fmt: skip
+        )
         words.append(f"{best.plain_lr:.4f} for (ν, κ) = ({nu:g}, {kappa:g})")
     text = f"The loss after 10⁴ steps, by contour integral, minimised over α without a grid: {' and '.join(words)}."
     return Finding(tuple(rows), text)
@@ -105,12 +100,9 @@ def best_momentum(context: Context) -> Finding:
         ).replace("-", "−")
         values = {"published": published, "ours": momentum, "low": low, "high": high, "excess": excess, "gain": gain}
         values["lr of the published"] = other
-        rows.append(
-            Row(
-                f"best β at fixed α = {best.plain_lr:.4f}, (ν, κ) = ({nu:g}, {kappa:g})", shown(published),
-                shown(momentum), span(low, high, 3, "loss within 0.1%"), verdict, reason, values,
-            )
-        )  # fmt: skip
+        quantity = f"best β at fixed α = {best.plain_lr:.4f}, (ν, κ) = ({nu:g}, {kappa:g})"
+        interval = span(low, high, 3, "loss within 0.1%")
+        rows.append(Row(quantity, shown(published), shown(momentum), interval, verdict, reason, values))
         profiles.append((nu, kappa, beta, np.exp(curve - math.log(best.plain_loss)), momentum, published))
     ours = sorted(row.values["ours"] for row in rows)
     lrs = [_optimum(context, *at)[1].plain_lr for at in BEST_MOMENTUM]
@@ -164,14 +156,13 @@ def negative_momentum(context: Context) -> Finding:
     ]
     signs += [(optimal.negative_momentum_helps(p, nu), beta < 0) for (nu, p), beta in zip(lone, alone, strict=True)]
     agree, negative = sum(a == b for a, b in signs), sum(b for _, b in signs)
-    rows = (
-        Row(
-            f"sign of the best β by the condition, and by minimising the constant, N = {n}, γ = 1", "–",
-            f"{agree} of {len(signs)} agree", f"{negative} of {len(signs)} are negative; exact at γτ = 1", EVIDENCE,
-            "The condition is Σλ Σc > ((ν − 1)/ν) Σλ² Σ(c/λ): 8 power laws, 5 targets in a single mode of k^−1.5.",
-            {"agree": agree, "power laws": checked, "single modes": alone},
-        ),
-    )  # fmt: skip
+    row = Row.evidence(
+        f"sign of the best β by the condition, and by minimising the constant, N = {n}, γ = 1",
+        f"{agree} of {len(signs)} agree",
+        f"{negative} of {len(signs)} are negative; exact at γτ = 1",
+        {"agree": agree, "power laws": checked, "single modes": alone},
+        "The condition is Σλ Σc > ((ν − 1)/ν) Σλ² Σ(c/λ): 8 power laws, 5 targets in a single mode of k^−1.5.",
+    )
     share = float(helps.mean())
     noisy = kappas > 2 * nus[:, None] - 1  # ζ > 2 − 1/ν
     where = "everywhere" if helps[noisy].all() else f"at {helps[noisy].mean():.0%}"
@@ -182,40 +173,44 @@ def negative_momentum(context: Context) -> Finding:
         "negative: targets in a late single mode want positive momentum."
     )
     border = [(nu, 2 * nu - 1) for nu in nus]  # ζ = 2 − 1/ν
-    picture = Drawing(
-        "negative_momentum", "negative_momentum_region", (nus, kappas, helps, border, checked),
-        "Where negative momentum helps by the condition (shaded); signs of the exact best momentum as markers.",
-    )  # fmt: skip
-    return Finding(rows, text, (picture,))
+    caption = "Where negative momentum helps by the condition (shaded); signs of the exact best momentum as markers."
+    arguments = (nus, kappas, helps, border, checked)
+    picture = Drawing("negative_momentum", "negative_momentum_region", arguments, caption)
+    return Finding((row,), text, (picture,))
 
 
 def critical(context: Context) -> Finding:
     """The critical eigenvalue, of a power law and of MNIST."""
     problem = QuadraticProblem.power_law(1000, 1.5, 3.0)
     ours = stability.critical_eigenvalue(problem)
-    agrees = round(ours, 5) == CRITICAL
     rows = [
-        Row(
-            "λ_crit, λ_k = k^−1.5, N = 1000", f"{CRITICAL:.5f}", f"{ours:.6f}", "no interval: deterministic",
-            REPRODUCED if agrees else DIFFERS, "" if agrees else "The root of Σλ/(λ_crit + λ) = 1 is another one.",
+        Row.compared(
+            "λ_crit, λ_k = k^−1.5, N = 1000",
+            f"{CRITICAL:.5f}",
+            f"{ours:.6f}",
+            "no interval: deterministic",
+            round(ours, 5) == CRITICAL,
+            "The root of Σλ/(λ_crit + λ) = 1 is another one.",
             {"published": CRITICAL, "ours": ours},
         )
-    ]  # fmt: skip
+    ]
     ranges: dict[str, tuple[float, float]] = {}
     for kind in (kernels.WITHOUT_FACTOR, kernels.WITH_FACTOR) if context.has("mnist") else ():
         samples = range(context.seed, context.seed + context.size(6, 12))
         lambdas = np.array([stability.critical_eigenvalue(context.analytic("mnist", 1000, kind, s)) for s in samples])
         low, high = next_sample(lambdas)
         ranges[kind] = (low, high)
-        agrees = low <= CRITICAL_MNIST <= high
         rows.append(
-            Row(
-                f"λ_crit, MNIST, N = 1000, {kind}", "1.36878 (authors' notebook)", f"{lambdas.mean():.4f}",
-                span(low, high, 4, f"95% for one more sample, from {lambdas.size}"), REPRODUCED if agrees else DIFFERS,
-                "" if agrees else "Another kernel: the notebook's lacks the square-root factor.",
+            Row.compared(
+                f"λ_crit, MNIST, N = 1000, {kind}",
+                "1.36878 (authors' notebook)",
+                f"{lambdas.mean():.4f}",
+                span(low, high, 4, f"95% for one more sample, from {lambdas.size}"),
+                low <= CRITICAL_MNIST <= high,
+                "Another kernel: the notebook's lacks the square-root factor.",
                 {"published": CRITICAL_MNIST, "ours": lambdas.mean(), "samples": lambdas},
             )
-        )  # fmt: skip
+        )
     text = f"λ_crit of k^−1.5 is {ours:.6f}. {context.absent(['mnist'])}"
     if ranges:
         bare, true = ranges[kernels.WITHOUT_FACTOR], ranges[kernels.WITH_FACTOR]

@@ -11,17 +11,8 @@ from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import BatchAveraged, RealNetwork, SampledLinearized, SpectralDiagonal
-from sgdsim.reproduction.base import (
-    DIFFERS,
-    EVIDENCE,
-    Context,
-    Drawing,
-    Finding,
-    Row,
-    finished,
-    shown,
-    span,
-)
+from sgdsim.reproduction.base import Context, Drawing, Finding, finished
+from sgdsim.reproduction.verdicts import DIFFERS, EVIDENCE, Row, shown, span
 from sgdsim.runs.sweeps import Grid, sweep
 from sgdsim.studies import budgets as budget_runs
 from sgdsim.studies.validation import jackknife
@@ -47,6 +38,24 @@ def _mean(result: xr.Dataset, regime: str) -> tuple[float, float]:
     return float(mean), float(error) if last.size > 1 else 0.0
 
 
+def _over_average(where: str, n_steps: int, cell: xr.Dataset, means: xr.Dataset) -> Row:
+    """The last losses of all regimes in a cell, and of many sampled runs in `means`, over that of the exact average."""
+    exact, _ = _mean(cell, "averaged")
+    sampled, error = _mean(means, "sampled")
+    paired = jackknife(lambda a, b: a.mean() / b.mean(), _last(cell, "network"), _last(cell, "sampled"))
+    network, spread = (np.nan if value is None else value for value in paired)
+    diagonal = {tau: _mean(cell, SpectralDiagonal(tau).name)[0] for tau in (1, -1)}
+    many, replicates = (result.sizes["replicate"] for result in (means, cell))
+    values = {"averaged": exact, "sampled": sampled, "tau=1": diagonal[1], "tau=-1": diagonal[-1]}
+    return Row.evidence(
+        f"loss after {n_steps} steps over the exact average, {where}, α = 1",
+        f"sampled {sampled / exact:.3f}, τ = 1 {diagonal[1] / exact:.3f}, "
+        f"τ = −1 {diagonal[-1] / exact:.3f}; network over sampled {network:.3f}",
+        f"± {error / exact:.3f} sampled ({many} runs), ± {spread:.3f} network ({replicates} runs, the same batches)",
+        values | {"sampled_stderr": error, "network_over_sampled": network, "network_stderr": spread},
+    )
+
+
 def regimes(context: Context) -> Finding:
     """Loss curves of the four regimes on data, with the spectra."""
     names = ("digits", "bike_sharing", "mnist") if context.full else ("digits", "bike_sharing")
@@ -62,23 +71,8 @@ def regimes(context: Context) -> Finding:
         # A few runs say how far network and linearisation are apart, not what their mean is: rare batches kick it up.
         means = finished(sweep(problem.quadratic, grid, [SampledLinearized()], replicates=many, **options))
         for size in (10, 100):
-            cell = result.sel(batch_size=size)
-            exact, _ = _mean(cell, "averaged")
-            sampled, error = _mean(means.sel(batch_size=size), "sampled")
-            paired = jackknife(lambda a, b: a.mean() / b.mean(), _last(cell, "network"), _last(cell, "sampled"))
-            network, spread = (np.nan if value is None else value for value in paired)
-            diagonal = {tau: _mean(cell, SpectralDiagonal(tau).name)[0] for tau in (1, -1)}
-            rows.append(
-                Row(
-                    f"loss after {n_steps} steps over the exact average, {name}, N = {n}, b = {size}, α = 1", "–",
-                    f"sampled {sampled / exact:.3f}, τ = 1 {diagonal[1] / exact:.3f}, "
-                    f"τ = −1 {diagonal[-1] / exact:.3f}; network over sampled {network:.3f}",
-                    f"± {error / exact:.3f} sampled ({many} runs), ± {spread:.3f} network ({replicates} runs, the "
-                    "same batches)", EVIDENCE, "",
-                    {"averaged": exact, "sampled": sampled, "tau=1": diagonal[1], "tau=-1": diagonal[-1],
-                     "sampled_stderr": error, "network_over_sampled": network, "network_stderr": spread},
-                )
-            )  # fmt: skip
+            where = f"{name}, N = {n}, b = {size}"
+            rows.append(_over_average(where, n_steps, result.sel(batch_size=size), means.sel(batch_size=size)))
         ratios = [row.values["tau=1"] / row.values["averaged"] for row in rows[-2:]]
         words.append(f"{name} {min(ratios):.3f} to {max(ratios):.3f}")
         pictures.append(
@@ -115,18 +109,21 @@ def unscaled_lr(context: Context) -> Finding:
     ends = {label: float(loss[-1]) for label, (_, loss) in losses.items()}
     scaled, wrong, sampled, slow = ends.values()
     rows = (
-        Row(
-            f"network over sampled after {n_steps} steps, digits, N = {n}, α = 1, b = 100", "–",
-            f"{scaled / sampled:.3f} scaled, {wrong / sampled:.3f} unscaled", "the same batches", EVIDENCE,
-            f"torch.optim.SGD(lr = 1) is α = {1 / factor:.3g} here: a factor N/λ_max(Θ) = {factor:.3g} is missing.",
+        Row.evidence(
+            f"network over sampled after {n_steps} steps, digits, N = {n}, α = 1, b = 100",
+            f"{scaled / sampled:.3f} scaled, {wrong / sampled:.3f} unscaled",
+            "the same batches",
             {"scaled": scaled / sampled, "unscaled": wrong / sampled, "factor": factor},
+            f"torch.optim.SGD(lr = 1) is α = {1 / factor:.3g} here: a factor N/λ_max(Θ) = {factor:.3g} is missing.",
         ),
-        Row(
-            "unscaled network over sampled at the α it really has", "–", f"{wrong / slow:.3f}", "the same batches",
-            EVIDENCE, "So the unscaled run is a run at another α, not a failure of the linearisation.",
+        Row.evidence(
+            "unscaled network over sampled at the α it really has",
+            f"{wrong / slow:.3f}",
+            "the same batches",
             {"ours": wrong / slow},
+            "So the unscaled run is a run at another α, not a failure of the linearisation.",
         ),
-    )  # fmt: skip
+    )
     text = (
         f"The stored version of the authors' training script gives the network lr = α but rescales the kernel by "
         f"N/λ_max for the other regimes. On digits that factor is {factor:.3g}: the network then ends at "
@@ -187,25 +184,29 @@ def naive_averaged(context: Context) -> Finding:
     good = abs(ours - sampled) <= 4 * error
     rows = (
         Row(
-            "averaged loss of 500 digits, t = 1000, α = 1, b = 10", "–", f"{ours:.5f}",
+            "averaged loss of 500 digits, t = 1000, α = 1, b = 10",
+            "–",
+            f"{ours:.5f}",
             f"sampled mean {sampled:.5f} ± {error:.5f} ({replicates} runs)",
-            EVIDENCE if good else DIFFERS, "" if good else "Beyond four standard errors of the sampled mean.",
+            EVIDENCE if good else DIFFERS,
+            "" if good else "Beyond four standard errors of the sampled mean.",
             {"ours": ours, "sampled": sampled, "stderr": error},
         ),
-        Row(
-            "the same by the recursion as written, float64", "–", shown(naive[-1]), when, EVIDENCE,
+        Row.evidence(
+            "the same by the recursion as written, float64",
+            shown(naive[-1]),
+            when,
+            {"ours": float(naive[-1]), "first wrong step": first},
             "The antisymmetric part that rounding puts into C grows like (1 + α²(1 − γ)λ_iλ_j)^t, so the value itself "
             "depends on the machine's order of summation.",
-            {"ours": float(naive[-1]), "first wrong step": first},
         ),
-    )  # fmt: skip
+    )
+    mean = runs["loss"].sel(regime="sampled").mean("replicate").squeeze().values
     lines = {
         "recursion as written": (np.arange(1, n_steps + 1), naive[1:]),
         "symmetric by construction": (steps[1:], curve[1:]),
-        f"mean of {replicates} sampled runs": (
-            steps[1:], runs["loss"].sel(regime="sampled").mean("replicate").squeeze().values[1:]
-        ),
-    }  # fmt: skip
+        f"mean of {replicates} sampled runs": (steps[1:], mean[1:]),
+    }
     text = (
         f"The recursion as usually written is {when} and ends at {shown(naive[-1])}; ours ends at {ours:.5f}, the mean "
         f"of {replicates} sampled runs at {sampled:.5f} ± {error:.5f}."
@@ -229,16 +230,15 @@ def stability_maps(context: Context) -> Finding:
                 points.append((size, momentum, exact))
             levels = stability.max_lr(problem, SGD(1.0, 0.0, size)), points[-2][2]
             rows.append(
-                Row(
-                    f"largest stable α at β = 0, b = {size}, {name}", "–", f"{levels[0]:.3f} by τ = 1",
-                    f"{levels[1]:.3f} exactly at this N, 2 by full batch", EVIDENCE, "",
+                Row.evidence(
+                    f"largest stable α at β = 0, b = {size}, {name}",
+                    f"{levels[0]:.3f} by τ = 1",
+                    f"{levels[1]:.3f} exactly at this N, 2 by full batch",
                     {"diagonal": levels[0], "exact": levels[1]},
                 )
-            )  # fmt: skip
-        pictures.append(
-            Drawing(f"stability_{i + 1}", "stability_map", (problem, [1, 10, 100]), f"Stable learning rates, {name}.",
-                    {"taus": [1.0, -1.0], "exact": points})
-        )  # fmt: skip
+            )
+        caption, options = f"Stable learning rates, {name}.", {"taus": [1.0, -1.0], "exact": points}
+        pictures.append(Drawing(f"stability_{i + 1}", "stability_map", (problem, [1, 10, 100]), caption, options))
     worst = max(abs(row.values["diagonal"] / row.values["exact"] - 1) for row in rows)
     text = f"The closure τ = 1 and the exact threshold differ by up to {worst:.0%} here."
     return Finding(tuple(rows), text, tuple(pictures))
@@ -251,21 +251,20 @@ def budgets(context: Context) -> Finding:
     problem = context.network(name, n, context.size(500, 1000)).quadratic
     rows, pictures, words = [], [], []
     for momentum in (0.0, 0.9):
-        result = budget_runs.run(
-            problem, SpectralDiagonal(1), batch_sizes=[1, 4, 16, 64], momentum=momentum,
-            n_steps=context.size(10_000, 100_000),
-        )  # fmt: skip
+        sizes, n_steps = [1, 4, 16, 64], context.size(10_000, 100_000)
+        result = budget_runs.run(problem, SpectralDiagonal(1), batch_sizes=sizes, momentum=momentum, n_steps=n_steps)
         finished(result)
         ratio = budget_runs.compare(budget_runs.curves(result, problem)).ratio
         ratio = ratio[np.isfinite(ratio)]
         last = float(ratio[-1])
         rows.append(
-            Row(
-                f"largest over least loss at equal t·b, b = 1 … 64, {name}, N = {n}, β = {momentum:g}", "–",
-                f"{last:.3f} at the end", span(float(ratio.min()), float(ratio.max()), 3, "over the budgets"), EVIDENCE,
-                "", {"ours": last, "ratios": ratio.tolist()},
+            Row.evidence(
+                f"largest over least loss at equal t·b, b = 1 … 64, {name}, N = {n}, β = {momentum:g}",
+                f"{last:.3f} at the end",
+                span(float(ratio.min()), float(ratio.max()), 3, "over the budgets"),
+                {"ours": last, "ratios": ratio.tolist()},
             )
-        )  # fmt: skip
+        )
         words.append(f"{last:.2f} at β = {momentum:g} (at most, at small budgets, {ratio.max():.2f})")
         caption = f"Loss against t and against t·b at matched learning rates, β = {momentum:g}."
         pictures.append(Drawing(f"budget_{momentum:g}".replace(".", "_"), "budget_curves", (result, problem), caption))

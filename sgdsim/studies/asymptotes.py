@@ -11,8 +11,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem, QuadraticProblem
-from sgdsim.problem.fit_results import PowerLawFit
-from sgdsim.problem.fits import fit_power_law
+from sgdsim.problem.fits import PowerLawFit, fit_power_law
 from sgdsim.recurrence import contour
 from sgdsim.studies.base import Findings
 from sgdsim.theory import power_law

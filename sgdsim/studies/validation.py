@@ -24,7 +24,7 @@ from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.table import Table
 from sgdsim.observables import Loss
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
-from sgdsim.problem.fit_results import Estimate
+from sgdsim.problem.fits import Estimate
 from sgdsim.regimes import RealNetwork, SampledLinearized, SpectralDiagonal
 from sgdsim.runs import follow
 from sgdsim.studies.base import Findings

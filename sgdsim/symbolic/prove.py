@@ -194,14 +194,14 @@ def _decide(domain: tuple[sp.Basic, ...], statement: sp.Basic, effort: int, time
     if timeout is not None:
         solver.set("timeout", min(max(1, int(1000 * timeout)), 2**32 - 1))
     solver.add(*(to_z3(relation, variables) for relation in domain), z3.Not(to_z3(statement, variables)))
-    found = solver.check()
+    outcome = solver.check()
     spent = int(solver.statistics().get_key_value("rlimit count"))
-    if found == z3.unknown and "interrupted" in solver.reason_unknown():  # z3 has taken the signal for itself
+    if outcome == z3.unknown and "interrupted" in solver.reason_unknown():  # z3 has taken the signal for itself
         raise KeyboardInterrupt
     verdict, values = UNKNOWN, None
-    if found == z3.unsat:
+    if outcome == z3.unsat:
         verdict = PROVED
-    elif found == z3.sat:
+    elif outcome == z3.sat:
         values = _rational_point(solver.model(), variables, domain, statement)
         verdict = COUNTEREXAMPLE if values is not None else UNKNOWN
     return Answer(verdict, time.perf_counter() - start, spent, values)

@@ -8,7 +8,6 @@ ways share the update rule and nothing else, so rounding is all that may tell th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import sympy as sp
@@ -69,8 +68,9 @@ def check(
     series = _series(derivation, x, counts, c, momentum, noise, g, n_steps)
     steps, scale, inverted = np.arange(n_steps + 1), 2 * problem.n, None
     if method == "heavy-ball":
-        hyper: dict[str, Any] = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
-        inverted = contour.loss_at(problem, steps, **hyper, method="contour").loss
+        inverted = contour.loss_at(
+            problem, steps, lr=lr, momentum=momentum, noise=noise, tau=tau, method="contour"
+        ).loss
     return SeriesCheck(method, steps, stepped / scale, series / scale, inverted)
 
 
@@ -92,10 +92,10 @@ def _series(d: Derivation, x, counts, c, momentum, noise, g, n_steps) -> np.ndar
     """s_t from `s̃ = Ṽ + zŨs̃`, coefficient by coefficient."""
     below = _coefficients(d.S, x, momentum, g)
     noises = _quotient(_coefficients(d.u, x, momentum, g), below, n_steps) @ (noise * counts * x**2)
-    signals = _quotient(_coefficients(d.v, x, momentum, g), below, n_steps) @ c
+    signal = _quotient(_coefficients(d.v, x, momentum, g), below, n_steps) @ c
     out = np.empty(n_steps + 1)
     for t in range(n_steps + 1):
-        out[t] = signals[t] + noises[:t] @ out[:t][::-1]
+        out[t] = signal[t] + noises[:t] @ out[:t][::-1]
     return out
 
 

@@ -43,10 +43,10 @@ def minimise(
     def cost(logs: np.ndarray) -> tuple[float, np.ndarray]:
         values = np.exp(logs)
         with np.errstate(over="ignore", invalid="ignore"):
-            found, slope = loss(values[owner])
-        if not np.isfinite(found) or found > UNSTABLE:
+            value, slope = loss(values[owner])
+        if not np.isfinite(value) or value > UNSTABLE:
             return np.log(UNSTABLE), np.zeros(starts.size)
-        return float(np.log(found)), np.bincount(owner, slope, starts.size) * values / found
+        return float(np.log(value)), np.bincount(owner, slope, starts.size) * values / value
 
     best = min(
         (
@@ -57,6 +57,6 @@ def minimise(
             )
             for guess in guesses
         ),
-        key=lambda one: one.fun,
+        key=lambda minimum: minimum.fun,
     )  # fmt: skip
     return float(np.exp(best.fun)), np.exp(best.x)

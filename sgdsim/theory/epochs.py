@@ -92,5 +92,5 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
         after = [np.einsum("oab,bc,odc->ad", p, second, p, optimize=True) / count for p in products]
         loss += [seen(s) for s in after]
         second = after[-1]
-    found = np.array(loss) / (2 * n) + 0.0  # no −0
-    return np.where(np.isfinite(found), found, np.inf)
+    mean = np.array(loss) / (2 * n) + 0.0  # no −0
+    return np.where(np.isfinite(mean), mean, np.inf)

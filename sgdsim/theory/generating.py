@@ -7,37 +7,38 @@ test feeds its symbols through the functions of this module.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import numpy as np
 
+Operand = np.ndarray | complex  # the formulas take symbols as well
 _BLOCK = 4_000_000  # numbers held at once in a sum over modes
 
 
-def denominator(x: Any, momentum: Any, g: Any, z: Any) -> Any:
+def denominator(x: np.ndarray, momentum: Operand, g: Operand, z: Operand) -> np.ndarray:
     """`S = (1−βz)[(1−z)(1−β²z) + 2xz(1+β) − x²z] + g x²z(1+βz)`, the determinant of one mode's second moments."""
     b = momentum
     return (1 - b * z) * ((1 - z) * (1 - b**2 * z) + 2 * x * z * (1 + b) - x**2 * z) + g * x**2 * z * (1 + b * z)
 
 
-def noise_term(x: Any, momentum: Any, g: Any, z: Any) -> Any:
+def noise_term(x: np.ndarray, momentum: Operand, g: Operand, z: Operand) -> np.ndarray:
     """Share of one mode in Ũ/γ: `x²(1 + βz)/S`."""
     return x**2 * (1 + momentum * z) / denominator(x, momentum, g, z)
 
 
-def signal_term(x: Any, momentum: Any, g: Any, z: Any) -> Any:
+def signal_term(x: np.ndarray, momentum: Operand, g: Operand, z: Operand) -> np.ndarray:
     """What multiplies c_k in Ṽ: `(2βxz + (1−βz)(1−β²z))/S`."""
     b = momentum
     return (2 * b * x * z + (1 - b * z) * (1 - b**2 * z)) / denominator(x, b, g, z)
 
 
-def noise_term_at_one(x: Any, momentum: Any, g: Any) -> Any:
+def noise_term_at_one(x: np.ndarray, momentum: Operand, g: Operand) -> np.ndarray:
     """`noise_term` at z = 1 with its common factor x taken out: `x(1+β) / (x(β(1+g) + g − 1) + 2(1−β²))`."""
     b = momentum
     return x * (1 + b) / (x * (b * (1 + g) + g - 1) + 2 * (1 - b**2))
 
 
-def signal_term_at_one(x: Any, momentum: Any, g: Any) -> Any:
+def signal_term_at_one(x: np.ndarray, momentum: Operand, g: Operand) -> np.ndarray:
     """`signal_term` at z = 1: `(2βx + (1−β)(1−β²)) / (x(x(β(1+g) + g − 1) + 2(1−β²)))`."""
     b = momentum
     return (2 * b * x + (1 - b) * (1 - b**2)) / (x * (x * (b * (1 + g) + g - 1) + 2 * (1 - b**2)))
@@ -61,7 +62,7 @@ def noise_propagator(
     z, lr, momentum, noise, tau : numbers or arrays; z may be complex.
     """
     counts = np.ones(np.size(eigenvalues)) if multiplicity is None else multiplicity
-    total = _sum(lambda x, b, g, z: noise_term(x, b, g, z), eigenvalues, counts, z, lr, momentum, noise, tau)
+    total = _sum(noise_term, eigenvalues, counts, z, lr, momentum, noise, tau)
     return total * noise
 
 
@@ -76,7 +77,7 @@ def signal_generator(
     tau: np.ndarray | float = 1.0,
 ) -> np.ndarray:
     """`Ṽ(z) = Σ_k c_k (2βx_kz + (1−βz)(1−β²z))/S(x_k)`, as `noise_propagator`; c (n,) are the coefficients c_k(0)."""
-    return _sum(lambda x, b, g, z: signal_term(x, b, g, z), eigenvalues, c, z, lr, momentum, noise, tau)
+    return _sum(signal_term, eigenvalues, c, z, lr, momentum, noise, tau)
 
 
 def noise_propagator_at_one(
@@ -114,7 +115,16 @@ def signal_at_one(
     )
 
 
-def _sum(term: Any, eigenvalues: np.ndarray, weights: np.ndarray, z: Any, lr: Any, beta: Any, noise: Any, tau: Any):
+def _sum(
+    term: Callable[[np.ndarray, Operand, Operand, Operand], np.ndarray],
+    eigenvalues: np.ndarray,
+    weights: np.ndarray,
+    z: Operand,
+    lr: Operand,
+    beta: Operand,
+    noise: Operand,
+    tau: Operand,
+) -> np.ndarray:
     """`Σ_k weights_k term(αλ_k, β, γτ, z)`, in blocks of modes so that no array of cells × modes is large."""
     cells = np.broadcast(*(np.asarray(v) for v in (z, lr, beta, noise, tau)))
     z, lr, beta, g = (np.asarray(v)[..., None] for v in (z, lr, beta, np.multiply(noise, tau)))

@@ -179,8 +179,8 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     For an average of the iterates the last response is its own. Raises InputError as `at_one`.
     """
     step(sgd, averaged=True)  # refuses a tail average: it has no stationary state
-    one = at_one(problem, sgd, tau)
-    if not one.stable:
+    sums = at_one(problem, sgd, tau)
+    if not sums.stable:
         return Floor(math.inf, None)
     lam = problem.eigenvalues
     counts = problem.spectrum.counts
@@ -192,7 +192,7 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     square, counts = lam[moves] ** 2, counts[moves]
     p, _ = responses(lam[moves], sgd)
     own = 1 + gamma * tau * square * p
-    total = (still + float(np.sum(counts * label * square * p / own))) / (1 - one.noise)
+    total = (still + float(np.sum(counts * label * square * p / own))) / (1 - sums.noise)
     if sgd.average is not None:
         averaged, _ = responses(lam[moves], sgd, averaged=True)
         # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.

@@ -84,11 +84,11 @@ def psi(mu: np.ndarray | complex, method: Method, lr: float, momentum: float = 0
     """`Ψ(μ) = P(μ)/Q(μ)` in the shape of μ, by the resolvent of the memory. Raises InputError as `polynomials`."""
     transition, kick = _parts(method, lr, momentum)
     mu = np.asarray(mu, dtype=np.complex128)
-    memory = transition[1:, 1:]
-    if np.array_equal(memory, np.diag(np.diag(memory))):
-        held = ((transition[0, 1:] * kick[1:]) / (mu[..., None] - np.diag(memory))).sum(-1)
+    inner = transition[1:, 1:]
+    if np.array_equal(inner, np.diag(np.diag(inner))):
+        held = ((transition[0, 1:] * kick[1:]) / (mu[..., None] - np.diag(inner))).sum(-1)
     else:
-        shifted = mu[..., None, None] * np.eye(kick.size - 1) - memory
+        shifted = mu[..., None, None] * np.eye(kick.size - 1) - inner
         held = np.linalg.solve(shifted, np.broadcast_to(kick[1:, None], (*mu.shape, kick.size - 1, 1)))[..., 0]
         held = held @ transition[0, 1:]
     return (mu - 1) / (kick[0] + held)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.optimize
@@ -22,11 +21,9 @@ from sgdsim.problem.spectrum import Spectrum
 from sgdsim.recurrence import contour, kernels
 from sgdsim.theory import _search, power_law, stability
 
-if TYPE_CHECKING:
-    pass
-
 _MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
 _LOWEST = -1e6  # log of a loss that is 0
+_Value = Callable[[np.ndarray | float, np.ndarray | float], np.ndarray]  # log of what is minimised, of α and β
 _FRACTIONS = np.linspace(0.02, 0.99, 25)  # of the largest stable learning rate
 
 
@@ -116,7 +113,7 @@ def best(
 
 
 def _descend(
-    problem: QuadraticProblem, value, gamma: float, tau: float, start: np.ndarray, size: float, tolerance: float
+    problem: QuadraticProblem, value: _Value, gamma: float, tau: float, start: np.ndarray, size: float, tolerance: float
 ) -> tuple[np.ndarray, float]:
     """Nelder–Mead from `start` = (logit of α over its threshold, log(1 − β)); the point found, and its value."""
 
@@ -127,14 +124,14 @@ def _descend(
         limit = stability.diagonal_max_lr(problem, momentum=beta, noise=gamma, tau=tau)
         return max(float(value(_squash(point[0]) * limit, beta)), _LOWEST)
 
-    found = scipy.optimize.minimize(
+    least = scipy.optimize.minimize(
         at, start, method="Nelder-Mead",
         options={
             "initial_simplex": start + size * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.5]]),
             "xatol": tolerance, "fatol": tolerance**2, "maxfev": 200,
         },
     )  # fmt: skip
-    return found.x, float(found.fun)
+    return least.x, float(least.fun)
 
 
 def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> QuadraticProblem:
@@ -155,7 +152,7 @@ def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> 
     )  # fmt: skip
 
 
-def best_lr(value: Callable[[np.ndarray | float, float], np.ndarray], beta: float, limit: float) -> tuple[float, float]:
+def best_lr(value: _Value, beta: float, limit: float) -> tuple[float, float]:
     """The learning rate below `limit` with the least `value(lr, beta)`, and that value."""
     grid = limit * _FRACTIONS
     ends = (grid[0] * 1e-3, limit * (1 - 1e-9))
@@ -214,7 +211,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
             value = loss(thin, lr, a, b)
         return math.log(value) if 0 < value < math.inf else math.inf
 
-    best_found = min(
+    least = min(
         (
             scipy.optimize.minimize(
                 cost, [4.0, math.log(a + 0.99), math.log(1.5)], method="Nelder-Mead",
@@ -222,10 +219,10 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
             )
             for a in (0.3, 1.5, 4.0)
         ),
-        key=lambda found: found.fun,
+        key=lambda minimum: minimum.fun,
     )  # fmt: skip
-    lr = 2 * _squash(best_found.x[0])
-    a, b = (math.exp(v) - 0.99 for v in best_found.x[1:])
+    lr = 2 * _squash(least.x[0])
+    a, b = (math.exp(v) - 0.99 for v in least.x[1:])
     values = SGD.jacobi(lr, a, b).values(problem.n, 0, horizon)
     c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
     s = kernels.diagonal_advance(
@@ -237,12 +234,14 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
     return JacobiOptimum(lr, a, b, loss(problem, lr, a, b), constant, float(noisy), horizon)
 
 
-def _objective(problem: QuadraticProblem, gamma: float, tau: float, horizon: float | None, law):
+def _objective(
+    problem: QuadraticProblem, gamma: float, tau: float, horizon: float | None, law: power_law.PowerLaw | None
+) -> tuple[_Value, float | None]:
     """log of what is minimised, as a function of (α, β), and the exponent of the law where there is no horizon."""
     if horizon is not None:
         horizon = number("horizon", horizon, minimum=1.0)
 
-        def at_horizon(lr, beta):
+        def at_horizon(lr: np.ndarray | float, beta: np.ndarray | float) -> np.ndarray:
             return contour.loss_at(problem, int(horizon), lr=lr, momentum=beta, noise=gamma, tau=tau).log_loss
 
         return at_horizon, None
@@ -252,7 +251,7 @@ def _objective(problem: QuadraticProblem, gamma: float, tau: float, horizon: flo
         reason = "its best momentum tends to 1: see power_law.budget" if phase == power_law.SIGNAL else "it has no law"
         raise InputError(f"horizon: expected a number of steps, as this spectrum is in {phase} and {reason}")
 
-    def constant(lr, beta):
+    def constant(lr: np.ndarray | float, beta: np.ndarray | float) -> np.ndarray:
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.log(power_law.constants(problem, law, lr=lr, momentum=beta, noise=gamma, tau=tau)[1])
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -53,8 +52,8 @@ class PowerLaw:
             return cls(nu, kappa, 1.0, 1.0 / (kappa * power_modes.total(problem.n, kappa)))
         fit = fits.fit_power_law(problem)
         if fit.kappa is None or fit.A is None or not (fit.nu.value > 0 and fit.kappa.value > 0):
-            found = "no tail of c_k" if fit.kappa is None else f"ν = {fit.nu.value:.3g}, κ = {fit.kappa.value:.3g}"
-            raise InputError(f"spectrum: expected a power law with ν > 0 and κ > 0; its fit gives {found}")
+            exponents = "no tail of c_k" if fit.kappa is None else f"ν = {fit.nu.value:.3g}, κ = {fit.kappa.value:.3g}"
+            raise InputError(f"spectrum: expected a power law with ν > 0 and κ > 0; its fit gives {exponents}")
         return cls(fit.nu.value, fit.kappa.value, fit.Lambda.value, fit.A.value)
 
 
@@ -71,8 +70,8 @@ def phase(nu: float | np.ndarray, zeta: float | np.ndarray) -> str | np.ndarray:
     if not ((nu > 0).all() and (zeta > 0).all()):
         raise InputError("phase: expected nu > 0 and zeta > 0")
     late = np.where(zeta < 2 - 1 / nu, SIGNAL, NOISE)
-    found = np.where(nu <= 0.5, IMMEDIATE, np.where(nu <= 1, EVENTUAL, late))
-    return str(found) if found.ndim == 0 else found
+    phases = np.where(nu <= 0.5, IMMEDIATE, np.where(nu <= 1, EVENTUAL, late))
+    return str(phases) if phases.ndim == 0 else phases
 
 
 def exponent(nu: float | np.ndarray, zeta: float | np.ndarray) -> np.ndarray | float:
@@ -144,8 +143,8 @@ def constants(
     v = np.where(np.asarray(noise) > 0, np.inf, v) if problem.still else v  # never-ending noise, if there is any
     a, zeta, rest = np.asarray(lr) / (1 - np.asarray(momentum)), law.zeta, 2 - 1 / law.nu
     signal = law.A * _factorial(zeta) * (2 * a * law.Lambda) ** -zeta / (1 - u)
-    loud = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
-    return signal / (2 * problem.normaliser), loud / (2 * problem.normaliser)
+    noisy = v * noise * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest) * (2 * a) ** -rest / (1 - u) ** 2
+    return signal / (2 * problem.normaliser), noisy / (2 * problem.normaliser)
 
 
 def _factorial(zeta: float) -> float:
@@ -167,13 +166,13 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     (Yarotsky & Velikanov, arXiv:2410.04228, thm. 3); Ũ(1) and Ṽ(1) are those of `sgdsim.theory.linear`.
     """
     problem.check_without_errors("law")
-    one, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
+    sums, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
     gamma = sgd.noise(problem.n)
-    signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - one.noise)
-    total = one.signal if gamma else 0.0
-    loud = total * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
-    loud *= (2 * a) ** -rest / (1 - one.noise) ** 2
-    return signal / (2 * problem.normaliser), loud / (2 * problem.normaliser)
+    signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - sums.noise)
+    total = sums.signal if gamma else 0.0
+    noisy = total * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
+    noisy *= (2 * a) ** -rest / (1 - sums.noise) ** 2
+    return signal / (2 * problem.normaliser), noisy / (2 * problem.normaliser)
 
 
 def predict(
@@ -204,18 +203,17 @@ def predict(
             "of any method, linear.floor the floor of noisy labels"
         )
     lr, beta, gamma = stability._constants(problem, sgd)
-    hyper: dict[str, Any] = {"lr": lr, "momentum": beta, "noise": gamma, "tau": tau}
     at_threshold = stability.max_lr(problem, sgd, tau=tau)
     stable = lr < at_threshold
-    rate = float(contour.rate(problem, **hyper))
+    rate = float(contour.rate(problem, lr=lr, momentum=beta, noise=gamma, tau=tau))
     name = str(phase(law.nu, law.zeta)) if gamma > 0 else SIGNAL
     end = min(number("horizon", horizon, minimum=10), max(40 / abs(rate), 100.0) if rate else horizon)
     steps = np.unique(np.geomspace(1, end, 241).round())
-    loss = contour.loss_at(problem, steps, **hyper).loss
+    loss = contour.loss_at(problem, steps, lr=lr, momentum=beta, noise=gamma, tau=tau).loss
     signal = noise = crossover = best = None
     # Where the infinite spectrum diverges a finite one may be stable; there is no law then, only the exact curve.
     if stable and name in (SIGNAL, NOISE):
-        first, second = constants(problem, law, **hyper)
+        first, second = constants(problem, law, lr=lr, momentum=beta, noise=gamma, tau=tau)
         signal = (law.zeta, float(first))
         # Below ζ = 1 the sum Ṽ(1) belongs to the cut-off: noise only repeats the signal's law.
         if gamma > 0 and law.zeta > 1 and not problem.still:  # else the noise has a floor, not a law

@@ -13,7 +13,7 @@ from sgdsim import cli, sampling
 from sgdsim.algorithm import samplers
 from sgdsim.algorithm.batches import batch_blocks
 from sgdsim.common.checks import InputError
-from sgdsim.theory import horizon, linear, stability
+from sgdsim.theory import best_schedules, linear, stability
 
 DIAGONAL = np.array([0.5, 0.0, 2.0, 1.0, 0.3])
 
@@ -177,7 +177,7 @@ def test_how_a_run_is_cut_changes_no_bit():
         lambda problem, sgd: stability.max_lr(problem, sgd),
         lambda problem, sgd: stability.averaged_radius(problem, sgd),
         lambda problem, sgd: linear.step(sgd),
-        lambda problem, sgd: horizon.best_constant(problem, sgd, 10),
+        lambda problem, sgd: best_schedules.best_constant(problem, sgd, 10),
         lambda problem, sgd: sgd.noise(problem.n),
         lambda problem, sgd: next(batch_blocks(sgd, problem.n, sampling.replicate_keys(0, 1), 0, 1)),
     ],

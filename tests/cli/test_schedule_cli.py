@@ -10,7 +10,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import methods, plot, schedules
 from sgdsim.common.checks import InputError
-from sgdsim.theory import horizon, optimal, stability
+from sgdsim.theory import best_schedules, optimal, stability
 
 SMALL = ["--n", "60", "--width", "40", "--horizon", "80", "--batch-size", "4", "--pieces", "6"]
 SGD = ss.SGD(1.0, 0.3, 2, label_noise=0.05)
@@ -24,7 +24,7 @@ def problem() -> ss.QuadraticProblem:
 
 @pytest.fixture(scope="module")
 def found(problem):
-    return horizon.compare(problem, SGD, T, 10, averages=True)
+    return best_schedules.compare(problem, SGD, T, 10, averages=True)
 
 
 def final(problem, one, **options) -> float:
@@ -35,7 +35,7 @@ def final(problem, one, **options) -> float:
 
 def test_every_loss_is_that_of_a_run(problem, found):
     names = [one.name for one in found]
-    assert sorted(names) == sorted([*horizon.FORMS, "best of 10 pieces", *horizon.AVERAGES])
+    assert sorted(names) == sorted([*best_schedules.FORMS, "best of 10 pieces", *best_schedules.AVERAGES])
     assert [one.loss for one in found] == sorted(one.loss for one in found)
     for one in found:
         assert final(problem, one) == pytest.approx(one.loss, rel=1e-9), one.name
@@ -74,14 +74,14 @@ def test_piecewise_is_no_worse_than_what_it_began_with(problem):
     """Nor than the piecewise form of the best polynomial decay, for any number of pieces; more of them are better."""
     losses = []
     for pieces in (1, 4, 16):
-        best = horizon.best_schedule(problem, SGD, T, pieces)
+        best = best_schedules.best_schedule(problem, SGD, T, pieces)
         starts = np.array(best.lr.starts if pieces > 1 else [0])
-        decay = horizon.best_of_form("polynomial", problem, SGD, T).lr
+        decay = best_schedules.best_of_form("polynomial", problem, SGD, T).lr
         middles = (np.append(starts[1:], T) + starts) // 2
         begun = schedules.Piecewise(tuple(starts), tuple(decay(middles)))
         flat = 0.5 * stability.max_lr(problem, replace(SGD, label_noise=0.0))
         for start in (begun, flat):
-            assert best.loss <= horizon.final_loss(problem, replace(SGD, lr=start), T)[0]
+            assert best.loss <= best_schedules.final_loss(problem, replace(SGD, lr=start), T)[0]
         losses.append(best.loss)
     assert losses[0] > losses[1] > losses[2]
 
@@ -96,18 +96,21 @@ def test_relations_between_forms(found):
 def test_averages_where_there_is_no_noise(problem):
     """Full batches: the last iterate is best, so that the average is of next to nothing."""
     full = ss.SGD(1.0, 0.0, 100)
-    constant = horizon.best_of_form("constant", problem, full, T)
-    for kind in horizon.AVERAGES:
-        assert horizon.best_averaged(kind, problem, full, T).loss < 1.02 * constant.loss
+    constant = best_schedules.best_of_form("constant", problem, full, T)
+    for kind in best_schedules.AVERAGES:
+        assert best_schedules.best_averaged(kind, problem, full, T).loss < 1.02 * constant.loss
     with pytest.raises(InputError, match="kind: expected one of ema, tail"):
-        horizon.best_averaged("median", problem, full, T)
+        best_schedules.best_averaged("median", problem, full, T)
 
 
 def test_thinned_spectra():
     """Many modes: losses are those of the whole spectrum, and the optimum is found on the thinned one."""
     problem = ss.QuadraticProblem.power_law(3000, 1.5, 1.0)
     assert optimal.sketch(problem).eigenvalues.size < 500
-    for one in (horizon.best_of_form("constant", problem, SGD, T), horizon.best_schedule(problem, SGD, T, 3)):
+    for one in (
+        best_schedules.best_of_form("constant", problem, SGD, T),
+        best_schedules.best_schedule(problem, SGD, T, 3),
+    ):
         assert final(problem, one) == pytest.approx(one.loss, rel=1e-9)
         for factor in (0.95, 1.05):
             lr = one.lr * factor if isinstance(one.lr, float) else None
@@ -120,14 +123,14 @@ def test_checkpoints_keep_the_gradient():
     problem = ss.QuadraticProblem.power_law(12, 1.5, 1.0)
     for steps in (1, 2, 3, 4, 5, 8, 9, 10, 17):
         rates = np.linspace(0.2, 0.5, steps)
-        loss, by_lr, _ = horizon.final_loss(problem, SGD, steps, lr=rates)
+        loss, by_lr, _ = best_schedules.final_loss(problem, SGD, steps, lr=rates)
         scheduled = replace(SGD, lr=schedules.Piecewise(tuple(range(steps)), tuple(rates)))
         run = ss.simulate(problem, scheduled, ss.SpectralDiagonal(), steps)["loss"].values.ravel()[-1]
         assert loss == pytest.approx(run, rel=1e-12)
         for t in range(steps):
             shift = np.zeros(steps)
             shift[t] = 1e-6
-            up, down = (horizon.final_loss(problem, SGD, steps, lr=rates + s * shift)[0] for s in (1, -1))
+            up, down = (best_schedules.final_loss(problem, SGD, steps, lr=rates + s * shift)[0] for s in (1, -1))
             assert by_lr[t] == pytest.approx((up - down) / 2e-6, rel=1e-5)
 
 
@@ -135,7 +138,7 @@ def test_command(run):
     words = ["schedule", *SMALL, "--label-noise", "0.1"]
     document = json.loads(run(*words, "--json", "--verify", "--replicates", "400", "--plot", "s.png"))
     rows = {row["name"]: row for row in document["rows"]}
-    assert set(rows) == {*horizon.FORMS, *horizon.AVERAGES, "best of 6 pieces"}
+    assert set(rows) == {*best_schedules.FORMS, *best_schedules.AVERAGES, "best of 6 pieces"}
     assert rows["constant"]["ratio"] == 1
     assert document["rows"][0]["ratio"] == min(row["ratio"] for row in rows.values())
     assert Path("s.png").read_bytes()[:4] == b"\x89PNG"
@@ -170,7 +173,7 @@ def test_text(run):
     lines = text.splitlines()
     assert lines[0].startswith("digits, N = 60, width 40: 80 steps, batch 4, momentum 0, tau 1, initial loss ")
     first = [line.split()[0] for line in lines[3:12]]
-    assert set(first) == {*horizon.FORMS, *horizon.AVERAGES, "best"}
+    assert set(first) == {*best_schedules.FORMS, *best_schedules.AVERAGES, "best"}
     assert "sampled" not in text
     spec = text.partition("--lr ")[2].split()[0]
     assert isinstance(schedules.parse("lr", spec), schedules.Schedule)
@@ -249,5 +252,5 @@ def test_a_form_is_no_worse_than_the_constant_that_it_contains():
     """With momentum 0.9 the best power is 0."""
     problem = ss.QuadraticProblem.power_law(100, 1.5, 1.0)
     sgd = ss.SGD(1.0, 0.9, 10)
-    constant, power = (horizon.best_of_form(form, problem, sgd, 300) for form in ("constant", "power"))
+    constant, power = (best_schedules.best_of_form(form, problem, sgd, 300) for form in ("constant", "power"))
     assert power.loss <= constant.loss * (1 + 1e-9)

@@ -19,7 +19,7 @@ import pytest
 
 from sgdsim import datasets
 from sgdsim.common.checks import InputError
-from sgdsim.datasets import fetching
+from sgdsim.datasets import fetching, manifest
 
 PLAIN = b"plain content " * 50
 IMAGES = bytes(range(256)) * 40
@@ -158,7 +158,7 @@ def small_manifest(request, tmp_path, monkeypatch):
         path = tmp_path / "manifest" / "MANIFEST.toml"
         path.parent.mkdir()
         path.write_text(MANIFEST)
-        monkeypatch.setattr(fetching, "manifest", lambda: tomllib.loads(path.read_text()))
+        monkeypatch.setattr(manifest, "manifest", lambda: tomllib.loads(path.read_text()))
 
 
 @pytest.fixture
@@ -319,7 +319,7 @@ def test_interrupted_by_the_user(server, folder, monkeypatch):
 
     server.files = {"/some+table.zip": packed_zip({"table.csv": TABLE})}
     with monkeypatch.context() as patch:
-        patch.setattr(fetching, "_judge", interrupt)
+        patch.setattr(fetching, "judge", interrupt)
         with pytest.raises(KeyboardInterrupt):
             fetching.fetch("zipped", folder, mirror=server.url)
     assert not folder.exists()
@@ -511,7 +511,7 @@ def test_verify_everything(folder):
 
 def test_status_lists_files_without_reading_them(folder, monkeypatch):
     put(folder, "single/images", b"not looked at")
-    monkeypatch.setattr(fetching, "_judge", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr(manifest, "judge", lambda *_: pytest.fail("read"))
     rows = {row["path"]: row for row in fetching.status(data_dir=folder)}
     assert rows[None]["present"]
     assert rows[None]["source"] == "a package"

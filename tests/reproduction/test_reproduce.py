@@ -9,8 +9,7 @@ import sgdsim as ss
 from sgdsim import datasets, ntk, reproduction
 from sgdsim.cli import main
 from sgdsim.common.checks import InputError
-from sgdsim.problem.fit_results import Estimate
-from sgdsim.reproduction import base, document, exponents, kernels, landscapes, momentum, runs
+from sgdsim.reproduction import base, document, exponents, kernels, landscapes, momentum, runs, verdicts
 
 CURVE = {"one": (np.array([1, 10]), np.array([1.0, 0.1]))}
 
@@ -24,8 +23,8 @@ def mnist():
 
 
 def exhibit(name, rows=1, picture="curve"):
-    row = base.Row(
-        "loss | at the end", "1", "1.0", "0 … 2", base.REPRODUCED, "", {"ours": np.float64(1), "bad": np.inf}
+    row = verdicts.Row(
+        "loss | at the end", "1", "1.0", "0 … 2", verdicts.REPRODUCED, "", {"ours": np.float64(1), "bad": np.inf}
     )
     pictures = (base.Drawing(picture, "loss_lines", (CURVE,), "A curve."),)
     return base.Exhibit(name, f"Title of {name}", lambda context: base.Finding((row,) * rows, "A text.", pictures))
@@ -68,7 +67,12 @@ def test_mnist_losses_are_those_of_the_notebook_and_its_star_is_not_the_least(mn
 def test_best_learning_rates_are_the_published_ones():
     rows = momentum.best_lr(reproduction.Context()).rows
     lr, loss, other, last = (row.values for row in rows)
-    assert [row.verdict for row in rows] == [base.REPRODUCED, base.REPRODUCED, base.PRECISE, base.REPRODUCED]
+    assert [row.verdict for row in rows] == [
+        verdicts.REPRODUCED,
+        verdicts.REPRODUCED,
+        verdicts.PRECISE,
+        verdicts.REPRODUCED,
+    ]
     assert abs(lr["ours"] - 0.113) < 5e-4
     assert abs(other["ours"] - 0.2433) < 5e-5
     assert 0 < other["excess"] < 0.01
@@ -125,19 +129,18 @@ def test_condition_for_negative_momentum_can_say_no():
 
 def test_prediction_interval_covers_one_more_sample_as_often_as_it_says():
     draws = np.random.default_rng(0).standard_normal((4000, 7))
-    covered = [low <= one <= high for *values, one in draws for low, high in [base.next_sample(np.array(values))]]
+    covered = [low <= one <= high for *values, one in draws for low, high in [verdicts.next_sample(np.array(values))]]
     assert abs(np.mean(covered) - 0.95) < 4 * np.sqrt(0.95 * 0.05 / 4000)
 
 
 def test_verdicts():
-    estimate = Estimate(1.2, 1.1, 1.3)
-    assert base.judged(1.3, 2, estimate, 1.0) == base.judged(1.304, 2, estimate, 1.0) == base.REPRODUCED
-    assert base.judged(1.31, 2, estimate, 1.0) == base.DIFFERS
-    assert base.judged(1.3, 2, estimate, 0.1) == base.UNDETERMINED
+    assert verdicts.judged(1.3, 1.1, 1.3, 2, 1.0) == verdicts.judged(1.304, 1.1, 1.3, 2, 1.0) == verdicts.REPRODUCED
+    assert verdicts.judged(1.31, 1.1, 1.3, 2, 1.0) == verdicts.DIFFERS
+    assert verdicts.judged(1.3, 1.1, 1.3, 2, 0.1) == verdicts.UNDETERMINED
     with pytest.raises(InputError, match="reason"):
-        base.Row("x", "1", "2", "–", base.DIFFERS)
+        verdicts.Row("x", "1", "2", "–", verdicts.DIFFERS)
     with pytest.raises(InputError, match="verdict"):
-        base.Row("x", "1", "2", "–", "close enough")
+        verdicts.Row("x", "1", "2", "–", "close enough")
 
 
 def test_choose_names_the_exhibits(run):

@@ -91,7 +91,7 @@ def best_schedule(
         return loss, starts, rates
 
     cuts = _pieces.partitions(horizon, pieces)
-    loss, starts, rates = min(map(over, cuts if pieces > 1 else cuts[:1]), key=lambda one: one[0])
+    loss, starts, rates = min(map(over, cuts if pieces > 1 else cuts[:1]), key=lambda optimum: optimum[0])
     schedule = schedules.Piecewise(tuple(starts.tolist()), tuple(rates.tolist())) if pieces > 1 else float(rates[0])
     if thin is not problem:
         loss = final_loss(problem, replace(sgd, lr=schedule), horizon, tau=tau)[0]
@@ -145,8 +145,8 @@ def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *
         candidates.append((0.0,))  # a constant
     if form == "warmup-stable-decay":
         candidates.append(over_share(candidates[0]))
-    found = [(*over_peak(*shares), shares) for shares in candidates]
-    _, peak, shares = min(found, key=lambda one: one[0])
+    optima = [(*over_peak(*shares), shares) for shares in candidates]
+    _, peak, shares = min(optima, key=lambda optimum: optimum[0])
     return Scheduled(form, make(peak, horizon, *shares), float(np.exp(loss(peak, *shares, on=problem))))
 
 
@@ -163,11 +163,11 @@ def compare(
 
     `averages`: also the best averages of the iterates of constant learning rates (`best_averaged`).
     """
-    found = [best_of_form(form, problem, sgd, horizon, tau=tau) for form in FORMS]
-    found.append(best_schedule(problem, sgd, horizon, pieces, tau=tau))
+    best = [best_of_form(form, problem, sgd, horizon, tau=tau) for form in FORMS]
+    best.append(best_schedule(problem, sgd, horizon, pieces, tau=tau))
     if averages:
-        found += [best_averaged(kind, problem, sgd, horizon, tau=tau) for kind in AVERAGES]
-    return sorted(found, key=lambda one: one.loss)
+        best += [best_averaged(kind, problem, sgd, horizon, tau=tau) for kind in AVERAGES]
+    return sorted(best, key=lambda scheduled: scheduled.loss)
 
 
 def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
@@ -190,10 +190,10 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
 
     thin = optimal.sketch(problem)
     grid = [np.array([np.log(share * limit), own]) for share in (0.1, 0.5, 0.9) for own in _OWN[kind](horizon)]
-    begin = min(grid, key=lambda one: loss(thin, one))
+    begin = min(grid, key=lambda point: loss(thin, point))
     simplex = begin + np.array([[0.0, 0.0], [0.3, 0.0], [0.0, 0.6 if kind == "ema" else 0.15]])
     point = scipy.optimize.minimize(
-        lambda one: loss(thin, one), begin, method="Nelder-Mead",
+        lambda point: loss(thin, point), begin, method="Nelder-Mead",
         options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7, "maxfev": 120},
     ).x  # fmt: skip
     best = made(point)
@@ -221,11 +221,11 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     thin = optimal.sketch(problem)
 
     def over_lr(momentum: float) -> tuple[float, float]:
-        there = replace(sgd, lr=1.0, momentum=momentum)
-        top = np.log(stability.max_lr(thin, replace(there, label_noise=0.0, average=None), tau=tau))
+        unscaled = replace(sgd, lr=1.0, momentum=momentum)
+        top = np.log(stability.max_lr(thin, replace(unscaled, label_noise=0.0, average=None), tau=tau))
         rates = np.linspace(top - 6, top, 13)[:-1]
         log_lr, log_loss = _search.near_grid(
-            lambda rate: _log_loss(thin, replace(there, lr=float(np.exp(rate))), horizon, tau),
+            lambda rate: _log_loss(thin, replace(unscaled, lr=float(np.exp(rate))), horizon, tau),
             rates, 1e-3, ends=(rates[0], top),
         )  # fmt: skip
         return log_loss, float(np.exp(log_lr))

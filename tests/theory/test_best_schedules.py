@@ -6,7 +6,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import schedules
 from sgdsim.common.checks import InputError
-from sgdsim.theory import horizon
+from sgdsim.theory import best_schedules
 
 
 @pytest.fixture(scope="module")
@@ -18,14 +18,14 @@ def problem() -> ss.QuadraticProblem:
 @pytest.mark.parametrize("sgd", [ss.SGD(0.4, 0.5, 4), ss.SGD(schedules.Power(0.5, 0.3), -0.2, 4, label_noise=0.3)])
 def test_gradients_are_those_of_finite_differences(problem, sgd, tau):
     steps = 40
-    loss, by_lr, by_momentum = horizon.final_loss(problem, sgd, steps, tau=tau)
+    loss, by_lr, by_momentum = best_schedules.final_loss(problem, sgd, steps, tau=tau)
     run = ss.simulate(problem, sgd, ss.SpectralDiagonal(tau), steps)["loss"].values.ravel()[-1]
     assert loss == pytest.approx(run, rel=1e-11)
     rates = sgd.values(100, 0, steps).lr
     for t in (0, 7, 39):
         shift = np.zeros(steps)
         shift[t] = 1e-5
-        up, down = (horizon.final_loss(problem, sgd, steps, lr=rates + s * shift, tau=tau)[0] for s in (1, -1))
+        up, down = (best_schedules.final_loss(problem, sgd, steps, lr=rates + s * shift, tau=tau)[0] for s in (1, -1))
         assert by_lr[t] == pytest.approx((up - down) / 2e-5, rel=1e-5)
     base = sgd.values(100, 0, steps).momentum
     for t in (3, 39):
@@ -34,16 +34,16 @@ def test_gradients_are_those_of_finite_differences(problem, sgd, tau):
             moved = base.copy()
             moved[t] += sign * 1e-5
             one = ss.SGD(sgd.lr, schedules.Piecewise(tuple(range(steps)), tuple(moved)), 4, label_noise=sgd.label_noise)
-            losses.append(horizon.final_loss(problem, one, steps, tau=tau)[0])
+            losses.append(best_schedules.final_loss(problem, one, steps, tau=tau)[0])
         assert by_momentum[t] == pytest.approx((losses[0] - losses[1]) / 2e-5, rel=1e-4, abs=1e-12)
 
 
 def test_the_best_schedule_beats_the_closed_forms(problem):
     sgd = ss.SGD(1.0, 0.0, 2, label_noise=0.05)
-    found = horizon.compare(problem, sgd, 300, pieces=16)
+    found = best_schedules.compare(problem, sgd, 300, pieces=16)
     losses = {one.name: one.loss for one in found}
     assert [one.loss for one in found] == sorted(losses.values())
-    assert set(losses) == {*horizon.FORMS, "best of 16 pieces"}
+    assert set(losses) == {*best_schedules.FORMS, "best of 16 pieces"}
     assert losses["best of 16 pieces"] < 1.01 * min(losses.values())
     assert losses["best of 16 pieces"] < 0.7 * losses["constant"]
     for one in found:  # what is printed is what a run gives
@@ -53,17 +53,17 @@ def test_the_best_schedule_beats_the_closed_forms(problem):
 
 def test_one_piece_is_the_best_constant(problem):
     sgd = ss.SGD(1.0, 0.3, 5)
-    one = horizon.best_schedule(problem, sgd, 200, pieces=1)
-    constant = horizon.best_of_form("constant", problem, sgd, 200)
+    one = best_schedules.best_schedule(problem, sgd, 200, pieces=1)
+    constant = best_schedules.best_of_form("constant", problem, sgd, 200)
     assert one.loss == pytest.approx(constant.loss, rel=1e-5)
     assert one.lr == pytest.approx(constant.lr, rel=1e-2)
 
 
 def test_refusals(problem):
     with pytest.raises(InputError, match="horizon: expected heavy ball"):
-        horizon.best_schedule(problem, ss.SGD(1.0, method="nesterov", batch_size=2), 10, 2)
+        best_schedules.best_schedule(problem, ss.SGD(1.0, method="nesterov", batch_size=2), 10, 2)
     with pytest.raises(InputError, match="pieces: expected an integer from 1 to 10"):
-        horizon.best_schedule(problem, ss.SGD(1.0, batch_size=2), 10, 20)
+        best_schedules.best_schedule(problem, ss.SGD(1.0, batch_size=2), 10, 20)
 
 
 @pytest.mark.parametrize(
