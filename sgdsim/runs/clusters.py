@@ -8,34 +8,19 @@ import concurrent.futures
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.signals import held_back, not_for_children
 from sgdsim.runs.chunks import Chunk, Done
 from sgdsim.runs.work import HEARD, Results, Work, remote
 
+if TYPE_CHECKING:
+    from distributed import Client, Future
+
 _RETRIES = 3  # of a chunk whose worker died
 _PATIENCE = 10.0  # seconds until a scheduler must have answered
-
-
-class Future(Protocol):
-    """What is asked of a `distributed.Future`."""
-
-    def result(self) -> Done: ...
-
-
-class Client(Protocol):
-    """What is asked of a `distributed.Client`."""
-
-    def scatter(self, data: object, *, broadcast: bool, hash: bool) -> object: ...
-
-    def submit(self, func: Callable[..., Done], *args: object, pure: bool, retries: int) -> Future: ...
-
-    def nthreads(self) -> Mapping[str, int]: ...
-
-    def cancel(self, futures: list[Future]) -> object: ...
 
 
 def stream(where: Client | str | None, work: Work, todo: Sequence[Chunk]) -> Results:

@@ -10,6 +10,7 @@ import concurrent.futures
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import numba
 
@@ -20,8 +21,11 @@ from sgdsim.runs import chunks, clusters
 from sgdsim.runs.chunks import Chunk, Done
 from sgdsim.runs.work import HEARD, Results, Stored, Work, remote, stored, threads_may_overlap
 
+if TYPE_CHECKING:
+    from distributed import Client
+
 KINDS = ("serial", "threads", "dask")
-Executor = str | concurrent.futures.Executor | clusters.Client
+Executor: TypeAlias = "str | concurrent.futures.Executor | Client"
 Future = concurrent.futures.Future[Done]
 Tick = Callable[[Chunk, float], None]
 

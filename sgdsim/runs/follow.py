@@ -130,7 +130,7 @@ class _Driver:
 
 def _record(
     problem: Problem,
-    given: dict[str, np.ndarray],
+    quantities: dict[str, np.ndarray],
     observe: tuple[Observable, ...],
     values: dict[str, np.ndarray],
     followed: np.ndarray,
@@ -139,7 +139,7 @@ def _record(
 ) -> None:
     """Enter what the replicates `followed` show into the recorded step `column` of `values`, of `shape` (R, T)."""
     for observable in observe:
-        seen, name = observable.compute(problem, given), observable.variable
+        seen, name = observable.compute(problem, quantities), observable.variable
         if name not in values:
             values[name] = np.full((*shape, *seen.shape[1:]), np.nan)
         values[name][followed, column] = seen
@@ -168,15 +168,15 @@ def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
 
 def known_trace(
     problem: Problem,
-    given: dict[str, np.ndarray],
+    quantities: dict[str, np.ndarray],
     report: dict[str, float],
     steps: np.ndarray,
     observe: tuple[Observable, ...],
     seconds: float,
     least: float = 0.0,
 ) -> Trace:
-    """The trace of a cell whose quantities `given` (R, T) at all `steps` are known without stepping there."""
-    values = {observable.variable: np.array(observable.compute(problem, given)) for observable in observe}
+    """The trace of a cell whose quantities `quantities` (R, T) at all `steps` are known without stepping there."""
+    values = {observable.variable: np.array(observable.compute(problem, quantities)) for observable in observe}
     bad = has_diverged(values["loss"], values["loss"][:, :1], least)
     diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
     outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)

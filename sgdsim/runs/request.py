@@ -76,8 +76,9 @@ class Request:
 
     def without_spare_replicates(self) -> Request:
         """With one replicate where no regime is stochastic."""
-        held = self.settings.replicates if any(regime.stochastic for regime in self.regimes) else 1
-        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, replicates=held))
+        if any(regime.stochastic for regime in self.regimes):
+            return self
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, replicates=1))
 
     def asked(self) -> dict[str, object]:
         """All that decides the numbers, JSON-able."""

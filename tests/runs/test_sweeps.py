@@ -21,7 +21,7 @@ import sgdsim as ss
 from sgdsim import cli, results
 from sgdsim.common.checks import InputError
 from sgdsim.regimes import _sampled_plain
-from sgdsim.runs import chunks, executors, parts, sweeps
+from sgdsim.runs import chunks, clusters, parts, sweeps
 from sgdsim.studies import report
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
@@ -556,7 +556,7 @@ def test_dask_failures_are_data(problem, cluster):
 
 def test_no_scheduler_there(problem, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
+    monkeypatch.setattr(clusters, "_PATIENCE", 0.5)
     with pytest.raises(InputError, match="scheduler: expected a Dask scheduler at tcp"):
         run(problem, executor="dask:tcp://127.0.0.1:1")
 

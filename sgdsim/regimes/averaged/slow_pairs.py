@@ -24,7 +24,10 @@ _ABRUPT = 0.2  # change of a hyperparameter from one step to the next after whic
 class SlowPairs:
     """The covariances among the first `modes` modes, but for variances and for pairs among the first `exact`.
 
-    `ratio`: length of an interval over the time since the start (or since an abrupt change of the algorithm).
+    `ratio`: length of an interval over the time since the start (or since an abrupt change of the algorithm). `c`, `p`
+    (lower triangles) and `j`: E aaᵀ, E vvᵀ and E avᵀ at the start of the interval, which goes from step `begin` to
+    `end`, with intervals growing since `origin`. Noted in it: `hypers`, (learning rate, momentum, noise) of each step,
+    `means`, E a, and `scales`, the mean of E r²; `level` and `rise`, (N,), sum E r² and its product with the time.
     """
 
     def __init__(
@@ -76,8 +79,8 @@ class SlowPairs:
         if count > 1:
             slope = (self.rise - middle * self.level) / max((scales * offset**2).sum(), 1e-300)
         kicks = [residual, velocity] if self.with_momentum else [residual]
-        one = [(k * np.sqrt(noise * scales)[:, None]).astype(kind) for k in kicks]
-        tilted = [(k * offset[:, None]).astype(kind) for k in one]
+        scaled = [(k * np.sqrt(noise * scales)[:, None]).astype(kind) for k in kicks]
+        tilted = [(k * offset[:, None]).astype(kind) for k in scaled]
         mean = [(k * np.sqrt(noise)[:, None] * np.array(self.means)).astype(kind) for k in kicks]
         combined = [(a, b) for a in range(len(kicks)) for b in range(len(kicks))]
         given, observed = np.zeros(self.n), 0.0
@@ -87,7 +90,7 @@ class SlowPairs:
             level, rise = ((own * (self.n * part).astype(kind)[:, None]).T @ left for part in (profile, slope))
             responses = np.empty((len(combined), 3, last - first, last), kind)
             for which, (a, b) in enumerate(combined):
-                for part, (x, y) in enumerate(((one[a], one[b]), (tilted[a], one[b]), (mean[a], mean[b]))):
+                for part, (x, y) in enumerate(((scaled[a], scaled[b]), (tilted[a], scaled[b]), (mean[a], mean[b]))):
                     np.matmul(x[:, first:last].T, y[:, :last], out=responses[which, part])
             _kernels.slow_pairs_advance(
                 first, self.exact, self.c, self.j, self.p, maps.astype(kind), level, rise, responses,

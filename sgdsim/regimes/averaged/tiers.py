@@ -77,7 +77,12 @@ class Sizes:
 
 
 class Tiers:
-    """The noise covariance, see above. `basis`: the eigenvectors, in the precision of the slow pairs."""
+    """The noise covariance, see above. `basis`: the eigenvectors, in the precision of the slow pairs.
+
+    The first `exact` modes are a `block`; of the others `dc`, `dj`, `dp` are the variances of a, a with v, and v, those
+    in `kept` with their exact source and those in `far` with a share of it; `slow` has all other pairs. `now`: S at the
+    present step.
+    """
 
     def __init__(self, problem: QuadraticProblem, basis: np.ndarray, sizes: Sizes, with_momentum: bool) -> None:
         n, exact, last = problem.n, sizes.exact, min(sizes.exact + sizes.diagonal, problem.n)
