@@ -9,10 +9,11 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import kernels, linear
+from sgdsim.recurrence.run import Run
 
 
 @dataclass
-class Plain:
+class Plain(Run):
     """Second moments of plain heavy ball, mode by mode."""
 
     problem: QuadraticProblem
@@ -27,7 +28,6 @@ class Plain:
     gram_diagonal: np.ndarray  # mean over test points of T_xk²
 
     def advance(self, start: int, stop: int) -> None:
-        """Take the steps start..stop-1 in place."""
         values = self.sgd.values(self.problem.n, start, stop)
         lam = self.problem.eigenvalues
         self.total = kernels.diagonal_advance(
@@ -38,7 +38,6 @@ class Plain:
             kernels.mean_advance(lam, self.mean, self.mean_velocity, values.lr, values.momentum)
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """Present values: "loss" and "test_loss" (1,), "moments" c_k (1, modes)."""
         out = {"loss": np.array([self.total / (2 * self.problem.normaliser)])}
         if "test_loss" in what:
             # The mean moves off the diagonal too and is known exactly; only the noise part is diagonal here.
@@ -49,11 +48,8 @@ class Plain:
         return out
 
 
-State = Plain | linear.Diagonal
-
-
-def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -> State:
-    """The state before the first step, for any linear method. `test`: whether test losses will be observed."""
+def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -> Run:
+    """The run before the first step, for any linear method. `test`: whether test losses will be observed."""
     if not problem.with_errors(sgd).is_plain:
         return linear.Diagonal(problem, sgd, tau, test)
     a = problem.coefficients

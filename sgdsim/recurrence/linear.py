@@ -1,6 +1,6 @@
 """The spectral-diagonal system of any linear method (`sgdsim.algorithm.methods`): what it keeps, steps and shows.
 
-A state has `advance(start, stop)` and `observe(what)`. All components of the method are kept; the gradient is taken at
+All components of the method are kept; the gradient is taken at
 component 0, and losses are read by `sgd.readout`: from the iterate, or its average.
 """
 
@@ -13,6 +13,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
+from sgdsim.recurrence.run import Run
 
 _BLOCK = 256  # steps whose maps are held at once
 
@@ -24,8 +25,8 @@ def occupied(transition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum([0, *map(len, columns)]), np.concatenate(columns)
 
 
-class Steps:
-    """The steps of `sgd` on a problem, in blocks."""
+class Steps(Run):
+    """A run that takes the steps of `sgd` on a problem, in blocks."""
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
         self.problem, self.sgd, self.readout = problem, problem.with_errors(sgd), sgd.readout

@@ -1,7 +1,7 @@
 """The four regimes: how one and the same dynamics is followed. Names load on first use: torch is for one of them.
 
 May import: common, algorithm, networks, problem, observables, recurrence. A new regime is a module here with a subclass
-of `base.Regime`, a line below and one in `names`.
+of `base.Regime` and the `Run` that it starts, a line below and one in `names`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,14 @@ import importlib
 from typing import Any
 
 _HOMES = {
-    "BatchAveraged": "averaged", "RealNetwork": "network", "Regime": "base", "SampledLinearized": "sampled",
-    "SpectralDiagonal": "diagonal", "parse": "names",
-}  # fmt: skip
+    "BatchAveraged": "averaged",
+    "RealNetwork": "network",
+    "Regime": "base",
+    "Run": "base",
+    "SampledLinearized": "sampled",
+    "SpectralDiagonal": "diagonal",
+    "parse": "names",
+}
 
 __all__ = sorted(_HOMES)
 

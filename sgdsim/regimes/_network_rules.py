@@ -2,51 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch.func import grad_and_value, vmap
 
 from sgdsim.algorithm.rules import GradientRule
+from sgdsim.algorithm.sgd import StepValues
+from sgdsim.regimes._training import Targets, Tensors, Training, at
 
 
-class Rows:
-    """All parameters of each replicate side by side, (R, P), and what the rule keeps; `tensors` are views of them.
+class Rows(Training):
+    """All parameters of each replicate side by side, `rows` (R, P), and what the rule keeps beside them, `kept`; the
+    parameters are views of the rows."""
 
-    `slopes`: (parameters, buffers, x, y) -> gradients by name and losses (R,) of the mini-batch loss.
-    """
+    def __init__(self, rule: GradientRule, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.rule, self.slopes = rule, vmap(grad_and_value(self.objective))
+        self.shapes = {name: p.shape[1:] for name, p in self.parameters.items()}
+        self.rows = torch.cat([p.reshape(len(p), -1) for p in self.parameters.values()], 1)
+        self.kept = rule.init(self.rows)
+        self.parameters, self.step = self._views_of_rows(), self._step
 
-    def __init__(self, rule: GradientRule, parameters: dict[str, torch.Tensor], slopes: Callable) -> None:
-        self.rule, self.slopes = rule, slopes
-        self.shapes = {name: p.shape[1:] for name, p in parameters.items()}
-        self.values = torch.cat([p.reshape(len(p), -1) for p in parameters.values()], 1)
-        self.kept = rule.init(self.values)
-
-    @property
-    def tensors(self) -> dict[str, torch.Tensor]:
-        """The network's parameters, (R, …) each; they change with the rows."""
-        parts = self.values.split([shape.numel() for shape in self.shapes.values()], 1)
+    def _views_of_rows(self) -> Tensors:
+        parts = self.rows.split([shape.numel() for shape in self.shapes.values()], 1)
         named = zip(self.shapes.items(), parts, strict=True)
         return {name: part.view(len(part), *shape) for (name, shape), part in named}
 
-    def step(
-        self,
-        group: slice,
-        parameters: dict[str, torch.Tensor],
-        buffers: dict[str, torch.Tensor],
-        x: torch.Tensor,
-        y: torch.Tensor,
-        step: int,
-        lr: float,
+    def views(self, group: slice) -> tuple[slice, Tensors, Tensors]:
+        return group, at(self.parameters, group), at(self.buffers, group)
+
+    def coefficients(self, start: int, values: StepValues) -> tuple[range, list[float]]:
+        return range(start, start + values.lr.size), values.lr.tolist()
+
+    def _step(
+        self, group: slice, parameters: Tensors, buffers: Tensors, x: torch.Tensor, y: Targets, step: int, lr: float
     ) -> None:
         """One step of the replicates in `group`, in place; parameters and buffers are theirs, x and y their batches."""
         gradients, loss = self.slopes(parameters, buffers, x, y)
         gradient = torch.cat([gradients[name].reshape(len(loss), -1) for name in self.shapes], 1)
         kept = tuple(held[group] for held in self.kept)
-        moved, new = self.rule.update(self.values[group], kept, gradient, loss, step, lr)
-        self.values[group] = moved
+        moved, new = self.rule.update(self.rows[group], kept, gradient, loss, step, lr)
+        self.rows[group] = moved
         for held, value in zip(kept, new, strict=True):
             held.copy_(value)
 
-    def keep(self, places: torch.Tensor) -> None:
-        """Only these replicates from now on."""
-        self.values, self.kept = self.values[places], tuple(held[places] for held in self.kept)
+    def keep_parameters(self, places: torch.Tensor) -> None:
+        self.rows, self.kept = self.rows[places], tuple(held[places] for held in self.kept)
+        self.parameters = self._views_of_rows()

@@ -10,6 +10,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence.linear import Steps
 from sgdsim.regimes import _linear_kernels
+from sgdsim.regimes._sampled_plain import observed
 from sgdsim.regimes.base import diagonal
 
 
@@ -46,11 +47,4 @@ class Sampled(Steps):
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
             r = read(self.readout, self.components.swapaxes(0, 1))
-            out = {"loss": (r**2).mean(1) / 2 if self.problem.population is None else (r**2).sum(1) / 2}
-            if "test_loss" in what or "moments" in what:
-                a = r if self.one_pass else r @ self.problem.eigenvectors
-            if "test_loss" in what:
-                out["test_loss"] = self.problem.test_loss(a)
-            if "moments" in what:
-                out["moments"] = a**2
-        return out
+        return observed(self.problem, r, what, over_modes=self.one_pass)

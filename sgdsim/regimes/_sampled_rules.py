@@ -14,7 +14,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem, Problem
-from sgdsim.regimes.base import diagonal
+from sgdsim.regimes.base import Run, diagonal
 
 _LARGEST = 4 << 30  # bytes of the Jacobian
 
@@ -45,13 +45,13 @@ def jacobian(problem: NetworkProblem, x: np.ndarray) -> torch.Tensor:
     return torch.cat([torch.cat([p.reshape(len(p), -1) for p in part.values()], 1) for part in parts])
 
 
-class State:
+class State(Run):
     """δ of each replicate, (R, parameters), and what the rule keeps beside it."""
 
     def __init__(self, problem: NetworkProblem, sgd: SGD, rule: GradientRule, keys: np.ndarray, test: bool) -> None:
         self.problem, self.sgd, self.rule, self.keys = problem, sgd, rule, keys
         self.jacobian = jacobian(problem, problem.data.x)
-        self.test = jacobian(problem, problem.data.x_test) if test else None
+        self.test = jacobian(problem, problem.data.x_test) if test and problem.data.x_test is not None else None
         self.residual = torch.tensor(problem.quadratic.residual)
         self.moved = torch.zeros((len(keys), self.jacobian.shape[1]), dtype=torch.float64)
         self.kept = rule.init(self.moved)
@@ -77,11 +77,11 @@ class State:
                 now += 1
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """As a regime's `observe`."""
         r = (self.residual + self.moved @ self.jacobian.T).numpy()
         out = {"loss": (r**2).mean(1) / 2}
-        if "test_loss" in what:
-            e = self.problem.quadratic.test.residual + (self.moved @ self.test.T).numpy()
+        points = self.problem.quadratic.test
+        if "test_loss" in what and self.test is not None and points is not None:
+            e = points.residual + (self.moved @ self.test.T).numpy()
             out["test_loss"] = (e**2).mean(1) / 2
         if "moments" in what:
             out["moments"] = (r @ self.problem.quadratic.eigenvectors) ** 2

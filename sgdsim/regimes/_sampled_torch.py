@@ -1,4 +1,4 @@
-"""The loop of the sampled regime for a torch device: all replicates in one batch."""
+"""Plain heavy ball on sampled batches on a torch device: all replicates in one batch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ import weakref
 import numpy as np
 import torch
 
+from sgdsim.algorithm.sgd import SGD, StepValues
 from sgdsim.problem import QuadraticProblem
+from sgdsim.regimes import _sampled_plain
 
 # Bytes of kernel rows gathered at once; more replicates than fit are taken in groups.
 _GATHERED = 1 << 30
@@ -26,28 +28,32 @@ def kernel_on(problem: QuadraticProblem, device: str) -> torch.Tensor:
         return held[device]
 
 
-def sampled_advance(
-    kernel: torch.Tensor,
-    r: torch.Tensor,
-    v: torch.Tensor,
-    lr: np.ndarray,
-    momentum: np.ndarray,
-    sizes: np.ndarray,
-    batches: np.ndarray,
-) -> None:
-    """`_kernels.sampled_advance`, up to rounding, on the device of `kernel` (N, N).
+class OnTorch(_sampled_plain.HeavyBall):
+    """Residuals `r` and velocities `v`, (R, N), as tensors on a device: the numbers of `Compiled` up to rounding."""
 
-    r and v (R, N) in place; lr, momentum and sizes (T,); batches (R, T, b) int32, where step t uses the first sizes[t].
-    """
-    n, replicates = kernel.shape[0], r.shape[0]
-    indices = torch.as_tensor(batches, device=kernel.device).long()
-    for t in range(lr.size):
-        b = int(sizes[t])
-        together = max(1, _GATHERED // (8 * n * b))
-        scale = float(lr[t]) * n / b
-        for low in range(0, replicates, together):
-            group = slice(low, low + together)
-            batch = indices[group, t, :b]
-            weights = r[group].gather(1, batch)[:, None]  # (group, 1, b)
-            v[group, None].baddbmm_(weights, kernel[batch], beta=float(momentum[t]), alpha=-scale)
-        r += v
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray, device: str) -> None:
+        super().__init__(problem, sgd, keys)
+        self.kernel = kernel_on(problem, device)
+        self.r = self.kernel.new_tensor(np.tile(problem.residual, (len(keys), 1)))
+        self.v = torch.zeros_like(self.r)
+
+    def take(self, values: StepValues, batches: np.ndarray) -> None:
+        n, replicates = self.problem.n, len(self.r)
+        indices = torch.as_tensor(batches, device=self.kernel.device).long()
+        for t in range(values.lr.size):
+            b = int(values.batch_size[t])
+            together = max(1, _GATHERED // (8 * n * b))
+            beta, scale = float(values.momentum[t]), float(values.lr[t]) * n / b
+            for low in range(0, replicates, together):
+                group = slice(low, low + together)
+                batch = indices[group, t, :b]
+                weights = self.r[group].gather(1, batch)[:, None]  # (group, 1, b)
+                self.v[group, None].baddbmm_(weights, self.kernel[batch], beta=beta, alpha=-scale)
+            self.r += self.v
+
+    def residuals(self) -> np.ndarray:
+        return self.r.cpu().numpy()
+
+    def keep(self, replicates: np.ndarray) -> bool:
+        self.keys, self.r, self.v = self.keys[replicates], self.r[replicates], self.v[replicates]
+        return True

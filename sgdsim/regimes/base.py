@@ -1,9 +1,10 @@
-"""What every regime offers to `simulate`: `check`, `init`, `advance` (many steps), `observe`."""
+"""What every regime offers to `simulate`: `check`, and `start`, which gives a `Run`."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar, Self
 
 import numpy as np
 
@@ -11,16 +12,20 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.observables import QUANTITIES, Observable
 from sgdsim.problem import Problem
+from sgdsim.recurrence.run import Run
+from sgdsim.regimes import _before_runs
+
+__all__ = ["Direct", "Regime", "Run", "batch_size", "diagonal", "training_seconds"]
+
+#: What `Run.observe` would give at all of some steps, (1, T) each, and what `Run.report` would.
+Direct = tuple[dict[str, np.ndarray], dict[str, float]]
 
 FLOPS = 2e10  # floating point operations of a core in a second, in matrix products
 
 
+@dataclass(frozen=True)
 class Regime(ABC):
-    """One way to follow SGD. A regime is frozen and holds its own parameters only; what changes is the state.
-
-    `advance` takes many steps at once: the driver owns recording, progress and divergence, the regime owns the loop.
-    How a run is cut into calls of `advance` never changes its numbers.
-    """
+    """One way to follow SGD. A regime is frozen and holds its own parameters only; what changes is the `Run`."""
 
     stochastic: ClassVar[bool]
     """Whether replicates differ; a deterministic regime has one."""
@@ -36,7 +41,7 @@ class Regime(ABC):
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
     quantities: ClassVar[tuple[str, ...]] = QUANTITIES
-    """What `observe` can give, by the names that observables need."""
+    """What its runs can `observe`, by the names that observables need."""
 
     @property
     @abstractmethod
@@ -103,34 +108,23 @@ class Regime(ABC):
                 f"sampling: {sgd.sampling} needs the kernel's diagonal, got a problem known by Lanczos quadrature alone"
             )
 
-    @abstractmethod
-    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
-        """The state before the first step. `test`: whether test losses will be observed."""
+    def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
+        """The run before its first step, by the fastest way for this `sgd`. `test`: whether test losses will be
+        observed."""
+        return _before_runs.adapted(self, problem, sgd, replicates=replicates, seed=seed, test=test)
 
-    @abstractmethod
-    def advance(self, state: Any, start: int, stop: int) -> None:
-        """Take the steps start..stop-1 in place."""
-
-    def keep(self, state: Any, replicates: np.ndarray) -> bool:
-        """Follow from now on only these `replicates`, by their places in the state: the others have diverged. False,
-        and nothing done, where the regime carries all on."""
-        return False
-
-    def direct(
-        self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
-        """Where it is known without stepping: the quantities that `observe` would give at all `steps`, (1, T) each, and
-        the report."""
+    def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
+        """What is to be observed at all `steps`, where that is known without stepping."""
         return None
 
     def direct_cells(
         self,
         problem: Problem,
         algorithms: list[SGD],
-        regimes: list[Any],
+        regimes: list[Self],
         steps: np.ndarray,
         observe: tuple[str, ...],
-    ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
+    ) -> list[Direct] | None:
         """`direct` for many cells together, each with its own algorithm and its own version of this regime; None where
         any of them has to be stepped."""
         return None
@@ -150,15 +144,6 @@ class Regime(ABC):
     ) -> float:
         """Seconds of such a cell on one core, very roughly. By default 0, no estimate: nothing is told beforehand."""
         return 0.0
-
-    def report(self, state: Any) -> dict[str, float]:
-        """What the run says about itself in the end, such as "error_estimate" (see `sgdsim.runs.results.REPORTED`)."""
-        return {}
-
-    @abstractmethod
-    def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        """The present quantities named in `what`: "loss" (always there) and "test_loss" (R,), "moments" c_k (R, modes)
-        of the R replicates in the state (1 if deterministic)."""
 
 
 def diagonal(problem: Problem, sgd: SGD) -> np.ndarray | None:

@@ -13,7 +13,7 @@ from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
 from sgdsim.problem import Problem
 from sgdsim.recurrence import contour, diagonal
-from sgdsim.regimes.base import Regime
+from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
 
@@ -55,13 +55,11 @@ class SpectralDiagonal(Regime):
                 "algorithm; use recurrence or auto"
             )
 
-    def direct(
-        self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]] | None:
+    def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
         if not self._by_contour([sgd], steps, observe):
             return None
-        found = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
-        return self._told(steps, found.loss, found.error)
+        curve = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
+        return self._checked(steps, curve.loss, curve.error)
 
     def direct_cells(
         self,
@@ -70,13 +68,13 @@ class SpectralDiagonal(Regime):
         regimes: list[SpectralDiagonal],
         steps: np.ndarray,
         observe: tuple[str, ...],
-    ) -> list[tuple[dict[str, np.ndarray], dict[str, float]]] | None:
+    ) -> list[Direct] | None:
         if not self._by_contour(algorithms, steps, observe) or any(not sgd.sampler.independent for sgd in algorithms):
             return None
         for sgd, regime in zip(algorithms, regimes, strict=True):
             regime.check(problem, sgd)
             sgd.check(problem.n, int(steps[-1]))
-        found = contour.loss_at(
+        curves = contour.loss_at(
             problem.quadratic,
             steps,
             lr=np.array([sgd.lr for sgd in algorithms]),
@@ -84,7 +82,7 @@ class SpectralDiagonal(Regime):
             noise=np.array([sgd.noise(problem.n) for sgd in algorithms]),
             tau=np.array([regime.tau for regime in regimes]),
         )
-        return [self._told(steps, loss, error) for loss, error in zip(found.loss, found.error, strict=True)]
+        return [self._checked(steps, loss, error) for loss, error in zip(curves.loss, curves.error, strict=True)]
 
     def _by_contour(self, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""
@@ -94,12 +92,10 @@ class SpectralDiagonal(Regime):
             return False
         return self.method == "contour" or contour.is_cheaper(steps)
 
-    def _told(
-        self, steps: np.ndarray, loss: np.ndarray, error: np.ndarray
-    ) -> tuple[dict[str, np.ndarray], dict[str, float]]:
+    def _checked(self, steps: np.ndarray, loss: np.ndarray, error: np.ndarray) -> Direct:
         """What `direct` returns, with a warning where the contour's error is not small."""
-        told = (loss > 0) & np.isfinite(loss)
-        poor = (error > _TRUSTED) & told
+        known = (loss > 0) & np.isfinite(loss)
+        poor = (error > _TRUSTED) & known
         if poor.any():
             warnings.warn(
                 f"{self.name}: the loss at step {steps[poor][0]} is known to a relative error of "
@@ -107,7 +103,7 @@ class SpectralDiagonal(Regime):
                 RuntimeWarning,
                 stacklevel=3,
             )
-        return {"loss": loss[None]}, {"error_estimate": float(error[told].max(initial=0.0))}
+        return {"loss": loss[None]}, {"error_estimate": float(error[known].max(initial=0.0))}
 
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         stepping = 4e-10 * n * float(steps[-1])
@@ -127,11 +123,5 @@ class SpectralDiagonal(Regime):
             return (2e-5 + 6e-8 * n) * steps.size
         return float(steps[-1]) * (1e-8 + 4e-10 * n * (1 if sgd.is_plain else 10 * sgd.components**2))
 
-    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> diagonal.State:
+    def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
         return diagonal.start(problem.quadratic, sgd, self.tau, test)
-
-    def advance(self, state: diagonal.State, start: int, stop: int) -> None:
-        state.advance(start, stop)
-
-    def observe(self, state: diagonal.State, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        return state.observe(what)

@@ -3,31 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
 from sgdsim.algorithm import draws
-from sgdsim.algorithm.batches import batch_blocks
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError
-from sgdsim.problem import Problem, QuadraticProblem
-from sgdsim.regimes import _kernels, _sampled_linear
-from sgdsim.regimes.base import Regime, batch_size, training_seconds
-
-if TYPE_CHECKING:
-    import torch
-
-
-@dataclass
-class _State:
-    problem: QuadraticProblem
-    sgd: SGD
-    keys: np.ndarray
-    r: np.ndarray | torch.Tensor  # (R, N) residuals
-    v: np.ndarray | torch.Tensor  # (R, N) velocities
-    kernel: np.ndarray | torch.Tensor  # (N, N); all three are tensors on one device, or none is
+from sgdsim.problem import NetworkProblem, Problem
+from sgdsim.regimes import _sampled_linear, _sampled_plain
+from sgdsim.regimes.base import Regime, Run, batch_size, training_seconds
 
 
 @dataclass(frozen=True)
@@ -86,53 +72,16 @@ class SampledLinearized(Regime):
         each = n * batch_size(sgd, n) * (1e-9 if sgd.is_one_pass else 1e-10)
         return float(steps[-1]) * replicates * (1e-7 + each)
 
-    def init(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Any:
+    def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
+        keys = draws.replicate_keys(seed, replicates)
         if sgd.rule is not None:
             from sgdsim.regimes import _sampled_rules
 
-            return _sampled_rules.State(problem, sgd, sgd.rule, draws.replicate_keys(seed, replicates), test)
-        problem = problem.quadratic
+            return _sampled_rules.State(cast(NetworkProblem, problem), sgd, sgd.rule, keys, test)  # see `check`
         if not sgd.is_plain:
-            return _sampled_linear.Sampled(problem, sgd, draws.replicate_keys(seed, replicates))
-        kernel, r = self._kernel(problem), np.tile(problem.residual, (replicates, 1))
-        v = np.zeros_like(r)
-        if self.device != "cpu":
-            r, v = kernel.new_tensor(r), kernel.new_tensor(v)
-        return _State(problem, sgd, draws.replicate_keys(seed, replicates), r, v, kernel)
-
-    def advance(self, state: Any, start: int, stop: int) -> None:
-        if not isinstance(state, _State):
-            state.advance(start, stop)
-            return
-        loop = _kernels.sampled_advance
-        if not isinstance(state.r, np.ndarray):
-            from sgdsim.regimes._sampled_torch import sampled_advance as loop
-        for values, batches, _ in batch_blocks(state.sgd, state.problem.n, state.keys, start, stop):
-            loop(state.kernel, state.r, state.v, values.lr, values.momentum, values.batch_size, batches)
-
-    def keep(self, state: Any, replicates: np.ndarray) -> bool:
-        if isinstance(state, _State):
-            state.keys, state.r, state.v = state.keys[replicates], state.r[replicates], state.v[replicates]
-        return isinstance(state, _State)
-
-    def observe(self, state: Any, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        if not isinstance(state, _State):
-            return state.observe(what)
-        r = state.r if isinstance(state.r, np.ndarray) else state.r.cpu().numpy()
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
-            out = {"loss": (r**2).mean(1) / 2}
-            if "test_loss" in what or "moments" in what:
-                a = r @ state.problem.eigenvectors
-            if "test_loss" in what:
-                out["test_loss"] = state.problem.test_loss(a)
-            if "moments" in what:
-                out["moments"] = a**2
-        return out
-
-    def _kernel(self, problem: QuadraticProblem) -> np.ndarray | torch.Tensor:
-        """K̂ (N, N) where the steps are taken."""
+            return _sampled_linear.Sampled(problem.quadratic, sgd, keys)
         if self.device == "cpu":
-            return problem.kernel
+            return _sampled_plain.Compiled(problem.quadratic, sgd, keys)
         from sgdsim.regimes import _sampled_torch
 
-        return _sampled_torch.kernel_on(problem, self.device)
+        return _sampled_torch.OnTorch(problem.quadratic, sgd, keys, self.device)

@@ -1,7 +1,8 @@
 """Cells followed: one (`simulation`) or many (`sweeps`), and their labelled result (`results`).
 
-Of a sweep, `request` checks what is asked and `assembly` puts the result together.
+Of a sweep, `request` checks what is asked, `chunks` cut the work and `executors` have it done, and `assembly` puts the
+result together.
 
-May import: common, algorithm, problem, observables, recurrence, regimes. A new executor goes into `executors`, a
-new grid axis into `grids`, a new variable of the result into `results`.
+May import: common, algorithm, problem, observables, recurrence, regimes. A new executor is a generator in
+`executors`; a new grid axis goes into `grids`, a new variable of the result into `results`.
 """

@@ -21,23 +21,25 @@ from sgdsim.runs.request import Request
 
 def empty(request: Request, asked: parts.Asked) -> xr.Dataset:
     """The result without numbers, in the schema of `sgdsim.runs.results`."""
+    settings, problem = request.settings, request.problems.only
+    quadratic = None if problem is None else problem.quadratic
     axes, along = request.grid.coordinates()
-    settings, problem = request.settings, request.problems.source
-    one = None if callable(problem) else problem.quadratic
-    spectrum: tuple = (np.zeros(0), np.zeros(0), None)
-    if one is not None:
-        spectrum = (one.eigenvalues, one.coefficients, one.multiplicity)
-    held = (settings.replicates, settings.steps, settings.observe)
-    result = results.allocate(axes, along, request.names, *held, *spectrum)
-    if one is not None and one.population is not None:
+    result = results.allocate(
+        axes, along, request.names, settings.replicates, settings.steps, settings.observe, quadratic
+    )
+    if quadratic is not None and quadratic.population is not None:
         words = "risk that no training removes, residual risk and label noise: the losses are those above it"
-        result["floor"] = ((), one.population.floor, {"long_name": words})
+        result["floor"] = ((), quadratic.population.floor, {"long_name": words})
     kept = ("grid", "zip", "regimes", "regime_parameters", "n_steps", "record", "observe", "replicates")
-    description = {"title": "problems on the grid", "made_by": asked["problem"]} if one is None else problem.description
-    result.attrs = results.provenance(
-        {key: asked[key] for key in kept}, description, asked["problem"] if one is None else one.fingerprint,
-        settings.seed, "cpu" if callable(problem) else problem.device,
-    )  # fmt: skip
+    call = {key: asked[key] for key in kept}
+    if problem is None or quadratic is None:
+        made_by = str(asked["problem"])
+        description = {"title": "problems on the grid", "made_by": made_by}
+        result.attrs = results.provenance(call, description, made_by, settings.seed, "cpu")
+    else:
+        result.attrs = results.provenance(
+            call, problem.description, quadratic.fingerprint, settings.seed, problem.device
+        )
     result.attrs["asked"] = json.dumps(asked)
     return result
 
@@ -52,30 +54,29 @@ def take_over(result: xr.Dataset, path: str | os.PathLike, asked: parts.Asked) -
         if name not in before.variables or before[name].dims != variable.dims or before[name].shape != variable.shape:
             raise InputError(f"{path}: expected a sweep with {name} {dict(variable.sizes)}, got one without; remove it")
     done = before["done"].values.astype(bool)
-    for name, variable in result.data_vars.items():
-        if variable.dims[: done.ndim] == result["done"].dims:
-            variable.values[done] = before[name].values[done]
+    for name, array in result.data_vars.items():
+        if array.dims[: done.ndim] == result["done"].dims:
+            array.values[done] = before[name].values[done]
     if "error" in before:
         result["error"] = before["error"].astype(object)
 
 
 def is_done(result: xr.Dataset, grid: Grid, chunk: Chunk, retry_failed: bool) -> bool:
     """Whether all cells of the chunk have a result; with `retry_failed`: and none of them failed."""
-    where = (*np.unravel_index(np.array(chunk.cells), grid.shape), chunk.regime)
+    where = _places(grid.shape, np.array(chunk.cells), chunk.regime)
     if retry_failed and (result["outcome"].values[where] == OUTCOMES.index("failed")).any():
         return False
     return bool(result["done"].values[where].all())
 
 
-def enter(result: xr.Dataset, grid: Grid | tuple[int, ...], done: Done) -> None:
-    """Write what a chunk gave into the result."""
-    shape = grid if isinstance(grid, tuple) else grid.shape
-    where = (*np.unravel_index(done.cells, shape), np.full(done.cells.size, done.regime))
-    rows = slice(0, done.outcome.shape[1])
+def enter(result: xr.Dataset, shape: tuple[int, ...], done: Done) -> None:
+    """Write what a chunk gave into the result of a grid of that shape."""
+    where = _places(shape, done.cells, done.regime)
+    replicates: tuple[np.ndarray | slice, ...] = (*where, slice(0, done.outcome.shape[1]))
     for name, values in done.values.items():
-        result[name].values[(*where, rows)] = values
-    result["outcome"].values[(*where, rows)] = done.outcome
-    result["diverged_at"].values[(*where, rows)] = done.diverged_at
+        result[name].values[replicates] = values
+    result["outcome"].values[replicates] = done.outcome
+    result["diverged_at"].values[replicates] = done.diverged_at
     result["seconds"].values[where] = done.seconds
     for name, values in done.report.items():
         result[name].values[where] = values
@@ -88,6 +89,11 @@ def enter(result: xr.Dataset, grid: Grid | tuple[int, ...], done: Done) -> None:
         result["error"].values[where] = np.array(done.errors, dtype=object)
 
 
+def _places(shape: tuple[int, ...], cells: np.ndarray, regime: int) -> tuple[np.ndarray, ...]:
+    """Where the cells, flat numbers on a grid of `shape`, are in arrays (grid…, regime, …)."""
+    return (*(np.asarray(index) for index in np.unravel_index(cells, shape)), np.full(cells.size, regime))
+
+
 def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) -> xr.Dataset:
     """Bring the shards of a sweep together, into one result at `path`.
 
@@ -96,14 +102,12 @@ def merge(path: str | os.PathLike, folders: Iterable[str | os.PathLike] = ()) ->
     InputError for folders that hold no parts, or those of different sweeps.
     """
     homes = [Path(folder) for folder in folders] or [parts.folder(path)]
-    result, asked = None, None
     files.check_writable(path)
+    result, asked, _ = parts.read(homes[0])
+    shape = result["done"].shape[:-1]
     for home in homes:
-        begun, other, chunks = parts.read(home)
-        if result is None:
-            result, asked = begun, other
+        _, other, chunks = parts.read(home)
         parts.check_same(os.fspath(home), other, asked)
-        shape = result["done"].shape[:-1]
         for done in chunks:
             enter(result, shape, done)
     result.attrs["interrupted"] = int(not result["done"].values.all())

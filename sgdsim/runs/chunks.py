@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ class Chunk:
 
     number: int
     regime: int
-    values: tuple[tuple[str, Any], ...]
+    values: tuple[tuple[str, Hashable], ...]
     cells: tuple[int, ...]
 
 
@@ -64,7 +63,7 @@ class Done:
     @property
     def ended(self) -> np.ndarray:
         """Whether each cell came to its end, in whatever way, with all its replicates, (cells,)."""
-        return ~np.isin(self.outcome, (INTERRUPTED, NOT_RUN)).any(1)
+        return np.logical_not(np.isin(self.outcome, (INTERRUPTED, NOT_RUN)).any(1))
 
     @property
     def failed(self) -> bool:
@@ -103,27 +102,18 @@ def compute(
 ) -> Done:
     """Follow the chunk's `cells`. A cell that raises is recorded as failed; Ctrl-C, or KeyboardInterrupt out of `tick`
     (told how many cells, or what part of one, are done), leaves the cell in work and those behind it interrupted."""
-    direct = _directly(problem, regime, cells, settings)
     traces: list[Trace | str] = []
-    for number, cell in enumerate(cells):
-        if direct is not None:
-            traces.append(direct[number])
-            continue
-        last = int(settings.steps[-1])
-        moved = None if tick is None else lambda steps: tick(steps / last)  # noqa: B023 — the last step of all cells
+    traces += _directly(problem, regime, cells, settings) or []
+    for cell in cells[len(traces) :]:
         try:
             if chunk.values:  # what could not be checked before there was a problem
                 _check(problem, regime, cell, settings)
-            trace: Trace | str = follow(
-                problem, cell.sgd, _with_tau(regime, cell), settings.steps, settings.observe, settings.replicates,
-                settings.seed, moved,
-            )  # fmt: skip
+            traces.append(_followed(problem, regime, cell, settings, tick))
         except Exception as error:  # it is data: the other cells do not depend on it
             if settings.raising:
                 raise
-            trace = message(error)
-        traces.append(trace)
-        if isinstance(trace, Trace) and trace.interrupted:
+            traces.append(message(error))
+        if isinstance(traces[-1], Trace) and traces[-1].interrupted:
             break
     return _packed(chunk, regime, traces, len(cells), settings)
 
@@ -152,33 +142,42 @@ def _check(problem: Problem, regime: Regime, cell: Cell, settings: Settings) -> 
         observable.check(problem)
 
 
+def _followed(
+    problem: Problem, regime: Regime, cell: Cell, settings: Settings, tick: Callable[[float], None] | None
+) -> Trace:
+    steps, last = settings.steps, int(settings.steps[-1])
+    moved = None if tick is None else lambda taken: tick(taken / last)
+    own = _with_tau(regime, cell)
+    return follow(problem, cell.sgd, own, steps, settings.observe, settings.replicates, settings.seed, moved)
+
+
 def _with_tau(regime: Regime, cell: Cell) -> Regime:
-    return regime if cell.tau is None else dataclasses.replace(regime, tau=cell.tau)
+    """The regime with the cell's τ, where that is an axis of the grid."""
+    return regime if cell.tau is None else dataclasses.replace(regime, **{"tau": cell.tau})
 
 
-def _directly(problem, regime: Regime, cells: Sequence[Cell], settings: Settings) -> list[Trace] | None:
+def _directly(problem: Problem, regime: Regime, cells: Sequence[Cell], settings: Settings) -> list[Trace] | None:
     """All cells at once where the regime can."""
     if len(cells) < 2:
         return None
     since = time.perf_counter()
     algorithms, regimes = [cell.sgd for cell in cells], [_with_tau(regime, cell) for cell in cells]
     try:
-        found = regime.direct_cells(problem, algorithms, regimes, settings.steps, needed(settings.observe))
+        known = regime.direct_cells(problem, algorithms, regimes, settings.steps, needed(settings.observe))
     except Exception:  # one cell after the other then, to see which one it is
         return None
-    if found is None:
+    if known is None:
         return None
     each = (time.perf_counter() - since) / len(cells)
-    return [known_trace(problem, given, report, settings.steps, settings.observe, each) for given, report in found]
+    return [known_trace(problem, given, report, settings.steps, settings.observe, each) for given, report in known]
 
 
 def _packed(chunk: Chunk, regime: Regime, traces: list[Trace | str], count: int, settings: Settings) -> Done:
-    replicates = settings.replicates if regime.stochastic else 1
-    outcome = np.full((count, replicates), NOT_RUN, np.int8)
-    done = Done(
-        chunk.regime, np.array(chunk.cells, np.int64), {}, outcome, np.full((count, replicates), -1, np.int64),
-        np.zeros(count), {}, [""] * count,
-    )  # fmt: skip
+    """The first cells' traces, or why they failed, as one; the cells behind them were not run."""
+    shape = count, settings.replicates if regime.stochastic else 1
+    outcome, diverged_at = np.full(shape, NOT_RUN, np.int8), np.full(shape, -1, np.int64)
+    cells = np.array(chunk.cells, np.int64)
+    done = Done(chunk.regime, cells, {}, outcome, diverged_at, np.zeros(count), errors=[""] * count)
     for number, trace in enumerate(traces):
         if isinstance(trace, str):
             done.errors[number], outcome[number] = trace or "unknown error", FAILED

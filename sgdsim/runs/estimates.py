@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sgdsim.runs.chunks import Settings
     from sgdsim.runs.grids import Cell
 
-TOLD_FROM = 3600.0  # seconds
+_LONG = 3600.0  # seconds of a run that users are warned of
 _BYTES = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"))
 _UNITS = (("s", 1), ("minutes", 60), ("hours", 3600), ("days", 86400), ("years", 31557600))
 
@@ -36,10 +36,10 @@ def physical_memory() -> float:
 
 def require_memory(what: str, needed: float, advice: str) -> None:
     """InputError if `what` needs more bytes than this machine has at all."""
-    there = physical_memory()
-    if needed > there:
+    memory = physical_memory()
+    if needed > memory:
         raise InputError(
-            f"memory: expected at most the {size(there)} of this machine, got {what} of about {size(needed)}; {advice}"
+            f"memory: expected at most the {size(memory)} of this machine, got {what} of about {size(needed)}; {advice}"
         )
 
 
@@ -53,8 +53,8 @@ def check(
 
     `problem`: a problem, or a function that makes one for each cell; then N is known where it is on the grid.
     """
-    held = settings.replicates if any(regime.stochastic for regime in regimes) else 1
-    recorded = len(cells) * len(regimes) * held * settings.steps.size
+    replicates = settings.replicates if any(regime.stochastic for regime in regimes) else 1
+    recorded = len(cells) * len(regimes) * replicates * settings.steps.size
     sizes = {"mode": modes(problem, cells[0])}
     numbers = sum(math.prod(sizes[dim] for dim in observable.dims) for observable in settings.observe)
     require_memory("a result", 8.0 * recorded * numbers, "take fewer replicates, or record fewer steps")
@@ -70,7 +70,7 @@ def check(
                 f"a state of the {regime.name} regime", needed, "take fewer points, replicates, or a narrower network"
             )
             each = regime.seconds(n, parameters, cell.sgd, settings.steps, settings.replicates, quantities)
-            if each > TOLD_FROM * settings.steps[-1]:
+            if each > _LONG * settings.steps[-1]:
                 raise InputError(
                     f"time: expected steps between which Ctrl-C is heard, got some of about "
                     f"{duration(each / settings.steps[-1])} in the {regime.name} regime; take smaller batches"
@@ -78,7 +78,7 @@ def check(
             cost += each
         share = 1 if regime.uses_all_cores else min(len(cells), os.cpu_count() or 1)
         total += cost / len(every) * len(cells) / share
-    if total > TOLD_FROM:
+    if total > _LONG:
         warnings.warn(
             f"this will take about {duration(total)}, unless it diverges; Ctrl-C keeps what is done",
             RuntimeWarning,

@@ -6,7 +6,6 @@ import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -14,24 +13,16 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
 from sgdsim.observables import Observable, needed
 from sgdsim.problem import Problem
-from sgdsim.regimes.base import Regime
+from sgdsim.regimes.base import Regime, Run
 from sgdsim.runs.estimates import require_memory
 
 # A loss beyond this multiple of a run's scale (`has_diverged`) counts as diverged. Below it transient growth is allowed
 # for; above it float64 would still hold the number, but squares of it soon would not.
 DIVERGED_ABOVE = 1e10
-
-
 OUTCOMES = ("not_run", "completed", "diverged", "interrupted", "failed")
-
-
 MAX_STEPS = 10**15  # float64 counts them exactly, and a schedule is a function of float64 steps
 MAX_REPLICATES = 10**18  # an int64
-
-
 _RECORDED = 120  # log-spaced steps by default
-
-
 _CHUNK_SECONDS = 0.2  # how often progress moves and Ctrl-C is heard
 
 
@@ -54,7 +45,7 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
     """
     n_steps = integer("n_steps", n_steps, minimum=1, maximum=MAX_STEPS)
     if record is None:
-        inner = np.geomspace(1, n_steps, _RECORDED).round()
+        inner: np.ndarray = np.geomspace(1, n_steps, _RECORDED).round()
     elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
         every = integer("record", record, minimum=1)
         require_memory(f"{n_steps // every:.3g} recorded steps", 24.0 * (n_steps // every), "record fewer")
@@ -76,60 +67,82 @@ def follow(
     replicates: int,
     seed: int,
     tick: Callable[[int], object] | None = None,
-    look: Callable[[int, Any, np.ndarray], None] | None = None,
+    look: Callable[[int, Run, np.ndarray], None] | None = None,
 ) -> Trace:
     """Run one cell and record it at `steps`; the loop under `simulate` and `sweep`.
 
-    `look` is called after each recorded step at which a replicate still runs, with the step, the regime's state and the
-    replicates in it. Ctrl-C ends the run early: what was recorded stays, the rest is NaN, and `interrupted` is set.
+    `look` is called after each recorded step at which a replicate still runs, with the step, the run and the replicates
+    in it. Ctrl-C ends the run early: what was recorded stays, the rest is NaN, and `interrupted` is set.
     """
     replicates = replicates if regime.stochastic else 1
     began = time.perf_counter()
     values: dict[str, np.ndarray] = {}
     diverged_at = np.full(replicates, -1, np.int64)
     outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
-    now, chunk, followed = 0, 64, np.arange(replicates)
-    interrupted, report = False, {}
+    followed, report, interrupted = np.arange(replicates), dict[str, float](), False
     least, quantities = least_scale(problem, sgd, regime), needed(observe)
     try:
         direct = regime.direct(problem, sgd, steps, quantities)
         if direct is not None:
             return known_trace(problem, *direct, steps, observe, time.perf_counter() - began, least)
-        state = regime.init(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in quantities)
-        for column, step in enumerate(steps):
-            while now < step and (diverged_at < 0).any():
-                stop = min(int(step), now + chunk)
-                since = time.perf_counter()
-                regime.advance(state, now, stop)
-                spent = time.perf_counter() - since
-                if tick:
-                    tick(stop - now)
-                if spent < _CHUNK_SECONDS / 2 and stop - now == chunk:
-                    chunk *= 2
-                elif spent > _CHUNK_SECONDS * 2:
-                    chunk = max(1, chunk // 2)
-                now = stop
-            if (diverged_at >= 0).all():
-                break
-            given = regime.observe(state, quantities)
-            for observable in observe:
-                seen, name = observable.compute(problem, given), observable.variable
-                if name not in values:
-                    values[name] = np.full((replicates, steps.size, *seen.shape[1:]), np.nan)
-                values[name][followed, column] = seen
+        run = regime.start(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in quantities)
+        driver = _Driver(run, tick)
+        for column, step in enumerate(steps.tolist()):
+            driver.advance_to(step)
+            _record(problem, run.observe(quantities), observe, values, followed, column, (replicates, steps.size))
             bad = has_diverged(values["loss"][:, column], values["loss"][:, 0], least)
             diverged_at[bad & (diverged_at < 0)] = step
             going_on = np.flatnonzero(diverged_at[followed] < 0)
-            if look and going_on.size:
-                look(int(step), state, followed)
-            if 0 < going_on.size < followed.size and regime.keep(state, going_on):
+            if not going_on.size:
+                break
+            if look:
+                look(step, run, followed)
+            if going_on.size < followed.size and run.keep(going_on):
                 followed = followed[going_on]
-        report = regime.report(state)
+        report = run.report()
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")
     _mark_diverged(values, outcome, diverged_at, steps, observe)
     return Trace(values, outcome, diverged_at, time.perf_counter() - began, interrupted, report)
+
+
+class _Driver:
+    """Takes a run's steps in pieces of about `_CHUNK_SECONDS`, after each of which `tick` is told how many."""
+
+    def __init__(self, run: Run, tick: Callable[[int], object] | None) -> None:
+        self.run, self.tick, self.now, self.piece = run, tick, 0, 64
+
+    def advance_to(self, step: int) -> None:
+        while self.now < step:
+            stop = min(step, self.now + self.piece)
+            since = time.perf_counter()
+            self.run.advance(self.now, stop)
+            spent = time.perf_counter() - since
+            if self.tick:
+                self.tick(stop - self.now)
+            if spent < _CHUNK_SECONDS / 2 and stop - self.now == self.piece:
+                self.piece *= 2
+            elif spent > _CHUNK_SECONDS * 2:
+                self.piece = max(1, self.piece // 2)
+            self.now = stop
+
+
+def _record(
+    problem: Problem,
+    quantities: dict[str, np.ndarray],
+    observe: tuple[Observable, ...],
+    values: dict[str, np.ndarray],
+    followed: np.ndarray,
+    column: int,
+    shape: tuple[int, int],
+) -> None:
+    """Enter what the replicates `followed` show into the recorded step `column` of `values`, of `shape` (R, T)."""
+    for observable in observe:
+        seen, name = observable.compute(problem, quantities), observable.variable
+        if name not in values:
+            values[name] = np.full((*shape, *seen.shape[1:]), np.nan)
+        values[name][followed, column] = seen
 
 
 def has_diverged(loss: np.ndarray | float, initial: np.ndarray | float, least: float = 0.0) -> np.ndarray:
@@ -155,15 +168,15 @@ def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
 
 def known_trace(
     problem: Problem,
-    given: dict[str, np.ndarray],
+    quantities: dict[str, np.ndarray],
     report: dict[str, float],
     steps: np.ndarray,
     observe: tuple[Observable, ...],
     seconds: float,
     least: float = 0.0,
 ) -> Trace:
-    """The trace of a cell whose quantities `given` (R, T) at all `steps` are known without stepping there."""
-    values = {observable.variable: np.array(observable.compute(problem, given)) for observable in observe}
+    """The trace of a cell whose quantities `quantities` (R, T) at all `steps` are known without stepping there."""
+    values = {observable.variable: np.array(observable.compute(problem, quantities)) for observable in observe}
     bad = has_diverged(values["loss"], values["loss"][:, :1], least)
     diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
     outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)

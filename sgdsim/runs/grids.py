@@ -10,7 +10,7 @@ import numbers
 import os
 from collections.abc import Hashable, Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -22,14 +22,16 @@ _DEFAULTS = {field.name: field.default for field in dataclasses.fields(SGD)}  # 
 _SCHEDULED = schedules.PARAMETERS
 MAX_CELLS = 10_000_000  # some kB each
 _OWNERS = (*_SCHEDULED, "method", "average")  # what may have parameters of its own
+Axes = dict[str, tuple[Any, ...]]  # by name; the values are whatever the parameter of that name takes
 
 
-class Cell(NamedTuple):
+@dataclass(frozen=True)
+class Cell:
     """One cell: its index on the grid, its algorithm, and the values for the problem and the regime."""
 
     index: tuple[int, ...]
     sgd: SGD
-    problem: dict[str, Any]
+    problem: dict[str, Hashable]
     tau: float | None
 
 
@@ -43,22 +45,22 @@ class Grid:
     `QuadraticProblem.power_law`. A dim `method` of the result is selected by `.sel({"method": …})`.
     """
 
-    axes: dict[str, tuple[Any, ...]]
+    axes: Axes
     zipped: bool
 
     @classmethod
-    def product(cls, **axes: Any) -> Grid:
+    def product(cls, **given: object) -> Grid:
         """All combinations of the values of the axes."""
-        axes = _axes(axes)
+        axes = _axes(given)
         for name, values in axes.items():
             if len(set(map(_plain, values))) < len(values):
                 raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}"[:300])
         return cls(axes, zipped=False)._checked()
 
     @classmethod
-    def zip(cls, **axes: Any) -> Grid:
+    def zip(cls, **given: object) -> Grid:
         """Cells that pair the i-th values; all lengths equal, or 1 (repeated)."""
-        axes = _axes(axes)
+        axes = _axes(given)
         lengths = {name: len(values) for name, values in axes.items()}
         longest = max(lengths.values())
         if any(length not in (1, longest) for length in lengths.values()):
@@ -67,7 +69,7 @@ class Grid:
         return cls({name: values * (longest // len(values)) for name, values in axes.items()}, zipped=True)._checked()
 
     @classmethod
-    def from_table(cls, table: str | os.PathLike | Mapping[str, Any]) -> Grid:
+    def from_table(cls, table: str | os.PathLike | Mapping[str, Iterable[object]]) -> Grid:
         """A cell for each row of a table: a CSV file with the axes' names in its first line, or columns by name (a
         dict or a pandas DataFrame). Raises InputError for a file that cannot be read or columns that are no axes."""
         if not isinstance(table, (str, os.PathLike)):
@@ -114,11 +116,10 @@ class Grid:
 
     def whole_cells(self) -> Iterator[Cell]:
         """`cells` with the values of the other axes."""
-        names, for_problem = list(self.axes), self.problem_axes
-        combine = zip if self.zipped else itertools.product
-        combined = combine(*self.axes.values(), strict=True) if self.zipped else combine(*self.axes.values())
-        for index, values in zip(np.ndindex(self.shape), combined, strict=True):
-            given = dict(zip(names, values, strict=True))
+        names, for_problem, values = list(self.axes), self.problem_axes, self.axes.values()
+        combinations = zip(*values, strict=True) if self.zipped else itertools.product(*values)
+        for index, combination in zip(np.ndindex(self.shape), combinations, strict=True):
+            given = dict(zip(names, combination, strict=True))
             algorithm = {name: given.get(name, default) for name, default in _DEFAULTS.items()}
             for name in given:
                 owner, dot, parameter = name.partition(".")
@@ -141,12 +142,12 @@ class Grid:
             return {"cell": np.arange(self.shape[0])}, {name: ("cell", values) for name, values in labels.items()}
         return labels, {}
 
-    def spec(self) -> dict[str, list[Any]]:
+    def spec(self) -> dict[str, list[object]]:
         """The axes as JSON-able values."""
         return {name: [_plain(value) for value in values] for name, values in self.axes.items()}
 
 
-def value(name: str, text: str) -> Any:
+def value(name: str, text: str) -> int | float | str | schedules.Schedule:
     """A value of the axis `name` from text: a number where it is one, a schedule where the axis takes one."""
     text = text.strip()
     for kind in (int, float):
@@ -157,7 +158,7 @@ def value(name: str, text: str) -> Any:
     return schedules.parse(name, text) if name in _SCHEDULED else text
 
 
-def _listed(name: str, values: Any) -> tuple[Any, ...]:
+def _listed(name: str, values: object) -> tuple[object, ...]:
     """The values of an axis; InputError for what is neither one value nor a list of them."""
     if isinstance(values, np.ndarray) and values.ndim == 0:
         values = values.item()
@@ -177,10 +178,11 @@ def _listed(name: str, values: Any) -> tuple[Any, ...]:
     return listed
 
 
-def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
+def _axes(axes: Mapping[str, object]) -> Axes:
+    """The values of each axis; InputError for what no axis may have."""
     if "lr" not in axes:
         raise InputError("grid: expected values for lr, got none")
-    out = {}
+    out: Axes = {}
     for name, values in axes.items():
         out[name] = tuple(_python(value) for value in _listed(name, values))
         if not out[name]:
@@ -198,7 +200,7 @@ def _axes(axes: dict[str, Any]) -> dict[str, tuple[Any, ...]]:
     return out
 
 
-def _python(value: Any) -> Any:
+def _python(value: object) -> object:
     """NumPy's numbers and fractions as plain ones, which files hold."""
     if isinstance(value, np.generic):
         return value.item()
@@ -212,11 +214,13 @@ def _check_storable(name: str, value: object) -> None:
         raise InputError(f"{name}: expected numbers (integers of 64 bits), names or schedules, got {value!r}"[:300])
 
 
-def _plain(value: Any) -> float | int | str:
+def _plain(value: object) -> object:
+    """As files hold it: schedules as their text."""
     return "none" if value is None else getattr(value, "spec", value)
 
 
-def _labels(values: tuple[Any, ...]) -> np.ndarray:
+def _labels(values: tuple[object, ...]) -> np.ndarray:
+    """The coordinate of an axis."""
     if any(isinstance(_plain(v), str) for v in values):
         return np.array([str(_plain(v)) for v in values], dtype=object)
     return np.array(values)

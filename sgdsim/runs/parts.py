@@ -20,7 +20,6 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -31,7 +30,7 @@ from sgdsim.common.ownership import owned
 from sgdsim.runs import results
 from sgdsim.runs.chunks import Done
 
-Asked = Mapping[str, Any]
+Asked = Mapping[str, object]
 
 _ASKED, _EMPTY, _CHUNKS = "sweep.json", "empty.nc", "*.chunk"
 _MAGIC = b"sgdsim chunk 1"
@@ -83,15 +82,7 @@ class Parts:
 
     def write(self, number: int, done: Done) -> None:
         """Keep a chunk; InputError where that fails."""
-        arrays: dict[str, np.ndarray] = {
-            "regime": np.int64(done.regime), "cells": done.cells, "outcome": done.outcome,
-            "diverged_at": done.diverged_at, "seconds": done.seconds, "errors": np.array(done.errors, dtype=np.str_),
-        }  # fmt: skip
-        arrays |= {f"values.{name}": array for name, array in done.values.items()}
-        arrays |= {f"report.{name}": array for name, array in done.report.items()}
-        packed = io.BytesIO()
-        np.savez(packed, **arrays)
-        content = packed.getvalue()
+        content = _packed(done)
         name = f"{number}-{self.identity[:12]}.chunk"
         with files.replacing(self.home / name) as temporary, temporary.open("wb") as file:
             file.write(_header(self.identity, content) + content)
@@ -123,7 +114,7 @@ def opened(path: str | os.PathLike, asked: Asked, *, alone: bool) -> Iterator[Pa
         yield parts
 
 
-def read_asked(stored: Path) -> dict[str, Any]:
+def read_asked(stored: Path) -> dict[str, object]:
     """What `sweep.json` says; InputError if it cannot be read."""
     try:
         asked = json.loads(stored.read_text(encoding="utf-8"))
@@ -149,14 +140,14 @@ def check_same(path: str, stored: Asked, asked: Asked) -> None:
         raise InputError(f"{path}: expected the same sweep to continue, got another ({shown}); give another path")
 
 
-def read(home: Path) -> tuple[xr.Dataset, dict[str, Any], list[Done]]:
+def read(home: Path) -> tuple[xr.Dataset, Asked, Iterator[Done]]:
     """The empty result, what was asked, and the chunks in a folder of parts; InputError if it is none."""
     if not (home / _ASKED).exists():
         raise InputError(f"{home}: expected the parts of a sweep, found none")
     asked = read_asked(home / _ASKED)
     empty = results.load(home / _EMPTY)
     check_same(os.fspath(home), asked, results.asked_of(empty, home / _EMPTY))  # that file has a checksum
-    return empty, asked, list(_chunks(home, _identity(asked)))
+    return empty, asked, _chunks(home, _identity(asked))
 
 
 def _identity(asked: Asked) -> str:
@@ -186,6 +177,22 @@ def _chunks(home: Path, identity: str) -> Iterator[Done]:
             yield _unpacked(content)
 
 
+def _packed(done: Done) -> bytes:
+    arrays = {
+        "regime": np.array(done.regime, np.int64),
+        "cells": done.cells,
+        "outcome": done.outcome,
+        "diverged_at": done.diverged_at,
+        "seconds": done.seconds,
+        "errors": np.array(done.errors, dtype=np.str_),
+    }
+    arrays |= {f"values.{name}": array for name, array in done.values.items()}
+    arrays |= {f"report.{name}": array for name, array in done.report.items()}
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)  # type: ignore[arg-type]  # NumPy's types take each name for an option
+    return packed.getvalue()
+
+
 def _unpacked(content: bytes) -> Done:
     with np.load(io.BytesIO(content), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
@@ -197,6 +204,6 @@ def _unpacked(content: bytes) -> Done:
     return Done(**plain)
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value)
     return text if len(text) <= 60 else text[:57] + "..."

@@ -7,7 +7,7 @@ import datetime
 import json
 import os
 import threading
-from typing import Any, TextIO
+from typing import TextIO
 
 from tqdm import tqdm
 
@@ -34,10 +34,20 @@ def _opened(log_file: str | os.PathLike) -> TextIO:
 
 
 class Progress:
-    """One bar over all cells, with counts by regime and of the diverged and failed; and the log."""
+    """One bar over all cells, with counts by regime and of the diverged and failed; and the log.
+
+    `totals` and `ended`: cells of each regime, and those of them that are done; `partial`: how many cells are done of
+    each chunk in work, by its number; `counts`: cells that came to such an end.
+    """
 
     def __init__(
-        self, shown: bool, chunks: list[Chunk], todo: list[Chunk], grid: Grid, names: list[str], log_file: Any
+        self,
+        shown: bool,
+        chunks: list[Chunk],
+        todo: list[Chunk],
+        grid: Grid,
+        names: list[str],
+        log_file: str | os.PathLike | None,
     ) -> None:
         self.names, self.n_cells, self.log_file = names, grid.size, log_file
         self.totals, self.ended = [0] * len(names), [0] * len(names)
@@ -51,18 +61,21 @@ class Progress:
         self.lock = threading.Lock()
         form = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self.bar = tqdm(
-            total=sum(self.totals), initial=sum(self.ended), unit="cell", bar_format=form,
+            total=sum(self.totals),
+            initial=sum(self.ended),
+            unit="cell",
+            bar_format=form,
             miniters=0,  # tqdm's own guess, made on quick cells, would let the bar stand still in a slow one
             disable=None if shown else True,
-        )  # fmt: skip
-        self.log = None
+        )
+        self.log: TextIO | None = None
 
     def __enter__(self) -> Progress:
         if self.log_file is not None:
             self.log = _opened(self.log_file)
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         self.bar.close()
         if self.log is not None:
             self.log.close()
@@ -91,15 +104,23 @@ class Progress:
             self.bar.set_postfix(shown, refresh=False)
             self._move()
             if self.log is not None:
-                line = {
-                    "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
-                    "chunk": chunk.number, "regime": self.names[chunk.regime], "cells": len(chunk.cells),
-                    "first_cell": chunk.cells[0], "seconds": round(float(done.seconds.sum()), 6), **outcomes,
-                    "interrupted": not done.ended.all(), "errors": sorted({text for text in done.errors if text})[:3],
-                }  # fmt: skip
-                with contextlib.suppress(OSError):  # a full disk does not end the sweep
-                    self.log.write(json.dumps(line) + "\n")
-                    self.log.flush()
+                self._write_line(self.log, chunk, done, outcomes)
+
+    def _write_line(self, log: TextIO, chunk: Chunk, done: Done, outcomes: dict[str, int]) -> None:
+        line = {
+            "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="milliseconds"),
+            "chunk": chunk.number,
+            "regime": self.names[chunk.regime],
+            "cells": len(chunk.cells),
+            "first_cell": chunk.cells[0],
+            "seconds": round(float(done.seconds.sum()), 6),
+            **outcomes,
+            "interrupted": not done.ended.all(),
+            "errors": sorted({text for text in done.errors if text})[:3],
+        }
+        with contextlib.suppress(OSError):  # a full disk does not end the sweep
+            log.write(json.dumps(line) + "\n")
+            log.flush()
 
     def _move(self) -> None:
         self.bar.update(sum(self.ended) + sum(self.partial.values()) - self.bar.n)

@@ -9,7 +9,7 @@ import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import cast
 
 import numpy as np
 
@@ -30,17 +30,23 @@ class Problems:
     """The problem of each chunk: the one, or what the function makes of the values; the last one is kept."""
 
     def __init__(self, source: ProblemSource) -> None:
-        self.source, self.values, self.last, self.lock = source, None, None, threading.Lock()
+        self.source, self.lock = source, threading.Lock()
+        self.last: tuple[dict[str, object], Problem] | None = None
 
-    def __call__(self, values: dict[str, Any]) -> Problem:
+    @property
+    def only(self) -> Problem | None:
+        """The one problem; None where a function makes them."""
+        return None if callable(self.source) else self.source
+
+    def __call__(self, values: dict[str, object]) -> Problem:
         if not callable(self.source):
             return self.source
         with self.lock:
-            if self.values != values:
-                self.last, self.values = self.source(**values), dict(values)
-            return self.last
+            if self.last is None or self.last[0] != values:
+                self.last = dict(values), self.source(**values)
+            return self.last[1]
 
-    def identity(self, values: dict[str, Any]) -> str:
+    def identity(self, values: dict[str, object]) -> str:
         """What tells the problem, or the function that makes problems, from others. Of a function that is its name, its
         code and arguments as far as Python shows them, and the problem that it makes of `values`."""
         if not callable(self.source):
@@ -70,10 +76,11 @@ class Request:
 
     def without_spare_replicates(self) -> Request:
         """With one replicate where no regime is stochastic."""
-        held = self.settings.replicates if any(regime.stochastic for regime in self.regimes) else 1
-        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, replicates=held))
+        if any(regime.stochastic for regime in self.regimes):
+            return self
+        return dataclasses.replace(self, settings=dataclasses.replace(self.settings, replicates=1))
 
-    def asked(self) -> dict[str, Any]:
+    def asked(self) -> dict[str, object]:
         """All that decides the numbers, JSON-able."""
         settings = self.settings
         return {
@@ -106,40 +113,43 @@ def checked(
     on_error: str,
 ) -> Request:
     """The arguments as `sgdsim.sweep` describes them; InputError for what can be told before the work."""
-    regimes = [regimes] if isinstance(regimes, Regime) else regimes
-    regimes = list(regimes) if isinstance(regimes, (list, tuple)) else [regimes]
-    _check_kinds(problem, grid, regimes)
+    followed = cast(list[Regime], list(regimes) if isinstance(regimes, (list, tuple)) else [regimes])
+    _check_kinds(problem, grid, followed)
     record = list(record) if isinstance(record, Iterator) else record  # it is asked for twice
     settings = Settings(
-        record_steps(n_steps, record), _observe(problem, observe),
+        record_steps(n_steps, record),
+        _observe(problem, observe),
         integer("replicates", replicates, minimum=1, maximum=MAX_REPLICATES),
-        integer("seed", seed), on_error == "raise",
-    )  # fmt: skip
+        integer("seed", seed),
+        on_error == "raise",
+    )
     if on_error not in ("record", "raise"):
         raise InputError(f"on_error: expected record or raise, got {on_error!r}")
-    grid = grid.over(int(settings.steps[-1]))
-    request = Request(Problems(problem), grid, list(grid.whole_cells()), regimes, settings, record)
-    _check_axes(problem, grid, request.cells, regimes)
-    for regime, observable in itertools.product(regimes, settings.observe):
+    last = int(settings.steps[-1])
+    grid = grid.over(last)
+    request = Request(Problems(problem), grid, list(grid.whole_cells()), followed, settings, record)
+    _check_axes(problem, grid, request.cells, followed)
+    for regime, observable in itertools.product(followed, settings.observe):
         regime.check_observable(observable)
     if not callable(problem):  # else each problem may refuse its cells
         problem.check_unchanged()
         for cell in request.cells:
-            cell.sgd.check(problem.n, int(settings.steps[-1]))
-            for regime in regimes:
+            cell.sgd.check(problem.n, last)
+            for regime in followed:
                 regime.check(problem, cell.sgd)
     return request
 
 
-def _check_kinds(problem: object, grid: object, regimes: list[Any]) -> None:
-    for name, given, kinds in (
-        ("grid", grid, Grid), ("problem", problem, (Problem, Callable)),
-        *(("regimes", regime, Regime) for regime in regimes),
-    ):  # fmt: skip
-        if not isinstance(given, kinds):
-            expected = {"grid": "a Grid", "problem": "a problem, or a function that makes one"}
-            kind = expected.get(name, "regimes, such as SpectralDiagonal()")
-            raise InputError(f"{name}: expected {kind}, got {given!r}"[:300])
+def _check_kinds(problem: object, grid: object, regimes: list[Regime]) -> None:
+    """InputError for what is of another kind, and for regimes of one name."""
+    problem_fits = isinstance(problem, Problem) or callable(problem)
+    for name, given, fits, expected in (
+        ("grid", grid, isinstance(grid, Grid), "a Grid"),
+        ("problem", problem, problem_fits, "a problem, or a function that makes one"),
+        *(("regimes", r, isinstance(r, Regime), "regimes, such as SpectralDiagonal()") for r in regimes),
+    ):
+        if not fits:
+            raise InputError(f"{name}: expected {expected}, got {given!r}"[:300])
     names = [regime.name for regime in regimes]
     if not names or len(set(names)) < len(names):
         raise InputError(f"regimes: expected different regimes, at least one; got {names}")
@@ -180,7 +190,7 @@ def _check_axes(problem: ProblemSource, grid: Grid, cells: list[Cell], regimes: 
                 raise InputError(f"tau: expected the diagonal regime alone where tau is an axis, got {regime.name}")
 
 
-def checked_shard(shard: Any, path: str | os.PathLike | None, resume: bool) -> tuple[int, int]:
+def checked_shard(shard: object, path: str | os.PathLike | None, resume: bool) -> tuple[int, int]:
     """(i, k), the i-th of k shares; InputError for anything else, and without a path to bring them together at."""
     if not isinstance(shard, (tuple, list)) or len(shard) != 2:
         raise InputError(f"shard: expected (i, k), the i-th of k shares, such as (3, 16), got {shard!r}")

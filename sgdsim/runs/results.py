@@ -28,8 +28,8 @@ import os
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -50,7 +50,6 @@ REPORTED = {
     "exact_modes": "leading modes whose noise covariance is kept in full",
     "diagonal_modes": "further modes whose noise variance is kept",
 }
-_COUNTS = {"long_name": "number of eigenvalues that a mode stands for"}
 
 
 def allocate(
@@ -60,45 +59,64 @@ def allocate(
     replicates: int,
     steps: np.ndarray,
     observe: tuple[Observable, ...],
-    eigenvalues: np.ndarray,
-    coefficients: np.ndarray,
-    multiplicity: np.ndarray | None = None,
+    problem: QuadraticProblem | None,
 ) -> xr.Dataset:
     """An empty result: every loss NaN, every outcome "not_run".
 
-    `axes` are the grid's dims with their coordinates; `along` further coordinates as (dim, values).
+    `axes` are the grid's dims with their coordinates; `along` further coordinates as (dim, values). `problem`: whose
+    modes it has; None: none.
     """
-    shape = {**{name: len(values) for name, values in axes.items()}, "regime": len(regimes)}
-    per_replicate = {**shape, "replicate": replicates}
-    variables: dict[str, Any] = {}
-    own = {"mode": eigenvalues.size}
-    for observable in observe:
-        full = {**per_replicate, "step": steps.size, **{dim: own[dim] for dim in observable.dims}}
-        values = np.full(tuple(full.values()), np.nan)
-        variables[observable.variable] = (tuple(full), values, {"long_name": observable.long_name})
+    none = np.zeros(0)
+    eigenvalues, coefficients = (none, none) if problem is None else (problem.eigenvalues, problem.coefficients)
+    sizes = {**{name: len(values) for name, values in axes.items()}, "regime": len(regimes)}
+    sizes |= {"replicate": replicates, "step": steps.size, "mode": eigenvalues.size}
+    per_regime = (*axes, "regime")
+    per_replicate = (*per_regime, "replicate")
+
+    def full(dims: tuple[str, ...], value: object, dtype: type = np.float64, **attributes: object) -> xr.Variable:
+        return xr.Variable(dims, np.full([sizes[dim] for dim in dims], value, dtype), attributes)
+
+    variables = {
+        observable.variable: full((*per_replicate, "step", *observable.dims), np.nan, long_name=observable.long_name)
+        for observable in observe
+    }
     flags = {"flag_values": np.arange(len(OUTCOMES), dtype=np.int8), "flag_meanings": " ".join(OUTCOMES)}
-    dims = tuple(per_replicate)
-    variables["outcome"] = (dims, np.zeros(tuple(per_replicate.values()), np.int8), flags)
-    note = {"long_name": "first recorded step at which divergence was seen; -1: never, or not run"}
-    variables["diverged_at"] = (dims, np.full(tuple(per_replicate.values()), -1, np.int64), note)
-    variables["done"] = (tuple(shape), np.zeros(tuple(shape.values()), bool))
-    variables["seconds"] = (tuple(shape), np.zeros(tuple(shape.values())), {"units": "s"})
+    variables["outcome"] = full(per_replicate, 0, np.int8, **flags)
+    seen = "first recorded step at which divergence was seen; -1: never, or not run"
+    variables["diverged_at"] = full(per_replicate, -1, np.int64, long_name=seen)
+    variables["done"] = full(per_regime, False, bool)
+    variables["seconds"] = full(per_regime, 0.0, units="s")
     for name, text in REPORTED.items():
-        variables[name] = (tuple(shape), np.full(tuple(shape.values()), np.nan), {"long_name": text})
-    variables["eigenvalues"] = ("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"})
-    variables["coefficients"] = ("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"})
-    if multiplicity is not None:
-        variables["multiplicity"] = ("mode", multiplicity, _COUNTS)
+        variables[name] = full(per_regime, np.nan, long_name=text)
+    variables |= _modes(eigenvalues, coefficients, None if problem is None else problem.multiplicity)
     coords = {
-        **axes, **along, "regime": np.array(regimes, dtype=object), "replicate": np.arange(replicates), "step": steps,
+        **axes,
+        **along,
+        "regime": np.array(regimes, dtype=object),
+        "replicate": np.arange(replicates),
+        "step": steps,
         "mode": np.arange(1, eigenvalues.size + 1),
-    }  # fmt: skip
+    }
     return xr.Dataset(variables, coords)
 
 
+def _modes(
+    eigenvalues: np.ndarray, coefficients: np.ndarray, multiplicity: np.ndarray | None
+) -> dict[str, xr.Variable]:
+    """The variables of a problem, (mode)."""
+    variables = {
+        "eigenvalues": xr.Variable("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}),
+        "coefficients": xr.Variable("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
+    }
+    if multiplicity is not None:
+        words = {"long_name": "number of eigenvalues that a mode stands for"}
+        variables["multiplicity"] = xr.Variable("mode", multiplicity, words)
+    return variables
+
+
 def provenance(
-    call: dict[str, Any], description: dict[str, Any], fingerprint: str, seed: int, device: str
-) -> dict[str, Any]:
+    call: Mapping[str, object], description: Mapping[str, object], fingerprint: str, seed: int, device: str
+) -> dict[str, str | int]:
     """The attributes that say how to make the result again."""
     versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch", "numba", "xarray")}
     return {
@@ -165,18 +183,13 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
     """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients; eigenvectors, test points and
     multiplicity where it has them), so that `load_problem` gives it back to the last bit. InputError as `save`."""
-    variables: dict[str, Any] = {
-        "eigenvalues": ("mode", problem.eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}),
-        "coefficients": ("mode", problem.coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
-    }
-    if problem.multiplicity is not None:
-        variables["multiplicity"] = ("mode", problem.multiplicity, _COUNTS)
+    variables = _modes(problem.eigenvalues, problem.coefficients, problem.multiplicity)
     if problem.spectrum.eigenvectors is not None:
-        variables["eigenvectors"] = (("sample", "mode"), problem.spectrum.eigenvectors)
+        variables["eigenvectors"] = xr.Variable(("sample", "mode"), problem.spectrum.eigenvectors)
     if problem.test is not None:
-        variables["test_residual"] = ("test_sample", problem.test.residual)
-        variables["transfer"] = (("test_sample", "mode"), problem.test.transfer)
-    attributes = provenance({}, problem.description, problem.fingerprint, seed, device)
+        variables["test_residual"] = xr.Variable("test_sample", problem.test.residual)
+        variables["transfer"] = xr.Variable(("test_sample", "mode"), problem.test.transfer)
+    attributes: dict[str, object] = dict(provenance({}, problem.description, problem.fingerprint, seed, device))
     attributes["scale"] = problem.spectrum.scale
     if problem.basis_seed is not None:
         attributes["basis_seed"] = str(problem.basis_seed)
@@ -199,9 +212,15 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: expected a spectrum as sgdsim writes it, got other facts: {error}") from error
     return kinds.restored(
-        description, stored["coefficients"].values, stored["eigenvalues"].values, eigenvectors=vectors, scale=scale,
-        multiplicity=counts, test=test, basis_seed=basis_seed,
-    )  # fmt: skip
+        description,
+        stored["coefficients"].values,
+        stored["eigenvalues"].values,
+        eigenvectors=vectors,
+        scale=scale,
+        multiplicity=counts,
+        test=test,
+        basis_seed=basis_seed,
+    )
 
 
 def problem_of(result: xr.Dataset) -> QuadraticProblem:
@@ -279,7 +298,7 @@ def curves(result: xr.Dataset) -> list[str]:
     return [*first, *(name for name in over if name not in first and "mode" not in result[name].dims)]
 
 
-def asked_of(result: xr.Dataset, path: str | os.PathLike) -> dict[str, Any]:
+def asked_of(result: xr.Dataset, path: str | os.PathLike) -> dict[str, object]:
     """What the sweep that made `result`, read from `path`, was asked for; InputError for any other result."""
     try:
         asked = json.loads(result.attrs["asked"])

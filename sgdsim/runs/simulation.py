@@ -67,8 +67,15 @@ def simulate(
     usual = {f.name for f in dataclasses.fields(sgd) if given[f.name] == f.default}
     grid = Grid.zip(**{name: [value] for name, value in given.items() if name in _ALWAYS or name not in usual})
     result = sweep(
-        problem, grid, [regime], n_steps,
-        record=record, observe=observe, replicates=replicates, seed=seed, progress=progress,
+        problem,
+        grid,
+        [regime],
+        n_steps,
+        record=record,
+        observe=observe,
+        replicates=replicates,
+        seed=seed,
+        progress=progress,
         on_error="raise",
-    )  # fmt: skip
+    )
     return result.isel(cell=0).drop_vars("cell")

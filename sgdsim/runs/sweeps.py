@@ -8,7 +8,6 @@ import os
 import signal
 import warnings
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import xarray as xr
 
@@ -20,11 +19,13 @@ from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import assembly, estimates, executors, parts, results
 from sgdsim.runs.assembly import merge
-from sgdsim.runs.chunks import Chunk, plan
+from sgdsim.runs.chunks import Chunk, Done, plan
+from sgdsim.runs.executors import Executor
 from sgdsim.runs.follow import warn_interrupted
 from sgdsim.runs.grids import Grid
 from sgdsim.runs.progress import Progress, check_log
 from sgdsim.runs.request import checked, checked_shard
+from sgdsim.runs.work import Work
 
 __all__ = ["Grid", "merge", "sweep"]
 
@@ -52,7 +53,7 @@ def sweep(
     resume: bool = True,
     retry_failed: bool = False,
     shard: tuple[int, int] | None = None,
-    executor: Any = None,
+    executor: Executor | None = None,
     log_file: str | os.PathLike | None = None,
     on_error: str = "record",
 ) -> xr.Dataset:
@@ -88,43 +89,46 @@ def sweep(
         cannot follow a cell. Where the disk fills up meanwhile: after the work, and what could be kept is there.
     """
     request = checked(
-        problem, grid, regimes, n_steps, record=record, observe=observe, replicates=replicates, seed=seed,
+        problem,
+        grid,
+        regimes,
+        n_steps,
+        record=record,
+        observe=observe,
+        replicates=replicates,
+        seed=seed,
         on_error=on_error,
-    )  # fmt: skip
+    )
     estimates.check(problem, request.cells, request.regimes, request.settings)
-    if shard is not None:
-        shard = checked_shard(shard, path, resume)
+    share = None if shard is None else checked_shard(shard, path, resume)
     request = request.without_spare_replicates()
     asked = request.asked()
     result = assembly.empty(request, asked)
-    work = executors.Work(request.problems, request.regimes, request.cells, request.settings)
-    chunks = plan(work.cells, work.regimes, work.settings, None if callable(problem) else problem.n)
+    work = Work(request.problems, request.regimes, request.cells, request.settings)
+    only = request.problems.only
+    chunks = plan(work.cells, work.regimes, work.settings, None if only is None else only.n)
     check_log(log_file)
     if path is not None:
         files.check_writable(path)
-    with one_interruption() as ended, _opened(path, asked, alone=shard is None) as store:
+    with one_interruption() as ended, _opened(path, asked, alone=share is None) as store:
         if store is not None and resume:
             store.check()
-            assembly.take_over(result, path, asked)
+            assembly.take_over(result, store.path, asked)
         elif store is not None:
             store.remove()
-        keeping = store is not None and (len(chunks) > 1 or shard is not None)
-        failure, result.attrs["interrupted"] = None, 1  # until the last chunk is done
+        filled = _Filled(result, request.grid, store if len(chunks) > 1 or share is not None else None)
         with contextlib.suppress(KeyboardInterrupt):
-            if keeping:
-                store.begin(result)
-                for done in store.finished():
-                    assembly.enter(result, grid, done)
+            filled.take_back()
             todo = [chunk for chunk in chunks if not assembly.is_done(result, grid, chunk, retry_failed)]
-            if shard is not None:
-                todo = [chunk for chunk in todo if chunk.number % shard[1] == shard[0] - 1]
+            if share is not None:
+                todo = [chunk for chunk in todo if chunk.number % share[1] == share[0] - 1]
             with Progress(progress, chunks, todo, grid, request.names, log_file) as bar:
-                failure = _follow(work, executor, todo, result, grid, store if keeping else None, bar)
-        if store is not None and shard is None:
+                filled.follow(executor, work, todo, bar)
+        if store is not None and share is None:
             with held_back():
-                _save(result, path, store)
-        elif failure is not None:
-            raise NotSaved(str(failure), result)
+                _save(result, store)
+        elif filled.failure is not None:
+            raise NotSaved(str(filled.failure), result)
     if ended:
         signal.raise_signal(signal.SIGTERM)  # saved: now the process ends, as whoever sent it wants
     if result.attrs["interrupted"]:
@@ -133,10 +137,16 @@ def sweep(
     return result
 
 
-def _save(result: xr.Dataset, path: str | os.PathLike, store: parts.Parts) -> None:
+def _opened(
+    path: str | os.PathLike | None, asked: parts.Asked, *, alone: bool
+) -> contextlib.AbstractContextManager[parts.Parts | None]:
+    return contextlib.nullcontext() if path is None else parts.opened(path, asked, alone=alone)
+
+
+def _save(result: xr.Dataset, store: parts.Parts) -> None:
     """Write the result, then remove the parts; NotSaved if it cannot be written."""
     try:
-        results.save(result, path)
+        results.save(result, store.path)
     except InputError as error:
         raise NotSaved(str(error), result) from error
     try:
@@ -145,45 +155,48 @@ def _save(result: xr.Dataset, path: str | os.PathLike, store: parts.Parts) -> No
         warnings.warn(str(error), RuntimeWarning, stacklevel=3)
 
 
-def _opened(
-    path: str | os.PathLike | None, asked: parts.Asked, *, alone: bool
-) -> contextlib.AbstractContextManager[parts.Parts | None]:
-    return contextlib.nullcontext() if path is None else parts.opened(path, asked, alone=alone)
+class _Filled:
+    """The result as it fills up chunk by chunk; each is kept in `store`, if there is one, as long as that can be
+    written: `failure` says why no longer. The result's `interrupted` is 1 until the last chunk is done."""
 
+    def __init__(self, result: xr.Dataset, grid: Grid, store: parts.Parts | None) -> None:
+        self.result, self.grid, self.store = result, grid, store
+        self.failure: InputError | None = None
+        self.result.attrs["interrupted"] = 1
 
-def _follow(
-    work: executors.Work,
-    executor: Any,
-    todo: Sequence[Chunk],
-    result: xr.Dataset,
-    grid: Grid,
-    store: parts.Parts | None,
-    bar: Progress,
-) -> InputError | None:
-    """Compute `todo` into `result` and the store, until the end or an interruption; why the store could not be written,
-    or None."""
-    failure, stopped = None, False
-    with contextlib.suppress(KeyboardInterrupt):  # also between two chunks
-        try:
-            with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
-                for chunk, done in stream:
-                    with held_back():
-                        assembly.enter(result, grid, done)
-                        bar.add(chunk, done)
-                        stopped |= not done.ended.all()
-                        if store is not None and done.ended.all() and failure is None:
-                            try:
-                                store.write(chunk.number, done)
-                            except InputError as error:  # the disk is full: go on, it may still hold the result
-                                failure = error
-                result.attrs["interrupted"] = int(stopped)
-        except concurrent.futures.BrokenExecutor as error:
-            warnings.warn(
-                f"a worker process of the executor died ({error}); the same call goes on with what is missing",
-                RuntimeWarning,
-                stacklevel=3,
-            )
-    return failure
+    def take_back(self) -> None:
+        """What the store has from before."""
+        if self.store is not None:
+            self.store.begin(self.result)
+            for done in self.store.finished():
+                assembly.enter(self.result, self.grid.shape, done)
+
+    def follow(self, executor: Executor | None, work: Work, todo: Sequence[Chunk], bar: Progress) -> None:
+        """Compute `todo`, until the end or an interruption."""
+        whole = True
+        with contextlib.suppress(KeyboardInterrupt):  # also between two chunks
+            try:
+                with contextlib.closing(executors.stream(executor, work, todo, bar.tick)) as stream:
+                    for chunk, done in stream:
+                        with held_back():
+                            self._enter(chunk, done, bar)
+                        whole &= bool(done.ended.all())
+                    self.result.attrs["interrupted"] = int(not whole)
+            except concurrent.futures.BrokenExecutor as error:
+                warnings.warn(
+                    f"a worker process of the executor died ({error}); the same call goes on with what is missing",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+
+    def _enter(self, chunk: Chunk, done: Done, bar: Progress) -> None:
+        assembly.enter(self.result, self.grid.shape, done)
+        bar.add(chunk, done)
+        if self.store is not None and done.ended.all() and self.failure is None:
+            try:
+                self.store.write(chunk.number, done)
+            except InputError as error:  # the disk is full: go on, it may still hold the result
+                self.failure = error
 
 
 def _warn_of_failures(result: xr.Dataset) -> None:

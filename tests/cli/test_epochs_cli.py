@@ -10,6 +10,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import plot
 from sgdsim.common.checks import InputError
+from sgdsim.regimes import _sampled_plain
 from sgdsim.studies import epoch_comparison
 from sgdsim.theory import epochs, stability
 
@@ -144,14 +145,14 @@ def test_diverged_runs_are_told(run):
 
 
 def test_ctrl_c_keeps_the_batch_sizes_that_are_done(run, monkeypatch):
-    advance = ss.SampledLinearized.advance
+    advance = _sampled_plain.HeavyBall.advance
 
-    def stop(self, state, start, end):
-        if state.sgd.batch_size == 3:
+    def stop(cell, start, end):
+        if cell.sgd.batch_size == 3:
             raise KeyboardInterrupt
-        advance(self, state, start, end)
+        advance(cell, start, end)
 
-    monkeypatch.setattr(ss.SampledLinearized, "advance", stop)
+    monkeypatch.setattr(_sampled_plain.HeavyBall, "advance", stop)
     words = ["epochs", *POWER, "--batch-size", "2", "3"]
     document = json.loads(run(*words, "--json", code=130))
     assert document["interrupted"]

@@ -10,6 +10,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import methods, plot, schedules
 from sgdsim.common.checks import InputError
+from sgdsim.regimes import _sampled_plain
 from sgdsim.theory import best_schedules, optimal, stability
 
 SMALL = ["--n", "60", "--width", "40", "--horizon", "80", "--batch-size", "4", "--pieces", "6"]
@@ -186,10 +187,10 @@ def test_the_shortest_horizons(run, words):
 
 
 def test_ctrl_c_while_verifying(run, monkeypatch):
-    def stop(self, state, start, end):
+    def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(ss.SampledLinearized, "advance", stop)
+    monkeypatch.setattr(_sampled_plain.HeavyBall, "advance", stop)
     document = json.loads(run("schedule", *SMALL, "--verify", "--json", code=130))
     assert document["interrupted"]
     assert "sampled" not in document["rows"][0]

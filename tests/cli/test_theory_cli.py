@@ -11,7 +11,7 @@ import sgdsim as ss
 from sgdsim import plot, results
 from sgdsim.cli import main
 from sgdsim.recurrence import contour
-from sgdsim.regimes import BatchAveraged, SampledLinearized, SpectralDiagonal
+from sgdsim.regimes import BatchAveraged, SampledLinearized, SpectralDiagonal, _sampled_plain
 from sgdsim.studies import verification
 from sgdsim.theory import optimal, power_law, stability
 
@@ -366,7 +366,7 @@ def test_ctrl_c_while_verifying(capsys, tmp_path, monkeypatch):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(SampledLinearized, "advance", stop)
+    monkeypatch.setattr(_sampled_plain.HeavyBall, "advance", stop)
     words = ["recommend", *POWER, "--n", "30", "--batch-size", "5", "--horizon", "50", "--verify", "--json"]
     assert main(words) == 130
     out, err = capsys.readouterr()

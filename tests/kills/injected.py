@@ -30,7 +30,7 @@ import xarray as xr
 import sgdsim as ss
 from kills import oracle, target
 from sgdsim.common.checks import InputError
-from sgdsim.regimes.base import Regime
+from sgdsim.regimes.base import Regime, Run
 
 _NAMES = re.compile(
     "replace|rename|(un)?link|remove|symlink|mkdir|rmdir|open|p?write|writelines|close|flush|f?truncate|f(data)?sync|"
@@ -46,6 +46,19 @@ FAULTS: dict[str, Callable[[], BaseException]] = {
 }
 
 
+@dataclass
+class Walker(Run):
+    now: np.ndarray
+    lr: float
+
+    def advance(self, start, stop):
+        for step in range(start, stop):
+            self.now = self.now * (0.9 + self.lr * np.sin(step + self.now) ** 2)
+
+    def observe(self, what):
+        return {"loss": self.now}
+
+
 @dataclass(frozen=True)
 class Walk(Regime):
     """Numbers that depend on all that is asked, without compiled code; at lr 50 some replicates diverge."""
@@ -57,18 +70,11 @@ class Walk(Regime):
     def name(self) -> str:
         return "walk"
 
-    def init(self, problem, sgd, *, replicates, seed, test):
+    def start(self, problem, sgd, *, replicates, seed, test):
         Walk.left -= 1
         if Walk.left < 0:
             os._exit(KILLED)
-        return {"now": np.arange(1.0, replicates + 1) + seed, "lr": sgd.lr}
-
-    def advance(self, state, start, stop):
-        for step in range(start, stop):
-            state["now"] = state["now"] * (0.9 + state["lr"] * np.sin(step + state["now"]) ** 2)
-
-    def observe(self, state, what):
-        return {"loss": state["now"]}
+        return Walker(np.arange(1.0, replicates + 1) + seed, sgd.lr)
 
 
 def sweep(seed: int, resume: bool = True) -> xr.Dataset:

@@ -11,6 +11,7 @@ import sgdsim as ss
 from sgdsim import observables
 from sgdsim.common.checks import InputError
 from sgdsim.observables import KINDS, Observable, needed, parse_all
+from sgdsim.regimes import _sampled_plain
 
 PROBLEM = ss.QuadraticProblem.power_law(12, 1.5, 1.0)
 REGIMES = [ss.SampledLinearized(), ss.BatchAveraged(), ss.SpectralDiagonal()]
@@ -56,10 +57,9 @@ def test_what_is_no_observable(observe, words):
 
 def test_the_loss_alone_asks_a_regime_for_no_moments(monkeypatch):
     asked = []
-    real = ss.SampledLinearized.observe
-    monkeypatch.setattr(
-        ss.SampledLinearized, "observe", lambda self, state, what: asked.append(what) or real(self, state, what)
-    )
+    run = _sampled_plain.HeavyBall
+    real = run.observe
+    monkeypatch.setattr(run, "observe", lambda self, what: asked.append(what) or real(self, what))
     ss.simulate(PROBLEM, ss.SGD(0.5, 0.0, 3), ss.SampledLinearized(), 5)
     assert {*asked} == {("loss",)}
     ss.simulate(PROBLEM, ss.SGD(0.5, 0.0, 3), ss.SampledLinearized(), 5, observe=[Slowest()])

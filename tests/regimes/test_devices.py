@@ -59,12 +59,12 @@ def problem():
 def test_torch_takes_the_steps_of_the_compiled_loop(problem, sgd, device):
     """Residuals and velocities of 4 replicates after each of several calls."""
     regimes = ss.SampledLinearized(), batched(device)
-    one, other = (regime.init(problem, sgd, replicates=4, seed=9, test=True) for regime in regimes)
+    one, other = (regime.start(problem, sgd, replicates=4, seed=9, test=True) for regime in regimes)
     assert isinstance(one.r, np.ndarray)
     assert all(x.device.type == device.partition(":")[0] for x in (other.r, other.v, other.kernel))
     for low, high in itertools.pairwise([0, 1, 12, 60]):
-        regimes[0].advance(one, low, high)
-        regimes[1].advance(other, low, high)
+        one.advance(low, high)
+        other.advance(low, high)
         for name in ("r", "v"):
             mine, theirs = getattr(one, name), getattr(other, name).cpu().numpy()
             np.testing.assert_allclose(theirs, mine, rtol=1e-12, atol=1e-12 * np.abs(mine).max())
@@ -89,11 +89,10 @@ def test_calls_and_groups_do_not_change_the_numbers(problem, device, monkeypatch
     sgd, seen = ALGORITHMS[4], []
     for cuts, room in (([0, 40], 1 << 30), ([0, 1, 2, 17, 40], 1 << 30), ([0, 40], 2 * 23 * 23 * 8)):
         monkeypatch.setattr(_sampled_torch, "_GATHERED", room)  # the last: two replicates at a time
-        regime = batched(device)
-        state = regime.init(problem, sgd, replicates=5, seed=0, test=False)
+        run = batched(device).start(problem, sgd, replicates=5, seed=0, test=False)
         for low, high in itertools.pairwise(cuts):
-            regime.advance(state, low, high)
-        seen.append(state.r.cpu().numpy())
+            run.advance(low, high)
+        seen.append(run.residuals())
     np.testing.assert_array_equal(seen[1], seen[0])
     np.testing.assert_allclose(seen[2], seen[0], rtol=1e-12)
 
@@ -113,7 +112,7 @@ def test_divergence_is_seen_at_the_same_step(problem, device):
 def test_cells_share_one_copy_of_the_kernel(device):
     problem = ss.QuadraticProblem.power_law(20, 1.3, 0.8)
     regime = batched(device)
-    first, second = (regime.init(problem, ss.SGD(lr), replicates=2, seed=0, test=False).kernel for lr in (0.1, 0.2))
+    first, second = (regime.start(problem, ss.SGD(lr), replicates=2, seed=0, test=False).kernel for lr in (0.1, 0.2))
     assert first is second
     grid = ss.Grid.product(lr=[0.1, 0.3, 0.5], momentum=[0.0, 0.5])  # in threads
     ours, theirs = (ss.sweep(problem, grid, [r], 30, replicates=2) for r in (ss.SampledLinearized(), regime))

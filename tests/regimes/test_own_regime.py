@@ -8,29 +8,31 @@ import pytest
 import sgdsim as ss
 from sgdsim.common.checks import InputError
 from sgdsim.problem import Problem
-from sgdsim.regimes import Regime
+from sgdsim.regimes import Regime, Run
 from sgdsim.runs import estimates
 from sgdsim.studies import report
 
 
-@dataclass(frozen=True)
-class GradientFlow(Regime):
+class Flow(Run):
     """`dr/dt = −αK̂r` without momentum or noise: moments shrink like `exp(−2αλ_k t)`."""
 
-    stochastic = False
-    needs_basis = False
-    name = "flow"
+    def __init__(self, problem, lr):
+        self.problem, self.lr, self.now = problem, lr, 0
 
-    def init(self, problem, sgd, *, replicates, seed, test):
-        return {"problem": problem.quadratic, "lr": sgd.lr, "now": 0}
+    def advance(self, start, stop):
+        self.now = stop
 
-    def advance(self, state, start, stop):
-        state["now"] = stop
+    def observe(self, what):
+        moments = self.problem.coefficients**2 * np.exp(-2 * self.lr * self.problem.eigenvalues * self.now)
+        return {"loss": np.array([moments.sum() / (2 * self.problem.n)]), "moments": moments[None]}
 
-    def observe(self, state, what):
-        problem = state["problem"]
-        moments = problem.coefficients**2 * np.exp(-2 * state["lr"] * problem.eigenvalues * state["now"])
-        return {"loss": np.array([moments.sum() / (2 * problem.n)]), "moments": moments[None]}
+
+@dataclass(frozen=True)
+class GradientFlow(Regime):
+    stochastic, needs_basis, name = False, False, "flow"
+
+    def start(self, problem, sgd, **_):
+        return Flow(problem.quadratic, sgd.lr)
 
 
 class Circulant(Problem):
@@ -62,18 +64,22 @@ def test_a_regime_of_ones_own_is_swept_beside_others_and_goes_on(circle, tmp_pat
     """Ctrl-C in its second cell: the same call does the cells that are missing, and those alone."""
     asked = []
 
-    @dataclass(frozen=True)
-    class Counted(GradientFlow):
-        interrupt: bool = False
-
-        def advance(self, state, start, stop):
-            asked.append(state["lr"])
+    class Counted(Flow):
+        def advance(self, start, stop):
+            asked.append(self.lr)
             if len(asked) == 2:
                 raise KeyboardInterrupt
-            state["now"] = stop
+            super().advance(start, stop)
+
+    @dataclass(frozen=True)
+    class CountedFlow(GradientFlow):
+        interrupt: bool = False
+
+        def start(self, problem, sgd, **_):
+            return Counted(problem.quadratic, sgd.lr)
 
     how = {"n_steps": 5, "record": [5], "executor": "serial", "path": tmp_path / "own.nc"}
-    regimes = [Counted(), ss.SpectralDiagonal(), ss.SampledLinearized()]
+    regimes = [CountedFlow(), ss.SpectralDiagonal(), ss.SampledLinearized()]
     with pytest.warns(RuntimeWarning, match="interrupted"):
         partial = ss.sweep(circle, GRID, regimes, **how)
     assert partial["done"].sel(regime="flow").values.ravel().tolist() == [True, False, False]
@@ -84,6 +90,28 @@ def test_a_regime_of_ones_own_is_swept_beside_others_and_goes_on(circle, tmp_pat
     np.testing.assert_array_equal(whole["loss"], ss.load(tmp_path / "own.nc")["loss"])
     for i, row in enumerate(report.rows(whole, circle, GRID, [1.0])):  # what compare tells
         assert row["regimes"]["flow"]["final_loss"] == whole["loss"].sel(regime="flow", step=5).values.ravel()[i]
+
+
+def test_a_regime_written_for_the_release_before_runs_with_a_warning(circle):
+    """It holds no `Run`: its methods are handed a state."""
+
+    @dataclass(frozen=True)
+    class Older(Regime):
+        stochastic, needs_basis, name = False, False, "older"
+
+        def init(self, problem, sgd, *, replicates, seed, test):
+            return {"run": Flow(problem.quadratic, sgd.lr)}
+
+        def advance(self, state, start, stop):
+            state["run"].advance(start, stop)
+
+        def observe(self, state, what):
+            return state["run"].observe(what)
+
+    sgd = ss.SGD(0.1, 0.0, 12)
+    with pytest.warns(DeprecationWarning, match=r"the older regime: init, .* are now a `Run` that `start` returns"):
+        older = ss.simulate(circle, sgd, Older(), 10)
+    np.testing.assert_array_equal(older["loss"], ss.simulate(circle, sgd, GradientFlow(), 10)["loss"])
 
 
 @pytest.mark.parametrize(

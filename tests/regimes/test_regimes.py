@@ -205,11 +205,11 @@ def test_one_small_step_of_the_network_is_the_kernels(digits_network):
     batch = sampling.minibatch_indices(60, np.array([5]), 0, 1, keys)[0, 0]
     errors = []
     for alpha in (1e-3, 1e-4):
-        regime, sgd = ss.RealNetwork(), ss.SGD(alpha, 0.3, 5)
-        state = regime.init(digits_network, sgd, replicates=1, seed=0, test=False)
-        before = regime._residuals(state, *state.data[:2])[0]
-        regime.advance(state, 0, 1)
-        moved = regime._residuals(state, *state.data[:2])[0] - before
+        sgd = ss.SGD(alpha, 0.3, 5)
+        run = ss.RealNetwork().start(digits_network, sgd, replicates=1, seed=0, test=False)
+        before = run.residuals(*run.data[:2])[0]
+        run.advance(0, 1)
+        moved = run.residuals(*run.data[:2])[0] - before
         predicted = -alpha * (60 / 5) * problem.kernel[:, batch] @ problem.residual[batch]
         errors.append(np.linalg.norm(moved - predicted) / np.linalg.norm(predicted))
     assert errors[1] < 1e-3
@@ -240,12 +240,13 @@ def test_network_minus_linearisation_shrinks_like_one_over_root_width():
         for seed in range(6):
             problem = ss.NetworkProblem(ss.networks.MLP(int(width), seed=seed), data, device="cpu")
             sgd = ss.SGD(0.7, 0.3, 10)
-            states = []
-            for regime in (ss.RealNetwork(), SAMPLED):
-                state = regime.init(problem, sgd, replicates=2, seed=seed, test=False)
-                regime.advance(state, 0, 30)
-                states.append(state.r if regime is SAMPLED else regime._residuals(state, *state.data[:2]))
-            squares.append(np.mean((states[0] - states[1]) ** 2))
+            network, sampled = (
+                regime.start(problem, sgd, replicates=2, seed=seed, test=False)
+                for regime in (ss.RealNetwork(), SAMPLED)
+            )
+            for run in (network, sampled):
+                run.advance(0, 30)
+            squares.append(np.mean((network.residuals(*network.data[:2]) - sampled.r) ** 2))
         gaps.append(np.sqrt(np.mean(squares)))
     slope = np.polyfit(np.log(widths), np.log(gaps), 1)[0]
     assert slope == pytest.approx(-0.5, abs=0.1)
@@ -289,10 +290,10 @@ def test_chunks_of_steps_do_not_change_the_numbers(digits_network, regime):
     sgd = ss.SGD(schedules.Power(0.6, 0.1), 0.4, schedules.Steps(5, 1.5, 7, 20), sampling="without-replacement")
     seen = []
     for cuts in ([0, 30], [0, 1, 2, 9, 17, 30]):
-        state = regime.init(digits_network, sgd, replicates=2, seed=0, test=True)
+        run = regime.start(digits_network, sgd, replicates=2, seed=0, test=True)
         for low, high in itertools.pairwise(cuts):
-            regime.advance(state, low, high)
-        seen.append(regime.observe(state, ("loss", "test_loss", "moments")))
+            run.advance(low, high)
+        seen.append(run.observe(("loss", "test_loss", "moments")))
     for name in seen[0]:
         np.testing.assert_array_equal(seen[0][name], seen[1][name])
 
@@ -355,10 +356,11 @@ def test_diverged_replicates_are_dropped_and_the_others_do_not_notice(monkeypatc
     network = ss.networks.MLP(depth=0, seed=0)
     problem = ss.NetworkProblem(network, ss.datasets.load("digits", n=60, n_test=10, seed=0))
     kept = []
-    own = type(regime).keep
+    kind = type(regime.start(problem, sgd, replicates=1, seed=0, test=False))
+    own = kind.keep
 
-    def keep(self, state, replicates):
-        kept.append((replicates.size, own(self, state, replicates)))
+    def keep(cell, replicates):
+        kept.append((replicates.size, own(cell, replicates)))
         return kept[-1][1]
 
     def run():
@@ -366,9 +368,9 @@ def test_diverged_replicates_are_dropped_and_the_others_do_not_notice(monkeypatc
             problem, sgd, regime, 150, record=10, replicates=8, observe=["test_loss", "moments"], seed=3
         ).drop_vars("seconds")
 
-    monkeypatch.setattr(type(regime), "keep", keep)
+    monkeypatch.setattr(kind, "keep", keep)
     ours = run()
-    monkeypatch.setattr(type(regime), "keep", lambda *_: False)
+    monkeypatch.setattr(kind, "keep", lambda *_: False)
     theirs = run()
     assert kept
     assert kept[0][1] is (sgd.is_plain or isinstance(regime, ss.RealNetwork))

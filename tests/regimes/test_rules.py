@@ -116,7 +116,7 @@ def test_how_a_run_is_cut_changes_no_bit(linear, regime, method, monkeypatch):
     np.testing.assert_array_equal(every["loss"].sel(step=20), last["loss"].sel(step=20))
     alone = ss.simulate(linear, sgd, regime, 20, record=[20], replicates=1, seed=2)
     np.testing.assert_allclose(alone["loss"].values[0, 0], last["loss"].values[0, 0], rtol=1e-12)
-    monkeypatch.setattr("sgdsim.regimes.network._TOGETHER", 1)
+    monkeypatch.setattr("sgdsim.regimes._training._TOGETHER", 1)
     apart = ss.simulate(linear, sgd, regime, 20, record=[20], replicates=3, seed=2)
     np.testing.assert_allclose(apart["loss"], last["loss"], rtol=1e-12)
 
@@ -124,13 +124,13 @@ def test_how_a_run_is_cut_changes_no_bit(linear, regime, method, monkeypatch):
 def test_the_rest_goes_on_when_a_replicate_is_left_out(linear):
     """`keep` of the network, in the middle of a run."""
     sgd, regime = ss.SGD(0.1, batch_size=4, method="adam"), ss.RealNetwork()
-    states = [regime.init(linear, sgd, replicates=3, seed=2, test=False) for _ in range(2)]
-    for state in states:
-        regime.advance(state, 0, 10)
-    assert regime.keep(states[0], np.array([0, 2]))
-    for state in states:
-        regime.advance(state, 10, 20)
-    kept, whole = (regime.observe(state, ("loss",))["loss"] for state in states)
+    runs = [regime.start(linear, sgd, replicates=3, seed=2, test=False) for _ in range(2)]
+    for run in runs:
+        run.advance(0, 10)
+    assert runs[0].keep(np.array([0, 2]))
+    for run in runs:
+        run.advance(10, 20)
+    kept, whole = (run.observe(("loss",))["loss"] for run in runs)
     np.testing.assert_allclose(kept, whole[[0, 2]], rtol=1e-12)
 
 
@@ -182,13 +182,13 @@ def test_twice_polyaks_step_is_best_at_full_batch(linear):
     way = -np.linalg.pinv(jacobian, rcond=1e-10) @ residual  # to the closest optimum
     assert np.allclose(jacobian @ way, -residual, atol=1e-9)
     sgd = ss.SGD(2.0, batch_size=30, method="polyak")
-    state = ss.SampledLinearized().init(linear, sgd, replicates=1, seed=0, test=False)
+    run = ss.SampledLinearized().start(linear, sgd, replicates=1, seed=0, test=False)
     for step in range(5):
-        left = way - state.moved[0].numpy()
+        left = way - run.moved[0].numpy()
         gradient = jacobian.T @ -(jacobian @ left) / 30
         cosine = -gradient @ left / np.linalg.norm(gradient) / np.linalg.norm(left)
-        state.advance(step, step + 1)
-        after = way - state.moved[0].numpy()
+        run.advance(step, step + 1)
+        after = way - run.moved[0].numpy()
         assert after @ after == pytest.approx(left @ left * (1 - cosine**2), rel=1e-9)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 import sgdsim as ss
 from sgdsim.recurrence import kernels
-from sgdsim.regimes.averaged import batch_averaged
+from sgdsim.regimes.averaged import adaptive
 from sgdsim.regimes.averaged import slow_pairs as _slow
 from sgdsim.regimes.averaged import tiers as _tiers
 from sgdsim.regimes.averaged.tiers import Sizes
@@ -143,7 +143,7 @@ def test_the_true_error_is_below_the_tolerance(digits, lr, momentum, batch_size,
 def test_a_tight_tolerance_takes_more_modes(digits):
     sgd = ss.SGD(0.3, 0.9, 10)
     modes = [run(digits, sgd, tolerance, 60)["exact_modes"].values.item() for tolerance in (1e-2, 5e-7, 1e-9)]
-    assert modes[0] == batch_averaged._FIRST.exact
+    assert modes[0] == adaptive.FIRST.exact
     assert modes[0] < modes[1] <= modes[2] == digits.n
 
 
@@ -151,7 +151,7 @@ def test_how_a_run_is_cut_changes_no_digit(digits):
     """Also across a restart with more modes, and across blocks of the mean."""
     sgd = ss.SGD(0.3, 0.9, 10)
     whole, cut = (run(digits, sgd, 1e-6, 150, record=record) for record in ([150], 1))
-    assert whole["exact_modes"].values.item() > batch_averaged._FIRST.exact
+    assert whole["exact_modes"].values.item() > adaptive.FIRST.exact
     assert whole["loss"].values.ravel()[-1] == cut["loss"].values.ravel()[-1]
 
 

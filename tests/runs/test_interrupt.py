@@ -24,6 +24,9 @@ import sgdsim as ss
 from sgdsim import cli, datasets
 from sgdsim.cli.registry import COMMANDS
 from sgdsim.common.checks import InputError
+from sgdsim.recurrence import diagonal
+from sgdsim.regimes import _sampled_plain
+from sgdsim.regimes.averaged import exact
 from sgdsim.runs import progress
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
@@ -137,12 +140,19 @@ def test_ctrl_c_in_a_terminal(here):
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("regime", [ss.SampledLinearized, ss.BatchAveraged, ss.SpectralDiagonal])
-def test_an_interrupted_sweep_keeps_what_was_done(problem, here, monkeypatch, regime):
+@pytest.mark.parametrize(
+    ("regime", "run"),
+    [
+        (ss.SampledLinearized, _sampled_plain.HeavyBall),
+        (ss.BatchAveraged, exact.Exact),
+        (ss.SpectralDiagonal, diagonal.Plain),
+    ],
+)
+def test_an_interrupted_sweep_keeps_what_was_done(problem, here, monkeypatch, regime, run):
     grid = ss.Grid.product(lr=[0.1, 0.2, 0.3], batch_size=[3])
     whole = ss.sweep(problem, grid, [regime()], 200, record=50, replicates=2)
     # Each cell takes 50 + 50 + 50 + 50 steps in one call each: the sixth call is the second of the second cell.
-    stop_at(monkeypatch, regime, "advance", 6)
+    stop_at(monkeypatch, run, "advance", 6)
     with pytest.warns(RuntimeWarning, match="interrupted"):
         partial = ss.sweep(problem, grid, [regime()], 200, record=50, replicates=2, path="r.nc")
     monkeypatch.undo()
@@ -182,7 +192,7 @@ def test_not_interrupted(problem, here):
 @pytest.mark.parametrize("call", [1, 2])
 def test_interrupted_with_a_picture_and_a_table(here, monkeypatch, capsys, call):
     """Also at the first call, when nothing but step 0 is known."""
-    stop_at(monkeypatch, ss.SpectralDiagonal, "advance", call)
+    stop_at(monkeypatch, diagonal.Plain, "advance", call)
     assert cli.main(["simulate", *POWER, "--n-steps", "20", "--out", "r.nc", "--plot", "r.png"]) == 130
     out, err = capsys.readouterr()
     assert err == "sgdsim: interrupted: the result holds what was done until then\n"

@@ -20,7 +20,8 @@ import xarray as xr
 import sgdsim as ss
 from sgdsim import cli, results
 from sgdsim.common.checks import InputError
-from sgdsim.runs import chunks, executors, parts, sweeps
+from sgdsim.regimes import _sampled_plain
+from sgdsim.runs import chunks, clusters, parts, sweeps
 from sgdsim.studies import report
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
@@ -155,7 +156,7 @@ def test_bad_sweeps_are_refused(problem, here, call, message):
 
 def test_an_interrupted_sweep_goes_on(problem, here, small_chunks, monkeypatch):
     whole = run(problem)
-    original, calls = ss.SampledLinearized.advance, []
+    original, calls = _sampled_plain.HeavyBall.advance, []
 
     def stop(*args):
         calls.append(1)
@@ -164,7 +165,7 @@ def test_an_interrupted_sweep_goes_on(problem, here, small_chunks, monkeypatch):
         original(*args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(ss.SampledLinearized, "advance", stop)
+        patched.setattr(_sampled_plain.HeavyBall, "advance", stop)
         with pytest.warns(RuntimeWarning, match="interrupted"):
             partial = run(problem, path="r.nc", executor="serial")
     assert 0 < partial["done"].values.sum() < partial["done"].size
@@ -284,13 +285,16 @@ def test_sigterm_ends_a_script_but_not_its_own_handler(here):
         if sys.argv[1] == "own":
             signal.signal(signal.SIGTERM, lambda *_: print("handled"))
 
-        class Stopped(ss.BatchAveraged):
-            def advance(self, state, start, stop):  # in the middle of a run
-                if start == 0:
-                    signal.raise_signal(signal.SIGTERM)
-                super().advance(state, start, stop)
+        from sgdsim.regimes.averaged.exact import Exact
+        advance = Exact.advance
 
-        ss.simulate(ss.QuadraticProblem.power_law(30, 1.5, 1.0), ss.SGD(0.3), Stopped(), 300)
+        def stopped(run, start, stop):  # in the middle of a run
+            if start == 0:
+                signal.raise_signal(signal.SIGTERM)
+            advance(run, start, stop)
+
+        Exact.advance = stopped
+        ss.simulate(ss.QuadraticProblem.power_law(30, 1.5, 1.0), ss.SGD(0.3), ss.BatchAveraged(), 300)
         print("after")
     """
     (here / "script.py").write_text(textwrap.dedent(script))
@@ -390,16 +394,16 @@ def test_shards_on_different_disks(problem, here, small_chunks):
 
 
 def test_a_cell_that_raises_is_recorded(problem, here, monkeypatch):
-    original = ss.SampledLinearized.advance
+    original = _sampled_plain.HeavyBall.advance
 
-    def advance(self, state, start, stop):
-        if state.sgd.lr == 0.5 and state.sgd.momentum == 0.4:
+    def advance(cell, start, stop):
+        if cell.sgd.lr == 0.5 and cell.sgd.momentum == 0.4:
             raise ZeroDivisionError("just here")
-        original(self, state, start, stop)
+        original(cell, start, stop)
 
     whole = run(problem)
     with monkeypatch.context() as patched:
-        patched.setattr(ss.SampledLinearized, "advance", advance)
+        patched.setattr(_sampled_plain.HeavyBall, "advance", advance)
         result = run(problem, path="r.nc")
     assert result.attrs["interrupted"] == 0
     assert result["error"].values[1, 1, 0, 0] == "ZeroDivisionError: just here"
@@ -552,7 +556,7 @@ def test_dask_failures_are_data(problem, cluster):
 
 def test_no_scheduler_there(problem, monkeypatch):
     pytest.importorskip("distributed")
-    monkeypatch.setattr(executors, "_PATIENCE", 0.5)
+    monkeypatch.setattr(clusters, "_PATIENCE", 0.5)
     with pytest.raises(InputError, match="scheduler: expected a Dask scheduler at tcp"):
         run(problem, executor="dask:tcp://127.0.0.1:1")
 

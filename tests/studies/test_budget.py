@@ -9,7 +9,7 @@ import pytest
 import sgdsim as ss
 from sgdsim import plot
 from sgdsim.algorithm.sgd import noise_factor
-from sgdsim.regimes import SampledLinearized, SpectralDiagonal
+from sgdsim.regimes import SampledLinearized, SpectralDiagonal, _sampled_plain
 from sgdsim.studies import budgets
 from sgdsim.theory import stability
 
@@ -117,14 +117,14 @@ def test_diverged_runs_are_told(run):
 
 def test_ctrl_c_keeps_what_was_done(run, monkeypatch):
     """Interrupted in the second batch size: the first is there, the third is not."""
-    advance = SampledLinearized.advance
+    advance = _sampled_plain.HeavyBall.advance
 
-    def stop(self, state, start, end):
-        if state.sgd.batch_size == 2:
+    def stop(cell, start, end):
+        if cell.sgd.batch_size == 2:
             raise KeyboardInterrupt
-        advance(self, state, start, end)
+        advance(cell, start, end)
 
-    monkeypatch.setattr(SampledLinearized, "advance", stop)
+    monkeypatch.setattr(_sampled_plain.HeavyBall, "advance", stop)
     words = ["budget", *POWER, "--batch-size", "1", "2", "4", "--n-steps", "100", "--regime", "sampled"]
     document = json.loads(run(*words, "--json", "--out", "b.nc", "--plot", "b.png", code=130))
     assert document["interrupted"]

@@ -13,6 +13,7 @@ from sgdsim import ntk, plot
 from sgdsim.cli import validate as command
 from sgdsim.common.jsonable import jsonable
 from sgdsim.regimes import RealNetwork, SampledLinearized
+from sgdsim.regimes import _training as training
 from sgdsim.studies import measured_stability as measured
 from sgdsim.studies import validation as v
 
@@ -266,14 +267,14 @@ def test_brackets_that_are_open_are_told():
 
 def test_ctrl_c_keeps_what_was_done(run, monkeypatch):
     """Interrupted in the long run of the second batch size: the first cell is whole, the second as far as it came."""
-    advance = RealNetwork.advance
+    advance = training.Training.advance
 
-    def stop(self, state, start, end):
-        if state.sgd.batch_size == 12 and start >= 40:
+    def stop(cell, start, end):
+        if cell.sgd.batch_size == 12 and start >= 40:
             raise KeyboardInterrupt
-        advance(self, state, start, end)
+        advance(cell, start, end)
 
-    monkeypatch.setattr(RealNetwork, "advance", stop)
+    monkeypatch.setattr(training.Training, "advance", stop)
     words = [*SMALL, "12", "--only", "training", "--out", "v.json", "--plot", "v.png"]
     words.remove("12")
     words.insert(words.index("6") + 1, "12")
@@ -292,10 +293,10 @@ def test_ctrl_c_keeps_what_was_done(run, monkeypatch):
 def test_ctrl_c_in_the_search_for_a_threshold(run, monkeypatch):
     """What was saved before stays; the cell that was begun is there without a threshold."""
 
-    def stop(self, state, start, end):
+    def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(RealNetwork, "advance", stop)
+    monkeypatch.setattr(training.Training, "advance", stop)
     before = "what an earlier run of an hour found"
     for name in ("v.json", "v.png"):
         Path(name).write_text(before)

@@ -11,6 +11,7 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 from sgdsim.recurrence.linear import Steps
 from sgdsim.regimes import _linear_kernels
+from sgdsim.regimes.averaged.exact import report, test_gram
 from sgdsim.regimes.base import diagonal
 
 
@@ -45,8 +46,10 @@ class Averaged(Steps):
         moments = mean**2 + np.diag(noise)
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what:
-            transfer = self.problem.test.transfer
-            out["test_loss"] = self.problem.test_loss(mean, np.vdot(transfer.T @ transfer / len(transfer), noise))
+            out["test_loss"] = self.problem.test_loss(mean, np.vdot(test_gram(self.problem), noise))
         if "moments" in what:
             out["moments"] = moments[None]
         return out
+
+    def report(self) -> dict[str, float]:
+        return report(self.problem)

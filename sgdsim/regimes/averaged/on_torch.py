@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 import numpy as np
 import torch
 
 from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.problem import QuadraticProblem
+from sgdsim.regimes.averaged.exact import report
+from sgdsim.regimes.base import Run
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
 
 
-class State:
+class OnTorch(Run):
     """Mean and noise covariances in the eigenbasis, (n,) and (n, n) tensors on `device`."""
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool, device: str, dtype: str) -> None:
@@ -24,8 +24,10 @@ class State:
         extra = (n, n) if has_momentum(sgd) else (0, 0)
         self.c, self.j, self.p = like.new_zeros((n, n)), like.new_zeros(extra), like.new_zeros(extra)
         self.noisy = False  # whether there has been any noise yet
-        self.transfer = like.new_tensor(problem.test.transfer) if test else None
-        self.gram = self.transfer.T @ self.transfer / len(self.transfer) if test else None
+        self.gram = like.new_zeros((0, 0))
+        if test and problem.test is not None:
+            transfer = like.new_tensor(problem.test.transfer)
+            self.gram = transfer.T @ transfer / len(transfer)
 
     def advance(self, start: int, stop: int) -> None:
         values = self.sgd.values(self.problem.n, start, stop)
@@ -56,7 +58,7 @@ class State:
             self.p, self.j = kicked, moved + kicked
         self.c = self.c + (moved + moved.T) + kicked
 
-    def observe(self, what: Iterable[str]) -> dict[str, np.ndarray]:
+    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         mean = self.mean.double().cpu().numpy()
         moments = mean**2 + self.c.diagonal().double().cpu().numpy()
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
@@ -65,3 +67,6 @@ class State:
         if "moments" in what:
             out["moments"] = moments[None]
         return out
+
+    def report(self) -> dict[str, float]:
+        return report(self.problem)

@@ -13,6 +13,7 @@ import math
 
 import numpy as np
 
+from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import _kernels
 
 _ROWS = 512  # of the matrices of pairs, worked on at once
@@ -23,10 +24,15 @@ _ABRUPT = 0.2  # change of a hyperparameter from one step to the next after whic
 class SlowPairs:
     """The covariances among the first `modes` modes, but for variances and for pairs among the first `exact`.
 
-    `ratio`: length of an interval over the time since the start (or since an abrupt change of the algorithm).
+    `ratio`: length of an interval over the time since the start (or since an abrupt change of the algorithm). `c`, `p`
+    (lower triangles) and `j`: E aaᵀ, E vvᵀ and E avᵀ at the start of the interval, which goes from step `begin` to
+    `end`, with intervals growing since `origin`. Noted in it: `hypers`, (learning rate, momentum, noise) of each step,
+    `means`, E a, and `scales`, the mean of E r²; `level` and `rise`, (N,), sum E r² and its product with the time.
     """
 
-    def __init__(self, problem, basis: np.ndarray, exact: int, modes: int, ratio: float, with_momentum: bool) -> None:
+    def __init__(
+        self, problem: QuadraticProblem, basis: np.ndarray, exact: int, modes: int, ratio: float, with_momentum: bool
+    ) -> None:
         self.n, self.exact, self.modes, self.ratio = problem.n, exact, modes, ratio
         self.lam, self.basis = problem.eigenvalues[:modes], basis[:, :modes]
         self.with_momentum, kind, extra = with_momentum, basis.dtype, modes if with_momentum else 0
@@ -73,21 +79,21 @@ class SlowPairs:
         if count > 1:
             slope = (self.rise - middle * self.level) / max((scales * offset**2).sum(), 1e-300)
         kicks = [residual, velocity] if self.with_momentum else [residual]
-        one = [(k * np.sqrt(noise * scales)[:, None]).astype(kind) for k in kicks]
-        tilted = [(k * offset[:, None]).astype(kind) for k in one]
+        scaled = [(k * np.sqrt(noise * scales)[:, None]).astype(kind) for k in kicks]
+        tilted = [(k * offset[:, None]).astype(kind) for k in scaled]
         mean = [(k * np.sqrt(noise)[:, None] * np.array(self.means)).astype(kind) for k in kicks]
         combined = [(a, b) for a in range(len(kicks)) for b in range(len(kicks))]
         given, observed = np.zeros(self.n), 0.0
         for first in range(0, self.modes, _ROWS):
             last = min(first + _ROWS, self.modes)
             left, own = self.basis[:, :last], self.basis[:, first:last]
-            sources = [(own * (self.n * part).astype(kind)[:, None]).T @ left for part in (profile, slope)]
+            level, rise = ((own * (self.n * part).astype(kind)[:, None]).T @ left for part in (profile, slope))
             responses = np.empty((len(combined), 3, last - first, last), kind)
             for which, (a, b) in enumerate(combined):
-                for part, (x, y) in enumerate(((one[a], one[b]), (tilted[a], one[b]), (mean[a], mean[b]))):
+                for part, (x, y) in enumerate(((scaled[a], scaled[b]), (tilted[a], scaled[b]), (mean[a], mean[b]))):
                     np.matmul(x[:, first:last].T, y[:, :last], out=responses[which, part])
             _kernels.slow_pairs_advance(
-                first, self.exact, self.c, self.j, self.p, maps.astype(kind), *sources, responses,
+                first, self.exact, self.c, self.j, self.p, maps.astype(kind), level, rise, responses,
                 kind.type(1 / max(scales[0], 1e-300)), self.with_momentum,
             )  # fmt: skip
             tile = self.c[first:last, :last]
@@ -108,7 +114,7 @@ class Trend:
     """A vector known at the ends of intervals, continued by the parabola through the last three of them."""
 
     def __init__(self, value: np.ndarray) -> None:
-        self.guess, self.values, self.times = value, [], []
+        self.guess, self.values, self.times = value, list[np.ndarray](), list[float]()
 
     def add(self, time: float, value: np.ndarray) -> None:
         """The value at `time`; a time that is not after the last begins the trend anew."""
@@ -118,7 +124,9 @@ class Trend:
 
     def at(self, time: float) -> np.ndarray:
         """The value expected at `time`."""
-        out = self.guess if not self.values else 0.0
+        if not self.values:
+            return self.guess
+        out = np.zeros_like(self.values[0])
         for i, own in enumerate(self.times):
             weight = 1.0
             for k, other in enumerate(self.times):

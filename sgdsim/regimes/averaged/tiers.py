@@ -12,7 +12,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.blas import all_blas_threads
+from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import kernels
 from sgdsim.regimes import _kernels
 from sgdsim.regimes.averaged.slow_pairs import SlowPairs, Trend
@@ -26,14 +28,14 @@ class MeanPath:
     Blocks begin at multiples of `BLOCK`, whoever asks for which step, so that how a run is cut changes no digit.
     """
 
-    def __init__(self, problem, sgd) -> None:
+    def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
         self.problem, self.sgd = problem, sgd
         self.mean, self.velocity = problem.coefficients.copy(), np.zeros(problem.n)
-        self.first, self.path, self.data, self.values = 0, None, None, None  # (BLOCK, N): before each step of it
+        self.first = -BLOCK  # step of the block; path and data (BLOCK, N): before each step of it
 
     def at(self, step: int) -> tuple[np.ndarray, np.ndarray]:
         """E a and E r before `step`, (N,) each; asked for in ascending order."""
-        if self.path is None or step >= self.first + BLOCK:
+        if step >= self.first + BLOCK:
             self.first = step - step % BLOCK
             self.values = self.sgd.values(self.problem.n, self.first, self.first + BLOCK, checked=False)
             self.path = kernels.mean_path(
@@ -45,13 +47,14 @@ class MeanPath:
     def hyperparameters(self, step: int) -> tuple[float, float, float]:
         """Learning rate, momentum and noise of `step`, which is in the present block."""
         values = self.values
-        return tuple(float(v[step - self.first]) for v in (values.lr, values.momentum, values.noise))
+        t = step - self.first
+        return float(values.lr[t]), float(values.momentum[t]), float(values.noise[t])
 
 
 class Block:
     """The covariance of the noise among some modes, in full: (b, b) each of E aaᵀ, E avᵀ, E vvᵀ."""
 
-    def __init__(self, problem, modes: np.ndarray, with_momentum: bool) -> None:
+    def __init__(self, problem: QuadraticProblem, modes: np.ndarray, with_momentum: bool) -> None:
         b, extra = modes.size, modes.size if with_momentum else 0
         self.modes, self.lam = modes, problem.eigenvalues[modes]
         self.basis = np.ascontiguousarray(problem.eigenvectors[:, modes])
@@ -74,9 +77,14 @@ class Sizes:
 
 
 class Tiers:
-    """The noise covariance, see above. `basis`: the eigenvectors, in the precision of the slow pairs."""
+    """The noise covariance, see above. `basis`: the eigenvectors, in the precision of the slow pairs.
 
-    def __init__(self, problem, basis: np.ndarray, sizes: Sizes, with_momentum: bool) -> None:
+    The first `exact` modes are a `block`; of the others `dc`, `dj`, `dp` are the variances of a, a with v, and v, those
+    in `kept` with their exact source and those in `far` with a share of it; `slow` has all other pairs. `now`: S at the
+    present step.
+    """
+
+    def __init__(self, problem: QuadraticProblem, basis: np.ndarray, sizes: Sizes, with_momentum: bool) -> None:
         n, exact, last = problem.n, sizes.exact, min(sizes.exact + sizes.diagonal, problem.n)
         self.n, self.exact, self.kept, self.far = n, exact, slice(exact, last), slice(last, n)
         self.basis, self.lam, self.with_momentum = basis, problem.eigenvalues[exact:], with_momentum
@@ -159,7 +167,12 @@ class Side:
     """
 
     def __init__(
-        self, problem, sizes: list[Sizes], with_momentum: bool, single: bool = False, gram: np.ndarray | None = None
+        self,
+        problem: QuadraticProblem,
+        sizes: list[Sizes],
+        with_momentum: bool,
+        single: bool = False,
+        gram: np.ndarray | None = None,
     ) -> None:
         kind = np.float32 if single else np.float64
         basis = problem.eigenvectors.astype(kind, copy=False)

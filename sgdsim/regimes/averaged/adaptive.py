@@ -1,0 +1,99 @@
+"""Plain heavy ball in the averaged regime, to a tolerance: in tiers, beside a coarser copy that tells the error."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD, has_momentum
+from sgdsim.common.blas import one_blas_thread
+from sgdsim.problem import QuadraticProblem
+from sgdsim.regimes.averaged import exact
+from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes
+from sgdsim.regimes.base import Run
+
+FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 4)  # to begin with
+_FINEST = 1 / 128  # ratio beyond which the exact form is taken
+_SINGLE = 1e-5  # tolerance down to which U∘U and the slow pairs may be in float32
+
+
+class Adaptive(Run):
+    """The noise in tiers of some `sizes`; where the error passes the tolerance, all again from the start, finer: in
+    the end as an `Exact` run. `now`: the step that comes next."""
+
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool, tolerance: float) -> None:
+        self.problem, self.sgd, self.tolerance = problem, sgd, tolerance
+        self.gram = exact.test_gram(problem) if test else None
+        self.error = 0.0  # the largest estimate so far
+        self.exact: exact.Exact | None = None  # followed in place of the tiers
+        self._begin(replace(FIRST, pairs=max(FIRST.pairs, problem.n // 2)))
+
+    def _begin(self, sizes: Sizes) -> None:
+        """At the start, with these sizes."""
+        n = self.problem.n
+        # Pairs left out of the fine copy show by what leaving out more of them changes.
+        pairs = sizes.pairs if sizes.pairs >= n else sizes.pairs // 2
+        coarse = Sizes(sizes.exact // 2, sizes.diagonal // 2, pairs, 2 * sizes.ratio)
+        self.path, self.now, self.sizes = MeanPath(self.problem, self.sgd), 0, sizes
+        self.side = Side(self.problem, [sizes, coarse], has_momentum(self.sgd), self.tolerance >= _SINGLE, self.gram)
+
+    def advance(self, start: int, stop: int) -> None:
+        while self.now < stop:
+            if self.exact is not None:
+                self.exact.advance(self.now, stop)
+                self.now = stop
+            else:
+                with one_blas_thread():
+                    self._advance_tiers(stop)
+
+    def _advance_tiers(self, stop: int) -> None:
+        """To `stop`, or to where the error passes the tolerance: back to the start then, finer."""
+        while self.now < stop:
+            mean, residual = self.path.at(self.now)
+            self.side.step(self.now, mean, residual, self.path.hyperparameters(self.now))
+            self.now += 1
+            signal = float(np.square(self.path.at(self.now)[0]).sum())
+            fine, coarse = (tiers.total() for tiers in self.side.tiers)
+            if not np.isfinite(fine):
+                continue  # diverged: there is no error to speak of
+            error = abs(fine - coarse) / max(signal + fine, 1e-300)
+            if not error <= self.tolerance:
+                self._refine()
+                return
+            self.error = max(self.error, error)
+
+    def _refine(self) -> None:
+        """Back to the start, finer; the error told stays, as losses from before may have been recorded already."""
+        old = self.sizes
+        sizes = Sizes(round(1.5 * old.exact), 2 * old.diagonal, 2 * old.pairs, old.ratio / 2)
+        if 3 * sizes.exact > self.problem.n or sizes.ratio < _FINEST:
+            del self.path, self.side
+            self.exact, self.now = exact.Exact(self.problem, self.sgd), 0
+        else:
+            self._begin(sizes)
+
+    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+        if self.exact is not None:
+            return self.exact.observe(what)
+        fine, mean = self.side.tiers[0], self.path.at(self.now)[0]
+        variances = fine.variances()
+        moments = mean**2 + variances
+        out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
+        if "test_loss" in what and self.gram is not None:
+            block, full = fine.block.c, fine.exact
+            noise = np.vdot(self.gram[:full, :full], block) + np.diag(self.gram)[full:] @ variances[full:]
+            out["test_loss"] = self.problem.test_loss(mean, noise + fine.observed(self.now, mean))
+        if "moments" in what:
+            out["moments"] = moments[None]
+        return out
+
+    def report(self) -> dict[str, float]:
+        if self.exact is not None:
+            return exact.report(self.problem, self.error)
+        last = min(self.sizes.exact + self.sizes.diagonal, self.problem.n)
+        return {
+            "error_estimate": self.error,
+            "exact_modes": self.sizes.exact,
+            "diagonal_modes": last - self.sizes.exact,
+        }
