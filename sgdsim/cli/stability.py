@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import _add_problem, add_algorithm, add_batch_sizes, algorithm
-from sgdsim.cli.deliver import Delivery, ending, lr_unit
-from sgdsim.cli.problems import BATCH_SIZES, add_common, add_output, infinite_spectrum, load
+from sgdsim.cli.arguments import Commands, _add_problem, add_algorithm, add_batch_sizes, algorithm
+from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
+from sgdsim.cli.problems import BATCH_SIZES, add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
 
+if TYPE_CHECKING:
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.problem import QuadraticProblem
 
-def add_parser(commands: Any) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim stability` to the command line's subparsers."""
     parser = commands.add_parser("stability", help="the largest stable learning rates, and a map of them")
     _add_problem(parser)
@@ -25,7 +29,7 @@ def add_parser(commands: Any) -> None:
     add_common(group)
     add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
-    add_output(parser, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
+    add_output(parser, None, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
 
 
 def stability(args: argparse.Namespace) -> int:
@@ -48,10 +52,9 @@ def stability(args: argparse.Namespace) -> int:
     if args.batch_size is None:
         args.batch_size = [size for size in BATCH_SIZES if size <= problem.n]
     if args.plot is not None:
-        from sgdsim import plot
-        from sgdsim.plot import theory as plot_theory
+        from sgdsim.plot.theory import check_panels
 
-        plot_theory.check_panels(len(args.batch_size), len(taus))
+        check_panels(len(args.batch_size), len(taus))
     cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
     cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
     for sgd in cells:
@@ -62,8 +65,16 @@ def stability(args: argparse.Namespace) -> int:
             "use a smaller --n"
         )
     quadratic = problem.quadratic
-    levels, interrupted = _exact(quadratic, cells) if args.exact else ([None] * len(cells), False)
+    levels, interrupted = _exact(quadratic, cells if args.exact else [])
+    levels += [None] * (len(cells) - len(levels))
     rows = _rows(quadratic, cells, levels, taus)
+    known = [
+        (row["batch_size"], row["momentum"], row["exact"])
+        for row in rows
+        if row["exact"] is not None and row["tau"] == taus[0]
+    ]
+    options = {"taus": taus, "sampling": args.sampling, "exact": known}
+    delivery.draw(lambda plot: plot.stability_map(quadratic, args.batch_size, **options))
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -73,34 +84,30 @@ def stability(args: argparse.Namespace) -> int:
         "notes": infinite_spectrum(quadratic) if any(row["noise"] > 0 for row in rows) else [],
         "seed": args.seed,
         "interrupted": interrupted,
+        "seconds": delivery.seconds,
+        **delivery.files,
     }
-    if args.plot is not None:
-        known = [(sgd.batch_size, sgd.momentum, lr) for sgd, lr in zip(cells, levels, strict=True) if lr is not None]
-        with delivery.writing("plot"):
-            figure = plot_theory.stability_map(
-                quadratic, args.batch_size, taus=taus, sampling=args.sampling, exact=known
-            )
-            plot.save(figure, args.plot)
-    facts |= {"seconds": delivery.seconds, "plot": args.plot}
     return delivery.tell(facts, lambda: _text(facts, args.exact))
 
 
-def _exact(quadratic: Any, cells: list[Any]) -> tuple[list[float | None], bool]:
-    """The exact level of each cell (None: not reached before Ctrl-C), and whether it was interrupted."""
+def _exact(quadratic: QuadraticProblem, cells: list[SGD]) -> tuple[list[float | None], bool]:
+    """The exact level of each cell, up to where Ctrl-C came; whether it did."""
     from tqdm import tqdm
 
     from sgdsim.theory import stability
 
-    levels: list[float | None] = [None] * len(cells)
+    levels: list[float | None] = []
     try:
-        for i, sgd in enumerate(tqdm(cells, desc="exact", disable=None if len(cells) > 1 else True)):
-            levels[i] = stability.max_lr(quadratic, sgd, "exact")
+        for sgd in tqdm(cells, desc="exact", disable=None if len(cells) > 1 else True):
+            levels.append(stability.max_lr(quadratic, sgd, "exact"))
     except KeyboardInterrupt:
         return levels, True
     return levels, False
 
 
-def _rows(quadratic: Any, cells: list[Any], levels: list[float | None], taus: list[float]) -> list[dict[str, Any]]:
+def _rows(
+    quadratic: QuadraticProblem, cells: list[SGD], levels: list[float | None], taus: list[float]
+) -> list[dict[str, Any]]:
     from sgdsim.theory import stability
 
     rows = []
@@ -132,19 +139,19 @@ def necessary_only(noise: float, tau: float) -> str | None:
     return f"γτ = {noise * tau:.4g} > 1: below this learning rate stability is not proved, above it there is none"
 
 
-def _critical(quadratic: Any, cells: list[Any], taus: list[float]) -> list[dict[str, Any]]:
+def _critical(quadratic: QuadraticProblem, cells: list[SGD], taus: list[float]) -> list[dict[str, Any]]:
     """λ_crit, and the largest stable α/(1 − β) as β → 1, for each batch size and τ."""
     from sgdsim.theory import stability
 
     noises = {sgd.batch_size: sgd.noise(quadratic.n) for sgd in cells}
-    found = []
+    entries = []
     for tau in taus:
         critical = stability.critical_eigenvalue(quadratic, tau)
         for size, noise in noises.items():
             bound = 2 / (noise * critical) if noise * critical > 0 else None
             numbers = {"critical_eigenvalue": critical, "effective_lr": bound}
-            found.append({"batch_size": size, "tau": tau, "noise": noise, **numbers})
-    return found
+            entries.append({"batch_size": size, "tau": tau, "noise": noise, **numbers})
+    return entries
 
 
 def _text(facts: dict[str, Any], exact: bool) -> str:

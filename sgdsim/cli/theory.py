@@ -5,12 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+from sgdsim.cli.arguments import Commands
+
+if TYPE_CHECKING:
+    import sympy as sp
+
+    from sgdsim.symbolic.prove import Answer, Result
 
 METHODS = ("heavy-ball", "nesterov")
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim theory` to the command line's subparsers."""
     parser = commands.add_parser("theory", help="the formulas, derived by computer algebra; facts, proved by a solver")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
@@ -25,10 +32,12 @@ def add_parser(commands: Any) -> None:
     prove = actions.add_parser("prove", help="positivity and monotonicity, as queries over the reals (needs z3-solver)")
     prove.add_argument("--method", choices=METHODS, help="only this kind of momentum")
     prove.add_argument(
-        "--effort", type=float, metavar="UNITS",
+        "--effort",
+        type=float,
+        metavar="UNITS",
         help="most that the solver may spend on a query, in its own units, so that verdicts do not depend on the "
         "machine or its load (default: 1e7; the hardest query takes 5 percent of it)",
-    )  # fmt: skip
+    )
     prove.add_argument("--timeout", type=float, metavar="SECONDS", help="give up a query after this time, too")
     prove.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -93,24 +102,27 @@ def _prove(args: argparse.Namespace) -> int:
     return 0 if passed == len(results) else 1
 
 
-def _row(result: Any) -> dict[str, Any]:
-    def told(domain: tuple, answer: Any) -> dict[str, Any]:
-        values = None if answer.values is None else {s.name: str(value) for s, value in answer.values.items()}
-        domain = [str(relation) for relation in domain]
-        spent = {"seconds": round(answer.seconds, 3), "effort": answer.effort}
-        return {"verdict": answer.verdict, **spent, "values": values, "domain": domain}
+def _row(result: Result) -> dict[str, object]:
+    def outcome(domain: tuple[sp.Basic, ...], answer: Answer) -> dict[str, object]:
+        return {
+            "verdict": answer.verdict,
+            "seconds": round(answer.seconds, 3),
+            "effort": answer.effort,
+            "values": None if answer.values is None else {s.name: str(value) for s, value in answer.values.items()},
+            "domain": [str(relation) for relation in domain],
+        }
 
     claim = result.claim
     head = {"method": claim.method, "claim": claim.name, "statement": str(claim.statement), "ok": result.ok}
     if claim.lemmas:
         head["follows_from"] = [lemma.name for lemma in claim.lemmas]
-    return {**head, **told(claim.domain, result.answer), "control": told(claim.control, result.control)}
+    return {**head, **outcome(claim.domain, result.answer), "control": outcome(claim.control, result.control)}
 
 
-def _text(result: Any) -> str:
+def _text(result: Result) -> str:
     from sgdsim.symbolic.printing import plain
 
-    def told(answer: Any) -> str:
+    def outcome(answer: Answer) -> str:
         values = ", ".join(f"{plain(symbol)} = {value}" for symbol, value in (answer.values or {}).items())
         return f"{answer.verdict}{' at ' if values else ''}{values} ({answer.seconds:.2f} s)"
 
@@ -122,7 +134,7 @@ def _text(result: Any) -> str:
     return "\n".join(
         (
             f"{'ok  ' if result.ok else 'FAIL'} {claim.method}: {claim.name}",
-            f"     on {', '.join(plain(relation) for relation in claim.domain)}{because}: {told(result.answer)}",
-            f"     {control}: {told(result.control)}",
+            f"     on {', '.join(plain(relation) for relation in claim.domain)}{because}: {outcome(result.answer)}",
+            f"     {control}: {outcome(result.control)}",
         )
     )
