@@ -209,6 +209,11 @@ def add_algorithm(group: Group, many: bool) -> None:
     )
 
 
+def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The arguments of these names, for a function that calls them the same."""
+    return {name: getattr(args, name) for name in names}
+
+
 def algorithm(args: argparse.Namespace) -> dict[str, list[Any]]:
     """The grid axes that `add_algorithm` and --sampling asked for."""
     axes = {"sampling": [args.sampling]}

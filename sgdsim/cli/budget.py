@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, named
 from sgdsim.cli.deliver import Delivery, add_output, ending
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer, number
@@ -59,18 +59,8 @@ def budget(args: argparse.Namespace) -> int:
         integer(name, getattr(args, name), minimum=1)
     regime = regimes.parse(args.regime)
     problem = load(args)
-    result = budgets.run(
-        problem,
-        regime,
-        batch_sizes=args.batch_size,
-        lr=args.lr,
-        momentum=args.momentum,
-        n_steps=args.n_steps,
-        sampling=args.sampling,
-        replicates=args.replicates,
-        seed=args.seed,
-        progress=True,
-    )
+    options = named(args, "lr", "momentum", "n_steps", "sampling", "replicates", "seed")
+    result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:
         with delivery.writing("out"):
             results.save(result, args.out)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution
+from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, rule_of, wrote
 from sgdsim.cli.problems import _problem, check_output
 from sgdsim.common.checks import InputError
@@ -123,9 +123,9 @@ def _run(
         regimes, left_out = _able(regimes, problem, cells)
     if problem.has_test:
         observe = ["test_loss", *observe]
-    options = {"record": args.record_every, "replicates": args.replicates, "seed": args.seed, "progress": True}
+    options = named(args, "replicates", "seed") | {"record": args.record_every, "observe": observe, "progress": True}
     try:
-        result = sweep(problem, grid, regimes, args.n_steps, observe=observe, **options, **how)
+        result = sweep(problem, grid, regimes, args.n_steps, **options, **how)
     except NotSaved as error:
         result = error.result
         delivery.failed("out", error)

@@ -7,14 +7,13 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, add_device, add_seed
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, add_device, add_seed, named
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
-from sgdsim.common.text import short
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -78,18 +77,9 @@ def epochs(args: argparse.Namespace) -> int:
     problem = load(args)
     if args.regime == "network" and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
-    compared = epoch_comparison.compare(
-        problem,
-        args.batch_size,
-        lr=args.lr,
-        momentum=args.momentum,
-        epochs=args.epochs,
-        replicates=args.replicates,
-        seed=args.seed,
-        regime=regimes.parse(args.regime),
-        theory=theory,
-        progress=True,
-    )
+    options = {"regime": regimes.parse(args.regime), "theory": theory, "progress": True}
+    options |= named(args, "lr", "momentum", "epochs", "replicates", "seed")
+    compared = epoch_comparison.compare(problem, args.batch_size, **options)
     delivery.draw(lambda plot: plot.epochs(compared))
     facts = {
         "problem": problem.description,
@@ -140,11 +130,11 @@ def _text(facts: dict[str, Any]) -> str:
     lines = []
     last = None
     for row in rows:
-        first = [f"{row['batch_size']}", short(row["lr"])] if row["batch_size"] != last else ["", ""]
+        first = [row["batch_size"], row["lr"]] if row["batch_size"] != last else ["", ""]
         last = row["batch_size"]
-        cells = [f"{row['epochs']}", f"{row['steps']}", "diverges" if row["theory"] is None else short(row["theory"])]
+        cells = [row["epochs"], row["steps"], "diverges" if row["theory"] is None else row["theory"]]
         cells += [_mean(row, name) for name in ("independent", "reshuffled")]
-        cells += [short(row["reshuffled_exact"])] if exact else []
+        cells += [row["reshuffled_exact"]] if exact else []
         lines.append([*first, *cells, _interval(row, "ratio"), _interval(row, "to_theory")])
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [

@@ -15,6 +15,7 @@ from sgdsim.cli.arguments import (
     add_device,
     add_dtype,
     add_seed,
+    named,
 )
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
 from sgdsim.cli.problems import _model, check_output
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
     from sgdsim.studies.hessian_results import HessianSpectra
 
 _DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
+_PASSED_ON = (
+    *("lr", "momentum", "batch_size", "steps", "sampling", "top", "gap", "lanczos_steps"),
+    *("seed", "device", "dtype", "chunk"),
+)
 _VARIANTS = {"without": "without batch norm", "with": "with batch norm"}
 
 
@@ -89,22 +94,7 @@ def hessian(args: argparse.Namespace) -> int:
     runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
         runs[name] = hessians.hessian_spectra(
-            network,
-            data,
-            lr=args.lr,
-            momentum=args.momentum,
-            batch_size=args.batch_size,
-            steps=args.steps,
-            sampling=args.sampling,
-            top=args.top,
-            gap=args.gap,
-            lanczos_steps=args.lanczos_steps,
-            n_probes=args.probes,
-            seed=args.seed,
-            device=args.device,
-            dtype=args.dtype,
-            chunk=args.chunk,
-            progress=True,
+            network, data, n_probes=args.probes, progress=True, **named(args, *_PASSED_ON)
         )
         if runs[name].interrupted:
             break

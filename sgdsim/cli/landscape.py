@@ -17,6 +17,7 @@ from sgdsim.cli.arguments import (
     add_execution,
     algorithm,
     execution,
+    named,
 )
 from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit, rule_of
@@ -28,6 +29,8 @@ from sgdsim.common.text import short
 
 if TYPE_CHECKING:
     from sgdsim.problem import QuadraticProblem
+    from sgdsim.regimes.base import Regime
+    from sgdsim.runs.sweeps import Grid
     from sgdsim.studies.maps import LossMap
 
 MAX_VALUES = 100_000  # of a range
@@ -94,43 +97,22 @@ def _range(name: str) -> Callable[[str], list[float]]:
 
 def landscape(args: argparse.Namespace) -> int:
     """Follow every cell, print where the least losses lie, save and draw."""
-    from sgdsim import regimes
-    from sgdsim.runs.sweeps import Grid, NotSaved, sweep
+    from sgdsim.runs.sweeps import NotSaved, sweep
     from sgdsim.studies import maps
 
     delivery = Delivery(args)
-    axes = {}
-    for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
-        given = getattr(args, name) or [_range(name)(default)]
-        axes[name] = [value for values in given for value in values]
-    grid = Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
+    grid = _grid(args)
     cells = [sgd for _, sgd in grid.cells()]  # refuses bad values before any data are read
     how = execution(args)
-    followed = [regimes.parse(name) for name in args.regime]
-    names = [regime.name for regime in followed]
-    if len(set(names)) < len(names):
-        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
+    followed = _regimes(args)
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
-    if args.plot is not None:
-        from sgdsim.plot.maps import check_panels
-
-        check_panels(len(names), len(args.batch_size))
     problem = load(args)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
         sgd.check(problem.n, 1)
     try:
-        result = sweep(
-            problem,
-            grid,
-            followed,
-            args.n_steps,
-            record=[args.n_steps],
-            replicates=args.replicates,
-            seed=args.seed,
-            progress=True,
-            **how,
-        )
+        options = named(args, "replicates", "seed") | {"record": [args.n_steps], "progress": True}
+        result = sweep(problem, grid, followed, args.n_steps, **options, **how)
     except NotSaved as error:
         result = error.result
         delivery.failed("out", error)
@@ -154,6 +136,31 @@ def landscape(args: argparse.Namespace) -> int:
         **delivery.files,
     }
     return delivery.tell(facts, lambda: _text(facts, args.replicates, rule))
+
+
+def _grid(args: argparse.Namespace) -> Grid:
+    from sgdsim.runs.sweeps import Grid
+
+    axes = {}
+    for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
+        given = getattr(args, name) or [_range(name)(default)]
+        axes[name] = [value for values in given for value in values]
+    return Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
+
+
+def _regimes(args: argparse.Namespace) -> list[Regime]:
+    """The regimes asked for; InputError where one is twice, or their maps are too many for a picture."""
+    from sgdsim import regimes
+
+    followed = [regimes.parse(name) for name in args.regime]
+    names = [regime.name for regime in followed]
+    if len(set(names)) < len(names):
+        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
+    if args.plot is not None:
+        from sgdsim.plot.maps import check_panels
+
+        check_panels(len(names), len(args.batch_size))
+    return followed
 
 
 def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> dict[str, Any]:

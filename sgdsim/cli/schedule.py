@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_device, add_seed
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_device, add_seed, named
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer, number
@@ -86,7 +86,7 @@ def schedule(args: argparse.Namespace) -> int:
         "problem": problem.description,
         "n": problem.n,
         "horizon": steps,
-        **{name: getattr(args, name) for name in ("batch_size", "momentum", "label_noise", "sampling", "tau")},
+        **named(args, "batch_size", "momentum", "label_noise", "sampling", "tau"),
         "torch_lr_per_alpha": quadratic.torch_lr(1.0),
         "initial_loss": quadratic.initial_loss,
         "max_lr": limits["spectral_diagonal"],

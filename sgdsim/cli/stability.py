@@ -16,6 +16,7 @@ from sgdsim.common.text import short
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import QuadraticProblem
+    from sgdsim.runs.sweeps import Grid
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,37 +34,11 @@ def add_parser(commands: Commands) -> None:
 
 
 def stability(args: argparse.Namespace) -> int:
-    from sgdsim.runs.sweeps import Grid
-    from sgdsim.theory.stability import EXACT_UP_TO
-
     delivery = Delivery(args)
-    sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
     plain = args.method in (None, "heavy-ball")
-    if args.momentum is None:
-        args.momentum = [0.0, 0.9] if plain or args.method == "nesterov" else [0.0]
-    if args.plot is not None and not plain:
-        raise InputError(f"--plot: expected heavy ball, whose region has closed borders, got --method {args.method}")
-    grid = Grid.product(lr=[1.0], momentum=args.momentum, **algorithm(args), **sizes)
-    list(grid.cells())  # refuses bad values before any data are read
-    taus = [number("tau", tau) for tau in args.tau]
-    if len(set(taus)) < len(taus):
-        raise InputError(f"tau: expected different values, got {', '.join(f'{tau:g}' for tau in taus)}")
+    grid, taus = _grid(args, plain), _taus(args)
     problem = load(args)
-    if args.batch_size is None:
-        args.batch_size = [size for size in BATCH_SIZES if size <= problem.n]
-    if args.plot is not None:
-        from sgdsim.plot.theory import check_panels
-
-        check_panels(len(args.batch_size), len(taus))
-    cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
-    cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
-    for sgd in cells:
-        sgd.check(problem.n, 1)
-    if args.exact and problem.n > EXACT_UP_TO:
-        raise InputError(
-            f"--exact: expected at most N = {EXACT_UP_TO} points, as it multiplies N × N matrices, got {problem.n}; "
-            "use a smaller --n"
-        )
+    cells = _cells(args, grid, problem.n)
     quadratic = problem.quadratic
     levels, interrupted = _exact(quadratic, cells if args.exact else [])
     levels += [None] * (len(cells) - len(levels))
@@ -88,6 +63,50 @@ def stability(args: argparse.Namespace) -> int:
         **delivery.files,
     }
     return delivery.tell(facts, lambda: _text(facts, args.exact))
+
+
+def _grid(args: argparse.Namespace, plain: bool) -> Grid:
+    """Momenta and, where they are given, batch sizes; InputError for bad values, before any data are read."""
+    from sgdsim.runs.sweeps import Grid
+
+    if args.momentum is None:
+        args.momentum = [0.0, 0.9] if plain or args.method == "nesterov" else [0.0]
+    if args.plot is not None and not plain:
+        raise InputError(f"--plot: expected heavy ball, whose region has closed borders, got --method {args.method}")
+    sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
+    grid = Grid.product(lr=[1.0], momentum=args.momentum, **algorithm(args), **sizes)
+    list(grid.cells())
+    return grid
+
+
+def _taus(args: argparse.Namespace) -> list[float]:
+    taus = [number("tau", tau) for tau in args.tau]
+    if len(set(taus)) < len(taus):
+        raise InputError(f"tau: expected different values, got {', '.join(f'{tau:g}' for tau in taus)}")
+    return taus
+
+
+def _cells(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
+    """The algorithms, batch sizes in the order given; InputError where there are too many, or they do not fit n."""
+    from sgdsim.runs.sweeps import Grid
+    from sgdsim.theory.stability import EXACT_UP_TO
+
+    if args.batch_size is None:
+        args.batch_size = [size for size in BATCH_SIZES if size <= n]
+    if args.plot is not None:
+        from sgdsim.plot.theory import check_panels
+
+        check_panels(len(args.batch_size), len(args.tau))
+    cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
+    cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
+    for sgd in cells:
+        sgd.check(n, 1)
+    if args.exact and n > EXACT_UP_TO:
+        raise InputError(
+            f"--exact: expected at most N = {EXACT_UP_TO} points, as it multiplies N × N matrices, got {n}; "
+            "use a smaller --n"
+        )
+    return cells
 
 
 def _exact(quadratic: QuadraticProblem, cells: list[SGD]) -> tuple[list[float | None], bool]:
@@ -159,9 +178,9 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
     headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
     lines = []
     for row in rows:
-        levels = [row["full_batch"], row["spectral_diagonal"], *([row["exact"]] if exact else [])]
-        cells = [f"{row['batch_size']}", readable(row["momentum"]), shortest(row["tau"]), *map(short, levels)]
-        lines.append([*cells[:4], cells[4] + ("*" if row["note"] else ""), *cells[5:]])
+        cells = [row["batch_size"], readable(row["momentum"]), shortest(row["tau"]), row["full_batch"]]
+        cells.append(short(row["spectral_diagonal"]) + ("*" if row["note"] else ""))
+        lines.append([*cells, row["exact"]] if exact else cells)
     method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
     title = f"{facts['problem'].get('title', '')}{method}: largest stable learning rate"
     out = [title, Table(headers, lines).text(), ""]
