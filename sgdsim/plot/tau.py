@@ -56,8 +56,8 @@ def tau_curves(result: xr.Dataset) -> Figure:
         for cell, top, bottom in zip(cells, axes[0], axes[1], strict=True):
             _losses(top, cell, names, looks)
             _differences(bottom, cell, names, looks)
-            here = [b for b in best if all(cell[name].item() == value for name, value in b.cell.items())]
-            nearby = f"\nnearest: τ = {here[0].tau:g}" if here else ""
+            own = [distance for distance in best if all(cell[name].item() == v for name, v in distance.cell.items())]
+            nearby = f"\nnearest: τ = {own[0].tau:g}" if own else ""
             top.set_title((_settings(cell) + nearby).replace("= -", "= −"))
             bottom.set_xlabel("SGD step t")
         axes[0, 0].set_ylabel("train loss")
