@@ -10,32 +10,16 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.rules import RULES, GradientRule
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
-from sgdsim.common.table import Table
+from sgdsim.studies.base import Findings
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
-
-
-class StudyResult(Protocol):
-    """What a command needs of a study's result to deliver it."""
-
-    def as_dict(self) -> dict[str, object]:
-        """The facts, as JSON takes them."""
-        ...
-
-    def table(self) -> Table:
-        """The same as a table."""
-        ...
-
-    def plot(self) -> Figure | Axes:
-        """The same as a picture, for a command with --plot."""
-        ...
 
 
 def add_output(
@@ -49,7 +33,7 @@ def add_output(
     group.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
 
 
-def deliver(result: StudyResult, args: argparse.Namespace) -> int:
+def deliver(result: Findings, args: argparse.Namespace) -> int:
     """Write --out as JSON, draw --plot and print the table, or with --json the facts; the exit code. InputError, after
     the numbers, where a file cannot be written."""
     delivery, facts = Delivery(args), result.as_dict()

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
 from typing import TYPE_CHECKING
 
 from sgdsim.cli.arguments import Commands
+from sgdsim.cli.deliver import Delivery
 
 if TYPE_CHECKING:
     import sympy as sp
@@ -47,22 +46,19 @@ def theory(args: argparse.Namespace) -> int:
 
 
 def _derive(args: argparse.Namespace) -> int:
-    began = time.perf_counter()
     from sgdsim.symbolic.derive import derive
     from sgdsim.symbolic.printing import latex, parsable, plain
 
+    delivery = Delivery(args)
     derivation = derive(args.method)
     if args.tau is not None:
         derivation = derivation.at_tau(args.tau)
     formulas = derivation.formulas()
-    if not args.json:
-        for f in formulas:
-            if args.latex:
-                print(f"% {f.meaning}\n{f.latex} {f.relation} {latex(f.right)}")
-            else:
-                print(f"{f.meaning}\n    {f.left} {f.relation} {plain(f.right)}")
-        return 0
-    document = {
+    if args.latex:
+        lines = [f"% {f.meaning}\n{f.latex} {f.relation} {latex(f.right)}" for f in formulas]
+    else:
+        lines = [f"{f.meaning}\n    {f.left} {f.relation} {plain(f.right)}" for f in formulas]
+    facts = {
         "method": args.method,
         "tau": args.tau,
         "symbols": sorted({symbol.name for f in formulas for symbol in f.right.free_symbols}),
@@ -78,28 +74,23 @@ def _derive(args: argparse.Namespace) -> int:
             }
             for f in formulas
         ],
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
     }
-    print(json.dumps(document, allow_nan=False))
-    return 0
+    return delivery.tell(facts, lambda: "\n".join(lines))
 
 
 def _prove(args: argparse.Namespace) -> int:
-    began = time.perf_counter()
     from sgdsim.symbolic import prove
 
+    delivery = Delivery(args)
     methods = METHODS if args.method is None else (args.method,)
     effort = prove.EFFORT if args.effort is None else args.effort
     results = prove.prove([claim for method in methods for claim in prove.claims(method)], effort, args.timeout)
-    passed, seconds = sum(r.ok for r in results), time.perf_counter() - began
-    if args.json:
-        rows = [_row(r) for r in results]
-        print(json.dumps({"rows": rows, "ok": passed == len(rows), "seconds": round(seconds, 3)}, allow_nan=False))
-    else:
-        for r in results:
-            print(_text(r))
-        print(f"{passed} of {len(results)} proved, {seconds:.1f} s")
-    return 0 if passed == len(results) else 1
+    passed, seconds = sum(result.ok for result in results), delivery.seconds
+    last = f"{passed} of {len(results)} proved, {seconds:.1f} s"
+    facts = {"rows": [_row(result) for result in results], "ok": passed == len(results), "seconds": seconds}
+    code = delivery.tell(facts, lambda: "\n".join([*map(_text, results), last]))
+    return code or int(passed < len(results))
 
 
 def _row(result: Result) -> dict[str, object]:
