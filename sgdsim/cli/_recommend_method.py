@@ -47,6 +47,7 @@ def recommend(args: argparse.Namespace) -> int:
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
     there, loss = best_schedules.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
+    lr = float(there.lr)  # type: ignore[arg-type] # constant
     tail = getattr(sgd.average, "name", "") == "tail"  # has no floor
     floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and not tail else None
     law = _law(quadratic, there, args.tau, args.horizon, loss, bool(sgd.label_noise or sgd.average))
@@ -63,12 +64,12 @@ def recommend(args: argparse.Namespace) -> int:
         "noise": sgd.noise(problem.n), "tau": args.tau, "horizon": args.horizon,
         "seed": args.seed,
         "best": {
-            "lr": there.lr, "torch_lr": quadratic.torch_lr(there.lr), "momentum": there.momentum,
+            "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": there.momentum,
             "loss": finite_or_none(loss), "effective_lr": finite_or_none(linear.effective_lr(there)),
         },
         "plain": None, "gain": None, "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
-        "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(there.lr, levels["exact"]),
+        "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(lr, levels["exact"]),
         "floor": None if floor is None else finite_or_none(floor.loss),
         "floor_reached": None if floor is None else floor.reached, "verify": None, "interrupted": False,
         "seconds": dict.fromkeys(TIMES) | {"total": delivery.seconds}, "plot": None,
@@ -115,10 +116,9 @@ def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float, withou
     phase = power_law.phase(law.nu, law.zeta)
     facts |= {"source": "given" if made else "fitted", "nu": law.nu, "kappa": law.kappa, "zeta": law.zeta}
     facts["phase"] = str(phase)
-    constant, exponent = {
-        power_law.SIGNAL: (signal, law.zeta), power_law.NOISE: (noise, 2 - 1 / law.nu)
-    }.get(phase, (None, None))  # fmt: skip
-    if constant is None or not math.isfinite(constant):
+    laws = {power_law.SIGNAL: (signal, law.zeta), power_law.NOISE: (noise, 2 - 1 / law.nu)}
+    constant, exponent = laws.get(str(phase), (None, None))
+    if constant is None or exponent is None or not math.isfinite(constant):
         return facts
     ratio = constant * float(horizon) ** -exponent / loss if loss > 0 else None
     return facts | {"exponent": exponent, "constant": constant, "ratio": ratio}

@@ -7,12 +7,22 @@ import contextlib
 import math
 import re
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypedDict
 
 from sgdsim.algorithm.rules import RULES
 from sgdsim.algorithm.samplers import SAMPLINGS
+from sgdsim.cli.deliver import add_output
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
+
+if TYPE_CHECKING:
+    from _typeshed import SupportsWrite
+
+    from sgdsim.algorithm.schedules import Schedule
+
+Group: TypeAlias = argparse._ActionsContainer  # a group of options, or a parser
+Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` gives
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
@@ -40,7 +50,7 @@ class Parser(argparse.ArgumentParser):
         super().__init__(**options, allow_abbrev=False)
         self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)")
 
-    def _print_message(self, message: str, file: Any = None) -> None:
+    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
         """argparse would pass over a standard output that is full or closed."""
         if file is sys.stdout:
             file.write(message)
@@ -70,8 +80,8 @@ def _points(text: str) -> int | float:
     return math.inf if text in ("inf", "∞") else _whole(text)
 
 
-def _schedule(parameter: str):
-    def read(text: str):
+def _schedule(parameter: str) -> Callable[[str], float | Schedule]:
+    def read(text: str) -> float | Schedule:
         from sgdsim.algorithm.schedules import parse
 
         try:
@@ -85,29 +95,29 @@ def _schedule(parameter: str):
     return read
 
 
-def add_seed(group: Any, decides: str = "decides data split, network, basis and batches") -> None:
+def add_seed(group: Group, decides: str = "decides data split, network, basis and batches") -> None:
     """`--seed`."""
     group.add_argument("--seed", type=_whole, default=0, help=decides)
 
 
-def add_device(group: Any) -> None:
+def add_device(group: Group) -> None:
     """`--device`."""
     group.add_argument(
         "--device", default="auto", choices=["auto", "cpu", "cuda"], help="auto: CUDA where there is one"
     )
 
 
-def add_dtype(group: Any, of: str) -> None:
+def add_dtype(group: Group, of: str) -> None:
     """`--dtype`, of networks."""
     group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help=of)
 
 
-def add_data_dir(group: Any) -> None:
+def add_data_dir(group: Group) -> None:
     """`--data-dir`."""
     group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")
 
 
-def add_batch_sizes(group: Any, default: list[int] | None, words: str = "one or several") -> None:
+def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one or several") -> None:
     """`--batch-size` where it takes several whole numbers."""
     group.add_argument("--batch-size", type=_whole, nargs="+", default=default, metavar="B", help=words)
 
@@ -153,9 +163,12 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     for name, text in words.items():
         values = LISTS[name] if many else LISTS[name][:1]
         group.add_argument(
-            f"--{name.replace('_', '-')}", type=_schedule(name), nargs="+" if many else None,
-            default=None if many else values[0], help=f"{text} (default: {' '.join(f'{v:g}' for v in values)})",
-        )  # fmt: skip
+            f"--{name.replace('_', '-')}",
+            type=_schedule(name),
+            nargs="+" if many else None,
+            default=None if many else values[0],
+            help=f"{text} (default: {' '.join(f'{v:g}' for v in values)})",
+        )
     group.add_argument(
         "--sampling",
         default=SAMPLINGS[0],
@@ -170,13 +183,16 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     add_device(group)
     group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
     group.add_argument(
-        "--observe", nargs="+", default=[], metavar="NAME",
+        "--observe",
+        nargs="+",
+        default=[],
+        metavar="NAME",
         help="also record these beside the losses, such as moments (see sgdsim.observables)",
-    )  # fmt: skip
-    _add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
+    )
+    add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
 
 
-def add_algorithm(group: Any, many: bool) -> None:
+def add_algorithm(group: Group, many: bool) -> None:
     """What may be there instead of plain heavy ball; `algorithm` takes it up."""
     count: dict[str, Any] = {"nargs": "+"} if many else {}
     group.add_argument(
@@ -191,6 +207,11 @@ def add_algorithm(group: Any, many: bool) -> None:
     group.add_argument(
         "--average", **count, help="losses of averaged iterates: ema:DECAY or tail:start=S,every=C (default: none)"
     )
+
+
+def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
+    """The arguments of these names, for a function that calls them the same."""
+    return {name: getattr(args, name) for name in names}
 
 
 def algorithm(args: argparse.Namespace) -> dict[str, list[Any]]:
@@ -221,7 +242,19 @@ def add_execution(parser: argparse.ArgumentParser, always_resumes: bool) -> None
         )
 
 
-def execution(args: argparse.Namespace) -> dict[str, Any]:
+class Execution(TypedDict, total=False):
+    """Arguments of `sweep` that say how it is worked on, not what comes out."""
+
+    executor: str | None
+    shard: tuple[int, int] | None
+    resume: bool
+    retry_failed: bool
+    log_file: str | None
+    path: str | None
+    on_error: str
+
+
+def execution(args: argparse.Namespace) -> Execution:
     """The arguments of `sweep` that `add_execution` asked for; InputError for those that go together badly."""
     executor, shard = args.executor, None
     if args.scheduler is not None:
@@ -229,22 +262,20 @@ def execution(args: argparse.Namespace) -> dict[str, Any]:
             raise InputError(f"--scheduler: expected only with --executor dask, got {executor}")
         executor = f"dask:{args.scheduler}"
     if args.shard is not None:
-        found = re.fullmatch(r"(\d+)/(\d+)", args.shard)
-        if found is None or not 1 <= int(found[1]) <= int(found[2]):
+        share = re.fullmatch(r"(\d+)/(\d+)", args.shard)
+        if share is None or not 1 <= int(share[1]) <= int(share[2]):
             raise InputError(f"--shard: expected I/K with I from 1 to K, such as 3/16, got {args.shard!r}")
-        shard = (int(found[1]), int(found[2]))
+        shard = (int(share[1]), int(share[2]))
     resume = getattr(args, "resume", True) or shard is not None
     for name in ("shard", "resume", "retry_failed"):
         if args.out is None and getattr(args, name, None):
             raise InputError(f"--{name.replace('_', '-')}: expected together with --out, where the sweep is kept")
-    return {
-        "executor": executor, "shard": shard, "resume": resume or args.retry_failed,
-        "retry_failed": args.retry_failed, "log_file": args.log_file, "path": args.out,
-    }  # fmt: skip
-
-
-def _add_output(parser: argparse.ArgumentParser, out_help: str, plot_help: str) -> None:
-    out = parser.add_argument_group("output")
-    out.add_argument("--out", metavar="FILE", help=out_help)
-    out.add_argument("--plot", metavar="FILE", help=plot_help)
-    out.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+    resume = resume or args.retry_failed
+    return Execution(
+        executor=executor,
+        shard=shard,
+        resume=resume,
+        retry_failed=args.retry_failed,
+        log_file=args.log_file,
+        path=args.out,
+    )

@@ -4,20 +4,22 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import _add_output, _add_problem, _whole, add_batch_sizes
-from sgdsim.cli.deliver import Delivery, ending
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, named
+from sgdsim.cli.deliver import Delivery, add_output, ending
 from sgdsim.cli.problems import add_common, load
-from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
-from sgdsim.common.text import short
+
+if TYPE_CHECKING:
+    from sgdsim.problem import QuadraticProblem
+    from sgdsim.studies.budgets import Comparison, Curve
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim budget` to the command line's subparsers."""
     parser = commands.add_parser("budget", help="the loss at equal t*b for several batch sizes at matched lr")
     _add_problem(parser)
@@ -41,7 +43,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
     group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(group)
-    _add_output(parser, "write the result (netCDF), a cell for each batch size", "draw it (.png, .pdf or .svg)")
+    add_output(parser, "write the result (netCDF), a cell for each batch size", "draw it (.png, .pdf or .svg)")
 
 
 def budget(args: argparse.Namespace) -> int:
@@ -56,23 +58,14 @@ def budget(args: argparse.Namespace) -> int:
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
     regime = regimes.parse(args.regime)
-    if args.out is not None:
-        files.check_writable(args.out)
     problem = load(args)
-    result = budgets.run(
-        problem, regime, batch_sizes=args.batch_size, lr=args.lr, momentum=args.momentum, n_steps=args.n_steps,
-        sampling=args.sampling, replicates=args.replicates, seed=args.seed, progress=True,
-    )  # fmt: skip
+    options = named(args, "lr", "momentum", "n_steps", "sampling", "replicates", "seed")
+    result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:
         with delivery.writing("out"):
             results.save(result, args.out)
-    if args.plot is not None:
-        from sgdsim import plot
-
-        with delivery.writing("plot"):
-            plot.save(plot.budget_curves(result, problem), args.plot)
+    delivery.draw(lambda plot: plot.budget_curves(result, problem))
     curves = budgets.curves(result, problem)
-    found = budgets.compare(curves)
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -80,28 +73,31 @@ def budget(args: argparse.Namespace) -> int:
         "momentum": args.momentum,
         "law": _law(problem.quadratic),
         "runs": [_run(curve, problem.quadratic, args, getattr(regime, "tau", 1.0)) for curve in curves],
-        "rows": [
-            {
-                "budget": float(at),
-                "loss": [finite_or_none(value) for value in loss],
-                "ratio": finite_or_none(ratio),
-                "ratio_by_noise": finite_or_none(by_noise),
-            }
-            for at, loss, ratio, by_noise in zip(
-                found.budget, found.loss, found.ratio, found.ratio_by_noise, strict=True
-            )
-        ],
+        "rows": _rows(budgets.compare(curves)),
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
         "seconds": delivery.seconds,
-        "out": args.out,
-        "plot": args.plot,
+        **delivery.files,
     }
     return delivery.tell(facts, lambda: _text(facts))
 
 
-def _law(problem: Any) -> dict[str, Any] | None:
+def _rows(compared: Comparison) -> list[dict[str, Any]]:
+    """One dict per budget; None where a run diverged."""
+    columns = (compared.budget, compared.loss, compared.ratio, compared.ratio_by_noise)
+    return [
+        {
+            "budget": float(budget),
+            "loss": [finite_or_none(value) for value in loss],
+            "ratio": finite_or_none(ratio),
+            "ratio_by_noise": finite_or_none(by_noise),
+        }
+        for budget, loss, ratio, by_noise in zip(*columns, strict=True)
+    ]
+
+
+def _law(problem: QuadraticProblem) -> dict[str, Any] | None:
     """The spectrum's power law and its phase; None where it has none."""
     from sgdsim.theory import power_law
 
@@ -112,7 +108,7 @@ def _law(problem: Any) -> dict[str, Any] | None:
     return {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": power_law.phase(law.nu, law.zeta)}
 
 
-def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict[str, Any]:
+def _run(curve: Curve, problem: QuadraticProblem, args: argparse.Namespace, tau: float) -> dict[str, Any]:
     from sgdsim.theory import stability
 
     bound = stability.diagonal_max_lr(problem, momentum=args.momentum, noise=curve.noise, tau=number("tau", tau))
@@ -132,25 +128,23 @@ def _run(curve: Any, problem: Any, args: argparse.Namespace, tau: float) -> dict
 
 def _text(facts: dict[str, Any]) -> str:
     runs, law = facts["runs"], facts["law"]
-    head, body = [], []
-    for run in runs:
-        numbers = [run["lr"], run["max_lr_spectral_diagonal"], run["effective_lr"]]
-        head.append([f"{run['batch_size']}", *map(short, numbers), f"{run['n_steps']}"])
+    columns = ("batch_size", "lr", "max_lr_spectral_diagonal", "effective_lr", "n_steps")
+    matched = [[run[name] for name in columns] for run in runs]
+    losses = []
     for row in facts["rows"]:
-        losses = [
-            ("diverged" if run["diverged"] else "-") if value is None else f"{value:.4g}"
-            for run, value in zip(runs, row["loss"], strict=True)
-        ]
-        ratios = ["-" if row[key] is None else f"{row[key]:.4g}" for key in ("ratio", "ratio_by_noise")]
-        body.append([f"{row['budget']:.4g}", *losses, *ratios])
+        cells = ["diverged" if x is None and run["diverged"] else x for run, x in zip(runs, row["loss"], strict=True)]
+        losses.append([row["budget"], *cells, row["ratio"], row["ratio_by_noise"]])
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
-    matched = Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], head).text()
-    losses = Table(["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"], body).text()
-    out = [f"{title}, learning rates matched by gamma*lr", matched, "", "loss at equal budget", losses, ""]
-    out.append(
-        "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):"
-    )
-    out.append("by theory it is what counts at late times where batches are not far below N")
+    out = [
+        f"{title}, learning rates matched by gamma*lr",
+        Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], matched).text(),
+        "",
+        "loss at equal budget",
+        Table(["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"], losses).text(),
+        "",
+        "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):",
+        "by theory it is what counts at late times where batches are not far below N",
+    ]
     if law is not None:
         phase = f"nu = {law['nu']:.3g}, zeta = {law['zeta']:.3g}: {law['phase']}"
         limits = {"signal-dominated": "2(1 + momentum)", "noise-dominated": "2(1 + momentum) and (1 - momentum)^2"}

@@ -9,41 +9,38 @@ import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Protocol
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.rules import RULES, GradientRule
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
-from sgdsim.common.table import Table
+from sgdsim.studies.base import Findings
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 
-class StudyResult(Protocol):
-    """What a command needs of a study's result to deliver it."""
-
-    def as_dict(self) -> dict[str, Any]:
-        """The facts, as JSON takes them."""
-
-    def table(self) -> Table:
-        """The same as a table."""
-        ...
-
-
-def add_output(parser: argparse.ArgumentParser) -> None:
-    """The options that `deliver` takes up."""
+def add_output(
+    parser: argparse.ArgumentParser, out: str | None = "write the result (JSON)", plot: str | None = None
+) -> None:
+    """`--json`, and `--out` and `--plot` with these words of help; None: there is no such file."""
     group = parser.add_argument_group("output")
-    group.add_argument("--out", metavar="FILE", help="write the result (JSON)")
+    for name, words in (("--out", out), ("--plot", plot)):
+        if words is not None:
+            group.add_argument(name, metavar="FILE", help=words)
     group.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
 
 
-def deliver(result: StudyResult, args: argparse.Namespace) -> int:
-    """Write --out as JSON and print the table, or with --json the facts; the exit code. InputError, after the numbers,
-    where the file cannot be written."""
+def deliver(result: Findings, args: argparse.Namespace) -> int:
+    """Write --out as JSON, draw --plot and print the table, or with --json the facts; the exit code. InputError, after
+    the numbers, where a file cannot be written."""
     delivery, facts = Delivery(args), result.as_dict()
-    if args.out is not None:
-        with delivery.writing("out"):
-            write_json(facts, args.out)
-    told = {**facts, "out": args.out}
-    return delivery.tell(told, lambda: "\n".join([result.table().text(), *wrote(told)]))
+    delivery.write(facts)
+    delivery.draw(lambda plot: result.plot())
+    facts |= delivery.files
+    return delivery.tell(facts, lambda: "\n".join([result.table().text(), *wrote(facts)]))
 
 
 class Delivery:
@@ -53,11 +50,31 @@ class Delivery:
     """
 
     def __init__(self, args: argparse.Namespace) -> None:
-        self.args, self.failure, self._began = args, None, time.perf_counter()
+        self.args, self._began = args, time.perf_counter()
+        self.failure: InputError | None = None
 
     @property
     def seconds(self) -> float:
         return round(time.perf_counter() - self._began, 3)
+
+    @property
+    def files(self) -> dict[str, str | None]:
+        """What --out and --plot name, of the two that the command has."""
+        return {name: getattr(self.args, name) for name in ("out", "plot") if hasattr(self.args, name)}
+
+    def write(self, facts: Mapping[str, object]) -> None:
+        """The facts to --out as JSON, where it is asked for."""
+        if self.files.get("out") is not None:
+            with self.writing("out"):
+                write_json(facts, self.args.out)
+
+    def draw(self, picture: Callable[[ModuleType], Figure | Axes]) -> None:
+        """What `picture` draws to --plot, where it is asked for; it is called with `sgdsim.plot`, which loads late."""
+        if self.files.get("plot") is not None:
+            from sgdsim import plot
+
+            with self.writing("plot"):
+                plot.save(picture(plot), self.args.plot)
 
     @contextlib.contextmanager
     def writing(self, option: str) -> Iterator[None]:
@@ -75,8 +92,8 @@ class Delivery:
     def tell(self, facts: Mapping[str, object], text: Callable[[], str]) -> int:
         """Print the facts as JSON, or the text; raise what could not be written; 130 after Ctrl-C, else 0."""
         # n is infinite of a population; nothing else that is no number comes here
-        told = {name: None if value == math.inf else value for name, value in facts.items()}
-        print(json.dumps(told, allow_nan=False) if self.args.json else text())
+        finite = {name: None if value == math.inf else value for name, value in facts.items()}
+        print(json.dumps(finite, allow_nan=False) if self.args.json else text())
         if self.failure is not None:
             raise self.failure
         return 130 if facts.get("interrupted") else 0

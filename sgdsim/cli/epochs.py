@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import _add_problem, _whole, add_batch_sizes, add_device, add_seed
-from sgdsim.cli.deliver import Delivery, ending, lr_unit
-from sgdsim.cli.problems import add_output, load
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, add_device, add_seed, named
+from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
+from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
-from sgdsim.common.text import short
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+    from sgdsim.problem import QuadraticProblem
 
 EPOCHS = (1, 2, 5, 10, 20)
 _MANY = 200  # runs from which on their spread is known well
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim epochs` to the command line's subparsers."""
     parser = commands.add_parser("epochs", help="reshuffled epochs against the independent batches of theory")
     _add_problem(parser)
@@ -47,7 +52,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--replicates", type=_whole, default=400, help="batch sequences of each kind")
     add_seed(group)
     add_device(group)
-    add_output(parser, "draw losses and ratios over epochs (.png, .pdf or .svg)")
+    add_output(parser, None, "draw losses and ratios over epochs (.png, .pdf or .svg)")
 
 
 def epochs(args: argparse.Namespace) -> int:
@@ -72,53 +77,48 @@ def epochs(args: argparse.Namespace) -> int:
     problem = load(args)
     if args.regime == "network" and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
-    found = epoch_comparison.compare(
-        problem, args.batch_size, lr=args.lr, momentum=args.momentum, epochs=args.epochs, replicates=args.replicates,
-        seed=args.seed, regime=regimes.parse(args.regime), theory=theory, progress=True,
-    )  # fmt: skip
-    if args.plot is not None:
-        from sgdsim import plot
-
-        with delivery.writing("plot"):
-            plot.save(plot.epochs(found), args.plot)
+    options = {"regime": regimes.parse(args.regime), "theory": theory, "progress": True}
+    options |= named(args, "lr", "momentum", "epochs", "replicates", "seed")
+    compared = epoch_comparison.compare(problem, args.batch_size, **options)
+    delivery.draw(lambda plot: plot.epochs(compared))
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "momentum": args.momentum,
-        "regime": found.attrs["regime"],
-        "theory": found.attrs["theory"],
-        "initial_loss": found.attrs["initial_loss"],
+        **{name: compared.attrs[name] for name in ("regime", "theory", "initial_loss")},
         "replicates": args.replicates,
-        "rows": _rows(found, problem.quadratic),
+        "rows": _rows(compared, problem.quadratic),
         "seed": args.seed,
-        "device": found.attrs["device"],
-        "interrupted": bool(found.attrs["interrupted"]),
+        "device": compared.attrs["device"],
+        "interrupted": bool(compared.attrs["interrupted"]),
         "seconds": delivery.seconds,
-        "plot": args.plot,
+        **delivery.files,
     }
     return delivery.tell(facts, lambda: _text(facts))
 
 
-def _rows(found: Any, problem: Any) -> list[dict[str, Any]]:
+def _rows(compared: xr.Dataset, problem: QuadraticProblem) -> list[dict[str, Any]]:
     """One dict per batch size and number of epochs asked for; None: infinite, or not known."""
     rows = []
-    for size in found["batch_size"].values:
-        for epoch in found.attrs["asked"]:
-            at = found.sel(batch_size=size, epoch=epoch)
-            row = {
-                "batch_size": int(size), "lr": float(at["lr"]), "torch_lr": problem.torch_lr(float(at["lr"])),
-                "noise": float(at["noise"]), "epochs": int(epoch), "steps": int(epoch * at["steps_per_epoch"]),
-                "theory": finite_or_none(at["theory"]), "reshuffled_exact": finite_or_none(at["reshuffled_exact"]),
-            }  # fmt: skip
-            for name, sampling in zip(("independent", "reshuffled"), found["sampling"].values, strict=True):
-                one = at.sel(sampling=sampling)
-                row |= {
-                    name: finite_or_none(one["mean"]), f"{name}_stderr": finite_or_none(one["stderr"]),
-                    f"{name}_diverged": int((one["loss"] == math.inf).sum()),
-                }  # fmt: skip
-            for name in ("ratio", "to_theory"):
-                row |= {end: finite_or_none(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
-            rows.append(row)
+    for size, epoch in itertools.product(compared["batch_size"].values, compared.attrs["asked"]):
+        at = compared.sel(batch_size=size, epoch=epoch)
+        row = {
+            "batch_size": int(size),
+            "lr": float(at["lr"]),
+            "torch_lr": problem.torch_lr(float(at["lr"])),
+            "noise": float(at["noise"]),
+            "epochs": int(epoch),
+            "steps": int(epoch * at["steps_per_epoch"]),
+            "theory": finite_or_none(at["theory"]),
+            "reshuffled_exact": finite_or_none(at["reshuffled_exact"]),
+        }
+        for name, sampling in zip(("independent", "reshuffled"), compared["sampling"].values, strict=True):
+            runs = at.sel(sampling=sampling)
+            row[name], row[f"{name}_stderr"] = finite_or_none(runs["mean"]), finite_or_none(runs["stderr"])
+            row[f"{name}_diverged"] = int((runs["loss"] == math.inf).sum())
+        for name in ("ratio", "to_theory"):
+            row |= {end: finite_or_none(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
+        rows.append(row)
     return rows
 
 
@@ -130,11 +130,11 @@ def _text(facts: dict[str, Any]) -> str:
     lines = []
     last = None
     for row in rows:
-        first = [f"{row['batch_size']}", short(row["lr"])] if row["batch_size"] != last else ["", ""]
+        first = [row["batch_size"], row["lr"]] if row["batch_size"] != last else ["", ""]
         last = row["batch_size"]
-        cells = [f"{row['epochs']}", f"{row['steps']}", "diverges" if row["theory"] is None else short(row["theory"])]
+        cells = [row["epochs"], row["steps"], "diverges" if row["theory"] is None else row["theory"]]
         cells += [_mean(row, name) for name in ("independent", "reshuffled")]
-        cells += [short(row["reshuffled_exact"])] if exact else []
+        cells += [row["reshuffled_exact"]] if exact else []
         lines.append([*first, *cells, _interval(row, "ratio"), _interval(row, "to_theory")])
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [
@@ -179,17 +179,17 @@ def _meaning(rows: list[dict[str, Any]]) -> str:
     if end["to_theory"] is None or not known:
         return f"batch {size}: runs diverge; lower --lr"
     when = f"after {end['epochs']} epoch{'s' * (end['epochs'] > 1)}"
-    told = f"batch {size}: {when} a loader that shuffles has"
+    loader = f"batch {size}: {when} a loader that shuffles has"
     if end["reshuffled_exact"] is not None:
-        return f"{told} {end['reshuffled_exact'] / end['theory']:.3g} times the theory's loss, exactly"
+        return f"{loader} {end['reshuffled_exact'] / end['theory']:.3g} times the theory's loss, exactly"
     low, high = _ends(end, "to_theory")
     if low <= 1 <= high:
         apart = [row["epochs"] for row in known if not row["to_theory_low"] <= 1 <= row["to_theory_high"]]
         widest = max(1 - low, high - 1)
-        told = f"{when} reshuffling cannot be told from the theory's independent batches (within {widest:.1%})"
-        return f"batch {size}: {told}" + (f", after {apart[-1]} it can" if apart else "")
+        equal = f"{when} reshuffling cannot be told from the theory's independent batches (within {widest:.1%})"
+        return f"batch {size}: {equal}" + (f", after {apart[-1]} it can" if apart else "")
     if not 0.5 < end["to_theory"] < 2:
-        return f"{told} {end['to_theory']:.3g} times the theory's loss ({low:.3g} to {high:.3g})"
+        return f"{loader} {end['to_theory']:.3g} times the theory's loss ({low:.3g} to {high:.3g})"
     side = "below" if end["to_theory"] < 1 else "above"
     low, high = sorted((abs(low - 1), abs(high - 1)))
-    return f"{told} a loss {abs(end['to_theory'] - 1):.1%} {side} the theory's ({low:.1%} to {high:.1%})"
+    return f"{loader} a loss {abs(end['to_theory'] - 1):.1%} {side} the theory's ({low:.1%} to {high:.1%})"

@@ -3,29 +3,38 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import (
     ACTIVATIONS,
     DATASETS,
-    _add_output,
+    Commands,
     _schedule,
     _whole,
     add_data_dir,
     add_device,
     add_dtype,
     add_seed,
+    named,
 )
-from sgdsim.cli.deliver import Delivery, interrupted, write_json, wrote
-from sgdsim.cli.problems import _check_distinct, _model
-from sgdsim.common import files
+from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
+from sgdsim.cli.problems import _model, check_output
 from sgdsim.common.checks import InputError
 
+if TYPE_CHECKING:
+    from torch import nn
+
+    from sgdsim.studies.hessian_results import HessianSpectra
+
 _DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
+_PASSED_ON = (
+    *("lr", "momentum", "batch_size", "steps", "sampling", "top", "gap", "lanczos_steps"),
+    *("seed", "device", "dtype", "chunk"),
+)
 _VARIANTS = {"without": "without batch norm", "with": "with batch norm"}
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the command's parser to `commands`."""
     parser = commands.add_parser("hessian", help="density, outliers and gradient of the Hessian along training")
     group = parser.add_argument_group("problem")
@@ -62,7 +71,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--lanczos-steps", type=_whole, default=80, help="of each probe of the density")
     group.add_argument("--probes", type=_whole, default=10, help="random vectors for the density")
     group.add_argument("--chunk", type=_whole, default=1024, help="training points in one pass, without batch norm")
-    _add_output(parser, "write everything (JSON)", "draw the densities (.png, .pdf or .svg)")
+    add_output(parser, "write everything (JSON)", "draw the densities (.png, .pdf or .svg)")
 
 
 def hessian(args: argparse.Namespace) -> int:
@@ -75,38 +84,17 @@ def hessian(args: argparse.Namespace) -> int:
             setattr(args, name, value)
         elif args.model is not None:
             raise InputError(f"--{name.replace('_', '-')}: expected only without --model, got a model of your own")
+    check_output(args)
     if args.plot is not None:
-        from sgdsim import plot
-        from sgdsim.plot import hessian as plot_hessian
+        from sgdsim.plot.hessian import check_panels
 
-        plot.check_path(args.plot)
-        files.check_writable(args.plot)
-        plot_hessian.check_panels(1, set(args.steps))
-    if args.out is not None:
-        files.check_writable(args.out)
-    inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
-    _check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
+        check_panels(1, set(args.steps))
     networks = _networks(args)
     data = datasets.load(args.dataset, args.n, args.seed, n_test=0, data_dir=args.data_dir)
-    runs: dict[str, hessians.HessianSpectra] = {}
+    runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
         runs[name] = hessians.hessian_spectra(
-            network,
-            data,
-            lr=args.lr,
-            momentum=args.momentum,
-            batch_size=args.batch_size,
-            steps=args.steps,
-            sampling=args.sampling,
-            top=args.top,
-            gap=args.gap,
-            lanczos_steps=args.lanczos_steps,
-            n_probes=args.probes,
-            seed=args.seed,
-            device=args.device,
-            dtype=args.dtype,
-            chunk=args.chunk,
-            progress=True,
+            network, data, n_probes=args.probes, progress=True, **named(args, *_PASSED_ON)
         )
         if runs[name].interrupted:
             break
@@ -118,17 +106,13 @@ def hessian(args: argparse.Namespace) -> int:
         "interrupted": any(run.interrupted for run in runs.values()),
         "seconds": delivery.seconds,
     }
-    if args.out is not None:
-        with delivery.writing("out"):
-            write_json(facts, args.out)
-    if args.plot is not None:
-        with delivery.writing("plot"):
-            plot.save(plot_hessian.hessian_spectra(runs), args.plot)
-    facts |= {"out": args.out, "plot": args.plot}
+    delivery.write(facts)
+    delivery.draw(lambda plot: plot.hessian_spectra(runs))
+    facts |= delivery.files
     return delivery.tell(facts, lambda: _text(args, runs, facts))
 
 
-def _networks(args: argparse.Namespace) -> dict[str, Any]:
+def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
     """The networks to train, by the name of their row."""
     from sgdsim.networks import StandardMLP
 
@@ -143,7 +127,7 @@ def _networks(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _text(args: argparse.Namespace, runs: dict[str, Any], facts: dict[str, Any]) -> str:
+def _text(args: argparse.Namespace, runs: dict[str, HessianSpectra], facts: dict[str, Any]) -> str:
     lines = []
     for name, run in runs.items():
         lr = f"{run.lr:.4g}" if isinstance(run.lr, float) else "none" if run.lr is None else run.lr.spec

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 from sgdsim.algorithm.rules import GradientRule
 from sgdsim.cli.arguments import (
-    _add_output,
+    Commands,
     _add_problem,
     _whole,
     add_algorithm,
@@ -16,21 +17,27 @@ from sgdsim.cli.arguments import (
     add_execution,
     algorithm,
     execution,
+    named,
 )
-from sgdsim.cli.commands import told_shard
-from sgdsim.cli.deliver import Delivery, ending, lr_unit, rule_lr_unit, rule_of
+from sgdsim.cli.compare import report_shard
+from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit, rule_of
 from sgdsim.cli.problems import add_common, load
-from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable
-from sgdsim.common.table import Table
+from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short
+
+if TYPE_CHECKING:
+    from sgdsim.problem import QuadraticProblem
+    from sgdsim.regimes.base import Regime
+    from sgdsim.runs.sweeps import Grid
+    from sgdsim.studies.maps import LossMap
 
 MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim landscape` to the command line's subparsers."""
     parser = commands.add_parser("landscape", help="the final loss over learning rate and momentum, as maps")
     _add_problem(parser)
@@ -42,9 +49,12 @@ def add_parser(commands: Any) -> None:
     )
     for name, words in (("lr", "learning rates in units of 1/lambda_max"), ("momentum", "heavy ball")):
         group.add_argument(
-            f"--{name}", type=_range(name), nargs="+", metavar="VALUE",
+            f"--{name}",
+            type=_range(name),
+            nargs="+",
+            metavar="VALUE",
             help=f"{words}: numbers or LOW:HIGH:COUNT (default: {DEFAULTS[name]})",
-        )  # fmt: skip
+        )
     add_batch_sizes(group, [10], "a map for each")
     run = parser.add_argument_group("runs")
     run.add_argument(
@@ -59,10 +69,10 @@ def add_parser(commands: Any) -> None:
     add_common(run)
     add_algorithm(run, many=False)
     add_execution(parser, always_resumes=True)
-    _add_output(parser, "write the result (netCDF)", "draw the maps (.png, .pdf or .svg)")
+    add_output(parser, "write the result (netCDF)", "draw the maps (.png, .pdf or .svg)")
 
 
-def _range(name: str):
+def _range(name: str) -> Callable[[str], list[float]]:
     def read(text: str) -> list[float]:
         from sgdsim.studies.maps import spaced
 
@@ -87,54 +97,28 @@ def _range(name: str):
 
 def landscape(args: argparse.Namespace) -> int:
     """Follow every cell, print where the least losses lie, save and draw."""
-    from sgdsim import regimes
-    from sgdsim.runs.sweeps import Grid, NotSaved, sweep
+    from sgdsim.runs.sweeps import NotSaved, sweep
     from sgdsim.studies import maps
 
     delivery = Delivery(args)
-    axes = {}
-    for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
-        given = getattr(args, name) or [_range(name)(default)]
-        axes[name] = [value for values in given for value in values]
-    grid = Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
+    grid = _grid(args)
     cells = [sgd for _, sgd in grid.cells()]  # refuses bad values before any data are read
     how = execution(args)
-    followed = [regimes.parse(name) for name in args.regime]
-    names = [regime.name for regime in followed]
-    if len(set(names)) < len(names):
-        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
-    for name, least in (("n_steps", 1), ("replicates", 1)):
-        integer(name, getattr(args, name), minimum=least)
-    if args.plot is not None:
-        from sgdsim import plot
-        from sgdsim.plot import maps as plot_maps
-
-        plot_maps.check_panels(len(names), len(args.batch_size))
-    if args.out is not None:
-        files.check_writable(args.out)
+    followed = _regimes(args)
+    for name in ("n_steps", "replicates"):
+        integer(name, getattr(args, name), minimum=1)
     problem = load(args)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
         sgd.check(problem.n, 1)
     try:
-        result = sweep(
-            problem,
-            grid,
-            followed,
-            args.n_steps,
-            record=[args.n_steps],
-            replicates=args.replicates,
-            seed=args.seed,
-            progress=True,
-            **how,
-        )
+        options = named(args, "replicates", "seed") | {"record": [args.n_steps], "progress": True}
+        result = sweep(problem, grid, followed, args.n_steps, **options, **how)
     except NotSaved as error:
         result = error.result
         delivery.failed("out", error)
     if args.shard is not None:
-        return told_shard(args, result)
-    if args.plot is not None:
-        with delivery.writing("plot"):
-            plot.save(plot_maps.loss_maps(result, problem), args.plot)
+        return report_shard(args, result)
+    delivery.draw(lambda plot: plot.loss_maps(result, problem))
     options = {name: values[0] for name, values in algorithm(args).items()}
     rows = [_row(panel, problem.quadratic, options) for panel in maps.panels(result, problem.quadratic)]
     rule = rule_of(args.method)
@@ -149,13 +133,37 @@ def landscape(args: argparse.Namespace) -> int:
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
         "seconds": delivery.seconds,
-        "out": args.out,
-        "plot": args.plot,
+        **delivery.files,
     }
     return delivery.tell(facts, lambda: _text(facts, args.replicates, rule))
 
 
-def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _grid(args: argparse.Namespace) -> Grid:
+    from sgdsim.runs.sweeps import Grid
+
+    axes = {}
+    for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
+        given = getattr(args, name) or [_range(name)(default)]
+        axes[name] = [value for values in given for value in values]
+    return Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
+
+
+def _regimes(args: argparse.Namespace) -> list[Regime]:
+    """The regimes asked for; InputError where one is twice, or their maps are too many for a picture."""
+    from sgdsim import regimes
+
+    followed = [regimes.parse(name) for name in args.regime]
+    names = [regime.name for regime in followed]
+    if len(set(names)) < len(names):
+        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
+    if args.plot is not None:
+        from sgdsim.plot.maps import check_panels
+
+        check_panels(len(names), len(args.batch_size))
+    return followed
+
+
+def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> dict[str, Any]:
     """The minimum of one map, and the largest learning rates that theory calls stable at its momentum; `options`: the
     algorithm, but for learning rate, momentum and batch size."""
     from sgdsim.algorithm.sgd import SGD
@@ -195,16 +203,18 @@ def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | Non
     lines = []
     for row in rows:
         known = row["loss"] is not None and row["max_lr_spectral_diagonal"] is not None
-        ratio = row["lr"] / row["max_lr_spectral_diagonal"] if known else None
         marks = ("~" if row["smoothed"] else "") + ("!" if row["at_edge"] else "") + ("*" if row["missing"] else "")
-        cells = [row["regime"], f"{row['batch_size']}", short(row["loss"]) + marks, short(row["lr"])]
-        cells += [
+        cells: list[Cell] = [
+            row["regime"],
+            row["batch_size"],
+            short(row["loss"]) + marks,
+            row["lr"],
             "-" if row["momentum"] is None else readable(row["momentum"], 4),
-            short(row["max_lr_spectral_diagonal"]),
-            short(ratio),
+            row["max_lr_spectral_diagonal"],
+            row["lr"] / row["max_lr_spectral_diagonal"] if known else None,
+            f"{row['diverged']}/{row['cells']}",
         ]
-        cells += [f"{row['diverged']}/{row['cells']}"] + ([f"{row['missing']}"] if missing else [])
-        lines.append(cells)
+        lines.append([*cells, row["missing"]] if missing else cells)
     out = [
         f"{facts['problem'].get('title', '')}: {facts['n_steps']} steps, initial loss {facts['initial_loss']:.4g}, "
         f"seed {facts['seed']}",

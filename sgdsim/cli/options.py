@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from sgdsim.cli.arguments import (
     DATASETS,
+    Commands,
     Parser,
-    _add_output,
     _add_problem,
     _add_run,
     _whole,
@@ -15,9 +13,10 @@ from sgdsim.cli.arguments import (
     add_execution,
     add_seed,
 )
+from sgdsim.cli.deliver import add_output
 
 
-def add_compare(commands: Any) -> None:
+def add_compare(commands: Commands) -> None:
     """The parser of `sgdsim compare`."""
     compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
     _add_problem(compare)
@@ -41,7 +40,7 @@ def add_compare(commands: Any) -> None:
     )
 
 
-def add_simulate(commands: Any) -> None:
+def add_simulate(commands: Commands) -> None:
     """The parser of `sgdsim simulate`."""
     simulate = commands.add_parser("simulate", help="one regime, one set of values")
     _add_problem(simulate)
@@ -54,7 +53,7 @@ def add_simulate(commands: Any) -> None:
     )
 
 
-def add_spectrum(commands: Any) -> None:
+def add_spectrum(commands: Commands) -> None:
     """The parser of `sgdsim spectrum`."""
     spectrum = commands.add_parser("spectrum", help="eigenvalues, error coefficients and power laws of a kernel")
     _add_problem(spectrum)
@@ -71,10 +70,10 @@ def add_spectrum(commands: Any) -> None:
     how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
     add_seed(how, "decides data split, network and probes")
     add_device(how)
-    _add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
+    add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
 
 
-def add_plot(commands: Any) -> None:
+def add_plot(commands: Commands) -> None:
     """The parser of `sgdsim plot`."""
     plot = commands.add_parser("plot", help="draw a saved result")
     plot.add_argument("what", choices=["loss", "spectrum", "landscape"])
@@ -83,14 +82,14 @@ def add_plot(commands: Any) -> None:
     plot.add_argument("--observable", default="loss", help="loss, test_loss or another that the result holds")
 
 
-def add_merge(commands: Any) -> None:
+def add_merge(commands: Commands) -> None:
     """The parser of `sgdsim merge`."""
     merge = commands.add_parser("merge", help="bring the shards of a sweep together")
     merge.add_argument("out", metavar="FILE", help="the result to write, as it was given to --out")
     merge.add_argument("parts", nargs="*", metavar="FOLDER", help="folders of parts (default: FILE.parts)")
 
 
-def add_export(commands: Any) -> None:
+def add_export(commands: Commands) -> None:
     """The parser of `sgdsim export`."""
     export = commands.add_parser("export", help="write a result as a table: .csv or .parquet")
     export.add_argument("file", metavar="FILE", help="a result written with --out")
@@ -98,7 +97,7 @@ def add_export(commands: Any) -> None:
     export.add_argument("--curves", action="store_true", help="a row for every recorded step, not the last alone")
 
 
-def add_data(commands: Any) -> None:
+def add_data(commands: Commands) -> None:
     """The parser of `sgdsim data`."""
     data = commands.add_parser("data", help="list, fetch or verify the data sets")
     actions = data.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=Parser)

@@ -6,32 +6,36 @@ import argparse
 import importlib
 import os
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Literal
 
 from sgdsim.algorithm.samplers import CLOSED
-from sgdsim.cli.arguments import DEFAULTS, add_device, add_seed
+from sgdsim.cli.arguments import DEFAULTS, Group, add_device, add_seed
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem.base import Kind, Problem
 from sgdsim.problem.kinds import KINDS
 
+if TYPE_CHECKING:
+    from torch import nn
+
 BATCH_SIZES = (1, 10, 100)
-_DATA, _FILE = "data sets", "--spectrum"
+_DATA = "data sets"
+_FILE: Literal["--spectrum"] = "--spectrum"
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
 def _problem(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     kind = asked_kind(args)
-    _complete(args, _DATA if kind is None else _FILE if kind == _FILE else kind.source)
-    if kind == _FILE:
+    _complete(args, _DATA if kind is None else kind if isinstance(kind, str) else kind.source)
+    if isinstance(kind, str):
         from sgdsim.runs.results import load_problem
 
         return load_problem(args.spectrum)
     return _network(args) if kind is None else kind.load(vars(args))
 
 
-def asked_kind(args: argparse.Namespace) -> Kind | str | None:
+def asked_kind(args: argparse.Namespace) -> Kind | Literal["--spectrum"] | None:
     """The kind that the arguments ask for: one of `KINDS`, that in a --spectrum file, or None for data sets."""
     if args.spectrum is not None:
         return _FILE
@@ -62,7 +66,7 @@ def _network(args: argparse.Namespace) -> Problem:
     from sgdsim.problem import NetworkProblem
     from sgdsim.runs import estimates
 
-    network: Any
+    network: nn.Module
     if args.model is not None:
         network = _model(args.model)
     else:
@@ -75,7 +79,7 @@ def _network(args: argparse.Namespace) -> Problem:
     return NetworkProblem(network, data, device=args.device)
 
 
-def _model(text: str) -> Any:
+def _model(text: str) -> nn.Module:
     """The module that the function named MODULE:FACTORY returns, looked up from the current folder as well."""
     home, _, factory = text.partition(":")
     if not home or not factory:
@@ -87,6 +91,18 @@ def _model(text: str) -> Any:
     except Exception as error:  # it is the user's code: anything can happen in it
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise InputError(f"--model: expected {text!r} to import and return a torch module, got {reason}") from error
+
+
+def check_output(args: argparse.Namespace) -> None:
+    """InputError where --plot or --out cannot be written, or would be written over another file."""
+    if getattr(args, "plot", None) is not None:
+        from sgdsim import plot
+
+        plot.check_path(args.plot)
+        files.check_writable(args.plot)
+    if getattr(args, "out", None) is not None:
+        files.check_writable(args.out)
+    _check_distinct(args)
 
 
 def _check_distinct(args: argparse.Namespace) -> None:
@@ -101,7 +117,7 @@ def _check_distinct(args: argparse.Namespace) -> None:
                 raise InputError(f"{name}: expected another file than that of {other}, got {os.path.basename(path)!r}")
 
 
-def add_common(group: Any) -> None:
+def add_common(group: Group) -> None:
     """Options that every command of this kind has: how batches are drawn, seed, device."""
     group.add_argument(
         "--sampling",
@@ -113,24 +129,11 @@ def add_common(group: Any) -> None:
     add_device(group)
 
 
-def add_output(parser: argparse.ArgumentParser, plot_help: str) -> None:
-    """`--plot` and `--json`; there is nothing to write for `--out`."""
-    out = parser.add_argument_group("output")
-    out.add_argument("--plot", metavar="FILE", help=plot_help)
-    out.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
-    parser.set_defaults(out=None)
-
-
-def load(args: argparse.Namespace) -> Any:
-    """The problem, without test points; before that, the picture's path is checked."""
+def load(args: argparse.Namespace) -> Problem:
+    """The problem, without test points; before that, `check_output`."""
     from sgdsim.runs import estimates
 
-    if getattr(args, "plot", None) is not None:
-        from sgdsim import plot
-
-        plot.check_path(args.plot)
-        files.check_writable(args.plot)
-    _check_distinct(args)
+    check_output(args)
     integer("seed", args.seed)
     if args.n_test is not None:
         raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
@@ -142,7 +145,7 @@ def load(args: argparse.Namespace) -> Any:
     return problem
 
 
-def infinite_spectrum(problem: Any) -> list[str]:
+def infinite_spectrum(problem: Problem) -> list[str]:
     """A note where the infinite power law that the spectrum is the beginning of diverges at every learning rate."""
     from sgdsim.theory import power_law
 

@@ -25,10 +25,6 @@ from sgdsim.common.signals import one_interruption
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     program = "sgdsim"
-
-    def tell(message: str) -> None:
-        streams.tell(f"{program}: {message}")
-
     with streams.usable(), warnings.catch_warnings(), one_interruption():
         warnings.showwarning = lambda message, *_: streams.tell(f"sgdsim: {message}")
         try:
@@ -40,37 +36,36 @@ def main(argv: list[str] | None = None) -> int:
                 code = int(stop.code or 0)
             sys.stdout.flush()  # here, where a failure can still be told
             return code
-        except InputError as error:
-            tell(f"error: {error}")
-            return 2
-        except KeyboardInterrupt:
-            tell("interrupted")
-            return 130
-        except SystemError as error:  # a signal that came while compiled code returned
-            if not isinstance(error.__cause__ or error.__context__, KeyboardInterrupt):
-                raise
-            tell("interrupted")
-            return 130
-        except MemoryError as error:
-            tell(f"error: expected a problem that fits into memory, got: {error or 'no memory left'}")
-            return 2
-        except RuntimeError as error:  # torch's forms of the same
-            if not re.search("can't allocate|out of memory|invalid for input of size", str(error)):
-                raise
-            tell(f"error: expected a problem that fits into memory, got: {str(error).splitlines()[0]}")
-            return 2
-        except OSError as error:
-            if error.filename is not None:
-                tell(f"error: {error.filename}: {error.strerror}")
-                return 2
-            if isinstance(error, FileNotFoundError):  # os.getcwd names no file
-                tell("error: expected a working folder, got one that was removed; cd to another")
-                return 2
-            # Standard output: its reader went away, or its disk is full.
-            streams.silence(sys.stdout)
-            if not isinstance(error, BrokenPipeError):
-                tell(f"error: output: {error.strerror or error}")
-            return 1
+        except (Exception, KeyboardInterrupt) as error:
+            code, message = _failure(error)
+            if message:
+                streams.tell(f"{program}: {message}")
+            return code
+
+
+def _failure(error: BaseException) -> tuple[int, str]:
+    """The exit code and the message, "" for none; what no user brings about is raised again."""
+    if isinstance(error, InputError):
+        return 2, f"error: {error}"
+    # a signal that came while compiled code returned is the cause of a SystemError
+    cause = error.__cause__ or error.__context__ if isinstance(error, SystemError) else error
+    if isinstance(cause, KeyboardInterrupt):
+        return 130, "interrupted"
+    if isinstance(error, MemoryError):
+        return 2, f"error: expected a problem that fits into memory, got: {error or 'no memory left'}"
+    # torch's forms of the same
+    if isinstance(error, RuntimeError) and re.search(
+        "can't allocate|out of memory|invalid for input of size", str(error)
+    ):
+        return 2, f"error: expected a problem that fits into memory, got: {str(error).splitlines()[0]}"
+    if not isinstance(error, OSError):
+        raise error
+    if error.filename is not None:
+        return 2, f"error: {error.filename}: {error.strerror}"
+    if isinstance(error, FileNotFoundError):  # os.getcwd names no file
+        return 2, "error: expected a working folder, got one that was removed; cd to another"
+    streams.silence(sys.stdout)  # its reader went away, or its disk is full
+    return 1, "" if isinstance(error, BrokenPipeError) else f"error: output: {error.strerror or error}"
 
 
 def _parse(argv: list[str] | None) -> argparse.Namespace:

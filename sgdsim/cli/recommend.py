@@ -11,9 +11,9 @@ import numpy as np
 
 from sgdsim.cli import _recommend_method, _recommend_text
 from sgdsim.cli._recommend_method import TIMES, algorithm_facts
-from sgdsim.cli.arguments import _add_problem, _whole, add_algorithm, algorithm
-from sgdsim.cli.deliver import Delivery
-from sgdsim.cli.problems import add_common, add_output, infinite_spectrum, load
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.deliver import Delivery, add_output
+from sgdsim.cli.problems import add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 
@@ -21,7 +21,7 @@ SIMULATED = ("sampled", "network")
 REPLICATES = 20
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim recommend` to the command line's subparsers."""
     parser = commands.add_parser("recommend", help="the best learning rate and momentum, and the loss to expect")
     _add_problem(parser)
@@ -42,7 +42,7 @@ def add_parser(commands: Any) -> None:
         help="simulate the recommended point and four beside it; sampled, network (default: all the problem has)",
     )
     check.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
-    add_output(parser, "draw the loss over momentum and lr, the law and the phase (.png, .pdf or .svg)")
+    add_output(parser, None, "draw the loss over momentum and lr, the law and the phase (.png, .pdf or .svg)")
 
 
 def recommend(args: argparse.Namespace) -> int:
@@ -71,7 +71,7 @@ def recommend(args: argparse.Namespace) -> int:
         )
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     quadratic = problem.quadratic
-    seconds = dict.fromkeys(TIMES) | {"problem": time.perf_counter() - began}
+    seconds: dict[str, Any] = dict.fromkeys(TIMES) | {"problem": time.perf_counter() - began}
     facts: dict[str, Any] = {
         "problem": problem.description,
         "n": problem.n,

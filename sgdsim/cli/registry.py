@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from sgdsim.cli import (
     budget,
     commands,
+    compare,
     epochs,
     hessian,
     landscape,
@@ -21,18 +22,19 @@ from sgdsim.cli import (
     theory,
     validate,
 )
+from sgdsim.cli.arguments import Commands
 
 
 class Command(NamedTuple):
     """`add_parser` adds its parser to argparse's subparsers; `run` does the work and returns the exit code."""
 
-    add_parser: Callable[[Any], None]
+    add_parser: Callable[[Commands], None]
     run: Callable[[argparse.Namespace], int]
 
 
 COMMANDS = {
-    "compare": Command(options.add_compare, commands.compare),
-    "simulate": Command(options.add_simulate, commands.simulate),
+    "compare": Command(options.add_compare, compare.compare),
+    "simulate": Command(options.add_simulate, compare.simulate),
     "spectrum": Command(options.add_spectrum, spectrum.spectrum),
     "stability": Command(stability.add_parser, stability.stability),
     "recommend": Command(recommend.add_parser, recommend.recommend),

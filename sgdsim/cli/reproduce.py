@@ -8,15 +8,19 @@ import os
 import sys
 import textwrap
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import add_data_dir, add_seed
+from sgdsim.cli.arguments import Commands, add_data_dir, add_seed
 from sgdsim.cli.deliver import Delivery, interrupted
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.table import Table
 
+if TYPE_CHECKING:
+    from sgdsim.reproduction import Context, Exhibit
+    from sgdsim.reproduction.document import Entry, Report
 
-def add_parser(commands: Any) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim reproduce` to the command line's subparsers."""
     parser = commands.add_parser("reproduce", help="the published values and figures again, and where they differ, why")
     parser.add_argument(
@@ -66,7 +70,7 @@ def reproduce(args: argparse.Namespace) -> int:
     return delivery.tell(facts, lambda: _text(facts))
 
 
-def _exhibit(exhibit: Any, context: Any, report: Any) -> dict[str, Any]:
+def _exhibit(exhibit: Exhibit, context: Context, report: Report) -> Entry:
     """One exhibit, worked out, drawn and written; its entry."""
     from sgdsim.reproduction import MissingData
 

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import _add_problem, _whole, add_device, add_seed
-from sgdsim.cli.deliver import Delivery, ending, lr_unit
-from sgdsim.cli.problems import add_output, load
+from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_device, add_seed, named
+from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
+from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.statistics import mean_and_error
-from sgdsim.common.table import Table
+from sgdsim.common.table import Cell, Table
+
+if TYPE_CHECKING:
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.problem import Problem, QuadraticProblem
+    from sgdsim.theory.horizon import Scheduled
 
 REPLICATES, PIECES = 100, 12
 _NEAR = 0.1  # relative difference from which on the theory is said to be off
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim schedule` to the command line's subparsers."""
     parser = commands.add_parser("schedule", help="the best schedules of the learning rate for a horizon")
     _add_problem(parser)
@@ -36,10 +41,7 @@ def add_parser(commands: Any) -> None:
         "--label-noise", type=float, default=0.0, metavar="SIGMA", help="error of labels, in units of the targets"
     )
     group.add_argument(
-        "--pieces",
-        type=_whole,
-        metavar="K",
-        help="of the piecewise-constant schedule (default: 12 or T)",
+        "--pieces", type=_whole, metavar="K", help="of the piecewise-constant schedule (default: 12 or T)"
     )
     group.add_argument("--tau", type=float, default=1.0, help="closure")
     group.add_argument(
@@ -54,7 +56,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
     add_seed(group)
     add_device(group)
-    add_output(parser, "draw the learning rates and the final losses (.png, .pdf or .svg)")
+    add_output(parser, None, "draw the learning rates and the final losses (.png, .pdf or .svg)")
 
 
 def schedule(args: argparse.Namespace) -> int:
@@ -76,43 +78,41 @@ def schedule(args: argparse.Namespace) -> int:
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
-    found = best_schedules.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
+    compared = best_schedules.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
     limits = _limits(quadratic, sgd, args.tau)
-    sampled = _verify(quadratic, sgd, found, steps, replicates, args.seed) if args.verify else None
-    if args.plot is not None:
-        from sgdsim import plot
-
-        with delivery.writing("plot"):
-            title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {readable(args.momentum)}"
-            title += f", T = {steps}"
-            if args.label_noise:
-                title += f", σ = {args.label_noise:g}"
-            plot.save(plot.schedules(found, steps, sampled=sampled, title=title.replace("= -", "= −")), args.plot)
+    sampled = _verify(quadratic, sgd, compared, steps, replicates, args.seed) if args.verify else None
+    delivery.draw(lambda plot: plot.schedules(compared, steps, sampled=sampled, title=_title(args, problem)))
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "horizon": steps,
-        "batch_size": args.batch_size,
-        "momentum": args.momentum,
-        "label_noise": args.label_noise,
-        "sampling": args.sampling,
-        "tau": args.tau,
+        **named(args, "batch_size", "momentum", "label_noise", "sampling", "tau"),
         "torch_lr_per_alpha": quadratic.torch_lr(1.0),
         "initial_loss": quadratic.initial_loss,
         "max_lr": limits["spectral_diagonal"],
         "max_lr_exact": limits["exact"],
-        "rows": (rows := _rows(found, sampled, steps)),
+        "rows": (rows := _rows(compared, sampled, steps)),
         "warnings": _warnings(rows, limits),
         "replicates": replicates if args.verify else None,
         "interrupted": args.verify and sampled is None,
         "seed": args.seed,
         "seconds": delivery.seconds,
-        "plot": args.plot,
+        **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts, found))
+    return delivery.tell(facts, lambda: _text(facts, compared))
 
 
-def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: int, seed: int) -> np.ndarray | None:
+def _title(args: argparse.Namespace, problem: Problem) -> str:
+    """Of the picture."""
+    title = f"{problem.description.get('title', '')}: b = {args.batch_size}, β = {readable(args.momentum)}"
+    title += f", T = {args.horizon}"
+    title += f", σ = {args.label_noise:g}" if args.label_noise else ""
+    return title.replace("= -", "= −")
+
+
+def _verify(
+    quadratic: QuadraticProblem, sgd: SGD, compared: list[Scheduled], steps: int, replicates: int, seed: int
+) -> np.ndarray | None:
     """Final losses on sampled batches, (schedules, replicates); the batches are the same for all schedules.
 
     None after Ctrl-C.
@@ -120,19 +120,18 @@ def _verify(quadratic: Any, sgd: Any, found: list[Any], steps: int, replicates: 
     from sgdsim.regimes import SampledLinearized
     from sgdsim.runs.simulation import simulate
 
-    every = [replace(sgd, lr=one.lr, average=one.average) for one in found]
+    options: dict[str, Any] = {"record": [steps], "replicates": replicates, "seed": seed, "progress": True}
     losses = []
-    for one in every:
-        run = simulate(
-            quadratic, one, SampledLinearized(), steps, record=[steps], replicates=replicates, seed=seed, progress=True
-        )
-        if run.attrs["interrupted"]:
+    for scheduled in compared:
+        own = replace(sgd, lr=scheduled.lr, average=scheduled.average)
+        result = simulate(quadratic, own, SampledLinearized(), steps, **options)
+        if result.attrs["interrupted"]:
             return None
-        losses.append(run["loss"].values[0, :, -1])
+        losses.append(result["loss"].values[0, :, -1])
     return np.array(losses)
 
 
-def _limits(quadratic: Any, sgd: Any, tau: float) -> dict[str, float | None]:
+def _limits(quadratic: QuadraticProblem, sgd: SGD, tau: float) -> dict[str, float | None]:
     """The largest stable constant rates, the exact one where it takes seconds."""
     from sgdsim.theory import stability
 
@@ -147,7 +146,7 @@ def _warnings(rows: list[dict[str, Any]], limits: dict[str, float | None]) -> li
     """Where the theory's losses are not to be relied on, by the exact threshold and by the sampled runs."""
     out = []
     exact, theory = limits["exact"], limits["spectral_diagonal"]
-    if exact is not None and exact < (1 - _NEAR) * theory:
+    if exact is not None and theory is not None and exact < (1 - _NEAR) * theory:
         fast = [row["name"] for row in rows if row["largest_lr"] > (1 - 2 * _NEAR) * exact]
         if fast:
             out.append(
@@ -173,34 +172,31 @@ def _is_off(row: dict[str, Any]) -> bool:
     return distance > 1 or distance > max(_NEAR, 3 * row["sampled_stderr_to_theory"])
 
 
-def _rows(found: list[Any], sampled: np.ndarray | None, steps: int) -> list[dict[str, Any]]:
+def _rows(compared: list[Scheduled], sampled: np.ndarray | None, steps: int) -> list[dict[str, Any]]:
     """One dict per schedule, the best first; None: infinite, or not asked for."""
-    names = [one.name for one in found]
-    base = names.index("constant")
+    constant = next(scheduled.loss for scheduled in compared if scheduled.name == "constant")
     rows = []
-    for i, one in enumerate(found):
+    for i, scheduled in enumerate(compared):
+        lr, average = scheduled.lr, scheduled.average
+        own = {"lr": lr} if isinstance(lr, float) else _parameters(lr)
         row: dict[str, Any] = {
-            "name": one.name,
-            "lr": getattr(one.lr, "spec", one.lr),
-            "average": None if one.average is None else one.average.spec,
-            "parameters": _parameters(one),
-            "largest_lr": float(np.max(one.lr(np.arange(steps)))) if callable(one.lr) else one.lr,
-            "loss": one.loss,
-            "ratio": one.loss / found[base].loss,
+            "name": scheduled.name,
+            "lr": getattr(lr, "spec", lr),
+            "average": None if average is None else average.spec,
+            "parameters": own if average is None else own | _parameters(average),
+            "largest_lr": float(np.max(lr(np.arange(steps)))) if callable(lr) else lr,
+            "loss": scheduled.loss,
+            "ratio": scheduled.loss / constant,
         }
         if sampled is not None:
-            row |= _sampled(sampled[i], one.loss)
+            row |= _sampled(sampled[i], scheduled.loss)
         rows.append(row)
     return rows
 
 
-def _parameters(one: Any) -> dict[str, Any]:
-    given: dict[str, Any] = (
-        {} if one.average is None else {f.name: getattr(one.average, f.name) for f in fields(one.average)}
-    )
-    if isinstance(one.lr, float):
-        return {"lr": one.lr} | given
-    return {f.name: getattr(one.lr, f.name) for f in fields(one.lr)} | given
+def _parameters(part: Any) -> dict[str, Any]:
+    """Of a schedule or an average, as its dataclass has them."""
+    return {field.name: getattr(part, field.name) for field in fields(part)}
 
 
 def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
@@ -211,13 +207,13 @@ def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
     return {name: finite_or_none(value) for name, value in numbers.items()}
 
 
-def _text(facts: dict[str, Any], found: list[Any]) -> str:
+def _text(facts: dict[str, Any], compared: list[Scheduled]) -> str:
     rows, steps = facts["rows"], facts["horizon"]
     verified = "sampled" in rows[0]
     headers = ["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]
     lines = []
-    for row, one in zip(rows, found, strict=True):
-        cells = [row["name"], _shown(one, steps), f"{row['loss']:.4g}", f"{row['ratio']:.4f}"]
+    for row, scheduled in zip(rows, compared, strict=True):
+        cells: list[Cell] = [row["name"], _shown(scheduled, steps), row["loss"], f"{row['ratio']:.4f}"]
         if verified:
             for end, digits in (("", ".4g"), ("_to_theory", ".3f")):
                 mean, error = row[f"sampled{end}"], row[f"sampled_stderr{end}"]
@@ -230,20 +226,20 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
         f"{facts['initial_loss']:.4g}",
         Table(headers, lines, "llr").text(),
         "",
+        "loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;",
+        "ema, tail: averages of the iterates of a constant learning rate; pieces: first, largest and last rate",
     ]
-    out.append("loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;")
-    out.append("ema, tail: averages of the iterates of a constant learning rate; pieces: first, largest and last rate")
     if verified:
         out.append(f"sampled: mean ± standard error over {facts['replicates']} batch sequences, the same for all rows")
     by = "sampled" if verified else "loss"
     closed = [
-        (row, one)
-        for row, one in zip(rows, found, strict=True)
-        if getattr(one.lr, "name", "piecewise") != "piecewise" and row[by] is not None
+        (row[by], scheduled.lr)
+        for row, scheduled in zip(rows, compared, strict=True)
+        if getattr(scheduled.lr, "name", "piecewise") != "piecewise" and row[by] is not None
     ]
     if closed:
-        _, best = min(closed, key=lambda pair: pair[0][by])
-        out.append(f"the best closed form by {by}, for sgdsim simulate: --lr {_rounded(best.lr).spec}")
+        _, best = min(closed, key=lambda pair: pair[0])
+        out.append(f"the best closed form by {by}, for sgdsim simulate: --lr {_rounded(best).spec}")
     exact = "" if facts["max_lr_exact"] is None else f", {facts['max_lr_exact']:.4g} exactly at this N"
     out.append(f"constant rates are stable up to lr {facts['max_lr']:.4g} by this theory{exact}")
     out += [f"Warning: {text}." for text in facts["warnings"]]
@@ -252,15 +248,16 @@ def _text(facts: dict[str, Any], found: list[Any]) -> str:
 
 
 def _rounded(lr: Any) -> Any:
-    """The schedule with four digits."""
+    """A schedule with four digits."""
     return replace(lr, **{f.name: float(f"{v:.4g}") for f in fields(lr) if isinstance(v := getattr(lr, f.name), float)})
 
 
-def _shown(one: Any, steps: int) -> str:
+def _shown(scheduled: Scheduled, steps: int) -> str:
     """The parameters of a schedule in words."""
-    lr = one.lr
-    if one.average is not None:
-        own = f"decay {one.average.decay:.4g}" if one.name == "ema" else f"from step {one.average.start}"
+    lr: Any = scheduled.lr  # of which form, its name says
+    average: Any = scheduled.average
+    if average is not None:
+        own = f"decay {average.decay:.4g}" if scheduled.name == "ema" else f"from step {average.start}"
         return f"lr {lr:.4g}, {own}"
     if isinstance(lr, float):
         return f"lr {lr:.4g}"
@@ -270,7 +267,7 @@ def _shown(one: Any, steps: int) -> str:
     if lr.name == "warmup-cosine":
         return f"from lr {lr.peak:.4g}"
     if lr.name == "polynomial":
-        return f"{lr.start:.4g}·(1 - t/T)" + (f"^{lr.power:.4g}" if one.name != "linear" else "")
+        return f"{lr.start:.4g}·(1 - t/T)" + (f"^{lr.power:.4g}" if scheduled.name != "linear" else "")
     if lr.name == "warmup-stable-decay":
         rise = f"warm-up {lr.warmup}, " if lr.warmup else ""
         return f"lr {lr.peak:.4g}, {rise}decay in the last {lr.decay}"

@@ -5,97 +5,110 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sgdsim.cli.deliver import Delivery, lr_unit, wrote
-from sgdsim.cli.problems import _check_distinct, _problem
-from sgdsim.common import files
+from sgdsim.cli.problems import _problem, check_output
 from sgdsim.common.checks import InputError, integer
-from sgdsim.problem.spectrum import LISTED, Spectrum
+from sgdsim.problem.spectrum import LISTED, Quality, Spectrum
+
+if TYPE_CHECKING:
+    from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem
 
 # A kernel matrix up to this size (bytes) is formed for --top; beyond, eigenpairs come from products alone.
 _FORMED = 2_000_000_000
 
 
 def spectrum(args: argparse.Namespace) -> int:
-    from sgdsim.networks import ntk
     from sgdsim.problem import fits
     from sgdsim.runs import results
 
-    if args.plot is not None:
-        from sgdsim import plot
+    check_output(args)
+    _check(args)
+    delivery = Delivery(args)
+    problem = _problem(args)
+    facts: dict[str, Any] = {"problem": problem.description, "n": problem.n, **_contraction(problem, args)}
+    quadratic = fit = None
+    if args.top is not None:
+        facts |= _top(cast("NetworkProblem", problem), args.top, args.analytic, args.seed)
+    else:
+        quadratic = _quadratic(problem, args)
+        facts |= _whole(quadratic)
+        if quadratic.multiplicity is None and problem.n >= fits.FEWEST_MODES:
+            fit = fits.fit_power_law(quadratic)
+    facts["fit"] = None if fit is None else fit.as_dict()
+    if quadratic is not None:
+        if args.density:
+            facts["density"] = _density(quadratic)
+        if args.out is not None:
+            with delivery.writing("out"):
+                results.save_problem(quadratic, args.out, seed=args.seed, device=problem.device)
+    # The tail sums of c need all modes.
+    delivery.draw(lambda plot: plot.spectrum(facts["eigenvalues"] if quadratic is None else quadratic, fit=fit))
+    # kilobytes on Linux, bytes on macOS
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    facts |= {"seconds": delivery.seconds, "peak_memory": peak, **delivery.files}
+    return delivery.tell(facts, lambda: _text(facts))
 
-        plot.check_path(args.plot)
-        files.check_writable(args.plot)
-    if args.out is not None:
-        files.check_writable(args.out)
-    _check_distinct(args)
+
+def _check(args: argparse.Namespace) -> None:
+    """InputError for options that do not go together."""
     if args.top is not None and (args.density or args.out is not None):
         raise InputError("--top: expected without --density and --out, which need the whole spectrum")
     if args.lanczos is not None and (args.top is not None or args.analytic):
         raise InputError("--lanczos: expected without --top and --analytic, got both")
     if args.analytic and args.width is not None:
         raise InputError("--width: expected without --analytic, which is the kernel of infinite width")
-    delivery = Delivery(args)
-    problem = _problem(args)
-    facts: dict[str, Any] = {"problem": problem.description, "n": problem.n}
-    if problem.has_network:
-        if not args.analytic and args.lanczos is None:
-            facts["contraction"] = ntk.contraction_plan(problem.network, problem.data.x[:1])
-    elif args.analytic or args.top is not None or args.lanczos is not None:
-        raise InputError(
-            "--analytic, --top, --lanczos: expected with a data set, got a problem that is a spectrum already"
-        )
-    if args.top is not None:
-        eigenvalues, c, scale, facts["eigenpair_residuals"] = _top(problem, args.top, args.analytic, args.seed)
-        start = 0.0 if args.analytic else problem.initial_outputs[0]
-        total = float(np.sum((start - problem.data.y) ** 2))
-        facts["residual"] = max(facts["eigenpair_residuals"])
-    else:
-        quadratic = _quadratic(problem, args)
-        eigenvalues, c, scale = quadratic.eigenvalues, quadratic.coefficients**2, quadratic.spectrum.scale
-        total = float(c.sum())
-        facts["problem"] = quadratic.description
-        quality = quadratic.spectrum.quality
-        facts["residual"] = None if quality is None else quality.residual
-        facts["quality"] = None if quality is None else vars(quality)
-        if quadratic.multiplicity is not None:
-            facts["multiplicity"] = quadratic.multiplicity.tolist()
-    whole = args.top is None and quadratic.multiplicity is None
-    fit = fits.fit_power_law(quadratic) if whole and problem.n >= fits.FEWEST_MODES else None
-    facts |= {
+
+
+def _contraction(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
+    """How the tangent kernel is contracted, where one is; InputError for options that need a network."""
+    from sgdsim.networks import ntk
+
+    if not problem.has_network:
+        if args.analytic or args.top is not None or args.lanczos is not None:
+            raise InputError(
+                "--analytic, --top, --lanczos: expected with a data set, got a problem that is a spectrum already"
+            )
+        return {}
+    if args.analytic or args.lanczos is not None:
+        return {}
+    network = cast("NetworkProblem", problem)
+    return {"contraction": ntk.contraction_plan(network.network, network.data.x[:1])}
+
+
+def _whole(quadratic: QuadraticProblem) -> dict[str, Any]:
+    """The facts of all modes."""
+    c, scale, quality = quadratic.coefficients**2, quadratic.spectrum.scale, quadratic.spectrum.quality
+    counts = quadratic.multiplicity
+    return {
+        "problem": quadratic.description,
+        "residual": None if quality is None else quality.residual,
+        "quality": None if quality is None else vars(quality),
+        **({} if counts is None else {"multiplicity": counts.tolist()}),
         "lambda_max": scale,
-        "torch_lr": problem.normaliser / scale,
-        "eigenvalues": eigenvalues.tolist(),
+        "torch_lr": quadratic.normaliser / scale,
+        "eigenvalues": quadratic.eigenvalues.tolist(),
         "c": c.tolist(),
-        "c_total": total,
-        "fit": None if fit is None else fit.as_dict(),
+        "c_total": float(c.sum()),
     }
-    if args.density:
-        grid = np.geomspace(max(eigenvalues[eigenvalues > 0].min(), 1e-12), 1.0, 200)
-        per_decade = quadratic.spectrum.density().log_evaluate(grid)
-        facts["density"] = {"eigenvalue": grid.tolist(), "per_decade": per_decade.tolist()}
-    if args.out is not None:
-        with delivery.writing("out"):
-            results.save_problem(quadratic, args.out, seed=args.seed, device=problem.device)
-    if args.plot is not None:
-        # The tail sums of c need all modes.
-        with delivery.writing("plot"):
-            plot.save(plot.spectrum(eigenvalues if args.top is not None else quadratic, fit=fit), args.plot)
-    # kilobytes on Linux, bytes on macOS
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    facts |= {"seconds": delivery.seconds, "peak_memory": peak, "out": args.out, "plot": args.plot}
-    return delivery.tell(facts, lambda: _text(facts))
 
 
-def _quadratic(problem: Any, args: argparse.Namespace) -> Any:
+def _density(quadratic: QuadraticProblem) -> dict[str, Any]:
+    eigenvalues = quadratic.eigenvalues
+    grid = np.geomspace(max(eigenvalues[eigenvalues > 0].min(), 1e-12), 1.0, 200)
+    return {"eigenvalue": grid.tolist(), "per_decade": quadratic.spectrum.density().log_evaluate(grid).tolist()}
+
+
+def _quadratic(problem: Problem, args: argparse.Namespace) -> QuadraticProblem:
     """The quadratic problem that the arguments ask for: of the network, infinitely wide, or by products alone."""
+    if not args.analytic and args.lanczos is None:
+        return problem.quadratic
+    problem = cast("NetworkProblem", problem)
     if args.analytic:
         return _analytic(problem)
-    if args.lanczos is None:
-        return problem.quadratic
     from sgdsim.networks import ntk
     from sgdsim.problem import QuadraticProblem
 
@@ -107,7 +120,7 @@ def _quadratic(problem: Any, args: argparse.Namespace) -> Any:
     )
 
 
-def _analytic(problem: Any) -> Any:
+def _analytic(problem: NetworkProblem) -> QuadraticProblem:
     """The linearised problem of the infinitely wide network: its outputs start at 0, so the residual is −y."""
     from sgdsim.networks import MLP, ntk
     from sgdsim.problem import QuadraticProblem
@@ -119,7 +132,7 @@ def _analytic(problem: Any) -> Any:
     options = {name: getattr(network, name) for name in names}
     title = f"{data.name}, N = {problem.n}, infinitely wide"
     test = {}
-    if data.x_test is not None:
+    if data.x_test is not None and data.y_test is not None:
         test = {"cross_kernel": ntk.analytic_ntk(data.x_test, data.x, **options), "test_residual": -data.y_test}
     return QuadraticProblem.from_kernel(
         ntk.analytic_ntk(data.x, **options),
@@ -129,22 +142,38 @@ def _analytic(problem: Any) -> Any:
     )
 
 
-def _top(problem: Any, k: int, analytic: bool, seed: int) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
-    """The k largest λ_k, their c_k, λ_max(Θ), and ‖Θu − λu‖/λ_max of each."""
+def _top(problem: NetworkProblem, k: int, analytic: bool, seed: int) -> dict[str, Any]:
+    """The facts of the k largest modes, and ‖Θu − λu‖/λ_max of each."""
+    k = integer("--top", k, minimum=1, maximum=problem.n)
+    values, c, scale, residuals = (_top_analytic if analytic else _top_empirical)(problem, k, seed)
+    start = 0.0 if analytic else problem.initial_outputs[0]
+    return {
+        "eigenpair_residuals": residuals,
+        "residual": max(residuals),
+        "lambda_max": scale,
+        "torch_lr": problem.normaliser / scale,
+        "eigenvalues": values.tolist(),
+        "c": c.tolist(),
+        "c_total": float(np.sum((start - problem.data.y) ** 2)),
+    }
+
+
+def _top_analytic(problem: NetworkProblem, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
+    """The k largest λ_k, their c_k, λ_max(Θ), and the residuals."""
+    quadratic = _analytic(problem)
+    spectrum = quadratic.spectrum
+    quality = cast(Quality, spectrum.quality)  # of a kernel it is known
+    return quadratic.eigenvalues[:k], quadratic.coefficients[:k] ** 2, spectrum.scale, [quality.residual] * k
+
+
+def _top_empirical(problem: NetworkProblem, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
+    """The same of the network as it is, by Lanczos."""
     from sgdsim.networks import ntk
     from sgdsim.problem import lanczos
 
-    k = integer("--top", k, minimum=1, maximum=problem.n)
-    if analytic:
-        quadratic = _analytic(problem)
-        residual = [quadratic.spectrum.quality.residual] * k
-        return quadratic.eigenvalues[:k], quadratic.coefficients[:k] ** 2, quadratic.spectrum.scale, residual
     network, x = problem.network, problem.data.x
-    if 8 * problem.n**2 <= _FORMED:
-        operator = ntk.empirical_ntk(network, x, device=problem.device)
-    else:
-        operator = ntk.ntk_operator(network, x, device=problem.device)
-    top = lanczos.top_eigenpairs(operator, k, seed=seed)
+    kernel = ntk.empirical_ntk if 8 * problem.n**2 <= _FORMED else ntk.ntk_operator
+    top = lanczos.top_eigenpairs(kernel(network, x, device=problem.device), k, seed=seed)
     scale = float(top.eigenvalues[0])
     c = (top.eigenvectors.T @ (problem.initial_outputs[0] - problem.data.y)) ** 2
     return top.eigenvalues / scale, c, scale, (top.residuals / scale).tolist()
@@ -193,19 +222,21 @@ def _text(facts: dict[str, Any]) -> str:
     lines += _at_ranks(modes, values, c, facts["c_total"])
     if facts["residual"] is not None and "multiplicity" not in facts:
         lines.append(f"decomposition: largest residual {facts['residual']:.0e} of λ_max")
-    fit = facts["fit"]
-    if fit is not None:
-        for name, label in (("nu", "ν"), ("kappa", "κ"), ("zeta", "ζ = κ/ν")):
-            if fit[name] is not None:
-                low, high = (fit[name][end] for end in ("low", "high"))
-                interval = (
-                    f"{100 * fit['confidence']:.0f}% interval {low:.3g} … {high:.3g}" if None not in (low, high) else ""
-                )
-                lines.append(f"{label} = {fit[name]['value']:.3f}  ({interval})")
-        lines.append(
-            f"fitted to λ_k for k = {fit['window'][0]} … {fit['window'][1]}"
-            + (f", to c_k for k = {fit['tail_window'][0]} … {fit['tail_window'][1]}" if fit["tail_window"] else "")
-        )
-        lines += [f"warning: {sentence}" for sentence in fit["warnings"]]
+    if facts["fit"] is not None:
+        lines += _fit_text(facts["fit"])
     lines.append(f"{facts['seconds']:.1f} s, peak memory {facts['peak_memory'] / 1e9:.2f} GB")
     return "\n".join([*lines, *wrote(facts)])
+
+
+def _fit_text(fit: dict[str, Any]) -> list[str]:
+    lines = []
+    for name, label in (("nu", "ν"), ("kappa", "κ"), ("zeta", "ζ = κ/ν")):
+        if fit[name] is not None:
+            low, high = fit[name]["low"], fit[name]["high"]
+            known = low is not None and high is not None
+            interval = f"{100 * fit['confidence']:.0f}% interval {low:.3g} … {high:.3g}" if known else ""
+            lines.append(f"{label} = {fit[name]['value']:.3f}  ({interval})")
+    lines.append("fitted to λ_k for k = {} … {}".format(*fit["window"]))
+    if fit["tail_window"]:
+        lines[-1] += ", to c_k for k = {} … {}".format(*fit["tail_window"])
+    return lines + [f"warning: {sentence}" for sentence in fit["warnings"]]

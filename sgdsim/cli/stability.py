@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import _add_problem, add_algorithm, add_batch_sizes, algorithm
-from sgdsim.cli.deliver import Delivery, ending, lr_unit
-from sgdsim.cli.problems import BATCH_SIZES, add_common, add_output, infinite_spectrum, load
+from sgdsim.cli.arguments import Commands, _add_problem, add_algorithm, add_batch_sizes, algorithm
+from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
+from sgdsim.cli.problems import BATCH_SIZES, add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
 
+if TYPE_CHECKING:
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.problem import QuadraticProblem
+    from sgdsim.runs.sweeps import Grid
 
-def add_parser(commands: Any) -> None:
+
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim stability` to the command line's subparsers."""
     parser = commands.add_parser("stability", help="the largest stable learning rates, and a map of them")
     _add_problem(parser)
@@ -25,45 +30,26 @@ def add_parser(commands: Any) -> None:
     add_common(group)
     add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
-    add_output(parser, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
+    add_output(parser, None, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
 
 
 def stability(args: argparse.Namespace) -> int:
-    from sgdsim.runs.sweeps import Grid
-    from sgdsim.theory.stability import EXACT_UP_TO
-
     delivery = Delivery(args)
-    sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
     plain = args.method in (None, "heavy-ball")
-    if args.momentum is None:
-        args.momentum = [0.0, 0.9] if plain or args.method == "nesterov" else [0.0]
-    if args.plot is not None and not plain:
-        raise InputError(f"--plot: expected heavy ball, whose region has closed borders, got --method {args.method}")
-    grid = Grid.product(lr=[1.0], momentum=args.momentum, **algorithm(args), **sizes)
-    list(grid.cells())  # refuses bad values before any data are read
-    taus = [number("tau", tau) for tau in args.tau]
-    if len(set(taus)) < len(taus):
-        raise InputError(f"tau: expected different values, got {', '.join(f'{tau:g}' for tau in taus)}")
+    grid, taus = _grid(args, plain), _taus(args)
     problem = load(args)
-    if args.batch_size is None:
-        args.batch_size = [size for size in BATCH_SIZES if size <= problem.n]
-    if args.plot is not None:
-        from sgdsim import plot
-        from sgdsim.plot import theory as plot_theory
-
-        plot_theory.check_panels(len(args.batch_size), len(taus))
-    cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
-    cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
-    for sgd in cells:
-        sgd.check(problem.n, 1)
-    if args.exact and problem.n > EXACT_UP_TO:
-        raise InputError(
-            f"--exact: expected at most N = {EXACT_UP_TO} points, as it multiplies N × N matrices, got {problem.n}; "
-            "use a smaller --n"
-        )
+    cells = _cells(args, grid, problem.n)
     quadratic = problem.quadratic
-    levels, interrupted = _exact(quadratic, cells) if args.exact else ([None] * len(cells), False)
+    levels, interrupted = _exact(quadratic, cells if args.exact else [])
+    levels += [None] * (len(cells) - len(levels))
     rows = _rows(quadratic, cells, levels, taus)
+    known = [
+        (row["batch_size"], row["momentum"], row["exact"])
+        for row in rows
+        if row["exact"] is not None and row["tau"] == taus[0]
+    ]
+    options = {"taus": taus, "sampling": args.sampling, "exact": known}
+    delivery.draw(lambda plot: plot.stability_map(quadratic, args.batch_size, **options))
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -73,34 +59,74 @@ def stability(args: argparse.Namespace) -> int:
         "notes": infinite_spectrum(quadratic) if any(row["noise"] > 0 for row in rows) else [],
         "seed": args.seed,
         "interrupted": interrupted,
+        "seconds": delivery.seconds,
+        **delivery.files,
     }
-    if args.plot is not None:
-        known = [(sgd.batch_size, sgd.momentum, lr) for sgd, lr in zip(cells, levels, strict=True) if lr is not None]
-        with delivery.writing("plot"):
-            figure = plot_theory.stability_map(
-                quadratic, args.batch_size, taus=taus, sampling=args.sampling, exact=known
-            )
-            plot.save(figure, args.plot)
-    facts |= {"seconds": delivery.seconds, "plot": args.plot}
     return delivery.tell(facts, lambda: _text(facts, args.exact))
 
 
-def _exact(quadratic: Any, cells: list[Any]) -> tuple[list[float | None], bool]:
-    """The exact level of each cell (None: not reached before Ctrl-C), and whether it was interrupted."""
+def _grid(args: argparse.Namespace, plain: bool) -> Grid:
+    """Momenta and, where they are given, batch sizes; InputError for bad values, before any data are read."""
+    from sgdsim.runs.sweeps import Grid
+
+    if args.momentum is None:
+        args.momentum = [0.0, 0.9] if plain or args.method == "nesterov" else [0.0]
+    if args.plot is not None and not plain:
+        raise InputError(f"--plot: expected heavy ball, whose region has closed borders, got --method {args.method}")
+    sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
+    grid = Grid.product(lr=[1.0], momentum=args.momentum, **algorithm(args), **sizes)
+    list(grid.cells())
+    return grid
+
+
+def _taus(args: argparse.Namespace) -> list[float]:
+    taus = [number("tau", tau) for tau in args.tau]
+    if len(set(taus)) < len(taus):
+        raise InputError(f"tau: expected different values, got {', '.join(f'{tau:g}' for tau in taus)}")
+    return taus
+
+
+def _cells(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
+    """The algorithms, batch sizes in the order given; InputError where there are too many, or they do not fit n."""
+    from sgdsim.runs.sweeps import Grid
+    from sgdsim.theory.stability import EXACT_UP_TO
+
+    if args.batch_size is None:
+        args.batch_size = [size for size in BATCH_SIZES if size <= n]
+    if args.plot is not None:
+        from sgdsim.plot.theory import check_panels
+
+        check_panels(len(args.batch_size), len(args.tau))
+    cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
+    cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
+    for sgd in cells:
+        sgd.check(n, 1)
+    if args.exact and n > EXACT_UP_TO:
+        raise InputError(
+            f"--exact: expected at most N = {EXACT_UP_TO} points, as it multiplies N × N matrices, got {n}; "
+            "use a smaller --n"
+        )
+    return cells
+
+
+def _exact(quadratic: QuadraticProblem, cells: list[SGD]) -> tuple[list[float | None], bool]:
+    """The exact level of each cell, up to where Ctrl-C came; whether it did."""
     from tqdm import tqdm
 
     from sgdsim.theory import stability
 
-    levels: list[float | None] = [None] * len(cells)
+    levels: list[float | None] = []
     try:
-        for i, sgd in enumerate(tqdm(cells, desc="exact", disable=None if len(cells) > 1 else True)):
-            levels[i] = stability.max_lr(quadratic, sgd, "exact")
+        for sgd in tqdm(cells, desc="exact", disable=None if len(cells) > 1 else True):
+            levels.append(stability.max_lr(quadratic, sgd, "exact"))
     except KeyboardInterrupt:
         return levels, True
     return levels, False
 
 
-def _rows(quadratic: Any, cells: list[Any], levels: list[float | None], taus: list[float]) -> list[dict[str, Any]]:
+def _rows(
+    quadratic: QuadraticProblem, cells: list[SGD], levels: list[float | None], taus: list[float]
+) -> list[dict[str, Any]]:
     from sgdsim.theory import stability
 
     rows = []
@@ -132,19 +158,19 @@ def necessary_only(noise: float, tau: float) -> str | None:
     return f"γτ = {noise * tau:.4g} > 1: below this learning rate stability is not proved, above it there is none"
 
 
-def _critical(quadratic: Any, cells: list[Any], taus: list[float]) -> list[dict[str, Any]]:
+def _critical(quadratic: QuadraticProblem, cells: list[SGD], taus: list[float]) -> list[dict[str, Any]]:
     """λ_crit, and the largest stable α/(1 − β) as β → 1, for each batch size and τ."""
     from sgdsim.theory import stability
 
     noises = {sgd.batch_size: sgd.noise(quadratic.n) for sgd in cells}
-    found = []
+    entries = []
     for tau in taus:
         critical = stability.critical_eigenvalue(quadratic, tau)
         for size, noise in noises.items():
             bound = 2 / (noise * critical) if noise * critical > 0 else None
             numbers = {"critical_eigenvalue": critical, "effective_lr": bound}
-            found.append({"batch_size": size, "tau": tau, "noise": noise, **numbers})
-    return found
+            entries.append({"batch_size": size, "tau": tau, "noise": noise, **numbers})
+    return entries
 
 
 def _text(facts: dict[str, Any], exact: bool) -> str:
@@ -152,9 +178,9 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
     headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
     lines = []
     for row in rows:
-        levels = [row["full_batch"], row["spectral_diagonal"], *([row["exact"]] if exact else [])]
-        cells = [f"{row['batch_size']}", readable(row["momentum"]), shortest(row["tau"]), *map(short, levels)]
-        lines.append([*cells[:4], cells[4] + ("*" if row["note"] else ""), *cells[5:]])
+        cells = [row["batch_size"], readable(row["momentum"]), shortest(row["tau"]), row["full_batch"]]
+        cells.append(short(row["spectral_diagonal"]) + ("*" if row["note"] else ""))
+        lines.append([*cells, row["exact"]] if exact else cells)
     method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
     title = f"{facts['problem'].get('title', '')}{method}: largest stable learning rate"
     out = [title, Table(headers, lines).text(), ""]

@@ -9,6 +9,7 @@ import re
 import sys
 import unicodedata
 from collections.abc import Iterator
+from typing import TextIO
 
 _SPELLED = {
     "λ": "lambda", "Λ": "Lambda", "Σ": "sum", "×": "x", "±": "+-", "·": "*", "−": "-", "–": "-", "—": "-", "≈": "~",
@@ -58,15 +59,15 @@ def usable() -> Iterator[None]:
     if sys.stderr is None:
         sys.stderr = open(2, "w", encoding="utf-8", closefd=False)  # noqa: SIM115
     before = getattr(sys.stdout, "errors", None)
-    can_change = hasattr(sys.stdout, "reconfigure")
-    if can_change:
-        sys.stdout.reconfigure(errors=_HANDLER)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)  # a stream of the caller's may lack it
+    if reconfigure is not None:
+        reconfigure(errors=_HANDLER)
     try:
         yield
     finally:
-        if can_change:
+        if reconfigure is not None:
             with contextlib.suppress(OSError, ValueError):  # it may have been closed, or be full
-                sys.stdout.reconfigure(errors=before)
+                reconfigure(errors=before)
 
 
 def _is_open(number: int) -> bool:
@@ -85,7 +86,7 @@ def tell(message: str) -> None:
         silence(sys.stderr)
 
 
-def silence(stream: object) -> None:
+def silence(stream: TextIO) -> None:
     """Send to the null device what a stream still holds: it would fail once more when the interpreter ends."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import argparse
-import json
-import time
-from typing import Any
+from typing import TYPE_CHECKING
+
+from sgdsim.cli.arguments import Commands
+from sgdsim.cli.deliver import Delivery
+
+if TYPE_CHECKING:
+    import sympy as sp
+
+    from sgdsim.symbolic.prove import Answer, Result
 
 METHODS = ("heavy-ball", "nesterov")
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim theory` to the command line's subparsers."""
     parser = commands.add_parser("theory", help="the formulas, derived by computer algebra; facts, proved by a solver")
     actions = parser.add_subparsers(dest="action", metavar="ACTION", required=True, parser_class=type(parser))
@@ -25,10 +31,12 @@ def add_parser(commands: Any) -> None:
     prove = actions.add_parser("prove", help="positivity and monotonicity, as queries over the reals (needs z3-solver)")
     prove.add_argument("--method", choices=METHODS, help="only this kind of momentum")
     prove.add_argument(
-        "--effort", type=float, metavar="UNITS",
+        "--effort",
+        type=float,
+        metavar="UNITS",
         help="most that the solver may spend on a query, in its own units, so that verdicts do not depend on the "
         "machine or its load (default: 1e7; the hardest query takes 5 percent of it)",
-    )  # fmt: skip
+    )
     prove.add_argument("--timeout", type=float, metavar="SECONDS", help="give up a query after this time, too")
     prove.add_argument("--json", action="store_true", help="print one JSON document")
 
@@ -38,22 +46,19 @@ def theory(args: argparse.Namespace) -> int:
 
 
 def _derive(args: argparse.Namespace) -> int:
-    began = time.perf_counter()
     from sgdsim.symbolic.derive import derive
     from sgdsim.symbolic.printing import latex, parsable, plain
 
+    delivery = Delivery(args)
     derivation = derive(args.method)
     if args.tau is not None:
         derivation = derivation.at_tau(args.tau)
     formulas = derivation.formulas()
-    if not args.json:
-        for f in formulas:
-            if args.latex:
-                print(f"% {f.meaning}\n{f.latex} {f.relation} {latex(f.right)}")
-            else:
-                print(f"{f.meaning}\n    {f.left} {f.relation} {plain(f.right)}")
-        return 0
-    document = {
+    if args.latex:
+        lines = [f"% {f.meaning}\n{f.latex} {f.relation} {latex(f.right)}" for f in formulas]
+    else:
+        lines = [f"{f.meaning}\n    {f.left} {f.relation} {plain(f.right)}" for f in formulas]
+    facts = {
         "method": args.method,
         "tau": args.tau,
         "symbols": sorted({symbol.name for f in formulas for symbol in f.right.free_symbols}),
@@ -69,48 +74,46 @@ def _derive(args: argparse.Namespace) -> int:
             }
             for f in formulas
         ],
-        "seconds": round(time.perf_counter() - began, 3),
+        "seconds": delivery.seconds,
     }
-    print(json.dumps(document, allow_nan=False))
-    return 0
+    return delivery.tell(facts, lambda: "\n".join(lines))
 
 
 def _prove(args: argparse.Namespace) -> int:
-    began = time.perf_counter()
     from sgdsim.symbolic import prove
 
+    delivery = Delivery(args)
     methods = METHODS if args.method is None else (args.method,)
     effort = prove.EFFORT if args.effort is None else args.effort
     results = prove.prove([claim for method in methods for claim in prove.claims(method)], effort, args.timeout)
-    passed, seconds = sum(r.ok for r in results), time.perf_counter() - began
-    if args.json:
-        rows = [_row(r) for r in results]
-        print(json.dumps({"rows": rows, "ok": passed == len(rows), "seconds": round(seconds, 3)}, allow_nan=False))
-    else:
-        for r in results:
-            print(_text(r))
-        print(f"{passed} of {len(results)} proved, {seconds:.1f} s")
-    return 0 if passed == len(results) else 1
+    passed, seconds = sum(result.ok for result in results), delivery.seconds
+    last = f"{passed} of {len(results)} proved, {seconds:.1f} s"
+    facts = {"rows": [_row(result) for result in results], "ok": passed == len(results), "seconds": seconds}
+    code = delivery.tell(facts, lambda: "\n".join([*map(_text, results), last]))
+    return code or int(passed < len(results))
 
 
-def _row(result: Any) -> dict[str, Any]:
-    def told(domain: tuple, answer: Any) -> dict[str, Any]:
-        values = None if answer.values is None else {s.name: str(value) for s, value in answer.values.items()}
-        domain = [str(relation) for relation in domain]
-        spent = {"seconds": round(answer.seconds, 3), "effort": answer.effort}
-        return {"verdict": answer.verdict, **spent, "values": values, "domain": domain}
+def _row(result: Result) -> dict[str, object]:
+    def outcome(domain: tuple[sp.Basic, ...], answer: Answer) -> dict[str, object]:
+        return {
+            "verdict": answer.verdict,
+            "seconds": round(answer.seconds, 3),
+            "effort": answer.effort,
+            "values": None if answer.values is None else {s.name: str(value) for s, value in answer.values.items()},
+            "domain": [str(relation) for relation in domain],
+        }
 
     claim = result.claim
     head = {"method": claim.method, "claim": claim.name, "statement": str(claim.statement), "ok": result.ok}
     if claim.lemmas:
         head["follows_from"] = [lemma.name for lemma in claim.lemmas]
-    return {**head, **told(claim.domain, result.answer), "control": told(claim.control, result.control)}
+    return {**head, **outcome(claim.domain, result.answer), "control": outcome(claim.control, result.control)}
 
 
-def _text(result: Any) -> str:
+def _text(result: Result) -> str:
     from sgdsim.symbolic.printing import plain
 
-    def told(answer: Any) -> str:
+    def outcome(answer: Answer) -> str:
         values = ", ".join(f"{plain(symbol)} = {value}" for symbol, value in (answer.values or {}).items())
         return f"{answer.verdict}{' at ' if values else ''}{values} ({answer.seconds:.2f} s)"
 
@@ -122,7 +125,7 @@ def _text(result: Any) -> str:
     return "\n".join(
         (
             f"{'ok  ' if result.ok else 'FAIL'} {claim.method}: {claim.name}",
-            f"     on {', '.join(plain(relation) for relation in claim.domain)}{because}: {told(result.answer)}",
-            f"     {control}: {told(result.control)}",
+            f"     on {', '.join(plain(relation) for relation in claim.domain)}{because}: {outcome(result.answer)}",
+            f"     {control}: {outcome(result.control)}",
         )
     )

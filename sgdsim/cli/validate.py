@@ -11,7 +11,7 @@ from typing import Any
 from sgdsim.cli.arguments import (
     ACTIVATIONS,
     DATASETS,
-    _add_output,
+    Commands,
     _whole,
     add_batch_sizes,
     add_data_dir,
@@ -19,7 +19,7 @@ from sgdsim.cli.arguments import (
     add_dtype,
     add_seed,
 )
-from sgdsim.cli.deliver import Delivery, write_json
+from sgdsim.cli.deliver import Delivery, add_output, write_json
 from sgdsim.cli.problems import _check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
@@ -31,7 +31,7 @@ AT = (100, 1000, 10_000)
 SHORTEST = 40  # steps: a run's beginning and end are compared
 
 
-def add_parser(commands: Any) -> None:
+def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim validate` to the command line's subparsers."""
     parser = commands.add_parser("validate", help="theory against real networks: thresholds, exponents, loss ratios")
     group = parser.add_argument_group("problem")
@@ -60,7 +60,7 @@ def add_parser(commands: Any) -> None:
     group.add_argument(
         "--read", nargs="+", metavar="FILE", help="run nothing: tables and picture of what --out wrote before, joined"
     )
-    _add_output(parser, "write everything (JSON), anew after each part that is done", "draw it (.png, .pdf or .svg)")
+    add_output(parser, "write everything (JSON), anew after each part that is done", "draw it (.png, .pdf or .svg)")
     parser.add_argument("--markdown", action="store_true", help="print the tables in Markdown")
 
 

@@ -6,10 +6,11 @@ prints an `InputError` as one line and exits with code 2; in Python it is a `Val
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,49 +20,50 @@ class InputError(ValueError):
     """A value that sgdsim cannot work with; the message is one line."""
 
 
-def _shown(value: Any) -> str:
+def _shown(value: object) -> str:
     text = repr(value).replace("\n", " ")
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-def integer(name: str, value: Any, *, minimum: int = 0, maximum: int | None = None) -> int:
+def integer(name: str, value: object, *, minimum: int = 0, maximum: int | None = None) -> int:
     """`value` as an int within [minimum, maximum]; bools and fractional numbers are refused."""
-    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
     bounds = f">= {minimum}"
     if maximum is not None:
         short = f"{maximum:g}"  # of a round number such as 10¹⁸
         bounds = f"from {minimum} to {short if float(short) == maximum else maximum}"
-    if isinstance(value, bool) or not whole or value < minimum or (maximum is not None and value > maximum):
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, numbers.Integral | float)
+        or (isinstance(value, float) and not value.is_integer())
+        or int(value) < minimum
+        or (maximum is not None and int(value) > maximum)
+    ):
         raise InputError(f"{name}: expected an integer {bounds}, got {_shown(value)}")
     return int(value)
 
 
 def number(
     name: str,
-    value: Any,
+    value: object,
     *,
     minimum: float = -math.inf,
     maximum: float = math.inf,
     open_ends: bool = False,
 ) -> float:
     """`value` as a finite float within [minimum, maximum], or strictly between them with `open_ends`."""
-    real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    try:
-        ok = real and math.isfinite(value)
-    except OverflowError:  # an int beyond the floats
-        ok = False
-    if ok:
-        ok = minimum < value < maximum if open_ends else minimum <= value <= maximum
-    if not ok:
-        low, high = ("<", "<") if open_ends else ("<=", "<=")
-        left = f"{minimum:g} {low} " if minimum > -math.inf else ""
-        right = f" {high} {maximum:g}" if maximum < math.inf else ""
-        rule = f" with {left}{name}{right}" if left or right else ""
-        raise InputError(f"{name}: expected a finite number{rule}, got {_shown(value)}")
-    return float(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        with contextlib.suppress(OverflowError):  # an int beyond the floats
+            real = float(value)
+            if math.isfinite(real) and (minimum < real < maximum if open_ends else minimum <= real <= maximum):
+                return real
+    sign = "<" if open_ends else "<="
+    left = f"{minimum:g} {sign} " if minimum > -math.inf else ""
+    right = f" {sign} {maximum:g}" if maximum < math.inf else ""
+    rule = f" with {left}{name}{right}" if left or right else ""
+    raise InputError(f"{name}: expected a finite number{rule}, got {_shown(value)}")
 
 
-def choice(name: str, value: Any, options: Iterable[str]) -> str:
+def choice(name: str, value: object, options: Iterable[str]) -> str:
     """`value` if it is one of `options`."""
     options = list(options)
     if not isinstance(value, str) or value not in options:
@@ -69,10 +71,12 @@ def choice(name: str, value: Any, options: Iterable[str]) -> str:
     return value
 
 
-def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
+def array(name: str, value: object, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
     """`value` as a finite, contiguous float64 array of `ndim` dimensions (and of `shape`, None = any length)."""
     try:
-        if hasattr(value, "resolve_conj"):  # a tensor, which may want a gradient or lie elsewhere
+        if hasattr(value, "detach") and hasattr(
+            value, "resolve_conj"
+        ):  # a tensor, which may want a gradient or lie elsewhere
             value = value.detach().cpu().resolve_conj().resolve_neg()
         if np.ma.is_masked(value):
             raise TypeError("masked values")
@@ -97,7 +101,7 @@ def array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | Non
     return result
 
 
-def own_array(name: str, value: Any, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
+def own_array(name: str, value: object, *, ndim: int, shape: Sequence[int | None] | None = None) -> np.ndarray:
     """`array` as a copy that nobody can write to, for whoever keeps it: its memory is that of a `bytes` object.
 
     Such a copy is passed on as it is.
@@ -114,7 +118,7 @@ def freeze(values: np.ndarray) -> np.ndarray:
     return values
 
 
-def frozen_state(self: object, state: dict[str, Any]) -> None:
+def frozen_state(self: object, state: Mapping[str, object]) -> None:
     """A `__setstate__` for objects whose arrays are read-only: copied and unpickled ones are not, of themselves."""
     for value in state.values():
         for entry in value if isinstance(value, tuple) else (value,):

@@ -27,23 +27,23 @@ def budget_curves(result: xr.Dataset, problem: Problem) -> Figure:
     Where the budget alone counts, the curves that lie apart on the left fall onto one on the right. A run that diverges
     ends at the frame, with a cross.
     """
-    found = curves(result, problem)
+    runs = curves(result, problem)
     initial = problem.quadratic.initial_loss
     top = _GROWTH * initial
-    colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(found)))
+    colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(runs)))
     dashes = ["-", (0, (6, 2)), (0, (3, 1.5)), (0, (1.2, 1.2))]  # curves that coincide stay visible
     with style():
         figure = Figure(figsize=(6.6, 2.9), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         ends = []  # where diverging runs leave the frame
         least = largest = initial
-        for i, curve in enumerate(found):
+        for i, curve in enumerate(runs):
             good = np.isfinite(curve.loss) & (curve.loss > 0) & (curve.loss <= _GROWTH * initial)
             if good.any():
                 least, largest = min(least, curve.loss[good].min()), max(largest, curve.loss[good].max())
             for ax, factor in zip(axes, (1, curve.batch_size), strict=True):
                 x = curve.steps * factor
-                look = {"color": colors[i], "linestyle": dashes[i % 4], "linewidth": 1.9 - 0.9 * i / len(found)}
+                look = {"color": colors[i], "linestyle": dashes[i % 4], "linewidth": 1.9 - 0.9 * i / len(runs)}
                 ax.plot(x, np.where(good, curve.loss, np.nan), label=f"{curve.batch_size}, {curve.lr:.3g}", **look)
                 if not np.isfinite(curve.loss).all():
                     ends.append((ax, x[np.argmin(good)], colors[i]))

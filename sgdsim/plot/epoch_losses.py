@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.figure import Figure
@@ -11,14 +11,14 @@ from matplotlib.ticker import NullLocator
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.specs import readable
-from sgdsim.plot.styles import PALETTE, regime_style, style
+from sgdsim.plot.styles import PALETTE, Look, regime_style, style
 from sgdsim.studies.epoch_comparison import COVERAGE
 
 if TYPE_CHECKING:
     import xarray as xr
     from matplotlib.axes import Axes
 
-_KINDS: dict[str, dict[str, Any]] = {  # sampling: look
+_KINDS: dict[str, Look] = {  # sampling: look
     "without-replacement": {"color": PALETTE[1], "label": "independent batches"},
     "reshuffle": {"color": PALETTE[0], "label": "reshuffled epochs"},
 }
@@ -93,7 +93,7 @@ def _column(above: Axes, below: Axes, column: xr.Dataset) -> tuple[float, float]
         runs = column["loss"].sel(sampling=name).transpose("replicate", "epoch").values
         low, high = (seen(level) for level in np.quantile(runs, _BAND, axis=0, method="inverted_cdf"))
         ratio, spread = seen(mean) / theory, np.exp(COVERAGE * error / mean)
-        soft: dict[str, Any] = {"color": look["color"], "alpha": 0.22, "linewidth": 0}
+        soft: Look = {"color": look["color"], "alpha": 0.22, "linewidth": 0}
         above.fill_between(epoch, low, high, **soft)
         above.plot(epoch, seen(mean), linewidth=1.6, marker=marker, **look)
         below.fill_between(epoch, ratio / spread, ratio * spread, **soft)
@@ -103,7 +103,7 @@ def _column(above: Axes, below: Axes, column: xr.Dataset) -> tuple[float, float]
     above.plot(epoch, theory, zorder=4, marker=marker and "_", markersize=12, **dashed)
     below.axhline(1, zorder=4, **{key: dashed[key] for key in ("color", "linestyle", "linewidth")})
     if np.isfinite(column["reshuffled_exact"].values).any():
-        dotted: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3, "zorder": 4}
+        dotted: Look = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.3, "zorder": 4}
         above.plot(epoch, exact, label="mean over all orders", **dotted)
         below.plot(epoch, exact / theory, **dotted)
     above.set(xscale="log", yscale="log", title=f"b = {int(column['batch_size'])}, α = {float(column['lr']):.3g}")

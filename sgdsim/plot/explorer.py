@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 from sgdsim.plot.theory import phase_diagram
 
 if TYPE_CHECKING:
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 _STEPS, _LOSS, _LR = (1, 1e8), (1e-16, 1e3), (1e-3, 4.5)
 _GREEN, _RED = PALETTE[2], PALETTE[3]
-_LAW: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
-_EXACT: dict[str, Any] = {"color": _GREEN, "linewidth": 1.8}
-_FULL: dict[str, Any] = {"color": "0.35", "linewidth": 1.0}
-_LIMIT: dict[str, Any] = {"color": _GREEN, "linewidth": 1.1, "linestyle": ":"}
-_WINDOW: dict[str, Any] = {"facecolor": _GREEN, "alpha": 0.15, "linewidth": 0}
+_LAW: Look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
+_EXACT: Look = {"color": _GREEN, "linewidth": 1.8}
+_FULL: Look = {"color": "0.35", "linewidth": 1.0}
+_LIMIT: Look = {"color": _GREEN, "linewidth": 1.1, "linestyle": ":"}
+_WINDOW: Look = {"facecolor": _GREEN, "alpha": 0.15, "linewidth": 0}
 _Artist = TypeVar("_Artist", bound=Artist)
 
 
@@ -83,8 +83,9 @@ class ExplorerCanvas:
         ax.set(yscale="log", xlim=(-1, 1), ylim=_LR, xlabel="momentum β", ylabel="learning rate α")
         handles = [
             Line2D([], [], label="spectral-diagonal", color=_GREEN, linewidth=1.5),
-            Line2D([], [], label="its limit at β → 1", **_LIMIT), Line2D([], [], label="full batch", **_FULL),
-        ]  # fmt: skip
+            Line2D([], [], label="its limit at β → 1", **_LIMIT),
+            Line2D([], [], label="full batch", **_FULL),
+        ]
         ax.legend(handles=handles, loc="lower center")
         self._stable = self._add(ax, Polygon([[0, 1]], facecolor=PALETTE[9], alpha=0.3, linewidth=0))
         ax.add_patch(self._stable)

@@ -30,7 +30,7 @@ from sgdsim.common.checks import InputError, choice
 from sgdsim.common.specs import readable
 from sgdsim.observables import label
 from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
-from sgdsim.plot.styles import regime_style, style
+from sgdsim.plot.styles import Look, regime_style, style
 
 MAX_CELLS = 24  # panels of one `comparison`
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
@@ -110,17 +110,21 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
             spectrum(result, ax=axes[count]).set_ylabel("")
         for ax in axes[used:]:
             ax.set_axis_off()
-        handles = _legend_handles(every)
-        if handles and used < len(axes):
-            axes[used].legend(*handles, loc="center")
-        elif handles:
-            lines = math.ceil(len(handles[0]) / max(2, int(columns * width / 1.5)))
-            ncols = math.ceil(len(handles[0]) / lines)
-            figure.legend(*handles, loc="outside lower center", ncols=ncols)
+        _legend(figure, axes[used] if used < len(axes) else None, every, columns * width)
         name = _problem_title(result)
         if name:
             figure.suptitle(textwrap.fill(name, int(columns * width * 12)))
     return figure
+
+
+def _legend(figure: Figure, free: Axes | None, curves: Sequence[_Curve], width: float) -> None:
+    """One for all panels, in the `free` one where there is such, else below a figure `width` inches wide."""
+    handles = _legend_handles(curves)
+    if handles and free is not None:
+        free.legend(*handles, loc="center")
+    elif handles:
+        lines = math.ceil(len(handles[0]) / max(2, int(width / 1.5)))
+        figure.legend(*handles, loc="outside lower center", ncols=math.ceil(len(handles[0]) / lines))
 
 
 @dataclass(frozen=True)
@@ -207,7 +211,7 @@ def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: t
         ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)
         if curve.diverged:
             x, y = _end(curve.steps, finite, ylim[1] / (ylim[1] / ylim[0]) ** 0.03)
-            cross: dict[str, Any] = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
+            cross: Look = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
             ax.plot([x], [y], color=look["color"], clip_on=False, zorder=5, label="_diverged", **cross)
     if not curves:
         ax.text(0.5, 0.5, "not computed", transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)
@@ -226,7 +230,7 @@ def _end(steps: np.ndarray, mean: np.ndarray, top: float) -> tuple[float, float]
 
 
 def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | None:
-    handles: dict[str, Any] = {}
+    handles: dict[str, Any] = {}  # lines, patches, or both over each other, which matplotlib's stubs know not
     for curve in curves:
         look = regime_style(curve.name)
         line = Line2D([], [], **look)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.colors import ListedColormap, Normalize
 from matplotlib.figure import Figure
@@ -17,7 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from sgdsim.common.checks import InputError
-from sgdsim.plot.styles import PALETTE, regime_style, style
+from sgdsim.plot.styles import PALETTE, Look, regime_style, style
 from sgdsim.studies.maps import SMOOTHED, LossMap, Minimum, log10_loss, minimum, panels
 
 if TYPE_CHECKING:
@@ -31,17 +32,17 @@ _DIVERGED, _MISSING = "0.8", "white"
 _HATCH = "//////"
 _MARGIN = 0.02  # of the colour scale below its least value, so that the minimum is not the frame's darkest line
 _FEW = 0.02  # share of a map's cells that the colour scale may leave out below, and five times that above
-_BOUND: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 1.3}
-_FULL_BATCH: dict[str, Any] = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 0.9}
-_ASYMPTOTE: dict[str, Any] = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
-_STAR: dict[str, Any] = {
+_BOUND: Look = {"color": "black", "linestyle": "-", "linewidth": 1.3}
+_FULL_BATCH: Look = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 0.9}
+_ASYMPTOTE: Look = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
+_STAR: Look = {
     "color": PALETTE[3],
     "marker": "*",
     "markersize": 9.5,
     "markeredgecolor": "white",
     "linestyle": "none",
 }
-_MARK: dict[str, Any] = {"color": "white", "markersize": 6, "markeredgecolor": "black", "linestyle": "none"}
+_MARK: Look = {"color": "white", "markersize": 6, "markeredgecolor": "black", "linestyle": "none"}
 _MARKS = [{**_MARK, "marker": marker} for marker in "oDs"]
 
 
@@ -86,7 +87,6 @@ def loss_maps(
     columns = sizes if sizes <= 5 else 4
     per_regime = math.ceil(sizes / columns)
     scale = _scale(maps, quadratic.initial_loss, decades)
-    colors = matplotlib.colormaps["viridis"]
     with style():
         shape = (len(regimes) * per_regime, columns)
         height = (2.05 if columns > 1 else 2.6) * shape[0] + 0.85
@@ -105,20 +105,24 @@ def loss_maps(
             last = place + columns >= sizes and block == len(regimes) - 1
             ax.tick_params(labelbottom=last, labelleft=column == 0)
             ax.set(xlabel="momentum β" if last else "", ylabel="learning rate α" if column == 0 else "")
-            name = regime_style(panel.regime)["label"]
-            ax.set_title(f"{name}, b = {panel.batch_size}" if len(regimes) > 1 else f"b = {panel.batch_size}")
-        shown = [ax for ax in axes.ravel() if ax.get_visible()]
-        mapped = matplotlib.cm.ScalarMappable(scale, colors)
-        below = any((log10_loss(panel) < scale.vmin).any() for panel in maps)
-        above = any((log10_loss(panel) > scale.vmax).any() for panel in maps)
-        extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
-        bar = figure.colorbar(mapped, ax=shown, pad=0.015, aspect=16 * shape[0], extend=extend[below, above])
-        bar.set_label(f"log₁₀ of the loss at t = {maps[0].n_steps}", fontsize=7.5)
-        bar.ax.tick_params(labelsize=7, length=2, width=0.5)
+            regime = f"{regime_style(panel.regime)['label']}, " if len(regimes) > 1 else ""
+            ax.set_title(f"{regime}b = {panel.batch_size}")
+        _color_bar(figure, [ax for ax in axes.ravel() if ax.get_visible()], maps, scale, aspect=16 * shape[0])
         _legend(figure, maps, columns, list(marks or ()))
         title = quadratic.description.get("title", "")
         figure.suptitle(title if len(regimes) > 1 else f"{title}: {regime_style(regimes[0])['label']}")
     return figure
+
+
+def _color_bar(figure: Figure, axes: list[Axes], maps: list[LossMap], scale: Normalize, *, aspect: float) -> None:
+    """Pointed where losses lie beyond the scale."""
+    below = any((log10_loss(panel) < scale.vmin).any() for panel in maps)
+    above = any((log10_loss(panel) > scale.vmax).any() for panel in maps)
+    extend = {(False, False): "neither", (True, False): "min", (False, True): "max", (True, True): "both"}
+    mapped = matplotlib.cm.ScalarMappable(scale, matplotlib.colormaps["viridis"])
+    bar = figure.colorbar(mapped, ax=axes, pad=0.015, aspect=aspect, extend=extend[below, above])
+    bar.set_label(f"log₁₀ of the loss at t = {maps[0].n_steps}", fontsize=7.5)
+    bar.ax.tick_params(labelsize=7, length=2, width=0.5)
 
 
 def draw(ax: Axes, panel: LossMap, problem: QuadraticProblem, scale: Normalize, least: Minimum | None) -> None:
@@ -184,12 +188,12 @@ def _boundaries(ax: Axes, panel: LossMap, problem: QuadraticProblem) -> None:
         ax.plot(beta[beta > 0], line[beta > 0], path_effects=halo, **_ASYMPTOTE)
         aim = 0.88 * top
         if (line > 0.55 * top)[beta > 0.7].any():  # it leaves the frame at the top, beside the right border
-            where: dict[str, Any] = {"ha": "right", "near": (1 - aim * panel.noise * critical / 2, aim)}
+            where: Look = {"ha": "right", "near": (1 - aim * panel.noise * critical / 2, aim)}
         else:
             where = {"ha": "left", "near": (0.55, 0.0)}
         _label(ax, beta[beta > 0], line[beta > 0], r"$\lambda_{\rm crit}$", va="bottom", **where)
     height = float(np.interp(0.1, beta, bound)) / top  # a low curve has room below its top only, or above it
-    place: dict[str, Any] = {"near": (0.0, 0.0), "va": "top" if height > 0.25 else "bottom"}
+    place: Look = {"near": (0.0, 0.0), "va": "top" if height > 0.25 else "bottom"}
     if height > 0.4:
         place = {"near": (0.02, 2.0), "ha": "left", "va": "top"}
     _label(ax, beta, bound, r"$\tilde U(1)=1$", **place)
@@ -205,15 +209,14 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, words: str, *, near: tuple[fl
     away = np.abs(x - near[0]) / (right - left) + 0.1 * np.abs(y - near[1]) / (high - low)
     i = np.flatnonzero(inside)[np.argmin(away[inside])]
     gap = {"right": -3, "left": 3, "center": 0}[text.setdefault("ha", "center")]
-    ax.annotate(
-        words, (x[i], y[i]), xytext=(gap, -2 if text["va"] == "top" else 3), textcoords="offset points", fontsize=7.5,
-        zorder=3, path_effects=[withStroke(linewidth=2.2, foreground="white", alpha=0.85)], **text,
-    )  # fmt: skip
+    shift, halo = (gap, -2 if text["va"] == "top" else 3), [withStroke(linewidth=2.2, foreground="white", alpha=0.85)]
+    text |= {"textcoords": "offset points", "fontsize": 7.5, "zorder": 3, "path_effects": halo}
+    ax.annotate(words, (x[i], y[i]), xytext=shift, **text)
 
 
 def _legend(figure: Figure, maps: list[LossMap], columns: int, marks: Sequence[str] = ()) -> None:
     """What the colours and lines are; lines that no panel has are left out."""
-    handles: dict[str, Any] = {"least loss": Line2D([], [], **_STAR)}
+    handles: dict[str, Artist] = {"least loss": Line2D([], [], **_STAR)}
     if any(panel.regime in SMOOTHED for panel in maps):
         handles = {"least loss (sampled: smoothed)": handles.popitem()[1]}
     for name, look in zip(marks, itertools.cycle(_MARKS), strict=False):

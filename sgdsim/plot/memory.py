@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 
 _LOOKS = [("black", 1.3), (PALETTE[1], 1.8), (PALETTE[2], 1.3)]
 
@@ -29,11 +29,9 @@ def memory_losses(panels: Mapping[str, Sequence[tuple[str, np.ndarray, tuple[flo
                     above = color == "black"  # and below the faster ones, clear of both
                     guide = (1.2 if above else 0.65) * loss[first] * (steps / first) ** exponent
                     ax.plot(steps, guide, color=color, linewidth=1.0, linestyle=(0, (5, 2)))
-                    ax.annotate(
-                        f"$t^{{{exponent:.2f}}}$", (steps[int(above)], guide[int(above)]),
-                        xytext=(2, 0) if above else (-3, -6), ha="left" if above else "right",
-                        textcoords="offset points", color=color, fontsize=7.5,
-                    )  # fmt: skip
+                    place: Look = {"xytext": (2, 0), "ha": "left"} if above else {"xytext": (-3, -6), "ha": "right"}
+                    place |= {"textcoords": "offset points", "color": color, "fontsize": 7.5}
+                    ax.annotate(f"$t^{{{exponent:.2f}}}$", (steps[int(above)], guide[int(above)]), **place)
             low = min(loss.min() for _, loss, _ in curves)
             ax.set(xscale="log", yscale="log", title=title, xlabel="SGD step t", ylim=(max(0.25 * low, 0.0015), 1.5))
             ax.set_xlim(right=6 * max(loss.size for _, loss, _ in curves))

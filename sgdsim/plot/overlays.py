@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError, choice
 from sgdsim.plot.spectral import prepare
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +43,34 @@ def overlay(
     A diverged run ends where it passes three times the initial loss. InputError for an unknown axis or regime, several
     cells for one curve, or more than MAX_CURVES values.
     """
+    labels, loss = _along(result, along, regime)
+    steps = result["step"].values
+    exponents = exponents or {}
+    with style():
+        if ax is None:
+            ax = Figure(figsize=(4.6, 3.1), layout="constrained").subplots()
+        prepare(ax)
+        drawn = []
+        for place, (label, curve) in enumerate(zip(labels, loss, strict=True)):
+            good = (curve > 0) & (curve <= _GROWTH * curve[0]) & (steps >= 1)  # not NaN, not infinite
+            drawn.append(curve[good])
+            look: Look = {"color": _COLORS[place], "linewidth": 2.0 - 1.2 * place / len(loss)}
+            ax.plot(steps[good], curve[good], label=label, **look)
+            if label in exponents and good.any():
+                after = steps[good] >= steps[-1] / 10
+                law = (steps[good] / steps[good][after][0]) ** -exponents[label] * curve[good][after][0]
+                law *= _ABOVE
+                ax.plot(steps[good][after], law[after], color=look["color"], linewidth=0.9, linestyle=(0, (5, 2)))
+        seen = np.concatenate(drawn)
+        if seen.size:
+            ax.set_ylim(seen.min() / 1.5, seen.max() * 1.5)
+        ax.set(xlabel="SGD step t", ylabel="train loss")
+        ax.legend(title=along, title_fontsize=7.5, loc="lower left")
+    return ax
+
+
+def _along(result: xr.Dataset, along: str, regime: str | None) -> tuple[list[str], np.ndarray]:
+    """The values along the axis, and the mean loss of the regime for each, (values, steps)."""
     if along in result.coords and result[along].dims == ("cell",):
         result = result.swap_dims(cell=along)
     others = [str(name) for name in result["loss"].dims if name not in ("regime", "replicate", "step")]
@@ -60,26 +88,4 @@ def overlay(
     regime = choice("regime", regime or names[0], names)
     cells = result["loss"].isel({name: 0 for name in others if name != along})
     loss = cells.isel(regime=names.index(regime)).mean("replicate").transpose(along, "step").values
-    steps = result["step"].values
-    exponents = exponents or {}
-    with style():
-        if ax is None:
-            ax = Figure(figsize=(4.6, 3.1), layout="constrained").subplots()
-        prepare(ax)
-        drawn = []
-        for place, (name, curve) in enumerate(zip(result[along].values, loss, strict=True)):
-            good = (curve > 0) & (curve <= _GROWTH * curve[0]) & (steps >= 1)  # not NaN, not infinite
-            drawn.append(curve[good])
-            look: dict[str, Any] = {"color": _COLORS[place], "linewidth": 2.0 - 1.2 * place / len(loss)}
-            ax.plot(steps[good], curve[good], label=str(name), **look)
-            if str(name) in exponents and good.any():
-                after = steps[good] >= steps[-1] / 10
-                law = (steps[good] / steps[good][after][0]) ** -exponents[str(name)] * curve[good][after][0]
-                law *= _ABOVE
-                ax.plot(steps[good][after], law[after], color=look["color"], linewidth=0.9, linestyle=(0, (5, 2)))
-        seen = np.concatenate(drawn)
-        if seen.size:
-            ax.set_ylim(seen.min() / 1.5, seen.max() * 1.5)
-        ax.set(xlabel="SGD step t", ylabel="train loss")
-        ax.legend(title=along, title_fontsize=7.5, loc="lower left")
-    return ax
+    return [str(value) for value in result[along].values], loss

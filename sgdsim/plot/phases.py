@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import matplotlib
 import numpy as np
@@ -15,14 +15,14 @@ from matplotlib.patheffects import withStroke
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.maps import edges
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 
 if TYPE_CHECKING:
     from sgdsim.studies.phase_maps import BestMomentum, ClampedMomentum, ExponentMap, LocalExponents, MomentumMap
     from sgdsim.symbolic.series import SeriesCheck
 
-_THEORY: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
-_BORDER: dict[str, Any] = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.3}
+_THEORY: Look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.1}
+_BORDER: Look = {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.3}
 _HALO = [withStroke(linewidth=2.6, foreground="white", alpha=0.85)]
 _SMALLEST = 1e-17  # relative differences of 0 are drawn here
 
@@ -224,7 +224,7 @@ def _transition(ax: Axes, x: np.ndarray, y: np.ndarray) -> None:
     ax.grid(False)
 
 
-def _dashes() -> dict[str, Any]:
+def _dashes() -> Look:
     return {"linestyle": _THEORY["linestyle"], "linewidth": 0.9}
 
 

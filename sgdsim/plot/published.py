@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sgdsim.common.checks import InputError
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 from sgdsim.plot.theory import phase_diagram
 
 if TYPE_CHECKING:
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
     from sgdsim.problem.fits import PowerLawFit
     from sgdsim.theory.power_law import PowerLaw
 
-_PUBLISHED: dict[str, Any] = {
+_PUBLISHED: Look = {
     "color": PALETTE[3],
     "marker": "*",
     "markersize": 9,
     "linestyle": "none",
     "markeredgecolor": "white",
 }
-_OURS: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none"}
+_OURS: Look = {"color": "black", "marker": "o", "markersize": 4, "linestyle": "none"}
 _LINES = [
     ("black", "-", 2.0),
     (PALETTE[1], (0, (5, 2)), 1.6),
@@ -79,7 +79,7 @@ def negative_momentum_region(
         ax = figure.subplots()
         ax.contourf(nu, kappa, helps.T.astype(float), levels=[0.5, 1.5], colors=[PALETTE[9]], alpha=0.45)
         ax.plot(*np.transpose(border), color="black", linewidth=1.2, linestyle=(0, (4, 2)))
-        looks: dict[bool, dict[str, Any]] = {
+        looks: dict[bool, Look] = {
             True: {**_OURS, "marker": "v"},
             False: {**_OURS, "marker": "^", "markerfacecolor": "white"},
         }

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError
-from sgdsim.plot.styles import PALETTE, regime_style, style
+from sgdsim.plot.styles import PALETTE, closure_style, style
 from sgdsim.plot.theory import curve, mark, phase_diagram, prediction
 from sgdsim.problem.fits import PowerLawFit
 
@@ -32,24 +32,9 @@ def landscape(
     Grey: unstable (spectral-diagonal level). Marked: the optimum, and the best learning rate without momentum. Raises
     InputError for an optimum without a horizon.
     """
-    from sgdsim.recurrence import contour
-    from sgdsim.theory import optimal, stability
-
     if best.horizon is None:
         raise InputError("best: expected an optimum for a horizon, got one of the asymptotic constant")
-    end = max(0.99, 1 - 0.2 * (1 - best.momentum))
-    beta = np.tanh(np.linspace(math.atanh(-0.97), math.atanh(end), 61))
-    sketch = optimal.sketch(problem)  # neighbouring small eigenvalues merged: the eye sees no difference
-    bound = stability.diagonal_max_lr(sketch, momentum=beta, noise=noise, tau=tau)
-    lowest = min(0.3 * bound.min(), 0.1 * min(best.lr, best.plain_lr))
-    toward = np.concatenate([np.linspace(0, 0.9, 28), 1 - np.geomspace(0.09, 1e-3, 14)])[:, None]  # dense at the bound
-    lr = lowest ** (1 - toward) * bound**toward
-    log_loss = contour.loss_at(sketch, int(best.horizon), lr=lr, momentum=beta, noise=noise, tau=tau).log_loss
-    at_best = contour.loss_at(problem, int(best.horizon), lr=best.lr, momentum=best.momentum, noise=noise, tau=tau)
-    least = at_best.log_loss
-    with np.errstate(over="ignore", invalid="ignore"):  # a loss may be 0: one step with α = 1 ends a single mode
-        factor = np.nan_to_num(np.exp(log_loss - least), nan=1.0)
-    factor = np.clip(factor, 1.0, _FACTORS[-1] * 0.999)
+    beta, lr, bound, factor = _relative_loss(problem, best, int(best.horizon), noise, tau)
     with style():
         if ax is None:
             ax = Figure(figsize=(4.0, 3.0), layout="constrained").subplots()
@@ -60,7 +45,7 @@ def landscape(
         bar = ax.figure.colorbar(mesh, ax=ax, ticks=_FACTORS, format=lambda v, _: f"{v:g}", pad=0.02)
         bar.set_label(f"loss at t = {best.horizon:g}, over the least", fontsize=7)
         bar.ax.tick_params(labelsize=6.5, length=2, width=0.5)
-        ax.plot(beta, bound, color=regime_style("diagonal:tau=1")["color"], linewidth=1.5, label="largest stable")
+        ax.plot(beta, bound, color=closure_style(1.0)["color"], linewidth=1.5, label="largest stable")
         ax.plot(best.momentum, best.lr, "*", color=PALETTE[3], markersize=9, markeredgecolor="white", label="best")
         ax.plot(0, best.plain_lr, "o", color=PALETTE[1], markersize=4.5, markeredgecolor="white", label="best at β = 0")
         ticks = [b for b in (-0.9, -0.5, 0, 0.5, 0.9, 0.99, 0.999, 0.9999) if beta[0] <= b <= beta[-1]]
@@ -70,6 +55,29 @@ def landscape(
         ax.grid(False)
         ax.legend(loc="lower left", fontsize=7, facecolor="white", framealpha=0.8, frameon=True, edgecolor="none")
     return ax
+
+
+def _relative_loss(
+    problem: QuadraticProblem, best: Optimum, horizon: int, noise: float, tau: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Momenta (M,), learning rates below their bound (L, M), that bound (M,), and the loss over that of `best` (L, M),
+    within what has a colour."""
+    from sgdsim.recurrence import contour
+    from sgdsim.theory import optimal, stability
+
+    end = max(0.99, 1 - 0.2 * (1 - best.momentum))
+    beta = np.tanh(np.linspace(math.atanh(-0.97), math.atanh(end), 61))
+    sketch = optimal.sketch(problem)  # neighbouring small eigenvalues merged: the eye sees no difference
+    bound = stability.diagonal_max_lr(sketch, momentum=beta, noise=noise, tau=tau)
+    lowest = min(0.3 * bound.min(), 0.1 * min(best.lr, best.plain_lr))
+    toward = np.concatenate([np.linspace(0, 0.9, 28), 1 - np.geomspace(0.09, 1e-3, 14)])[:, None]  # dense at the bound
+    lr = lowest ** (1 - toward) * bound**toward
+    log_loss = contour.loss_at(sketch, horizon, lr=lr, momentum=beta, noise=noise, tau=tau).log_loss
+    at_best = contour.loss_at(problem, horizon, lr=best.lr, momentum=best.momentum, noise=noise, tau=tau)
+    least = at_best.log_loss
+    with np.errstate(over="ignore", invalid="ignore"):  # a loss may be 0: one step with α = 1 ends a single mode
+        factor = np.nan_to_num(np.exp(log_loss - least), nan=1.0)
+    return beta, lr, bound, np.clip(factor, 1.0, _FACTORS[-1] * 0.999)
 
 
 def _atanh(beta: np.ndarray) -> np.ndarray:

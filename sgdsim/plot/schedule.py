@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sgdsim.common.statistics import mean_and_error
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -27,6 +27,13 @@ _LOOKS = {
     "tail": (PALETTE[9], (0, (2, 2))),
 }
 _BEST = ("black", "-")
+_NAMES = {
+    "warmup-stable-decay": "warm-up, stable, decay",
+    "polynomial": "(1 − t/T)^δ",
+    "power": "(1 + 100t/T)^−p",
+    "ema": "constant, EMA",
+    "tail": "constant, tail average",
+}
 _POINTS = 400
 
 
@@ -39,7 +46,8 @@ def schedules(
     constant rate, by theory. `sampled` (schedules, replicates): final losses of sampled runs, whose means are circles
     with two standard errors; schedules with a diverged run have none.
     """
-    base = next(i for i, schedule in enumerate(compared) if schedule.name == "constant")
+    constant = next(schedule.loss for schedule in compared if schedule.name == "constant")
+    names = [_NAMES.get(schedule.name, schedule.name) for schedule in compared]
     steps = np.unique(np.linspace(0, horizon - 1, min(horizon, _POINTS)).round().astype(int))
     with style():
         figure = Figure(figsize=(6.8, 3.1), layout="constrained")
@@ -51,26 +59,20 @@ def schedules(
             width, drawn, order = (1.8, "steps-post", 3) if best else (1.3, "default", 2)
             x = steps / horizon
             rates.plot(x, values, color=color, linestyle=line, linewidth=width, drawstyle=drawn, zorder=order)
-            losses.plot(schedule.loss / compared[base].loss, i, "o", color=color, markersize=5, zorder=3)
-            losses.plot([], [], color=color, linestyle=line, label=_name(schedule))
+            losses.plot(schedule.loss / constant, i, "o", color=color, markersize=5, zorder=3)
+            losses.plot([], [], color=color, linestyle=line, label=names[i])
         if sampled is not None:
-            _circles(losses, sampled, compared[base].loss)
+            _circles(losses, sampled, constant)
         rates.set(xlabel="t/T", ylabel="learning rate α", xlim=(0, 1))
         rates.set_ylim(bottom=0)
         losses.axvline(1, color="0.35", linewidth=0.8, zorder=1)
-        losses.set_yticks(range(len(compared)), [_name(schedule) for schedule in compared])
+        losses.set_yticks(range(len(compared)), names)
         for label, schedule in zip(losses.get_yticklabels(), compared, strict=True):
             label.set_color(_LOOKS.get(schedule.name, _BEST)[0])
         losses.tick_params(axis="y", length=0)
         losses.invert_yaxis()
         losses.set_xlabel("final loss / best constant")
-        seen = np.array(
-            [schedule.loss for schedule in compared] + ([] if sampled is None else sampled.mean(1).tolist())
-        )
-        seen = seen[np.isfinite(seen) & (seen > 0)]
-        if seen.max() > 10 * seen.min():
-            losses.set_xscale("log", nonpositive="clip")
-            losses.set_xlim(seen.min() / compared[base].loss / 1.5, seen.max() / compared[base].loss * 1.5)
+        _scale(losses, [schedule.loss for schedule in compared], sampled, constant)
         handles, labels = losses.get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=2.6)
         if title:
@@ -78,17 +80,18 @@ def schedules(
     return figure
 
 
-def _name(schedule: Scheduled) -> str:
-    return {
-        "warmup-stable-decay": "warm-up, stable, decay", "polynomial": "(1 − t/T)^δ", "power": "(1 + 100t/T)^−p",
-        "ema": "constant, EMA", "tail": "constant, tail average",
-    }.get(schedule.name, schedule.name)  # fmt: skip
+def _scale(ax: Axes, losses: list[float], sampled: np.ndarray | None, constant: float) -> None:
+    """A log axis where losses span more than a decade."""
+    seen = np.array(losses + ([] if sampled is None else sampled.mean(1).tolist()))
+    seen = seen[np.isfinite(seen) & (seen > 0)]
+    if seen.max() > 10 * seen.min():
+        ax.set_xscale("log", nonpositive="clip")
+        ax.set_xlim(seen.min() / constant / 1.5, seen.max() / constant * 1.5)
 
 
 def _circles(ax: Axes, sampled: np.ndarray, reference: float) -> None:
     mean, error = mean_and_error(sampled, 1)
     good = np.flatnonzero(np.isfinite(mean))
-    ax.errorbar(
-        mean[good] / reference, good, xerr=2 * error[good] / reference, fmt="o", markersize=7, markerfacecolor="none",
-        markeredgecolor="0.25", ecolor="0.25", elinewidth=0.9, capsize=2, zorder=2, label="sampled, ± 2 s.e.",
-    )  # fmt: skip
+    look: Look = {"fmt": "o", "markersize": 7, "markerfacecolor": "none", "markeredgecolor": "0.25"}
+    look |= {"ecolor": "0.25", "elinewidth": 0.9, "capsize": 2, "zorder": 2, "label": "sampled, ± 2 s.e."}
+    ax.errorbar(mean[good] / reference, good, xerr=2 * error[good] / reference, **look)

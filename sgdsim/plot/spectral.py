@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import xarray as xr
@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError, array
-from sgdsim.plot.styles import PALETTE, style
+from sgdsim.plot.styles import PALETTE, Look, style
 from sgdsim.plot.theory import curve, mark, prediction
 from sgdsim.problem.spectrum import LISTED, Spectrum
 
@@ -39,8 +39,37 @@ def spectrum(
     2000 modes a log-spaced choice is. A `fit` (of `sgdsim.problem.fits.fit_power_law`) is drawn over its windows.
     Raises InputError where there is no spectrum or the shapes differ.
     """
-    source: Any = getattr(result_or_eigenvalues, "quadratic", result_or_eigenvalues)  # of a network: its linearisation
-    index = tails = None  # ranks, and tail sums of c, where there are too many to list
+    index, values, tails = _modes(result_or_eigenvalues, coefficients)
+    if values[0] <= 0:
+        raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")
+    solid: Look = {"color": "black", "linestyle": "-", "linewidth": 1.6}
+    drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", solid)]
+    if tails is not None and tails[0] > 0:
+        look = {"color": PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
+        drawn.append((tails / tails[0], r"$\sum_{l\geq k}\, c_l\,/\,\sum_l\, c_l$", look))
+    at = np.arange(len(values))
+    if len(values) > 2000:
+        at = np.unique(np.geomspace(1, len(values), 2000).round().astype(int)) - 1
+    with style():
+        if ax is None:
+            ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
+        prepare(ax)
+        for relative, label, look in drawn:
+            visible = np.where(relative >= SMALLEST, relative, np.nan)[at]
+            ax.plot(index[at], visible, marker="o" if len(values) == 1 else None, label=label, **look)
+        if fit is not None:
+            _draw_fit(ax, fit, len(values), values[0], None if tails is None or len(drawn) < 2 else tails[0])
+        ax.set(xlabel="mode index k", ylabel="relative to k = 1", title="spectrum")
+        ax.legend(loc="best")
+    return ax
+
+
+def _modes(
+    given: xr.Dataset | Problem | ArrayLike, coefficients: ArrayLike | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    """Ranks, eigenvalues at them and, if there are coefficients, the tail sums of c there."""
+    source = getattr(given, "quadratic", given)  # of a network: its linearisation
+    index = tails = None
     if isinstance(source, xr.Dataset) and "eigenvalues" not in source:
         raise InputError("result: expected a variable 'eigenvalues' over mode, got none")
     if hasattr(source, "eigenvalues"):
@@ -57,33 +86,10 @@ def spectrum(
                 source, c = modes.by_rank(a**2)
                 coefficients = None if coefficients is None else np.sqrt(c)
     values = array("eigenvalues", source, ndim=1)
-    if values[0] <= 0:
-        raise InputError(f"eigenvalues: expected a positive first (largest) one, got {values[0]:g}")
-    solid: dict[str, Any] = {"color": "black", "linestyle": "-", "linewidth": 1.6}
-    drawn = [(values / values[0], r"$\lambda_k\,/\,\lambda_1$", solid)]
     if coefficients is not None and tails is None:
         squares = array("coefficients", coefficients, ndim=1, shape=values.shape) ** 2
         tails = np.cumsum(squares[::-1])[::-1]
-    if tails is not None:
-        look = {"color": PALETTE[3], "linestyle": (0, (4, 1.5)), "linewidth": 1.4}
-        if tails[0] > 0:
-            drawn.append((tails / tails[0], r"$\sum_{l\geq k}\, c_l\,/\,\sum_l\, c_l$", look))
-    at = np.arange(len(values))
-    if len(values) > 2000:
-        at = np.unique(np.geomspace(1, len(values), 2000).round().astype(int)) - 1
-    index = at + 1 if index is None else index[at]
-    with style():
-        if ax is None:
-            ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
-        prepare(ax)
-        for relative, label, look in drawn:
-            visible = np.where(relative >= SMALLEST, relative, np.nan)[at]
-            ax.plot(index, visible, marker="o" if len(values) == 1 else None, label=label, **look)
-        if fit is not None:
-            _draw_fit(ax, fit, len(values), values[0], None if tails is None or len(drawn) < 2 else tails[0])
-        ax.set(xlabel="mode index k", ylabel="relative to k = 1", title="spectrum")
-        ax.legend(loc="best")
-    return ax
+    return np.arange(len(values)) + 1 if index is None else index, values, tails
 
 
 def _draw_fit(ax: Axes, fit: PowerLawFit, n: int, first: float, total: float | None) -> None:
@@ -95,7 +101,7 @@ def _draw_fit(ax: Axes, fit: PowerLawFit, n: int, first: float, total: float | N
     for window, amplitude, beyond, exponent, symbol, color in laws:
         k = np.geomspace(*window, 50)
         label = f"{symbol} = {exponent.value:.2f} ({exponent.low:.2f} … {exponent.high:.2f})"
-        look: dict[str, Any] = {"color": color, "linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt"}
+        look: Look = {"color": color, "linewidth": 5, "alpha": 0.25, "solid_capstyle": "butt"}
         ax.plot(k, amplitude * (k**-exponent.value - beyond), label=label, **look)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import zlib
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, TypeAlias
 
 import matplotlib
 import seaborn
@@ -13,9 +13,10 @@ import seaborn
 from sgdsim.common.checks import InputError
 
 PALETTE = seaborn.color_palette("colorblind").as_hex()
-_STYLES: dict[
-    str, dict[str, Any]
-] = {  # thick and solid below, thin and broken above: curves that coincide stay visible, in grey too
+Look: TypeAlias = dict[str, Any]  # keywords of matplotlib's lines and patches
+
+# Thick and solid below, thin and broken above: curves that coincide stay visible, in grey too.
+_STYLES: dict[str, Look] = {
     "network": {"color": PALETTE[0], "linestyle": "-", "linewidth": 2.2},
     "sampled": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.1},
     "averaged": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2},
@@ -39,7 +40,7 @@ def style() -> Iterator[None]:
         yield
 
 
-def regime_style(name: str) -> dict[str, Any]:
+def regime_style(name: str) -> Look:
     """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
 
     Colours are from seaborn's colour-blind safe palette. A regime without a style of its own gets one that depends on
@@ -53,6 +54,13 @@ def regime_style(name: str) -> dict[str, Any]:
         line = "-" if _stochastic(name) else _OTHER_LINES[code // 4 % 4]
         known = {"color": _OTHER_COLORS[code % 4], "linestyle": line, "linewidth": 1.4}
     return {**known, "label": label}
+
+
+def closure_style(tau: float) -> Look:
+    """`regime_style` of the diagonal regime with this τ."""
+    from sgdsim.regimes import SpectralDiagonal  # late: with the kernels of all regimes
+
+    return regime_style(SpectralDiagonal(tau).name)
 
 
 def _stochastic(name: str) -> bool:

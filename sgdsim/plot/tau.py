@@ -56,19 +56,20 @@ def tau_curves(result: xr.Dataset) -> Figure:
         for cell, top, bottom in zip(cells, axes[0], axes[1], strict=True):
             _losses(top, cell, names, looks)
             _differences(bottom, cell, names, looks)
-            here = [b for b in best if all(cell[name].item() == value for name, value in b.cell.items())]
-            words = ", ".join(
-                f"{symbol} = {cell[name].item():g}"
-                for name, symbol in (("lr", "α"), ("momentum", "β"), ("batch_size", "b"))
-                if name in cell.coords and cell[name].ndim == 0
-            )
-            nearby = f"\nnearest: τ = {here[0].tau:g}" if here else ""
-            top.set_title((words + nearby).replace("= -", "= −"))
+            own = [distance for distance in best if all(cell[name].item() == v for name, v in distance.cell.items())]
+            nearby = f"\nnearest: τ = {own[0].tau:g}" if own else ""
+            top.set_title((_settings(cell) + nearby).replace("= -", "= −"))
             bottom.set_xlabel("SGD step t")
         axes[0, 0].set_ylabel("train loss")
         axes[1, 0].set_ylabel("relative to exact average")
         figure.legend(*_legend(names, taus, looks), loc="outside right center")
     return figure
+
+
+def _settings(cell: xr.Dataset) -> str:
+    symbols = {"lr": "α", "momentum": "β", "batch_size": "b"}
+    known = {name: cell[name] for name in symbols if name in cell.coords and cell[name].ndim == 0}
+    return ", ".join(f"{symbols[name]} = {value.item():g}" for name, value in known.items())
 
 
 def _losses(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> None:

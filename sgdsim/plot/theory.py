@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -15,7 +16,7 @@ from matplotlib.patches import Patch
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError
-from sgdsim.plot.styles import PALETTE, regime_style, style
+from sgdsim.plot.styles import PALETTE, Look, closure_style, style
 from sgdsim.problem.fits import Estimate, PowerLawFit
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ MAX_PANELS, MAX_TAUS = 12, 4  # of one stability map
 
 _MOMENTA = np.linspace(-0.995, 0.999, 240)
 _STABLE = PALETTE[9]
-_FULL_BATCH: dict[str, Any] = {"color": "0.35", "linestyle": "-", "linewidth": 1.0}
-_EXACT: dict[str, Any] = {"color": "black", "marker": "o", "markersize": 3.6, "linestyle": "none"}
+_FULL_BATCH: Look = {"color": "0.35", "linestyle": "-", "linewidth": 1.0}
+_EXACT: Look = {"color": "black", "marker": "o", "markersize": 3.6, "linestyle": "none"}
 
 
 def check_panels(batch_sizes: int, taus: int) -> None:
@@ -74,11 +75,7 @@ def stability_map(
             ax.fill_between(_MOMENTA, 0, curves[0], color=_STABLE, alpha=0.3, linewidth=0)
             ax.plot(_MOMENTA, 2 * (1 + _MOMENTA), label="full batch", **_FULL_BATCH)
             for tau, eigenvalue, curve in zip(taus, critical, curves, strict=True):
-                look = regime_style(f"diagonal:tau={tau:g}")
-                ax.plot(_MOMENTA, curve, color=look["color"], linewidth=1.5, label=_closure(tau))
-                if gamma * eigenvalue > 0:
-                    line = 2 * (1 - _MOMENTA) / (gamma * eigenvalue)
-                    ax.plot(_MOMENTA, line, color=look["color"], linewidth=1.0, linestyle=":", label=_asymptote(tau))
+                _draw_closure(ax, tau, curve, gamma * eigenvalue)
             points = [(beta, lr) for size, beta, lr in exact if size == b]
             if points:
                 ax.plot(*zip(*points, strict=True), label="exact", **_EXACT)
@@ -87,12 +84,21 @@ def stability_map(
         for ax in axes[len(batch_sizes) :]:
             ax.set_axis_off()
         for i, ax in enumerate(axes[: len(batch_sizes)]):
-            ax.tick_params(labelbottom=i + columns >= len(batch_sizes))
-            ax.set_xlabel("momentum β" if i + columns >= len(batch_sizes) else "")
-            ax.set_ylabel("learning rate α" if i % columns == 0 else "")
+            lowest, first = i + columns >= len(batch_sizes), i % columns == 0
+            ax.tick_params(labelbottom=lowest)
+            ax.set(xlabel="momentum β" if lowest else "", ylabel="learning rate α" if first else "")
         _map_legend(figure, taus, bool(exact), columns)
         figure.suptitle(problem.description.get("title", ""))
     return figure
+
+
+def _draw_closure(ax: Axes, tau: float, bound: np.ndarray, pull: float) -> None:
+    """The bound of one closure over momentum, dotted its asymptote; `pull`: γλ_crit."""
+    color = closure_style(tau)["color"]
+    ax.plot(_MOMENTA, bound, color=color, linewidth=1.5, label=_closure(tau))
+    if pull > 0:
+        line = 2 * (1 - _MOMENTA) / pull
+        ax.plot(_MOMENTA, line, color=color, linewidth=1.0, linestyle=":", label=_asymptote(tau))
 
 
 def _closure(tau: float) -> str:
@@ -104,9 +110,9 @@ def _asymptote(tau: float) -> str:
 
 
 def _map_legend(figure: Figure, taus: Sequence[float], exact: bool, columns: int) -> None:
-    handles: dict[str, Any] = {"full batch: 2(1 + β)": Line2D([], [], **_FULL_BATCH)}
+    handles: dict[str, Artist] = {"full batch: 2(1 + β)": Line2D([], [], **_FULL_BATCH)}
     for tau in taus:
-        handles[_closure(tau)] = Line2D([], [], color=regime_style(f"diagonal:tau={tau:g}")["color"])
+        handles[_closure(tau)] = Line2D([], [], color=closure_style(tau)["color"])
     handles["limit at β → 1: $2(1-\\beta)/(\\gamma\\lambda_{crit})$"] = Line2D(
         [], [], color="0.3", linewidth=1.0, linestyle=":"
     )
@@ -138,7 +144,7 @@ def phase_diagram(
         ax.fill_between(nu, 0, border, color=PALETTE[0], alpha=0.25, linewidth=0)
         ax.fill_between(nu, border, top, color=PALETTE[1], alpha=0.25, linewidth=0)
         ax.plot(nu, border, color="black", linewidth=1.2, label="ζ = 2 − 1/ν")
-        size: dict[str, Any] = {"fontsize": 7.5, "linespacing": 1.5}
+        size: Look = {"fontsize": 7.5, "linespacing": 1.5}
         for y, where, words in (
             (0.02, "bottom", "signal-dominated\n$L\\propto t^{-\\zeta}$"),
             (0.98, "top", "noise-dominated\n$L\\propto t^{-(2-1/\\nu)}$"),
@@ -232,8 +238,6 @@ def mark(ax: Axes, marks: Mapping[str, float | None]) -> None:
     for words, step in marks.items():
         if step is not None and first < step < last:
             ax.axvline(step, color="0.45", linewidth=0.8, linestyle=":", label=f"_{words}")
-            ax.text(
-                step, 0.97, words, transform=ax.get_xaxis_transform(), rotation=90, ha="right", va="top",
-                fontsize=7, color="0.35",
-                bbox={"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6},
-            )  # fmt: skip
+            text: Look = {"rotation": 90, "ha": "right", "va": "top", "fontsize": 7, "color": "0.35"}
+            box = {"facecolor": "white", "alpha": 0.8, "linewidth": 0, "pad": 0.6}
+            ax.text(step, 0.97, words, transform=ax.get_xaxis_transform(), bbox=box, **text)

@@ -7,12 +7,13 @@ from typing import Any
 
 import matplotlib
 import numpy as np
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdsim.common.checks import InputError
-from sgdsim.plot.styles import PALETTE, regime_style, style
+from sgdsim.plot.styles import PALETTE, Look, closure_style, regime_style, style
 
 MAX_ROWS = 8  # data sets in one picture
 
@@ -134,21 +135,17 @@ def _draw_exponents(ax: Axes, cells: list[dict[str, Any]], dashes: dict[int, Any
         for slopes in cell["slopes"]:
             x = windows.index(tuple(slopes["window"])) + aside
             if slopes["diagonal"]["value"] is not None:
-                look = regime_style("diagonal:tau=1")
+                look = closure_style(1.0)
                 span, value = [x - 0.14, x + 0.14], slopes["diagonal"]["value"]
                 ax.plot(span, [value] * 2, color=look["color"], linestyle=look["linestyle"], linewidth=1.5)
             for name, sign in (("sampled", -1), ("network", 1)):
                 if slopes[name]["value"] is None:
                     continue
-                ax.errorbar(
-                    x + sign * shift / 2, slopes[name]["value"], slopes[name]["stderr"] or 0.0,
-                    color=regime_style(name)["color"], marker="s" if name == "sampled" else "o", markersize=3.6,
-                    linewidth=1.0, linestyle="none",
-                )  # fmt: skip
-            ax.annotate(
-                f"{cell['batch_size']}", (x, 0), (0, 2), xycoords=("data", "axes fraction"), ha="center",
-                textcoords="offset points", fontsize=5.5, color="0.4",
-            )  # fmt: skip
+                look = {"color": regime_style(name)["color"], "marker": "s" if name == "sampled" else "o"}
+                look |= {"markersize": 3.6, "linewidth": 1.0, "linestyle": "none"}
+                ax.errorbar(x + sign * shift / 2, slopes[name]["value"], slopes[name]["stderr"] or 0.0, **look)
+            below: Look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+            ax.annotate(f"{cell['batch_size']}", (x, 0), (0, 2), ha="center", fontsize=5.5, color="0.4", **below)
     law = next((cell["law"] for cell in cells if cell["law"]), None)
     if law is not None:
         look = {"color": PALETTE[3], "linewidth": 1.1, "linestyle": (0, (4, 2))}
@@ -191,7 +188,7 @@ def _empty(ax: Axes) -> None:
 
 
 def _legend(figure: Figure, colors: dict[int, Any], dashes: dict[int, Any]) -> None:
-    handles: dict[str, Any] = {name: Line2D([], [], **look) for name, look in _LEVELS.values()}
+    handles: dict[str, Artist] = {name: Line2D([], [], **look) for name, look in _LEVELS.values()}
     for name, look in _MEASURED.values():
         color = look["markerfacecolor"] if look["markerfacecolor"] != "white" else PALETTE[0]
         handles[name] = Line2D([], [], linestyle="none", markersize=4.2, markeredgecolor=color, **look)

@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from sgdsim import plot
 from sgdsim.common.checks import InputError
-from sgdsim.regimes import SampledLinearized, names
+from sgdsim.problem import QuadraticProblem
+from sgdsim.regimes import SampledLinearized, SpectralDiagonal, names
 
 REGIMES = ["network", "sampled", "averaged", "diagonal:tau=1", "diagonal:tau=-1"]
 STEPS = np.unique(np.r_[0, np.geomspace(1, 1000, 25).round()].astype(int))
@@ -191,6 +192,13 @@ def test_spectrum_draws_relative_eigenvalues_and_tail_sums():
     long = plot.spectrum(np.arange(1, 100_001.0) ** -1.5).lines[0].get_xdata()
     assert len(long) < 2001
     assert (long[0], long[-1]) == (1, 100_000)
+
+
+def test_a_closure_has_the_colour_of_its_regime_in_the_stability_map():
+    problem, tau = QuadraticProblem.power_law(20, 1.5, 1.0), 1 / 3
+    axes = plot.stability_map(problem, [4], taus=[tau]).axes[0]
+    bound = next(line for line in axes.lines if line.get_label().startswith("spectral-diagonal"))
+    assert bound.get_color() == plot.regime_style(SpectralDiagonal(tau).name)["color"]
 
 
 def test_regime_styles_are_fixed_and_distinct():
