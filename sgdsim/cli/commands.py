@@ -103,7 +103,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
     from sgdsim.runs import parts
     from sgdsim.runs.results import curves
     from sgdsim.runs.sweeps import NotSaved, sweep
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     delivery = Delivery(args)
     cells = list(grid.cells())  # refuse bad values before any data are read
@@ -150,7 +150,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
             plot.save(plot.comparison(result), args.plot)
     taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
     facts = {
-        "rows": report.rows(result, problem, grid, taus),
+        "rows": comparison.rows(result, problem, grid, taus),
         "problem": json.loads(result.attrs["problem"]),
         "lambda_max": problem.quadratic.spectrum.scale,
         "n": problem.n,
@@ -158,7 +158,7 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
-        "failed": report.failures(result),
+        "failed": comparison.failures(result),
         "left_out": left_out,
         "seconds": delivery.seconds,
         "out": args.out,
@@ -171,12 +171,12 @@ def _run(args: argparse.Namespace, grid: Any, choose: Any, observe: list[str], h
 
 def _text(headline: str, facts: dict[str, Any], observed: list[str], torch_lr: float) -> str:
     from sgdsim.observables import label
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     rows = facts["rows"]
-    out = [headline, "final training loss", report.table(rows)]
+    out = [headline, "final training loss", comparison.table(rows)]
     for name in observed[1:]:
-        out += ["", f"final {label(name)}", report.table(rows, f"final_{name}")]
+        out += ["", f"final {label(name)}", comparison.table(rows, f"final_{name}")]
     return "\n".join([*out, "", _footnote(rows, facts, torch_lr)])
 
 
@@ -202,11 +202,11 @@ def merge(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     from sgdsim.runs import results
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     result = results.load(args.file)
     with _as_written(args.file):
-        rows = report.export(result, args.out, curves=args.curves)
+        rows = comparison.export(result, args.out, curves=args.curves)
     print(f"wrote {args.out}: {rows} rows")
     return 0
 
@@ -232,7 +232,7 @@ def _headline(args: argparse.Namespace, problem: Any, result: Any) -> str:
 
 
 def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float) -> str:
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     reference = next(iter(rows[0]["regimes"]))
     several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
@@ -246,7 +246,7 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float
     notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
     notes[0] += f"{facts['seconds']:.1f} s."
     notes += interrupted(facts)
-    notes += report.stability_notes(rows)
+    notes += comparison.stability_notes(rows)
     notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
     if len(facts["failed"]) > 10:

@@ -64,7 +64,7 @@ def add_parser(commands: Any) -> None:
 
 def _range(name: str):
     def read(text: str) -> list[float]:
-        from sgdsim.studies.maps import spaced
+        from sgdsim.studies.landscape import spaced
 
         parts = text.split(":")
         try:
@@ -89,7 +89,7 @@ def landscape(args: argparse.Namespace) -> int:
     """Follow every cell, print where the least losses lie, save and draw."""
     from sgdsim import regimes
     from sgdsim.runs.sweeps import Grid, NotSaved, sweep
-    from sgdsim.studies import maps
+    from sgdsim.studies.landscape import panels
 
     delivery = Delivery(args)
     axes = {}
@@ -136,7 +136,7 @@ def landscape(args: argparse.Namespace) -> int:
         with delivery.writing("plot"):
             plot.save(plot_maps.loss_maps(result, problem), args.plot)
     options = {name: values[0] for name, values in algorithm(args).items()}
-    rows = [_row(panel, problem.quadratic, options) for panel in maps.panels(result, problem.quadratic)]
+    rows = [_row(panel, problem.quadratic, options) for panel in panels(result, problem.quadratic)]
     rule = rule_of(args.method)
     facts = {
         "problem": problem.description,
@@ -159,10 +159,10 @@ def _row(panel: Any, problem: Any, options: dict[str, Any]) -> dict[str, Any]:
     """The minimum of one map, and the largest learning rates that theory calls stable at its momentum; `options`: the
     algorithm, but for learning rate, momentum and batch size."""
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.studies import maps
+    from sgdsim.studies.landscape import minimum
     from sgdsim.theory import stability
 
-    least = maps.minimum(panel)
+    least = minimum(panel)
     stable = full = None
     if least is not None and rule_of(options.get("method")) is None:
         sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)

@@ -1,4 +1,4 @@
-"""Small tables of runs, for notebooks: pandas frames. `sgdsim.notebook.tables` has all, with those of the theory."""
+"""Tables of runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.specs import shortest
+from sgdsim.notebook.tables.frames import Frame
 from sgdsim.problem import Problem
 from sgdsim.studies import budgets, closures
 
@@ -27,23 +28,6 @@ if TYPE_CHECKING:
     from sgdsim.theory.optimal import Optimum
 
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
-_SHOWN = ("display.max_colwidth", None, "display.float_format", "{:.4g}".format)
-
-
-class Frame(pd.DataFrame):
-    """A frame that is shown with four digits and whole texts; otherwise a frame like any other."""
-
-    @property
-    def _constructor(self) -> type[Frame]:
-        return Frame
-
-    def _repr_html_(self) -> str | None:
-        with pd.option_context(*_SHOWN):
-            return super()._repr_html_()
-
-    def __repr__(self) -> str:
-        with pd.option_context(*_SHOWN):
-            return self.to_string()
 
 
 def final_losses(result: xr.Dataset) -> Frame:
