@@ -61,7 +61,7 @@ def series(checks: Sequence[SeriesCheck]) -> Frame:
             "steps": int(check.steps[-1]),
             "loss at the end": check.stepped[-1],
             "series against stepping": check.series_error.max(),
-            "contour against stepping": math.nan if check.contour is None else check.contour_error[40:].max(),
+            "contour against stepping": math.nan if (error := check.contour_error) is None else error[40:].max(),
         }
         for check in checks
     ]

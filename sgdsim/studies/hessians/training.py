@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, integer, number
-from sgdsim.common.table import Table
+from sgdsim.common.table import Cell, Table
 from sgdsim.datasets import Dataset
 from sgdsim.networks.curvature import Curvature
 from sgdsim.networks.ntk.modules import DTYPES, inputs, outputs, prepared, with_gradients
@@ -57,7 +58,7 @@ class HessianSpectra(Findings):
         """A row for each step looked at; shares are of ‖∇L‖², in the span of the outliers and of up to 10 leading."""
         leading = min(10, self.at[0].captured.size) if self.at else 0
         headers = ["step", "loss", "|gradient|", "λ_1", "λ_1/λ_2", "λ_min", "trace", "outliers", "in them"]
-        rows = [
+        rows: list[list[Cell]] = [
             [
                 at.step, f"{at.loss:.3g}", f"{at.gradient_norm:.3g}", f"{at.eigenvalues[0]:.3g}",
                 f"{at.leading_ratio:.2f}", f"{at.smallest:.3g}", f"{at.trace:.3g} ± {at.trace_error:.2g}",
@@ -134,14 +135,15 @@ def hessian_spectra(
         integer("seed", seed),
         _TOLERANCE[choice("dtype", dtype, DTYPES)],
     )
-    place = {"device": devices.resolve(device), "dtype": dtype, "chunk": chunk}
-    here = Curvature(module, data.x, data.y, **place)
+    device = devices.resolve(device)
+    curvature = functools.partial(Curvature, x=data.x, y=data.y, device=device, dtype=dtype, chunk=chunk)
+    here = curvature(module)
     integer("top", top, minimum=2, maximum=here.size)
-    run = _Run(module, data, place["device"], dtype)
+    run = _Run(module, data, device, dtype)
     if steps[-1] > 0:
         run.try_batch(int(sgd.batch_sizes(0, steps[-1]).min()))
     start = max(here.loss(), 0.5 * float(np.mean(data.y**2)))  # the former may be 0, and a batch's loss not
-    found: list[HessianAt] = []
+    records: list[HessianAt] = []
     diverged_at, interrupted = None, True  # until the last step is done
     with (
         tqdm(total=steps[-1], unit="step", disable=None if progress else True) as bar,
@@ -161,15 +163,15 @@ def hessian_spectra(
                     break
                 bar.update(1)
             if diverged_at is None:
-                here = Curvature(run.module, data.x, data.y, **place)
+                here = curvature(run.module)
                 if has_diverged(here.loss(), start):
                     diverged_at = step
             if diverged_at is not None:
                 break
             bar.set_description(f"Hessian at step {step}")
-            found.append(look.at(here, step))
+            records.append(look.at(here, step))
         interrupted = False
-    return HessianSpectra(tuple(found), steps, lr, here.size, diverged_at, interrupted)
+    return HessianSpectra(tuple(records), steps, lr, here.size, diverged_at, interrupted)
 
 
 class _Run:

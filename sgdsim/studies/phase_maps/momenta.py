@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -56,14 +57,13 @@ def momentum_profile(
         top = stability.diagonal_max_lr(thin, momentum=beta, noise=noise, tau=tau)
         lr = top[:, None] * fraction
         beta = np.broadcast_to(beta[:, None], lr.shape)
-        hyper = {"noise": noise, "tau": tau}
-        found = contour.loss_at(thin, int(horizon), lr=lr, momentum=beta, method="contour", **hyper)
-        logs = found.log_loss
+        at_horizon = functools.partial(contour.loss_at, thin, int(horizon), noise=noise, tau=tau)
+        inverted = at_horizon(lr=lr, momentum=beta, method="contour")
+        logs = inverted.log_loss
         # Close to |β| = 1 the momentum has not faded at the horizon, and the contour does not see it.
-        poor = ~(found.error < 1e-4)
+        poor = ~(inverted.error < 1e-4)
         if poor.any():
-            hyper |= {"lr": lr[poor], "momentum": beta[poor], "method": "recurrence"}
-            logs[poor] = contour.loss_at(thin, int(horizon), **hyper).log_loss
+            logs[poor] = at_horizon(lr=lr[poor], momentum=beta[poor], method="recurrence").log_loss
         return np.where(np.isfinite(logs), logs, np.inf), lr
 
     momenta = np.sort(np.concatenate([_MOMENTA, _TOWARD_ONE]))
@@ -142,8 +142,8 @@ class MomentumMap(Findings):
 
 
 def momentum_map(
-    nu: Sequence[float],
-    kappa: Sequence[float],
+    nu: Sequence[float] | np.ndarray,
+    kappa: Sequence[float] | np.ndarray,
     *,
     n: int,
     horizon: float,
@@ -192,7 +192,13 @@ class ClampedMomentum(Findings):
 
 
 def clamped_momentum(
-    nu: float, kappa: float, floors: Sequence[float], horizons: Sequence[float], *, n: int, noise: float = 1.0
+    nu: float,
+    kappa: float,
+    floors: Sequence[float] | np.ndarray,
+    horizons: Sequence[float] | np.ndarray,
+    *,
+    n: int,
+    noise: float = 1.0,
 ) -> ClampedMomentum:
     """`momentum_profile` of spectra `λ_k = λ_min + (1 − λ_min)k^{−ν}` for every λ_min of `floors` and every horizon."""
     floors, horizons = np.asarray(floors, dtype=np.float64), axis("horizons", horizons)

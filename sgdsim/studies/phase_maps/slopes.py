@@ -60,8 +60,8 @@ class ExponentMap(Findings):
 
 
 def exponents(
-    nu: Sequence[float],
-    kappa: Sequence[float],
+    nu: Sequence[float] | np.ndarray,
+    kappa: Sequence[float] | np.ndarray,
     *,
     n: int,
     window: tuple[float, float],
@@ -81,14 +81,13 @@ def exponents(
         raise InputError(f"window: expected two increasing steps, got {window!r}")
     steps = np.unique(np.geomspace(first, last, integer("n_times", n_times, minimum=2)).round())
     nu, kappa = axis("nu", nu), axis("kappa", kappa)
-    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
     measured = np.full((nu.size, kappa.size), np.nan)
     for i, k in np.ndindex(*measured.shape):
         problem = QuadraticProblem.power_law(n, float(nu[i]), float(kappa[k]))
         if lr < stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau):
-            log_loss = contour.loss_at(problem, steps, **hyper).log_loss
+            log_loss = contour.loss_at(problem, steps, lr=lr, momentum=momentum, noise=noise, tau=tau).log_loss
             measured[i, k] = -np.polyfit(np.log(steps), log_loss, 1)[0]
-    predicted = power_law.exponent(nu[:, None], kappa / nu[:, None])
+    predicted = np.asarray(power_law.exponent(nu[:, None], kappa / nu[:, None]))
     return ExponentMap(nu, kappa, measured, predicted, steps, n, lr, momentum, noise, tau)
 
 
@@ -125,7 +124,7 @@ class LocalExponents(Findings):
 
 def local_exponents(
     nu: float,
-    kappa: Sequence[float],
+    kappa: Sequence[float] | np.ndarray,
     *,
     n: int,
     last: float,
@@ -141,17 +140,16 @@ def local_exponents(
     """
     steps = np.unique(np.geomspace(1, number("last", last, minimum=10), n_times).round())
     kappa = axis("kappa", kappa)
-    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
     logs, rates = [], []
     for value in kappa:
         problem = QuadraticProblem.power_law(n, nu, float(value))
         largest = float(stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau))
         if lr >= largest:
             raise InputError(f"lr: expected a stable learning rate, below {largest:.4g}, got {lr:g}")
-        logs.append(contour.loss_at(problem, steps, **hyper).log_loss)
-        rates.append(float(contour.rate(problem, **hyper)))
+        logs.append(contour.loss_at(problem, steps, lr=lr, momentum=momentum, noise=noise, tau=tau).log_loss)
+        rates.append(float(contour.rate(problem, lr=lr, momentum=momentum, noise=noise, tau=tau)))
     log_loss, log_t = np.array(logs), np.log(steps)
     return LocalExponents(
         nu, kappa, steps, np.exp(log_loss), np.exp((log_t[1:] + log_t[:-1]) / 2),
-        -np.diff(log_loss) / np.diff(log_t), power_law.exponent(nu, kappa / nu), -1 / np.array(rates), n,
+        -np.diff(log_loss) / np.diff(log_t), np.asarray(power_law.exponent(nu, kappa / nu)), -1 / np.array(rates), n,
     )  # fmt: skip
