@@ -155,9 +155,8 @@ def _exact(problem: QuadraticProblem, sgd: SGD, recorded: np.ndarray) -> np.ndar
         return out
     try:
         every = SGD(sgd.lr, sgd.momentum, sgd.batch_size, sampling=RESHUFFLE)
-        return orders.reshuffled_loss(problem, every, int(recorded[-1]))[
-            recorded * (problem.n // cast(int, sgd.batch_size))
-        ]
+        per_epoch = problem.n // cast(int, sgd.batch_size)
+        return orders.reshuffled_loss(problem, every, int(recorded[-1]))[recorded * per_epoch]
     except InputError:  # too many orders, or no eigenvectors
         return out
 

@@ -236,4 +236,4 @@ def _trial(problem: Problem, sgd: SGD, regime: Regime, n_steps: int, replicates:
     idle = np.inf if problem.targets is None else _IDLE * np.var(problem.targets) / 2
     settled = (late < np.minimum(1.0, idle / initial)) | ((late < early) & (peak <= _LIFTED))
     shares = float((peak <= GROWTH).mean()), float(settled.mean())
-    return Trial(cast(float, sgd.lr), *shares, *(float(np.median(values)) for values in (peak, early, late)))
+    return Trial(float(cast(float, sgd.lr)), *shares, *(float(np.median(values)) for values in (peak, early, late)))
