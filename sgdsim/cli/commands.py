@@ -28,11 +28,11 @@ def merge(args: argparse.Namespace) -> int:
 
 def export(args: argparse.Namespace) -> int:
     from sgdsim.runs import results
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     result = results.load(args.file)
     with _as_written(args.file):
-        rows = report.export(result, args.out, curves=args.curves)
+        rows = comparison.export(result, args.out, curves=args.curves)
     print(f"wrote {args.out}: {rows} rows")
     return 0
 

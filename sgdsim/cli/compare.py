@@ -158,11 +158,11 @@ def _facts(
     args: argparse.Namespace, problem: Problem, grid: Grid, regimes: list[Regime], result: xr.Dataset
 ) -> dict[str, Any]:
     from sgdsim.regimes import SpectralDiagonal
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
     return {
-        "rows": report.rows(result, problem, grid, taus),
+        "rows": comparison.rows(result, problem, grid, taus),
         "problem": json.loads(result.attrs["problem"]),
         "lambda_max": problem.quadratic.spectrum.scale,
         "n": problem.n,
@@ -170,18 +170,18 @@ def _facts(
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
-        "failed": report.failures(result),
+        "failed": comparison.failures(result),
     }
 
 
 def _text(headline: str, facts: dict[str, Any], observed: list[str], torch_lr: float) -> str:
     from sgdsim.observables import label
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     rows = facts["rows"]
-    out = [headline, "final training loss", report.table(rows)]
+    out = [headline, "final training loss", comparison.table(rows)]
     for name in observed[1:]:
-        out += ["", f"final {label(name)}", report.table(rows, f"final_{name}")]
+        out += ["", f"final {label(name)}", comparison.table(rows, f"final_{name}")]
     return "\n".join([*out, "", _footnote(rows, facts, torch_lr)])
 
 
@@ -205,7 +205,7 @@ def _headline(args: argparse.Namespace, problem: Problem, result: xr.Dataset) ->
 
 
 def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float) -> str:
-    from sgdsim.studies import report
+    from sgdsim.studies import comparison
 
     reference = next(iter(rows[0]["regimes"]))
     several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
@@ -219,7 +219,7 @@ def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float
     notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
     notes[0] += f"{facts['seconds']:.1f} s."
     notes += interrupted(facts)
-    notes += report.stability_notes(rows)
+    notes += comparison.stability_notes(rows)
     notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
     if len(facts["failed"]) > 10:

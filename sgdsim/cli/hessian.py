@@ -24,7 +24,7 @@ from sgdsim.common.checks import InputError
 if TYPE_CHECKING:
     from torch import nn
 
-    from sgdsim.studies.hessian_results import HessianSpectra
+    from sgdsim.studies.hessians import HessianSpectra
 
 _DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
 _PASSED_ON = (

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from sgdsim.problem import QuadraticProblem
     from sgdsim.regimes.base import Regime
     from sgdsim.runs.sweeps import Grid
-    from sgdsim.studies.maps import LossMap
+    from sgdsim.studies.landscape import LossMap
 
 MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
@@ -74,7 +74,7 @@ def add_parser(commands: Commands) -> None:
 
 def _range(name: str) -> Callable[[str], list[float]]:
     def read(text: str) -> list[float]:
-        from sgdsim.studies.maps import spaced
+        from sgdsim.studies.landscape import spaced
 
         parts = text.split(":")
         try:
@@ -98,7 +98,7 @@ def _range(name: str) -> Callable[[str], list[float]]:
 def landscape(args: argparse.Namespace) -> int:
     """Follow every cell, print where the least losses lie, save and draw."""
     from sgdsim.runs.sweeps import NotSaved, sweep
-    from sgdsim.studies import maps
+    from sgdsim.studies.landscape import panels
 
     delivery = Delivery(args)
     grid = _grid(args)
@@ -120,7 +120,7 @@ def landscape(args: argparse.Namespace) -> int:
         return report_shard(args, result)
     delivery.draw(lambda plot: plot.loss_maps(result, problem))
     options = {name: values[0] for name, values in algorithm(args).items()}
-    rows = [_row(panel, problem.quadratic, options) for panel in maps.panels(result, problem.quadratic)]
+    rows = [_row(panel, problem.quadratic, options) for panel in panels(result, problem.quadratic)]
     rule = rule_of(args.method)
     facts = {
         "problem": problem.description,
@@ -167,10 +167,10 @@ def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> 
     """The minimum of one map, and the largest learning rates that theory calls stable at its momentum; `options`: the
     algorithm, but for learning rate, momentum and batch size."""
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.studies import maps
+    from sgdsim.studies.landscape import minimum
     from sgdsim.theory import stability
 
-    least = maps.minimum(panel)
+    least = minimum(panel)
     stable = full = None
     if least is not None and rule_of(options.get("method")) is None:
         sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)

@@ -1,5 +1,5 @@
 """For notebooks: tables as pandas frames, and sliders.
 
-May import: common, algorithm, problem, theory, symbolic, studies, plot. A new table goes into `tables` or `run_tables`,
+May import: common, algorithm, problem, theory, symbolic, studies, plot. A new table goes into `tables`,
 a new set of sliders into a module of its own.
 """

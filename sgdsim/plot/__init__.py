@@ -37,15 +37,14 @@ from sgdsim.plot.styles import regime_style, style
 from sgdsim.plot.tau import tau_curves
 from sgdsim.plot.theory import phase_diagram, prediction, stability_map
 from sgdsim.plot.validate import validation
-from sgdsim.studies import hessian_results, phase_maps
 from sgdsim.studies.base import DRAWERS
 
 DRAWERS |= {
-    hessian_results.HessianSpectra: hessian_spectra,
-    phase_maps.ExponentMap: exponent_map,
-    phase_maps.LocalExponents: transition,
-    phase_maps.MomentumMap: momentum_map,
-    phase_maps.ClampedMomentum: clamped_momentum,
+    "HessianSpectra": hessian_spectra,
+    "ExponentMap": exponent_map,
+    "LocalExponents": transition,
+    "MomentumMap": momentum_map,
+    "ClampedMomentum": clamped_momentum,
 }
 
 __all__ = [

@@ -13,7 +13,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, style
 
 if TYPE_CHECKING:
-    from sgdsim.studies.hessian_results import HessianAt, HessianSpectra
+    from sgdsim.studies.hessians import HessianAt, HessianSpectra
 
 MAX_STEPS, MAX_RUNS = 6, 4  # panels of one picture: columns, rows
 

@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, Look, regime_style, style
-from sgdsim.studies.maps import SMOOTHED, LossMap, Minimum, log10_loss, minimum, panels
+from sgdsim.studies.landscape import SMOOTHED, LossMap, Minimum, log10_loss, minimum, panels
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -63,9 +63,9 @@ def loss_maps(
     """The final loss over momentum and learning rate: a panel per regime and batch size, one colour scale for all.
 
     Colour is log10 of the mean loss over replicates, up to the initial loss at most; cells with a diverged replicate
-    are grey, those without a result hatched, and a star marks the minimum (`sgdsim.studies.maps.minimum`). Boundaries:
-    Ũ(1) = 1, that of the spectral-diagonal closure with the panel's γ and τ (τ = 1 for other regimes), solid; full
-    batch, `2(1+β)`, dashed; `2(1−β)/(γλ_crit)`, what Ũ(1) = 1 tends to as β → 1, dotted ([VKY] sec. 4).
+    are grey, those without a result hatched, and a star marks the minimum (`sgdsim.studies.landscape.minimum`).
+    Boundaries: Ũ(1) = 1, that of the spectral-diagonal closure with the panel's γ and τ (τ = 1 for other regimes),
+    solid; full batch, `2(1+β)`, dashed; `2(1−β)/(γλ_crit)`, what Ũ(1) = 1 tends to as β → 1, dotted ([VKY] sec. 4).
 
     Parameters
     ----------

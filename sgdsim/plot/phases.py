@@ -139,7 +139,7 @@ def momentum_profile(
 ) -> Axes:
     """The least loss over all learning rates at each momentum, relative to that at β = 0; a star at the best momentum.
 
-    `results`: those of `sgdsim.studies.phase_maps.best_momentum` by name.
+    `results`: those of `sgdsim.studies.phase_maps.momentum_profile` by name.
     """
     with style():
         if ax is None:

@@ -24,7 +24,7 @@ from sgdsim.reproduction import kernels
 from sgdsim.reproduction.base import Context, Drawing, Finding, finished
 from sgdsim.reproduction.verdicts import DIFFERS, REPRODUCED, UNDETERMINED, Row, next_sample, shown, span
 from sgdsim.runs.sweeps import Grid, sweep
-from sgdsim.studies import maps
+from sgdsim.studies.landscape import LossMap, Minimum, minimum, panels, smoothed
 from sgdsim.theory import optimal
 
 N, BATCH, STEPS = 1000, 10, 10_000
@@ -49,11 +49,11 @@ def _axes(stride: int) -> dict[str, list[float]]:
 
 def _map(
     problem: QuadraticProblem, regime: Regime, stride: int, replicates: int = 1, seed: int = 0
-) -> tuple[xr.Dataset, maps.LossMap]:
+) -> tuple[xr.Dataset, LossMap]:
     """The losses over the paper's grid as a result, and as a map."""
     grid = Grid.product(**_axes(stride), batch_size=[BATCH])
     result = _final(problem, grid, regime, replicates, seed)
-    return result, maps.panels(result, problem)[0]
+    return result, panels(result, problem)[0]
 
 
 def _final(problem: QuadraticProblem, grid: Grid, regime: Regime, replicates: int, seed: int) -> xr.Dataset:
@@ -61,7 +61,7 @@ def _final(problem: QuadraticProblem, grid: Grid, regime: Regime, replicates: in
     return finished(sweep(problem, grid, [regime], STEPS, record=[STEPS], replicates=replicates, seed=seed))
 
 
-def _sampled_map(context: Context, problem: QuadraticProblem, of: str = "") -> tuple[xr.Dataset, maps.LossMap, str]:
+def _sampled_map(context: Context, problem: QuadraticProblem, of: str = "") -> tuple[xr.Dataset, LossMap, str]:
     """A map of sampled runs, on fewer lines unless the paper's sizes are asked for, and its caption."""
     stride, replicates = (1, 2) if context.full else (5, 3)
     lines = "the paper's grid" if stride == 1 else f"every {stride}th line of the paper's grid"
@@ -80,9 +80,9 @@ def _log_loss(problem: QuadraticProblem, lr: np.ndarray | float, momentum: np.nd
     return np.asarray(contour.loss_at(problem, STEPS, lr=lr, momentum=momentum, noise=noise).log_loss)
 
 
-def _least(panel: maps.LossMap) -> maps.Minimum:
+def _least(panel: LossMap) -> Minimum:
     """The minimum of a map that has one: some cell of the paper's grid always converges."""
-    least = maps.minimum(panel)
+    least = minimum(panel)
     if least is None:
         raise RuntimeError(f"the map of the {panel.regime} regime has no finite loss")
     return least
@@ -92,14 +92,14 @@ def _place(lr: float, momentum: float) -> str:
     return f"({lr:.2f}, {momentum:.2f})".replace("-", "−")
 
 
-def _region(panel: maps.LossMap, within: float) -> tuple[tuple[float, float], tuple[float, float]]:
+def _region(panel: LossMap, within: float) -> tuple[tuple[float, float], tuple[float, float]]:
     """Ends in α and in β of the cells whose loss is within a fraction of the least."""
     near = panel.loss <= np.nanmin(panel.loss) * (1 + within)
     lr, momentum = panel.lr[near.any(1)], panel.momentum[near.any(0)]
     return (float(lr[0]), float(lr[-1])), (float(momentum[0]), float(momentum[-1]))
 
 
-def _described(panel: maps.LossMap, within: float) -> str:
+def _described(panel: LossMap, within: float) -> str:
     (a, b), (c, d) = _region(panel, within)
     return f"α {span(a, b)}, β {span(c, d)} (loss within {within:.0%})"
 
@@ -161,11 +161,11 @@ def power_law(context: Context) -> Finding:
 
 
 def _sampled_row(
-    context: Context, where: str, problem: QuadraticProblem, star: tuple[float, float], panel: maps.LossMap, reason: str
+    context: Context, where: str, problem: QuadraticProblem, star: tuple[float, float], panel: LossMap, reason: str
 ) -> Row:
     """The published star beside the least smoothed loss of a sampled map, and both followed with more runs."""
     least = _least(panel)
-    logs = maps.smoothed(panel)
+    logs = smoothed(panel)
     near = np.nan_to_num(logs, nan=np.inf) <= np.nanmin(logs) + math.log10(1.25)
     lr, momentum = panel.lr[near.any(1)], panel.momentum[near.any(0)]
     replicates = context.size(40, 200)

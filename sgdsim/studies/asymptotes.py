@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 
@@ -70,24 +71,25 @@ def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 
     """
     quadratic = problem.quadratic
     fit = fit_power_law(quadratic)
-    found, reason = None, ""
+    prediction, reason = None, ""
     try:
         law = power_law.PowerLaw.of(quadratic)
     except InputError:
         reason = "the fitted ν or κ is not above 0"
     else:
-        found = power_law.predict(quadratic, sgd, law, tau=tau, horizon=horizon)
-        if found.exponent is None:
-            reason = "unstable" if not found.stable else f"ν = {law.nu:.2f} ≤ 1: {found.phase}"
-            found = None
-        elif found.window is None:
+        prediction = power_law.predict(quadratic, sgd, law, tau=tau, horizon=horizon)
+        if prediction.exponent is None:
+            reason = "unstable" if not prediction.stable else f"ν = {law.nu:.2f} ≤ 1: {prediction.phase}"
+            prediction = None
+        elif prediction.window is None:
             low = "; κ may be 0" if fit.kappa is not None and fit.kappa.low <= 0 else ""
-            reason = f"nowhere within {found.within:.0%} of the exact loss{low}"
-    if found is not None:
-        return Asymptote(quadratic, sgd, fit, found, reason, found.steps, found.loss, found.cutoff)
-    hyper = {"lr": sgd.lr, "momentum": sgd.momentum, "tau": tau}
-    hyper["noise"] = sgd.noise(quadratic.n)
-    rate = float(contour.rate(quadratic, **hyper))
+            reason = f"nowhere within {prediction.within:.0%} of the exact loss{low}"
+    if prediction is not None:
+        curve = prediction.steps, prediction.loss, prediction.cutoff
+        return Asymptote(quadratic, sgd, fit, prediction, reason, *curve)
+    lr, momentum, noise = cast(float, sgd.lr), cast(float, sgd.momentum), sgd.noise(quadratic.n)
+    rate = float(contour.rate(quadratic, lr=lr, momentum=momentum, noise=noise, tau=tau))
     cutoff = 1 / abs(rate) if rate < 0 else None
     steps = np.unique(np.geomspace(1, min(horizon, 40 * (cutoff or 1.0) + 100), 241).round())
-    return Asymptote(quadratic, sgd, fit, None, reason, steps, contour.loss_at(quadratic, steps, **hyper).loss, cutoff)
+    loss = contour.loss_at(quadratic, steps, lr=lr, momentum=momentum, noise=noise, tau=tau).loss
+    return Asymptote(quadratic, sgd, fit, None, reason, steps, loss, cutoff)

@@ -14,8 +14,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# Who draws which result: `plot` enters its functions here, so that studies need not know it.
-DRAWERS: dict[type, Callable[..., Figure | Axes]] = {}
+# Who draws which result, by the name of its class: `plot` enters its functions here, so that studies need not know it
+# and it need not load them.
+DRAWERS: dict[str, Callable[..., Figure | Axes]] = {}
 
 
 class Findings:
@@ -33,6 +34,7 @@ class Findings:
     def plot(self, **options: object) -> Figure | Axes:
         """The picture of `sgdsim.plot` for this result; `options` go to it. InputError where there is none."""
         importlib.import_module("sgdsim.plot")
-        if type(self) not in DRAWERS:
-            raise InputError(f"plot: expected a result with a picture, got {type(self).__name__}; use its table")
-        return DRAWERS[type(self)](self, **options)
+        name = type(self).__name__
+        if name not in DRAWERS:
+            raise InputError(f"plot: expected a result with a picture, got {name}; use its table")
+        return DRAWERS[name](self, **options)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import cast
 
 import numpy as np
 import xarray as xr
@@ -118,7 +119,7 @@ def _one(
     progress: bool,
 ) -> tuple[xr.Dataset | None, xr.Dataset]:
     """One batch size: its part of the comparison (None after Ctrl-C), and the last result it is from."""
-    n, size = problem.n, sgd.batch_size
+    n, size = problem.n, cast(int, sgd.batch_size)
     per_epoch = n // size
     steps = recorded * per_epoch
     values = {"lr": [sgd.lr], "momentum": [sgd.momentum], "batch_size": [size]}
@@ -154,7 +155,8 @@ def _exact(problem: QuadraticProblem, sgd: SGD, recorded: np.ndarray) -> np.ndar
         return out
     try:
         every = SGD(sgd.lr, sgd.momentum, sgd.batch_size, sampling=RESHUFFLE)
-        return orders.reshuffled_loss(problem, every, int(recorded[-1]))[recorded * (problem.n // sgd.batch_size)]
+        per_epoch = problem.n // cast(int, sgd.batch_size)
+        return orders.reshuffled_loss(problem, every, int(recorded[-1]))[recorded * per_epoch]
     except InputError:  # too many orders, or no eigenvectors
         return out
 

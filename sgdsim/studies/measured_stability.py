@@ -19,9 +19,11 @@ of averages and of finite T.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from tqdm import tqdm
@@ -29,7 +31,7 @@ from tqdm import tqdm
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import shortest
-from sgdsim.common.table import Table
+from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short
 from sgdsim.observables import Loss
 from sgdsim.problem import Problem
@@ -117,12 +119,10 @@ class Thresholds(Findings):
         """The levels that theory predicts, then the measured brackets, in α."""
         levels = {"full batch": self.full_batch}
         levels |= {f"spectral-diagonal, τ = {shortest(tau)}": lr for tau, lr in self.diagonal.items()}
-        measured = [
-            [f"{regime} {criterion}", str(bracket)]
-            for regime, brackets in self.measured.items()
-            for criterion, bracket in brackets.items()
-        ]
-        return Table(["threshold", "lr"], [*map(list, levels.items()), ["exact", self.exact], *measured], "lr")
+        rows: list[list[Cell]] = [[name, lr] for name, lr in {**levels, "exact": self.exact}.items()]
+        for regime, brackets in self.measured.items():
+            rows += [[f"{regime} {criterion}", str(bracket)] for criterion, bracket in brackets.items()]
+        return Table(["threshold", "lr"], rows, "lr")
 
 
 def thresholds(
@@ -173,15 +173,15 @@ def thresholds(
             bar.set_description(f"b = {batch_size}, {regime.name}")
             seen: dict[float, Trial] = {}
 
-            def attempt(lr: float, regime: Regime = regime, seen: dict[float, Trial] = seen) -> Trial:
+            def meets(criterion: str, lr: float, regime: Regime = regime, seen: dict[float, Trial] = seen) -> bool:
                 if lr not in seen:
                     seen[lr] = _trial(problem, SGD(lr, momentum, batch_size), regime, n_steps, replicates, seed)
                     bar.update()
-                return seen[lr]
+                return seen[lr].meets(criterion)
 
             limits = (exact / _FARTHEST, full * _FARTHEST)
             measured[regime.name] = {
-                criterion: bisect(lambda lr, c=criterion: attempt(lr).meets(c), _START * exact, width, limits)
+                criterion: bisect(functools.partial(meets, criterion), _START * exact, width, limits)
                 for criterion in CRITERIA
             }
             trials[regime.name] = tuple(seen[lr] for lr in sorted(seen))
@@ -236,4 +236,4 @@ def _trial(problem: Problem, sgd: SGD, regime: Regime, n_steps: int, replicates:
     idle = np.inf if problem.targets is None else _IDLE * np.var(problem.targets) / 2
     settled = (late < np.minimum(1.0, idle / initial)) | ((late < early) & (peak <= _LIFTED))
     shares = float((peak <= GROWTH).mean()), float(settled.mean())
-    return Trial(float(sgd.lr), *shares, *(float(np.median(values)) for values in (peak, early, late)))
+    return Trial(float(cast(float, sgd.lr)), *shares, *(float(np.median(values)) for values in (peak, early, late)))

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import scipy.linalg
@@ -206,21 +206,21 @@ def _kernel_change(problem: NetworkProblem, state: Any, step: int, *, first_is_t
 
 def ratios(run: Training, at: Sequence[int]) -> list[Ratio]:
     """Network over sampled loss at each of the recorded steps `at`; InputError for a step that was not recorded."""
-    found = []
+    out = []
     for step in at:
         column = np.flatnonzero(run.steps == step)
         if column.size == 0:
             raise InputError(f"at: expected recorded steps, got {step}")
         network, sampled = run.network[:, column[0]], run.sampled[:, column[0]]
         value, error = jackknife(lambda a, b: a.mean() / b.mean(), network, sampled)
-        found.append(Ratio(int(step), value, error, int(np.isinf(network).sum()), int(np.isinf(sampled).sum())))
-    return found
+        out.append(Ratio(int(step), value, error, int(np.isinf(network).sum()), int(np.isinf(sampled).sum())))
+    return out
 
 
 def law(problem: Problem) -> Law:
     """The law of the late loss by `sgdsim.fit_power_law`; InputError where there are too few modes to fit."""
     fit = fits.fit_power_law(problem.quadratic)
-    nu, zeta = fit.nu, fit.zeta
+    nu, zeta = fit.nu, cast(Estimate, fit.zeta)  # a problem has coefficients
     ends = (min(getattr(zeta, end), 2 - 1 / getattr(nu, end)) for end in ("value", "low", "high"))
     return Law(Estimate(*ends), nu, zeta, fit.warnings)
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -64,10 +63,12 @@ class Simulated:
         """Whether the loss at the recommended point is finite, and at no other point "lower"."""
         return bool(np.isfinite(self.mean[0])) and LOWER not in self.verdicts
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Whether it is a minimum, and the numbers point by point, as JSON-able values."""
         names = ("mean", "stderr", "difference", "difference_stderr", "log_ratio", "log_ratio_stderr")
-        points = [{name: finite_or_none(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)]
+        points: list[dict[str, object]] = [
+            {name: finite_or_none(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)
+        ]
         for point, diverged, verdict in zip(points, self.diverged, (None, *self.verdicts), strict=True):
             point |= {"diverged": int(diverged), "verdict": verdict}
         return {"is_minimum": self.is_minimum, "points": points}
@@ -81,14 +82,14 @@ class Verification(Findings):
     regimes: tuple[Simulated, ...]
     interrupted: bool
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, object]:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""
         return {
             "points": [
                 {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": finite_or_none(p.theory)}
                 for p in self.points
             ],
-            "regimes": {found.regime: found.as_dict() for found in self.regimes},
+            "regimes": {simulated.regime: simulated.as_dict() for simulated in self.regimes},
             "interrupted": self.interrupted,
         }
 
@@ -143,16 +144,18 @@ def verify(
         if factor * (1 - momentum) < 2
     ]
     _, lrs, momenta = zip(*settings, strict=True)
-    values = {"lr": np.array(lrs), "momentum": np.array(momenta), "batch_size": batch_size, "sampling": sampling}
-    theory = contour.loss_at(problem.quadratic, horizon, tau=tau, **values).loss
+    theory = contour.loss_at(
+        problem.quadratic, horizon, lr=np.array(lrs), momentum=np.array(momenta), batch_size=batch_size,
+        sampling=sampling, tau=tau,
+    ).loss  # fmt: skip
     points = tuple(Point(*setting, float(loss)) for setting, loss in zip(settings, theory, strict=True))
     grid = Grid.zip(lr=lrs, momentum=momenta, batch_size=[batch_size], sampling=[sampling])
-    record = np.unique(np.geomspace(1, horizon, _RECORDED).round().astype(int))
+    record = np.unique(np.geomspace(1, horizon, _RECORDED).round().astype(int)).tolist()
     result = sweep(problem, grid, regimes, horizon, record=record, replicates=replicates, seed=seed, progress=progress)
     final = result["loss"].values[..., -1]  # (points, regimes, replicates)
-    done = result["done"].values.all(axis=0)
-    found = [_compare(regime.name, final[:, i]) for i, regime in enumerate(regimes) if done[i]]
-    return Verification(points, tuple(found), bool(result.attrs["interrupted"]))
+    done = np.atleast_1d(result["done"].values.all(axis=0))
+    compared = [_compare(regime.name, final[:, i]) for i, regime in enumerate(regimes) if done[i]]
+    return Verification(points, tuple(compared), bool(result.attrs["interrupted"]))
 
 
 def _factors(change: float) -> tuple[tuple[str, float], ...]:

@@ -10,7 +10,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.problem import Problem
 from sgdsim.regimes import Regime, Run
 from sgdsim.runs import estimates
-from sgdsim.studies import report
+from sgdsim.studies import comparison
 
 
 class Flow(Run):
@@ -88,7 +88,7 @@ def test_a_regime_of_ones_own_is_swept_beside_others_and_goes_on(circle, tmp_pat
     assert whole["done"].values.all()
     np.testing.assert_array_equal(whole["loss"], ss.sweep(circle, GRID, regimes, n_steps=5, record=[5])["loss"])
     np.testing.assert_array_equal(whole["loss"], ss.load(tmp_path / "own.nc")["loss"])
-    for i, row in enumerate(report.rows(whole, circle, GRID, [1.0])):  # what compare tells
+    for i, row in enumerate(comparison.rows(whole, circle, GRID, [1.0])):  # what compare tells
         assert row["regimes"]["flow"]["final_loss"] == whole["loss"].sel(regime="flow", step=5).values.ravel()[i]
 
 

@@ -22,7 +22,7 @@ from sgdsim import cli, results
 from sgdsim.common.checks import InputError
 from sgdsim.regimes import _sampled_plain
 from sgdsim.runs import chunks, clusters, parts, sweeps
-from sgdsim.studies import report
+from sgdsim.studies import comparison
 
 SGDSIM = Path(sys.executable).with_name("sgdsim")
 REGIMES = [ss.SampledLinearized(), ss.BatchAveraged(), ss.SpectralDiagonal()]
@@ -410,7 +410,7 @@ def test_a_cell_that_raises_is_recorded(problem, here, monkeypatch):
     assert (result["error"].values != "").sum() == 1
     assert (result["outcome"].values[1, 1, 0, 0] == chunks.FAILED).all()
     assert np.isnan(result["loss"].values[1, 1, 0, 0]).all()
-    assert report.failures(ss.load("r.nc")) == [
+    assert comparison.failures(ss.load("r.nc")) == [
         {
             "cell": "lr = 0.5, momentum = 0.4, batch_size = 3",
             "regime": "sampled",
@@ -420,7 +420,7 @@ def test_a_cell_that_raises_is_recorded(problem, here, monkeypatch):
     assert "error" in run(problem, path="r.nc")  # not run again unless asked to
     mended = run(problem, path="r.nc", retry_failed=True)
     assert_same(mended.drop_vars("error"), whole)
-    assert not report.failures(mended)
+    assert not comparison.failures(mended)
 
 
 def test_problems_that_refuse_their_cells():

@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 import sgdsim as ss
-from sgdsim import hessians, plot, sampling
+from sgdsim import plot, sampling
 from sgdsim.cli import main
 from sgdsim.common.checks import InputError
 from sgdsim.networks import StandardMLP
 from sgdsim.networks.curvature import Curvature
 from sgdsim.plot import hessian as plot_hessian
-from sgdsim.studies.hessians import count_outliers, hessian_spectra
+from sgdsim.studies.hessians import count_outliers, hessian_spectra, looks
 
 FAST = {"device": "cpu", "lanczos_steps": 5, "n_probes": 2, "top": 4}
 
@@ -181,14 +181,14 @@ def test_divergence_is_a_result(small):
 
 
 def test_ctrl_c_keeps_what_was_done(small, monkeypatch):
-    look = hessians._Look.at
+    look = looks.Look.at
 
     def interrupted(self, curvature, step):
         if step == 7:
             raise KeyboardInterrupt
         return look(self, curvature, step)
 
-    monkeypatch.setattr(hessians._Look, "at", interrupted)
+    monkeypatch.setattr(looks.Look, "at", interrupted)
     found = hessian_spectra(StandardMLP(4, 1, seed=0), small, batch_size=10, steps=[0, 3, 7, 9], **FAST)
     assert [record.step for record in found.at] == [0, 3]
     assert found.interrupted
@@ -367,7 +367,7 @@ def test_command_interrupted(run, monkeypatch, tmp_path):
     def stop(*_):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(hessians._Look, "at", stop)
+    monkeypatch.setattr(looks.Look, "at", stop)
     found = json.loads(run(*WORDS, "--json", "--plot", "h.png", code=130))
     assert found["interrupted"]
     assert list(found["runs"]) == ["without batch norm"]

@@ -10,7 +10,7 @@ import sgdsim as ss
 from sgdsim import plot
 from sgdsim.plot import maps as plot_maps
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal
-from sgdsim.studies import maps
+from sgdsim.studies import landscape
 from sgdsim.theory import stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "60"]
@@ -26,7 +26,7 @@ def problem():
 @pytest.fixture(scope="module")
 def result(problem):
     grid = ss.Grid.product(
-        lr=maps.spaced("lr", 0, 3, 6), momentum=maps.spaced("momentum", -1, 1, 5), batch_size=[1, 10]
+        lr=landscape.spaced("lr", 0, 3, 6), momentum=landscape.spaced("momentum", -1, 1, 5), batch_size=[1, 10]
     )
     return ss.sweep(problem, grid, [SpectralDiagonal(), SampledLinearized()], 200, record=[200], replicates=3)
 
@@ -36,7 +36,7 @@ def panel(loss, diverged=None, regime="sampled"):
     none = np.zeros(loss.shape, bool)
     lr, momentum = 0.1 * (1 + np.arange(loss.shape[0])), 0.1 * np.arange(loss.shape[1])
     diverged = none if diverged is None else diverged
-    return maps.LossMap(
+    return landscape.LossMap(
         regime, 10, 0.1, 1.0, 100, lr, momentum, np.where(diverged, np.nan, loss), diverged, none.copy()
     )
 
@@ -45,12 +45,12 @@ def panel(loss, diverged=None, regime="sampled"):
 
 
 def test_ranges_hold_the_ends_that_are_allowed():
-    assert maps.spaced("lr", 0, 4, 100) == [round(0.04 * k, 2) for k in range(1, 101)]
-    assert maps.spaced("lr", 0.5, 2, 4) == [0.5, 1.0, 1.5, 2.0]
-    assert maps.spaced("momentum", -1, 1, 49) == [round(0.04 * k, 2) for k in range(-24, 25)]
-    assert maps.spaced("momentum", 0, 1, 4) == [0, 0.25, 0.5, 0.75]
-    assert maps.spaced("momentum", -0.5, 0.5, 3) == [-0.5, 0, 0.5]
-    wide = maps.spaced("momentum", -1, 1, 50)
+    assert landscape.spaced("lr", 0, 4, 100) == [round(0.04 * k, 2) for k in range(1, 101)]
+    assert landscape.spaced("lr", 0.5, 2, 4) == [0.5, 1.0, 1.5, 2.0]
+    assert landscape.spaced("momentum", -1, 1, 49) == [round(0.04 * k, 2) for k in range(-24, 25)]
+    assert landscape.spaced("momentum", 0, 1, 4) == [0, 0.25, 0.5, 0.75]
+    assert landscape.spaced("momentum", -0.5, 0.5, 3) == [-0.5, 0, 0.5]
+    wide = landscape.spaced("momentum", -1, 1, 50)
     assert len(wide) == 50
     np.testing.assert_allclose(np.diff(wide), 2 / 51, rtol=1e-9)
     np.testing.assert_allclose(wide, -np.array(wide)[::-1])
@@ -91,7 +91,7 @@ def test_bad_input_is_one_line(run, words, told):
 
 
 def test_cells_are_those_of_simulate(problem, result):
-    found = maps.panels(result, problem)
+    found = landscape.panels(result, problem)
     assert [(m.regime, m.batch_size) for m in found] == [
         (regime, size) for regime in ("diagonal:tau=1", "sampled") for size in (1, 10)
     ]
@@ -114,7 +114,7 @@ def test_a_single_diverged_replicate_makes_the_cell_diverged(problem, result):
     where = {"lr": 0, "momentum": 2, "batch_size": 1, "regime": 1}
     changed["outcome"][{**where, "replicate": 1}] = 2
     changed["loss"][{**where, "replicate": 1, "step": -1}] = np.inf
-    one = maps.panels(changed, problem)[3]
+    one = landscape.panels(changed, problem)[3]
     assert one.diverged[0, 2]
     assert np.isnan(one.loss[0, 2])
     assert not one.missing[0, 2]
@@ -125,7 +125,7 @@ def test_cells_without_a_result_are_missing_not_diverged(problem, result):
     where = {"lr": 0, "momentum": 2, "batch_size": 0, "regime": 0}
     changed["done"][where] = False
     changed["outcome"][where] = 0
-    one = maps.panels(changed, problem)[0]
+    one = landscape.panels(changed, problem)[0]
     assert (one.missing[0, 2], one.diverged[0, 2]) == (True, False)
     assert np.isnan(one.loss[0, 2])
     assert one.missing.sum() == 1
@@ -134,7 +134,7 @@ def test_cells_without_a_result_are_missing_not_diverged(problem, result):
 def test_panels_refuse_other_results(problem):
     cell = ss.simulate(problem, ss.SGD(0.5), SpectralDiagonal(), 10)
     with pytest.raises(ss.InputError, match="product grid over lr, momentum, batch_size"):
-        maps.panels(cell, problem)
+        landscape.panels(cell, problem)
 
 
 # The minimum.
@@ -148,7 +148,7 @@ def test_minimum_of_a_noisy_parabola():
     for seed in range(20):
         noisy = panel(np.exp(smooth + np.random.default_rng(seed).normal(0, 0.3, smooth.shape)))
         for smoothing in (True, False):
-            least = maps.minimum(noisy, width=None if smoothing else 0)
+            least = landscape.minimum(noisy, width=None if smoothing else 0)
             assert least.smoothed is smoothing
             off[smoothing].append(np.hypot(least.lr / 0.1 - 18, least.momentum / 0.1 - 8))
     assert np.mean(off[True]) < 2 < np.mean(off[False])
@@ -159,25 +159,25 @@ def test_minimum_beside_diverged_cells():
     """Neither a slope that rises towards divergence nor the diverged cells themselves move the minimum."""
     rows, columns = np.mgrid[:12, :10]
     loss = np.exp(0.5 * np.abs(rows - 6) + 0.1 * (columns - 4) ** 2)
-    least = maps.minimum(panel(loss, diverged=rows > 7))
+    least = landscape.minimum(panel(loss, diverged=rows > 7))
     assert (least.lr, least.momentum) == pytest.approx((0.7, 0.4))
     assert least.loss == pytest.approx(1.0)
     plane = panel(np.exp(0.3 * rows - 0.2 * columns), diverged=(rows + columns) % 5 == 0)
-    np.testing.assert_allclose(maps.smoothed(plane), maps.log10_loss(plane), atol=1e-12)
+    np.testing.assert_allclose(landscape.smoothed(plane), landscape.log10_loss(plane), atol=1e-12)
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (1, 6), (6, 1), (3, 2)])
 def test_small_maps_have_a_minimum(shape):
     loss = 1 + np.arange(np.prod(shape), dtype=float).reshape(shape)
-    least = maps.minimum(panel(loss))
+    least = landscape.minimum(panel(loss))
     assert (least.lr, least.momentum, least.loss) == (0.1, 0.0, 1.0)
     assert least.at_edge == tuple(name for name, size in zip(("lr", "momentum"), shape, strict=True) if size > 1)
 
 
 def test_no_minimum_where_all_diverged():
     everywhere = panel(np.ones((3, 4)), diverged=np.ones((3, 4), bool))
-    assert maps.minimum(everywhere) is None
-    assert maps.minimum(panel(np.ones((3, 4)), regime="diagonal:tau=1")).smoothed is False
+    assert landscape.minimum(everywhere) is None
+    assert landscape.minimum(panel(np.ones((3, 4)), regime="diagonal:tau=1")).smoothed is False
 
 
 # The command.
@@ -185,10 +185,10 @@ def test_no_minimum_where_all_diverged():
 
 def test_table_and_document(run, problem, result):
     document = json.loads(run("landscape", *POWER, *GRID, *RUNS, "--json", "--out", "l.nc", "--plot", "l.png"))
-    expected = maps.panels(result, problem)
+    expected = landscape.panels(result, problem)
     assert len(document["rows"]) == 4
     for row, each in zip(document["rows"], expected, strict=True):
-        least = maps.minimum(each)
+        least = landscape.minimum(each)
         assert (row["regime"], row["batch_size"]) == (each.regime, each.batch_size)
         assert (row["loss"], row["lr"], row["momentum"]) == (least.loss, least.lr, least.momentum)
         assert row["smoothed"] == (each.regime == "sampled")
@@ -225,8 +225,8 @@ def test_picture_has_a_panel_for_each_map(problem, result, tmp_path):
     assert [ax.get_title() for ax in axes] == [
         f"{regime}, b = {b}" for regime in ("diagonal, τ = 1", "sampled") for b in (1, 10)
     ]
-    for ax, each in zip(axes, maps.panels(result, problem), strict=True):
-        least = maps.minimum(each)
+    for ax, each in zip(axes, landscape.panels(result, problem), strict=True):
+        least = landscape.minimum(each)
         (star,) = [line for line in ax.lines if line.get_marker() == "*"]
         assert star.get_xydata().tolist() == [[least.momentum, least.lr]]
         grey, colored = (mesh.get_array() for mesh in ax.collections)

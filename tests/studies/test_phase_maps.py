@@ -98,19 +98,19 @@ def test_local_exponents_settle_on_both_sides():
 
 
 @pytest.mark.parametrize("floor", [1e-3, 1e-2])
-def test_best_momentum_follows_a_flat_valley(floor):
+def test_profile_follows_a_flat_valley(floor):
     """With a floor the valley is so flat that losses within 0.03% of the least have momenta 0.15 apart."""
     problem = ss.QuadraticProblem.power_law(10_000, 1.5, 3.0, lambda_min=floor)
-    quick, _, _ = phase_maps.best_momentum(problem, noise=1.0, horizon=3981)
+    quick, _, _ = phase_maps.momentum_profile(problem, noise=1.0, horizon=3981)
     best = optimal.best(problem, noise=1.0, horizon=3981)
     assert quick.momentum == pytest.approx(best.momentum, abs=0.05)
     assert quick.loss == pytest.approx(best.loss, rel=1e-4)
 
 
 @pytest.mark.parametrize(("nu", "kappa"), [(1.5, 3.0), (1.25, 0.75), (2.0, 5.0), (2.0, 2.25)])
-def test_best_momentum_is_nearly_the_optimum(nu, kappa):
+def test_profile_is_nearly_the_optimum(nu, kappa):
     problem = ss.QuadraticProblem.power_law(1000, nu, kappa)
-    quick, _, profile = phase_maps.best_momentum(problem, noise=1.0, horizon=1000)
+    quick, _, profile = phase_maps.momentum_profile(problem, noise=1.0, horizon=1000)
     best = optimal.best(problem, noise=1.0, horizon=1000)
     assert quick.momentum == pytest.approx(best.momentum, abs=0.02)
     assert quick.loss == pytest.approx(best.loss, rel=1e-4)
@@ -198,7 +198,7 @@ def test_pictures(tmp_path):
     problem = ss.QuadraticProblem.power_law(100, 1.5, 1.0)
     checks = [series.check(problem, lr=0.3, momentum=0.5, noise=0.1, n_steps=60)]
     found = phase_maps.exponents([1.0, 1.5], [1.0, 2.0], n=300, window=(100, 1000), lr=0.1, n_times=3)
-    best = phase_maps.best_momentum(problem, noise=1.0, horizon=200)
+    best = phase_maps.momentum_profile(problem, noise=1.0, horizon=200)
     drawn = {
         "check": ss.plot.derivation_check(checks),
         "map": ss.plot.exponent_map(found),
@@ -229,7 +229,7 @@ def test_pictures(tmp_path):
 def test_a_momentum_that_the_contour_misses_is_not_the_best():
     """At β = 0.996 and 1000 steps the momentum is not over; the contour's loss there is 171 times too low."""
     problem = ss.QuadraticProblem.power_law(30_000, 1.2, 1 + 20 / 7)
-    best, _, _ = phase_maps.best_momentum(problem, noise=1.0, horizon=1000)
+    best, _, _ = phase_maps.momentum_profile(problem, noise=1.0, horizon=1000)
     at = {"lr": best.lr, "momentum": best.momentum, "noise": 1.0}
     assert contour.loss_at(problem, 1000, **at, method="recurrence").loss == pytest.approx(best.loss, rel=1e-3)
     assert best.momentum < 0
@@ -237,7 +237,7 @@ def test_a_momentum_that_the_contour_misses_is_not_the_best():
 
 def test_profile_near_momentum_one_is_that_of_the_recurrence():
     problem, horizon = ss.QuadraticProblem.power_law(1000, 2.0, 4.0), 300
-    _, momenta, profile = phase_maps.best_momentum(problem, noise=1.0, horizon=horizon)
+    _, momenta, profile = phase_maps.momentum_profile(problem, noise=1.0, horizon=horizon)
     top = stability.diagonal_max_lr(problem, momentum=momenta[-1], noise=1.0)
     coarse, dense = top * np.geomspace(0.02, 0.97, 14), top * np.geomspace(0.01, 0.98, 400)
     at = {"momentum": momenta[-1], "noise": 1.0, "method": "recurrence"}

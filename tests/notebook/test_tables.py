@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
-from sgdsim.notebook import run_tables, tables
+from sgdsim.notebook import tables
 from sgdsim.recurrence import contour
 from sgdsim.studies import asymptotes, budgets, measured_stability, validation, verification
 from sgdsim.theory import optimal, stability
@@ -154,7 +154,7 @@ def test_thresholds_stand_beside_theirs_by_theory(digits_network, tiny):
 
 def test_open_brackets():
     shown = [
-        run_tables._bracket(measured_stability.Bracket(*ends)) for ends in ((1.9, 2.0), (128.0, math.inf), (0, 0.5))
+        tables.runs._bracket(measured_stability.Bracket(*ends)) for ends in ((1.9, 2.0), (128.0, math.inf), (0, 0.5))
     ]
     assert shown == ["1.9 … 2", "> 128", "< 0.5"]
 

@@ -1,18 +1,16 @@
-"""The spectrum of a network's Hessian along a run of mini-batch SGD (Ghorbani, Krishnan & Xiao, ICML 2019,
-arXiv:1901.10159): density, outliers, and how much of the gradient lies in their span."""
+"""A run of mini-batch SGD at whose steps the Hessian is looked at."""
 
 from __future__ import annotations
 
 import contextlib
 import copy
+import functools
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.linalg
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import nn
 from tqdm import tqdm
 
@@ -23,18 +21,52 @@ from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, integer, number
-from sgdsim.common.statistics import mean_and_error
+from sgdsim.common.table import Cell, Table
 from sgdsim.datasets import Dataset
 from sgdsim.networks.curvature import Curvature
 from sgdsim.networks.ntk.modules import DTYPES, inputs, outputs, prepared, with_gradients
-from sgdsim.problem import lanczos
 from sgdsim.runs.follow import MAX_STEPS, has_diverged
-from sgdsim.studies.hessian_results import HessianAt, HessianSpectra, count_outliers
-
-__all__ = ["HessianAt", "HessianSpectra", "count_outliers", "hessian_spectra"]
+from sgdsim.studies.base import Findings
+from sgdsim.studies.hessians.looks import HessianAt, Look
 
 # Largest residual of an eigenpair, relative to the spectrum's range: rounding of the products allows no less.
 _TOLERANCE = {"float64": 1e-7, "float32": 1e-4}
+
+
+@dataclass(frozen=True, eq=False)
+class HessianSpectra(Findings):
+    """What `hessian_spectra` gives: `at`, one `HessianAt` for each of the `steps` reached.
+
+    `lr`: the torch learning rate used, a number or a schedule (None if Ctrl-C came before it was known);
+    `diverged_at`: the step at which the loss had passed 1e10 times its start or the mean of y²/2 (or was no
+    finite number), None if it never did; `interrupted`: ended early by Ctrl-C.
+    """
+
+    at: tuple[HessianAt, ...]
+    steps: tuple[int, ...]
+    lr: float | Schedule | None
+    n_parameters: int
+    diverged_at: int | None
+    interrupted: bool
+
+    def as_dict(self) -> dict[str, object]:
+        """Everything as JSON-able values; NaN becomes None, a schedule its text form."""
+        lr = self.lr.spec if isinstance(self.lr, Schedule) else self.lr
+        return {**vars(self), "lr": lr, "steps": list(self.steps), "at": [record.as_dict() for record in self.at]}
+
+    def table(self) -> Table:
+        """A row for each step looked at; shares are of ‖∇L‖², in the span of the outliers and of up to 10 leading."""
+        leading = min(10, self.at[0].captured.size) if self.at else 0
+        headers = ["step", "loss", "|gradient|", "λ_1", "λ_1/λ_2", "λ_min", "trace", "outliers", "in them"]
+        rows: list[list[Cell]] = [
+            [
+                at.step, f"{at.loss:.3g}", f"{at.gradient_norm:.3g}", f"{at.eigenvalues[0]:.3g}",
+                f"{at.leading_ratio:.2f}", f"{at.smallest:.3g}", f"{at.trace:.3g} ± {at.trace_error:.2g}",
+                at.n_outliers, f"{at.gradient_fraction:.1%}", f"{at.captured[leading - 1]:.1%}",
+            ]
+            for at in self.at
+        ]  # fmt: skip
+        return Table([*headers, f"in {leading} leading"], rows)
 
 
 @with_gradients
@@ -95,7 +127,7 @@ def hessian_spectra(
     steps = tuple(sorted({integer("steps", step, maximum=MAX_STEPS) for step in steps}))
     sgd = SGD(1.0 if lr is None else lr, momentum, batch_size, sampling)
     sgd.check(data.n, steps[-1])
-    look = _Look(
+    look = Look(
         integer("top", top, minimum=2),
         number("gap", gap, minimum=1.0),
         integer("lanczos_steps", lanczos_steps, minimum=1),
@@ -103,14 +135,15 @@ def hessian_spectra(
         integer("seed", seed),
         _TOLERANCE[choice("dtype", dtype, DTYPES)],
     )
-    place = {"device": devices.resolve(device), "dtype": dtype, "chunk": chunk}
-    here = Curvature(module, data.x, data.y, **place)
+    device = devices.resolve(device)
+    curvature = functools.partial(Curvature, x=data.x, y=data.y, device=device, dtype=dtype, chunk=chunk)
+    here = curvature(module)
     integer("top", top, minimum=2, maximum=here.size)
-    run = _Run(module, data, place["device"], dtype)
+    run = _Run(module, data, device, dtype)
     if steps[-1] > 0:
         run.try_batch(int(sgd.batch_sizes(0, steps[-1]).min()))
     start = max(here.loss(), 0.5 * float(np.mean(data.y**2)))  # the former may be 0, and a batch's loss not
-    found: list[HessianAt] = []
+    records: list[HessianAt] = []
     diverged_at, interrupted = None, True  # until the last step is done
     with (
         tqdm(total=steps[-1], unit="step", disable=None if progress else True) as bar,
@@ -130,15 +163,15 @@ def hessian_spectra(
                     break
                 bar.update(1)
             if diverged_at is None:
-                here = Curvature(run.module, data.x, data.y, **place)
+                here = curvature(run.module)
                 if has_diverged(here.loss(), start):
                     diverged_at = step
             if diverged_at is not None:
                 break
             bar.set_description(f"Hessian at step {step}")
-            found.append(look.at(here, step))
+            records.append(look.at(here, step))
         interrupted = False
-    return HessianSpectra(tuple(found), steps, lr, here.size, diverged_at, interrupted)
+    return HessianSpectra(tuple(records), steps, lr, here.size, diverged_at, interrupted)
 
 
 class _Run:
@@ -170,75 +203,3 @@ class _Run:
                     for p, v, g in zip(self._free, self._velocities, gradients, strict=True):
                         p.add_(v.mul_(values.momentum[t]).sub_(g, alpha=values.lr[t]))
                 step += 1
-
-
-@dataclass(frozen=True)
-class _Look:
-    """How to look at a Hessian."""
-
-    top: int
-    gap: float
-    lanczos_steps: int
-    n_probes: int
-    seed: int
-    tolerance: float
-
-    def at(self, curvature: Curvature, step: int) -> HessianAt:
-        hessian, gradient = curvature.hessian(), curvature.gradient()
-        top = self.extreme(hessian, self.top, 1.0)
-        density, traces = self.density(hessian, top)
-        trace, trace_error = mean_and_error(traces)
-        bottom = self.extreme(hessian, 1, -1.0)
-        smallest = float(bottom.eigenvalues[0])
-        floor = self.tolerance * max(abs(top.eigenvalues[0]), abs(smallest))
-        length = float(np.linalg.norm(gradient))
-        along = top.eigenvectors.T @ (gradient / length) if length > 0 else np.full(self.top, np.nan)
-        return HessianAt(
-            step=step,
-            loss=curvature.loss(),
-            gradient_norm=length,
-            eigenvalues=top.eigenvalues,
-            residuals=top.residuals,
-            smallest=smallest,
-            smallest_residual=float(bottom.residuals[0]),
-            trace=float(trace),
-            trace_error=float(trace_error),
-            captured=np.cumsum(along**2),
-            n_outliers=count_outliers(top.eigenvalues, smallest, self.gap, floor),
-            density=density,
-        )
-
-    def density(
-        self, hessian: LinearOperator, top: lanczos.TopEigenpairs
-    ) -> tuple[lanczos.SpectralDensity, np.ndarray]:
-        """The density of all P eigenvalues, and the trace by each probe, (probes,).
-
-        The eigenvalues in `top` are exact in it, each of weight 1/P; the probes see what lies beyond them only.
-        """
-        size, known = top.eigenvectors.shape
-        exact = np.tile(top.eigenvalues, (self.n_probes, 1))
-        if known == size:
-            nodes, weights = exact, np.full(exact.shape, 1.0 / (size * self.n_probes))
-        else:
-            nodes, weights = lanczos.quadrature(
-                hessian, n_steps=self.lanczos_steps, n_probes=self.n_probes, seed=self.seed, without=top.eigenvectors
-            )
-            nodes = np.hstack([exact, nodes])
-            weights = np.hstack([np.full(exact.shape, 1 / self.n_probes), weights * (size - known)]) / size
-        return lanczos.smoothed(nodes, weights), size * self.n_probes * (nodes * weights).sum(1)
-
-    def extreme(self, hessian: LinearOperator, k: int, sign: float) -> lanczos.TopEigenpairs:
-        """The k largest (`sign` 1) or smallest (−1) eigenpairs, outermost first.
-
-        A multiple of the identity is added, about as large as the Hessian: then the residual that counts as converged
-        is relative to the spectrum's range, and not to each eigenvalue, however close to 0 it lies.
-        """
-        probe = np.random.default_rng(self.seed).standard_normal(hessian.shape[0])
-        diagonal, off, _ = lanczos.tridiagonal(hessian, probe, 20)
-        shift = float(np.abs(scipy.linalg.eigvalsh_tridiagonal(diagonal, off)).max()) or 1.0
-        shifted = LinearOperator(hessian.shape, matvec=lambda v: sign * (hessian @ v) + shift * v, dtype=np.float64)
-        pairs = lanczos.top_eigenpairs(shifted, k, tolerance=self.tolerance, seed=self.seed)
-        # Not `pairs.eigenvalues − shift`, which has the rounding errors of the shift: the Hessian may be 0.
-        found = np.einsum("ij,ij->j", pairs.eigenvectors, hessian @ pairs.eigenvectors)
-        order = np.argsort(-sign * found, kind="stable")
-        return lanczos.TopEigenpairs(found[order], pairs.eigenvectors[:, order], pairs.residuals[order])

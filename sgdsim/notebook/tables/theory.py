@@ -1,4 +1,4 @@
-"""Small tables of what theory says, for notebooks: pandas frames, and derived formulas as mathematics."""
+"""Tables of what theory says, and derived formulas as mathematics."""
 
 from __future__ import annotations
 
@@ -8,21 +8,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import choice
-from sgdsim.notebook.run_tables import (  # noqa: F401
-    Frame,
-    budget_losses,
-    budget_rates,
-    closure_distances,
-    exponents,
-    final_losses,
-    mode_taus,
-    power_laws,
-    recommendation,
-    thresholds,
-    training_ratios,
-    verified,
-    weighted_taus,
-)
+from sgdsim.notebook.tables.frames import Frame
 from sgdsim.problem import QuadraticProblem
 
 if TYPE_CHECKING:
@@ -75,7 +61,7 @@ def series(checks: Sequence[SeriesCheck]) -> Frame:
             "steps": int(check.steps[-1]),
             "loss at the end": check.stepped[-1],
             "series against stepping": check.series_error.max(),
-            "contour against stepping": math.nan if check.contour is None else check.contour_error[40:].max(),
+            "contour against stepping": math.nan if (error := check.contour_error) is None else error[40:].max(),
         }
         for check in checks
     ]

@@ -127,10 +127,10 @@ def frame(result: xr.Dataset, *, curves: bool = False) -> pd.DataFrame:
 
 def check_result(result: xr.Dataset) -> tuple[str, ...]:
     """The dims of a result's outcomes; InputError where variables are missing or go over other dims."""
-    for name, dims in (("outcome", {"regime", "replicate"}), ("loss", {"regime", "replicate", "step"})):
-        if name not in result or not dims <= set(result[name].dims):
+    for name, needed in (("outcome", {"regime", "replicate"}), ("loss", {"regime", "replicate", "step"})):
+        if name not in result or not needed <= set(result[name].dims):
             have = ", ".join(map(str, result[name].dims)) if name in result else "no such variable"
-            raise InputError(f"result: expected {name} over {', '.join(sorted(dims))}, got {have or 'no dims'}")
+            raise InputError(f"result: expected {name} over {', '.join(sorted(needed))}, got {have or 'no dims'}")
     dims = tuple(str(dim) for dim in result["outcome"].dims)
     recorded = [str(name) for name, held in result.data_vars.items() if "step" in held.dims and "mode" not in held.dims]
     over = dict.fromkeys(["loss", *recorded], (*dims, "step")) | {"diverged_at": dims}
@@ -139,7 +139,8 @@ def check_result(result: xr.Dataset) -> tuple[str, ...]:
         if name not in result and name != "error":
             raise InputError(f"result: expected a variable {name}, got none")
         if name in result and set(result[name].dims) != set(expected):
-            raise InputError(f"result: expected {name} over {', '.join(expected)}, got {', '.join(result[name].dims)}")
+            have = ", ".join(map(str, result[name].dims))
+            raise InputError(f"result: expected {name} over {', '.join(expected)}, got {have}")
     codes = result["outcome"].values
     if codes.dtype.kind not in "iu" or not ((codes >= 0) & (codes < len(OUTCOMES))).all():
         raise InputError(f"result: expected outcomes from 0 to {len(OUTCOMES) - 1}, got others")

@@ -1,4 +1,4 @@
-"""Small tables of runs, for notebooks: pandas frames. `sgdsim.notebook.tables` has all, with those of the theory."""
+"""Tables of runs."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import pandas as pd
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.specs import shortest
+from sgdsim.notebook.tables.frames import Frame
 from sgdsim.problem import Problem
 from sgdsim.studies import budgets, closures
 
@@ -27,23 +28,6 @@ if TYPE_CHECKING:
     from sgdsim.theory.optimal import Optimum
 
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
-_SHOWN = ("display.max_colwidth", None, "display.float_format", "{:.4g}".format)
-
-
-class Frame(pd.DataFrame):
-    """A frame that is shown with four digits and whole texts; otherwise a frame like any other."""
-
-    @property
-    def _constructor(self) -> type[Frame]:
-        return Frame
-
-    def _repr_html_(self) -> str | None:
-        with pd.option_context(*_SHOWN):
-            return super()._repr_html_()
-
-    def __repr__(self) -> str:
-        with pd.option_context(*_SHOWN):
-            return self.to_string()
 
 
 def final_losses(result: xr.Dataset) -> Frame:
@@ -68,19 +52,18 @@ def final_losses(result: xr.Dataset) -> Frame:
     return Frame(rows).set_index([_SYMBOLS.get(name, name) for name in labels])
 
 
-def power_laws(found: Mapping[str, Asymptote]) -> Frame:
+def power_laws(asymptotes: Mapping[str, Asymptote]) -> Frame:
     """Fitted exponents with their intervals, and whether the loss follows the law they give: from which step to which
     it is within 10% of the exact loss, or why it is not."""
     rows = {}
-    for name, one in found.items():
-        fit, row = one.fit, {}
+    for name, asymptote in asymptotes.items():
+        fit, law, row = asymptote.fit, asymptote.prediction, {}
         for symbol, estimate in (("ν", fit.nu), ("κ", fit.kappa), ("ζ", fit.zeta)):
             row[symbol] = _interval(estimate)
-        row["exponent of t"] = "–" if one.prediction is None else f"{-one.prediction.exponent:.2f}".replace("-", "−")
-        row["law within 10%"] = (
-            f"t = {one.prediction.window[0]:.3g} … {one.prediction.window[1]:.3g}" if one.holds else one.reason
-        )
-        rows[name] = {"N": one.problem.n, **row}
+        row["exponent of t"] = "–" if law is None or law.exponent is None else f"{-law.exponent:.2f}".replace("-", "−")
+        window = None if law is None else law.window
+        row["law within 10%"] = asymptote.reason if window is None else "t = {:.3g} … {:.3g}".format(*window)
+        rows[name] = {"N": asymptote.problem.n, **row}
     return Frame.from_dict(rows, orient="index")
 
 

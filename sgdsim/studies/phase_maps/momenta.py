@@ -1,169 +1,26 @@
-"""Maps over (ν, κ) of power-law spectra, from exact curves: measured exponents, and the best momentum.
-
-Everything here is computed from the contour evaluator on spectra of finite N; the asymptotic statements that it is
-compared with are those of `power_law` and `optimal`.
-"""
+"""The best momentum of a spectrum, and of many."""
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.checks import number
 from sgdsim.common.table import Cell, Table
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.studies.base import Findings
-from sgdsim.theory import optimal, power_law, stability
+from sgdsim.studies.phase_maps.grids import axis
+from sgdsim.theory import optimal, stability
 
 _MOMENTA = np.linspace(-0.92, 0.92, 24)
 _TOWARD_ONE = 1 - np.geomspace(0.06, 2e-3, 6)  # a budget-like optimum has momentum close to 1
 _FRACTIONS = np.geomspace(0.02, 0.97, 14)  # of the largest stable learning rate
 _ZOOMS = 8  # each one looks at 7 × 7 points a third as far apart; valleys lie across the grid
-
-
-@dataclass(frozen=True, eq=False)
-class ExponentMap(Findings):
-    """Exponents ξ of `L ∝ t^{−ξ}` over a grid of spectra.
-
-    Parameters
-    ----------
-    nu, kappa : (A,), (B,) exponents of the eigenvalues and of the tail sums of c_k.
-    measured : (A, B) minus the least-squares slope of log L against log t at `steps`; NaN where the loss diverges.
-    predicted : (A, B) `min(ζ, 2 − 1/ν)`; NaN for ν ≤ 1.
-    steps : (T,) the steps in the window.
-    n, lr, momentum, noise, tau : the size N and the hyperparameters of the curves.
-    """
-
-    nu: np.ndarray
-    kappa: np.ndarray
-    measured: np.ndarray
-    predicted: np.ndarray
-    steps: np.ndarray
-    n: int
-    lr: float
-    momentum: float
-    noise: float
-    tau: float
-
-    @property
-    def distance(self) -> np.ndarray:
-        """(A, B) ζ − (2 − 1/ν): negative where theory says signal-dominated, positive where noise-dominated."""
-        return self.kappa / self.nu[:, None] - (2 - 1 / self.nu[:, None])
-
-    def table(self, edges: Sequence[float] = (0.0, 0.1, 0.25, 0.5, 1.0, 2.0)) -> Table:
-        """How far measured exponents are from predicted ones, by phase and `distance` from the transition."""
-        rows = []
-        for phase, sign in (("signal-dominated", -1), ("noise-dominated", 1)):
-            away = sign * self.distance
-            for low, high in itertools.pairwise(edges):
-                error = (self.measured - self.predicted)[(away > low) & (away <= high)]
-                if error.size:
-                    worst = float(error[abs(error).argmax()])
-                    rows.append([phase, f"{low:g} … {high:g}", error.size, float(error.mean()), worst])
-        return Table(["phase", "distance", "spectra", "mean error", "largest error"], rows, "llr")
-
-
-def exponents(
-    nu: Sequence[float],
-    kappa: Sequence[float],
-    *,
-    n: int,
-    window: tuple[float, float],
-    lr: float,
-    momentum: float = 0.0,
-    noise: float = 1.0,
-    tau: float = 1.0,
-    n_times: int = 9,
-) -> ExponentMap:
-    """Slopes of exact spectral-diagonal curves over `window` (first and last step) for every pair of exponents.
-
-    The window should end well before the exponential cut-off, near `N^ν/(2α_eff)` steps, and begin late enough for the
-    slower of signal and noise to lead. Raises InputError for a window that is not two increasing steps >= 1.
-    """
-    first, last = (number("window", step, minimum=1) for step in window)
-    if not first < last:
-        raise InputError(f"window: expected two increasing steps, got {window!r}")
-    steps = np.unique(np.geomspace(first, last, integer("n_times", n_times, minimum=2)).round())
-    nu, kappa = _axis("nu", nu), _axis("kappa", kappa)
-    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
-    measured = np.full((nu.size, kappa.size), np.nan)
-    for i, k in np.ndindex(*measured.shape):
-        problem = QuadraticProblem.power_law(n, float(nu[i]), float(kappa[k]))
-        if lr < stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau):
-            log_loss = contour.loss_at(problem, steps, **hyper).log_loss
-            measured[i, k] = -np.polyfit(np.log(steps), log_loss, 1)[0]
-    predicted = power_law.exponent(nu[:, None], kappa / nu[:, None])
-    return ExponentMap(nu, kappa, measured, predicted, steps, n, lr, momentum, noise, tau)
-
-
-@dataclass(frozen=True, eq=False)
-class LocalExponents(Findings):
-    """Exact curves of one ν and several κ, and their local exponent `−d log L/d log t`, against time.
-
-    Parameters
-    ----------
-    nu, kappa : the exponents; kappa (B,).
-    steps : (T,); loss : (B, T).
-    local : (B, T − 1) slopes between neighbouring steps, at `middle` (T − 1,), the geometric mean of the two.
-    predicted : (B,) `min(ζ, 2 − 1/ν)`.
-    cutoff : (B,) steps after which the finite spectrum falls exponentially.
-    """
-
-    nu: float
-    kappa: np.ndarray
-    steps: np.ndarray
-    loss: np.ndarray
-    middle: np.ndarray
-    local: np.ndarray
-    predicted: np.ndarray
-    cutoff: np.ndarray
-    n: int
-
-    def table(self) -> Table:
-        """For each κ the predicted exponent, the local one in the middle of the curve, and the end of the law."""
-        local = self.local[:, self.middle.size // 2]
-        columns = (self.kappa, self.predicted, local, self.cutoff)
-        headers = ["κ", "predicted", f"local at t = {self.middle[self.middle.size // 2]:.3g}", "exponential after"]
-        return Table(headers, [list(map(float, row)) for row in zip(*columns, strict=True)])
-
-
-def local_exponents(
-    nu: float,
-    kappa: Sequence[float],
-    *,
-    n: int,
-    last: float,
-    lr: float,
-    momentum: float = 0.0,
-    noise: float = 1.0,
-    tau: float = 1.0,
-    n_times: int = 61,
-) -> LocalExponents:
-    """How the exponent of exact curves settles in time, on both sides of the transition; arguments as `exponents`.
-
-    Raises InputError where the loss diverges or `last` is below 10 steps.
-    """
-    steps = np.unique(np.geomspace(1, number("last", last, minimum=10), n_times).round())
-    kappa = _axis("kappa", kappa)
-    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
-    logs, rates = [], []
-    for value in kappa:
-        problem = QuadraticProblem.power_law(n, nu, float(value))
-        largest = float(stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau))
-        if lr >= largest:
-            raise InputError(f"lr: expected a stable learning rate, below {largest:.4g}, got {lr:g}")
-        logs.append(contour.loss_at(problem, steps, **hyper).log_loss)
-        rates.append(float(contour.rate(problem, **hyper)))
-    log_loss, log_t = np.array(logs), np.log(steps)
-    return LocalExponents(
-        nu, kappa, steps, np.exp(log_loss), np.exp((log_t[1:] + log_t[:-1]) / 2),
-        -np.diff(log_loss) / np.diff(log_t), power_law.exponent(nu, kappa / nu), -1 / np.array(rates), n,
-    )  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -182,7 +39,7 @@ class BestMomentum:
         return 1 - self.loss / self.plain_loss
 
 
-def best_momentum(
+def momentum_profile(
     problem: QuadraticProblem, *, noise: float, horizon: float, tau: float = 1.0
 ) -> tuple[BestMomentum, np.ndarray, np.ndarray]:
     """The best (α, β) by ever finer grids, on a sketch of the spectrum and mostly by contour: for maps of many cells.
@@ -200,14 +57,13 @@ def best_momentum(
         top = stability.diagonal_max_lr(thin, momentum=beta, noise=noise, tau=tau)
         lr = top[:, None] * fraction
         beta = np.broadcast_to(beta[:, None], lr.shape)
-        hyper = {"noise": noise, "tau": tau}
-        found = contour.loss_at(thin, int(horizon), lr=lr, momentum=beta, method="contour", **hyper)
-        logs = found.log_loss
+        at_horizon = functools.partial(contour.loss_at, thin, int(horizon), noise=noise, tau=tau)
+        inverted = at_horizon(lr=lr, momentum=beta, method="contour")
+        logs = inverted.log_loss
         # Close to |β| = 1 the momentum has not faded at the horizon, and the contour does not see it.
-        poor = ~(found.error < 1e-4)
+        poor = ~(inverted.error < 1e-4)
         if poor.any():
-            hyper |= {"lr": lr[poor], "momentum": beta[poor], "method": "recurrence"}
-            logs[poor] = contour.loss_at(thin, int(horizon), **hyper).log_loss
+            logs[poor] = at_horizon(lr=lr[poor], momentum=beta[poor], method="recurrence").log_loss
         return np.where(np.isfinite(logs), logs, np.inf), lr
 
     momenta = np.sort(np.concatenate([_MOMENTA, _TOWARD_ONE]))
@@ -286,21 +142,21 @@ class MomentumMap(Findings):
 
 
 def momentum_map(
-    nu: Sequence[float],
-    kappa: Sequence[float],
+    nu: Sequence[float] | np.ndarray,
+    kappa: Sequence[float] | np.ndarray,
     *,
     n: int,
     horizon: float,
     noise: float = 1.0,
     tau: float = 1.0,
 ) -> MomentumMap:
-    """`best_momentum` for every pair of exponents, each spectrum with N = n."""
-    nu, kappa = _axis("nu", nu), _axis("kappa", kappa)
+    """`momentum_profile` for every pair of exponents, each spectrum with N = n."""
+    nu, kappa = axis("nu", nu), axis("kappa", kappa)
     momentum, gain = (np.empty((nu.size, kappa.size)) for _ in range(2))
     helps = np.empty((nu.size, kappa.size), dtype=bool)
     for i, k in np.ndindex(*helps.shape):
         problem = QuadraticProblem.power_law(n, float(nu[i]), float(kappa[k]))
-        best, _, _ = best_momentum(problem, noise=noise, horizon=horizon, tau=tau)
+        best, _, _ = momentum_profile(problem, noise=noise, horizon=horizon, tau=tau)
         momentum[i, k], gain[i, k] = best.momentum, best.gain
         helps[i, k] = optimal.negative_momentum_helps(problem, float(nu[i]))
     return MomentumMap(nu, kappa, momentum, gain, helps, n, noise, float(horizon), tau)
@@ -336,10 +192,16 @@ class ClampedMomentum(Findings):
 
 
 def clamped_momentum(
-    nu: float, kappa: float, floors: Sequence[float], horizons: Sequence[float], *, n: int, noise: float = 1.0
+    nu: float,
+    kappa: float,
+    floors: Sequence[float] | np.ndarray,
+    horizons: Sequence[float] | np.ndarray,
+    *,
+    n: int,
+    noise: float = 1.0,
 ) -> ClampedMomentum:
-    """`best_momentum` of spectra `λ_k = λ_min + (1 − λ_min)k^{−ν}` for every λ_min of `floors` and every horizon."""
-    floors, horizons = np.asarray(floors, dtype=np.float64), _axis("horizons", horizons)
+    """`momentum_profile` of spectra `λ_k = λ_min + (1 − λ_min)k^{−ν}` for every λ_min of `floors` and every horizon."""
+    floors, horizons = np.asarray(floors, dtype=np.float64), axis("horizons", horizons)
     shape = (floors.size, horizons.size)
     momentum, gain, loss = (np.empty(shape) for _ in range(3))
     rate = np.empty(floors.size)
@@ -348,14 +210,6 @@ def clamped_momentum(
         half = 0.5 * float(stability.diagonal_max_lr(problem, momentum=0.0, noise=noise))
         rate[i] = contour.rate(problem, lr=half, noise=noise)
         for k, horizon in enumerate(horizons):
-            best, _, _ = best_momentum(problem, noise=noise, horizon=float(horizon))
+            best, _, _ = momentum_profile(problem, noise=noise, horizon=float(horizon))
             momentum[i, k], gain[i, k], loss[i, k] = best.momentum, best.gain, best.loss
     return ClampedMomentum(nu, kappa, floors, horizons, momentum, gain, loss, rate, n, noise)
-
-
-def _axis(name: str, values: Sequence[float]) -> np.ndarray:
-    """(n,) ascending numbers > 0."""
-    found = np.atleast_1d(np.asarray(values, dtype=np.float64))
-    if found.ndim != 1 or not (np.isfinite(found) & (found > 0)).all() or (np.diff(found) <= 0).any():
-        raise InputError(f"{name}: expected ascending numbers > 0, got {values!r}")
-    return found

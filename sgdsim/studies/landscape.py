@@ -69,7 +69,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     `result`: of a product grid over lr, momentum and batch_size, all numbers; `problem` gives N. Other grid axes must
     have length 1. Raises InputError for any other result.
     """
-    from sgdsim.studies.report import check_result
+    from sgdsim.studies.comparison import check_result
 
     check_result(result)
     axes = ("lr", "momentum", "batch_size")
