@@ -34,20 +34,45 @@ def steps(count: int) -> str:
 
 
 def _best(facts: dict[str, Any]) -> list[str]:
+    exact = facts["best"]["exact_loss"] is not None
     rows = []
     for name, key in (("best", "best"), ("best without momentum", "plain")):
         entry = facts[key]
         momentum = f"{_momentum(entry['momentum'])}"
-        rows.append([name, short(entry["lr"]), f"({short(entry['torch_lr'])})", momentum, short(entry["loss"])])
-    lines = [Table(["", "lr", "(torch)", "momentum", "predicted loss"], rows, "lr").text()]
+        row = [name, short(entry["lr"]), f"({short(entry['torch_lr'])})", momentum, short(entry["loss"])]
+        rows.append([*row, *([short(entry["exact_loss"])] if exact else [])])
+    headers = ["", "lr", "(torch)", "momentum", "predicted loss", *(["exact average"] if exact else [])]
+    lines = [Table(headers, rows, "lr").text(), *_trust(facts)]
     gain, momentum = facts["gain"], facts["best"]["momentum"]
     if gain is None:
-        lines.append("Both losses are below the smallest number of floating point.")
+        small = facts["plain"]["loss"] == 0
+        lines.append(
+            "Both losses are below the smallest number of floating point."
+            if small
+            else "No gain of momentum is claimed: the closure's own error here is larger."
+        )
     elif momentum and gain > _FLAT:
-        sign = "Negative" if momentum < 0 else "Positive"
-        lines.append(f"{sign} momentum wins by this theory: a loss {_percent(gain)} below the best without momentum.")
+        sign, by = "Negative" if momentum < 0 else "Positive", "in the exact average" if exact else "by this theory"
+        by += ", whose own error is not known here" if facts["best"]["closure_error"] is None else ""
+        lines.append(f"{sign} momentum wins {by}: a loss {_percent(gain)} below the best without momentum.")
     else:
         lines.append(f"Momentum of either sign brings next to nothing: {100 * gain:.2g}%.")
+    return lines
+
+
+def _trust(facts: dict[str, Any]) -> list[str]:
+    """How far the prediction can be trusted, and where the closure's own optimum lies if that is another."""
+    best, closure, lines = facts["best"], facts["closure_best"], []
+    error = best["closure_error"]
+    if best["exact_loss"] is not None:
+        lines.append(f"The exact average over batches is {100 * error:+.2g}% from the prediction at the best setting.")
+    elif error is not None:
+        lines.append(f"The exact average amplifies batch noise {100 * error:+.2g}% more than the prediction there.")
+    if (closure["lr"], closure["momentum"]) != (best["lr"], best["momentum"]):
+        lines.append(
+            f"The closure alone would take lr {short(closure['lr'])}, momentum {_momentum(closure['momentum'])} and "
+            f"expect {short(closure['loss'])}; in this eigenbasis that is unstable or worse."
+        )
     return lines
 
 
@@ -64,7 +89,7 @@ def _levels(facts: dict[str, Any]) -> list[str]:
     if facts["max_lr"][0]["exact"] is None:
         del names["exact"]
     rows = []
-    for level in facts["max_lr"]:
+    for level in facts["max_lr"][: 1 if facts["best"]["momentum"] == 0 else 2]:
         cells = [f"{short(level[name])} ({short(level['torch_lr'][name])})" for name in names]
         rows.append([f"momentum {_momentum(level['momentum'])}", *cells])
     return [Table(["largest stable lr (torch)", *names.values()], rows, "lr").text()]
@@ -96,7 +121,8 @@ def _asymptotic(facts: dict[str, Any]) -> list[str]:
         return [f"    late optimum: lr/(1 − momentum) = {late['effective_lr']:.4g} with momentum near 1, L ≈ {law}"]
     lines = [f"    late optimum: lr {late['lr']:.4g}, momentum {late['momentum']:.4g}, L ≈ {law}"]
     sign = "negative" if late["negative_momentum"] else "positive"
-    if late["momentum"] and late["gain"] > _FLAT:
+    error = facts["best"]["closure_error"]
+    if late["momentum"] and late["gain"] > max(_FLAT, abs(error or 0.0)):
         lines[0] += f"; {sign} momentum wins by {_percent(late['gain'])}"
     return lines
 

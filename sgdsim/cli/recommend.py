@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -16,6 +16,9 @@ from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
+
+if TYPE_CHECKING:
+    from sgdsim.theory.inside import ClosureError
 
 SIMULATED = ("sampled", "network")
 REPLICATES = 20
@@ -106,11 +109,13 @@ def _answer(
     args: argparse.Namespace, quadratic: Any, horizon: int, noise: float, seconds: dict[str, float]
 ) -> tuple[Any, Any, Any, dict[str, Any]]:
     """The optimum, the prediction at it and the law (each None where there is none), and everything as JSON."""
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.recurrence import contour
-    from sgdsim.theory import optimal
+    from sgdsim.theory import inside
 
     began = time.perf_counter()
-    best = optimal.best(quadratic, noise=noise, horizon=horizon, tau=args.tau)
+    known = inside.trusted(quadratic, SGD(1.0, 0.0, args.batch_size, args.sampling), horizon, args.tau)
+    best = known.best
     hyper = {"momentum": best.momentum, "noise": noise, "tau": args.tau}
     rate = float(contour.rate(quadratic, lr=best.lr, **hyper))
     law, facts, notes = _law(quadratic)
@@ -134,26 +139,19 @@ def _answer(
         )
     seconds["theory"] = time.perf_counter() - began
     levels = _levels(args, quadratic, best, seconds)
-    exact = levels[1]["exact"]
-    if exact is not None and best.lr >= exact:
-        notes.append(
-            f"lr {best.lr:.4g} is above the exact threshold {exact:.4g} at this momentum: spectral-diagonal theory is "
-            "too optimistic here, and the mean loss over batches grows in the end. Take less, or try another --tau."
-        )
-    elif exact is not None and exact < min(0.9 * levels[1]["spectral_diagonal"], 2 * best.lr):
-        notes.append(
-            f"At this momentum the exact threshold is {1 - exact / levels[1]['spectral_diagonal']:.0%} below the "
-            "spectral-diagonal one: near it losses are larger than predicted, and another setting may be better. "
-            "--verify sampled tells."
-        )
+    if known.stable.stable is None:
+        notes.append(f"Whether it is exactly stable is not known: {known.stable.reason}. --verify sampled tells more.")
     notes += infinite_spectrum(quadratic) if noise > 0 else []
     jacobi = None
     if args.jacobi:
         jacobi = _jacobi(quadratic, horizon, noise, args.tau, seconds)
     answers = {
-        "best": _setting(quadratic, best.lr, best.momentum, best.loss),
-        "plain": _setting(quadratic, best.plain_lr, 0.0, best.plain_loss),
-        "gain": best.gain if best.plain_loss > 0 else None,
+        "best": _setting(quadratic, best.lr, best.momentum, best.loss, known.error),
+        "plain": _setting(quadratic, best.plain_lr, 0.0, best.plain_loss, known.plain_error),
+        "closure_best": _setting(quadratic, known.closure.lr, known.closure.momentum, known.closure.loss),
+        "stable": known.stable.stable,
+        "stable_reason": known.stable.reason,
+        "gain": known.gain,
         "negative_momentum": best.negative_momentum,
         "max_lr": levels,
         "rate": finite_or_none(rate),
@@ -166,12 +164,16 @@ def _answer(
     return best, found, fit or law, answers
 
 
-def _setting(quadratic: Any, lr: float, momentum: float, loss: float) -> dict[str, float | None]:
-    effective = lr / (1 - momentum)
-    return {
+def _setting(
+    quadratic: Any, lr: float, momentum: float, loss: float, error: ClosureError | None = None
+) -> dict[str, float | None]:
+    facts = {
         "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": momentum, "loss": finite_or_none(loss),
-        "effective_lr": effective,
+        "effective_lr": lr / (1 - momentum),
     }  # fmt: skip
+    if error is not None:
+        facts |= {"exact_loss": error.loss, "closure_error": error.relative}
+    return facts
 
 
 def _law(quadratic: Any) -> tuple[Any, dict[str, Any], list[str]]:

@@ -1,0 +1,169 @@
+"""The best learning rate and momentum inside the region that is exactly stable, and how far the closure errs there.
+
+`sgdsim.theory.optimal` knows the spectrum alone. In an eigenbasis that is localised its optimum can lie far beyond the
+exact threshold, and near the threshold the loss is larger than the closure says, as batch noise is amplified by
+1/(1 − ρ(M)) in the exact average (`sgdsim.theory.renewal`) and by 1/(1 − Ũ(1)) in the closure.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import contour, exact
+from sgdsim.theory import optimal, stability
+from sgdsim.theory.generating import noise_propagator_at_one
+from sgdsim.theory.renewal import Renewal, mode_noise
+from sgdsim.theory.verdicts import Verdict, verdict
+
+AVERAGED_UP_TO = 300  # points N up to which the exact average is worked out beside an answer: seconds
+_MOMENTA = 1 - np.geomspace(1.9, 1e-3, 41)
+_KNOTS = np.array([-0.9, -0.6, -0.3, 0.0, 0.5, 0.9, 0.99, 0.999])  # whose thresholds are worked out
+_FRACTIONS = np.append(np.linspace(0.02, 0.94, 24), [0.96, 0.98])  # of the largest stable learning rate
+_GOOD = 0.1  # relative error of a loss that asks for no other setting
+_LOOSE = 1e-3  # relative tolerance of these thresholds
+
+
+@dataclass(frozen=True)
+class ClosureError:
+    """How far the exact average is from the closure's loss: `relative` is exact/closure − 1, None where it is not
+    known. `loss`: the exact one, where it was worked out; else it is the amplification of noise that is compared."""
+
+    relative: float | None
+    loss: float | None = None
+
+
+@dataclass(frozen=True)
+class Trusted:
+    """What can be recommended.
+
+    `best`: its lr and momentum are exactly stable (`stable`) wherever that can be known. `closure`: the closure's own
+    optimum, perhaps the same. `error`, `plain_error`: of the closure at `best`, and without momentum.
+    """
+
+    best: optimal.Optimum
+    closure: optimal.Optimum
+    stable: Verdict
+    error: ClosureError
+    plain_error: ClosureError
+
+    @property
+    def gain(self) -> float | None:
+        """What momentum gains over the best run without: by the exact average where both are known, else by the
+        closure; None where its own error is larger than that."""
+        if self.error.loss is not None and self.plain_error.loss is not None:
+            return 1 - self.error.loss / self.plain_error.loss
+        errors = [abs(e.relative) for e in (self.error, self.plain_error) if e.relative is not None]
+        if not self.best.plain_loss > 0 or (errors and self.best.gain <= max(errors)):
+            return None
+        return self.best.gain
+
+
+def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0) -> Trusted:
+    """The best learning rate and momentum of heavy ball after `horizon` steps, as far as it can be known.
+
+    The closure's optimum where it is exactly stable and the exact average is within 10% of its loss; else the better
+    one of that and `best`. Up to N = 300 losses are compared with the exact average itself, which also decides between
+    momentum and none. `sgd` says batches. Raises InputError as `sgdsim.theory.optimal.best`.
+    """
+    noise = sgd.noise(problem.n)
+    closure = optimal.best(problem, noise=noise, horizon=horizon, tau=tau)
+    averaged = problem.has_basis and problem.n <= AVERAGED_UP_TO and closure.loss > 0 and not sgd.is_one_pass
+
+    def judged(found: optimal.Optimum) -> Trusted:
+        at, plain = replace(sgd, lr=found.lr, momentum=found.momentum), replace(sgd, lr=found.plain_lr, momentum=0.0)
+        stable = verdict(problem, at)
+        error = closure_error(problem, at, horizon, found.loss, averaged=averaged and stable.stable is not False)
+        beside = error if found.momentum == 0 else closure_error(
+            problem, plain, horizon, found.plain_loss, averaged=averaged and verdict(problem, plain).stable is not False
+        )  # fmt: skip
+        return Trusted(found, closure, stable, error, beside)
+
+    answer = judged(closure)
+    unsure = answer.stable.stable is False or (answer.error.relative is not None and abs(answer.error.relative) > _GOOD)
+    if unsure and problem.has_basis and problem.n <= stability.EXACT_IN_TABLES:
+        other = judged(best(problem, sgd, horizon, closure, tau))
+        if answer.stable.stable is False or (other.error.loss or math.inf) < (answer.error.loss or math.inf):
+            answer = other
+    if answer.gain is not None and answer.gain < 0:
+        found = answer.best
+        limit = stability.max_lr(problem, replace(sgd, lr=1.0, momentum=0.0))
+        plain = replace(found, lr=found.plain_lr, momentum=0.0, loss=found.plain_loss, max_lr=limit)
+        answer = replace(
+            answer, best=plain, error=answer.plain_error, stable=verdict(problem, replace(sgd, lr=plain.lr))
+        )
+    return answer
+
+
+def best(problem: QuadraticProblem, sgd: SGD, horizon: int, found: optimal.Optimum, tau: float) -> optimal.Optimum:
+    """The best setting of heavy ball that is exactly stable, where `found`, the closure's optimum, is not.
+
+    On a grid of 41 momenta and 26 fractions of the exact threshold: the least loss of the closure times
+    (1 − Ũ(1))/(1 − fraction), about how much more than the closure the exact average amplifies batch noise. `loss` is
+    the closure's, `max_lr` the exact threshold. `sgd` says all but learning rate and momentum. Raises InputError as
+    `stability.max_lr` of the exact level.
+    """
+    limit = _limits(problem, sgd)
+    noise, thin = sgd.noise(problem.n), optimal.sketch(problem)
+
+    def losses(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lr, beta = limit(momenta)[:, None] * _FRACTIONS, momenta[:, None]
+        known = contour.loss_at(thin, horizon, lr=lr, momentum=beta, noise=noise, tau=tau)
+        closure = noise_propagator_at_one(thin.eigenvalues, lr, beta, noise, 1.0, thin.spectrum.counts)
+        amplified = np.log(np.maximum((1 - closure) / (1 - _FRACTIONS), 1.0))
+        return lr, known.log_loss, known.log_loss + amplified
+
+    settings = []
+    for momenta in (_MOMENTA, np.zeros(1)):
+        rates, log_loss, judged = losses(momenta)
+        at = np.unravel_index(np.nanargmin(judged), judged.shape)
+        settings.append((float(judged[at]), float(rates[at]), float(momenta[at[0]]), math.exp(log_loss[at])))
+    _, plain_lr, _, plain_loss = settings[1]
+    _, lr, momentum, loss = min(settings)
+    return replace(
+        found, lr=lr, momentum=momentum, max_lr=float(limit(np.array([momentum]))[0]), loss=loss, plain_lr=plain_lr,
+        plain_loss=plain_loss,
+    )  # fmt: skip
+
+
+def _limits(problem: QuadraticProblem, sgd: SGD) -> Callable[[np.ndarray], np.ndarray]:
+    """The exact threshold as a function of momenta: α/(1 − β) hardly changes, and is interpolated in log(1 − β)."""
+    work = Renewal(problem)
+    effective = []
+    for momentum in _KNOTS:
+        at, top = replace(sgd, momentum=float(momentum)), 2 * (1 + momentum)
+        start = min(float(stability.diagonal_max_lr(problem, momentum=momentum, noise=sgd.noise(problem.n))), 0.9 * top)
+        effective.append(work.max_lr(at, start, top, _LOOSE) / (1 - momentum))
+
+    def limit(momenta: np.ndarray) -> np.ndarray:
+        between = np.interp(np.log(1 - momenta), np.log(1 - _KNOTS[::-1]), np.log(effective[::-1]))
+        return np.minimum((1 - momenta) * np.exp(between), 2 * (1 + momenta))
+
+    return limit
+
+
+def closure_error(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, *, averaged: bool) -> ClosureError:
+    """How far the closure's `loss` after `horizon` steps is from the exact average, at a stable setting.
+
+    `averaged`: work out the exact average itself. Otherwise, up to N = 2000, how much more it amplifies batch noise:
+    most of the error where noise makes the loss, too much where the signal does. Unknown without eigenvectors.
+    """
+    if not problem.has_basis or not loss > 0 or sgd.is_one_pass:
+        return ClosureError(None)
+    if sgd.noise(problem.n) == 0:
+        return ClosureError(0.0)
+    if averaged:
+        known = exact.Averaged(problem, sgd).losses(np.array([horizon]), 1e-6)
+        if known.error[0] < 0.01:
+            return ClosureError(float(known.loss[0]) / loss - 1, float(known.loss[0]))
+    if problem.n > stability.EXACT_IN_TABLES:
+        return ClosureError(None)
+    closure = float(mode_noise(problem, sgd).sum())
+    work = Renewal(problem)
+    radius = work.radius(work.pairs(sgd), 1e-6)
+    return ClosureError((1 - closure) / (1 - radius) - 1 if radius < 1 else None)
