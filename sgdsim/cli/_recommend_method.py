@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import algorithm
 from sgdsim.cli.deliver import Delivery, lr_unit
@@ -13,6 +13,9 @@ from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import short
+
+if TYPE_CHECKING:
+    from sgdsim.theory.verdicts import Verdict
 
 _LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
 TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
@@ -26,6 +29,7 @@ def recommend(args: argparse.Namespace) -> int:
     """Print the best constant learning rate and momentum, thresholds there, the floor of noisy labels."""
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.theory import best_schedules, linear, stability
+    from sgdsim.theory.verdicts import verdict
 
     delivery = Delivery(args)
     options = {name: values[0] for name, values in algorithm(args).items()}
@@ -57,6 +61,7 @@ def recommend(args: argparse.Namespace) -> int:
         "exact": _exact(quadratic, there),
     }
     torch = {name: None if lr is None else quadratic.torch_lr(lr) for name, lr in levels.items()}
+    known = verdict(quadratic, there)
     # The keys of the plain form, in its order; None where nothing is known for this algorithm.
     facts = {
         "problem": problem.description, "n": problem.n, "lambda_max": quadratic.spectrum.scale,
@@ -66,10 +71,12 @@ def recommend(args: argparse.Namespace) -> int:
         "best": {
             "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": there.momentum,
             "loss": finite_or_none(loss), "effective_lr": finite_or_none(linear.effective_lr(there)),
+            "exact_loss": None, "closure_error": None,
         },
-        "plain": None, "gain": None, "negative_momentum": None,
+        "plain": None, "closure_best": None, "stable": known.stable, "stable_reason": known.reason,
+        "gain": None, "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
-        "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(lr, levels["exact"]),
+        "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(known),
         "floor": None if floor is None else finite_or_none(floor.loss),
         "floor_reached": None if floor is None else floor.reached, "verify": None, "interrupted": False,
         "seconds": dict.fromkeys(TIMES) | {"total": delivery.seconds}, "plot": None,
@@ -82,10 +89,11 @@ def algorithm_facts(sgd: Any) -> dict[str, Any]:
     return {name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")}
 
 
-def _notes(lr: float, exact: float | None) -> list[str]:
-    if exact is None or lr < exact:
+def _notes(known: Verdict) -> list[str]:
+    if known.stable:
         return []
-    return ["this lr is above the exact threshold at this N; stay below that."]
+    what = "this setting is unstable" if known.stable is False else "whether this setting is stable is not known"
+    return [f"{what}: {known.reason}."]
 
 
 def _exact(quadratic: Any, sgd: Any) -> float | None:

@@ -65,15 +65,22 @@ def _trust(facts: dict[str, Any]) -> list[str]:
     best, closure, lines = facts["best"], facts["closure_best"], []
     error = best["closure_error"]
     if best["exact_loss"] is not None:
-        lines.append(f"The exact average over batches is {100 * error:+.2g}% from the prediction at the best setting.")
+        lines.append(f"The exact average over batches is {_off(error)} the prediction at the best setting.")
     elif error is not None:
-        lines.append(f"The exact average amplifies batch noise {100 * error:+.2g}% more than the prediction there.")
+        lines.append(f"The exact average amplifies batch noise: {_off(error)} the prediction's, at the best setting.")
     if (closure["lr"], closure["momentum"]) != (best["lr"], best["momentum"]):
         lines.append(
             f"The closure alone would take lr {short(closure['lr'])}, momentum {_momentum(closure['momentum'])} and "
             f"expect {short(closure['loss'])}; in this eigenbasis that is unstable or worse."
         )
     return lines
+
+
+def _off(error: float) -> str:
+    """A relative error as "27% above" or "11 times"."""
+    if error >= 1:
+        return f"{1 + error:.2g} times"
+    return f"{100 * abs(error):.2g}% {'above' if error > 0 else 'below'}"
 
 
 def _momentum(value: float) -> str:

@@ -31,6 +31,7 @@ from sgdsim.recurrence.all_pairs import Stepped
 from sgdsim.recurrence.hyperbola import Path
 
 EARLIEST = 40  # below, nodes of the contour wrap around |Im σ| = π
+_FEW = 60  # points whose equations are solved directly; products between two restarts otherwise
 _SOLVED = 1e-13  # relative residual of a solve
 _SPARE = 3  # nodes by which the second contour has fewer: their difference is the estimate
 
@@ -168,16 +169,25 @@ class Averaged:
             own = np.diag(weights) / (self.n * self.gamma) if self.gamma > 0 else self._own_response(z, rest)
             began[np.diag_indices(self.n)] += self.label * own / rest
         source = self._seen(began)
-        matrix = scipy.sparse.linalg.LinearOperator(
-            (self.n, self.n), lambda v: v - self._image(weights, v), dtype=np.complex128
-        )
-        d, failed = scipy.sparse.linalg.gmres(matrix, source, x0=guess, rtol=_SOLVED, atol=0.0, restart=60, maxiter=5)
-        if failed:
-            d = np.full(self.n, np.nan + 0j)
+        d = self._solve(weights, source, guess)
         if gram is None:
             return d, 0j
         moments = began + weights * ((self.u.T * d.real) @ self.u + 1j * ((self.u.T * d.imag) @ self.u))
         return d, complex(np.vdot(gram, moments))
+
+    def _solve(self, weights: np.ndarray, source: np.ndarray, guess: np.ndarray | None) -> np.ndarray:
+        """`(I − M) d = source`, (n,); NaN where it cannot be solved to rounding."""
+        if self.n <= _FEW:
+            units = np.eye(self.n)
+            return np.linalg.solve(units - np.stack([self._image(weights, unit + 0j) for unit in units], 1), source)
+        matrix = scipy.sparse.linalg.LinearOperator(
+            (self.n, self.n), lambda v: v - self._image(weights, v), dtype=np.complex128
+        )
+        with np.errstate(invalid="ignore", divide="ignore"):
+            d, failed = scipy.sparse.linalg.gmres(
+                matrix, source, x0=guess, rtol=_SOLVED, atol=0.0, restart=_FEW, maxiter=5
+            )
+        return np.full(self.n, np.nan + 0j) if failed else d
 
     def _own_response(self, z: complex, rest: complex) -> np.ndarray:
         noise, _, determinant = self.form(self.x, self.x, self.momentum, z, rest)

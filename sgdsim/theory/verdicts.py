@@ -60,7 +60,20 @@ def verdicts(problem: QuadraticProblem, algorithms: Iterable[SGD]) -> list[Verdi
     return out
 
 
+def _unknown(sgd: SGD) -> str | None:
+    """Why nothing is known of an algorithm's stability."""
+    if sgd.rule is not None:
+        return f"{sgd.rule.name} is not linear in the gradient"
+    if not sgd.is_constant:
+        return "hyperparameters or method change in time"
+    if not sgd.sampler.independent:
+        return "the batches of an epoch depend on each other"
+    return "points have weights of their own" if sgd.sampler.weighted else None
+
+
 def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]) -> Verdict:
+    if (why := _unknown(sgd)) is not None:
+        return Verdict(None, why)
     if not stability.full_batch_is_stable(problem, sgd):
         return Verdict(False, "even the mean, which sees no noise, diverges")
     if sgd.is_one_pass:

@@ -48,7 +48,7 @@ def share(args: argparse.Namespace) -> int:
 @pytest.fixture
 def argv(monkeypatch):
     monkeypatch.setitem(COMMANDS, "share", Command(add_parser, share))
-    monkeypatch.setitem(DRAWERS, Share, draw)
+    monkeypatch.setitem(DRAWERS, "Share", draw)
     return ["share", "--dataset", "power_law", "--nu", "1", "--kappa", "1", "--n", "20"]
 
 
@@ -94,7 +94,7 @@ def test_it_draws(argv, capsys, tmp_path):
 
 
 def test_a_picture_that_cannot_be_drawn_is_told_after_the_numbers(argv, capsys, tmp_path, monkeypatch):
-    monkeypatch.delitem(DRAWERS, Share)
+    monkeypatch.delitem(DRAWERS, "Share")
     assert cli.main([*argv, "--plot", str(tmp_path / "share.png")]) == 2
     printed = capsys.readouterr()
     assert "9" in printed.out

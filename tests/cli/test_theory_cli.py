@@ -13,7 +13,7 @@ from sgdsim.cli import main
 from sgdsim.recurrence import contour
 from sgdsim.regimes import BatchAveraged, SampledLinearized, SpectralDiagonal, _sampled_plain
 from sgdsim.studies import verification
-from sgdsim.theory import optimal, power_law, stability
+from sgdsim.theory import inside, optimal, power_law, stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3"]
 DIGITS = ["--n", "40", "--width", "20", "--device", "cpu"]
@@ -157,13 +157,18 @@ def test_ctrl_c_keeps_the_rest_of_the_table(document, monkeypatch):
 
 def test_recommendation_in_a_noise_dominated_problem(document, small):
     found = document("recommend", *POWER, "--n", "200", "--batch-size", "4", "--horizon", "500")
-    best = optimal.best(small, batch_size=4, horizon=500)
+    known = inside.trusted(small, ss.SGD(1.0, 0.0, 4), 500)
+    best, closure = known.best, optimal.best(small, batch_size=4, horizon=500)
+    assert known.closure == closure
     assert found["best"] == {
         "lr": best.lr, "torch_lr": small.torch_lr(best.lr), "momentum": best.momentum, "loss": best.loss,
-        "effective_lr": best.lr / (1 - best.momentum),
+        "effective_lr": best.lr / (1 - best.momentum), "exact_loss": known.error.loss,
+        "closure_error": known.error.relative,
     }  # fmt: skip
+    assert (found["closure_best"]["lr"], found["closure_best"]["loss"]) == (closure.lr, closure.loss)
     assert found["plain"]["loss"] == best.plain_loss
-    assert found["gain"] == best.gain > 0
+    assert found["gain"] == known.gain > 0
+    assert found["stable"] is True
     run = ss.simulate(small, ss.SGD(best.lr, best.momentum, 4), SpectralDiagonal(), 500)
     assert found["best"]["loss"] == pytest.approx(float(run["loss"].values.ravel()[-1]), rel=1e-8)
     for row, momentum in zip(found["max_lr"], (0.0, best.momentum), strict=True):
@@ -199,7 +204,7 @@ def test_the_late_optimum_in_a_signal_dominated_problem(document):
 
 def test_negative_momentum_is_told(run):
     text = run("recommend", *POWER, "--n", "1000", "--batch-size", "10", "--horizon", "10000")
-    assert "Negative momentum wins by this theory: a loss 1.3% below" in text
+    assert "No gain of momentum is claimed: the closure's own error here is larger" in text
     assert re.search(r"^best +0\.747\d? +\(747\.\d\) +-0\.143", text, re.MULTILINE)  # published: (0.73, −0.14)
     assert "noise-dominated" in text
     assert re.search(r"within 10% for t from 1\.3\de\+03 to 6\.\d+e\+03", text)
@@ -251,12 +256,15 @@ def test_short_and_endless_horizons_and_full_batches(run, document, horizon, bat
     assert "predicted loss" in run(*words)
 
 
-def test_the_exact_threshold_warns(document):
+def test_the_exact_threshold_is_kept(document, run):
     """At N = 100 the spectral-diagonal optimum for a long horizon lies where the mean over batches grows."""
     found = document("recommend", *POWER, "--n", "100", "--batch-size", "10", "--horizon", "10000")
-    level = found["max_lr"][1]
-    assert level["exact"] < found["best"]["lr"] < level["spectral_diagonal"]
-    assert any("above the exact threshold" in note for note in found["notes"])
+    assert found["stable"] is True
+    assert found["best"]["lr"] < found["max_lr"][1]["exact"]
+    problem = ss.QuadraticProblem.power_law(100, 1.5, 3.0)
+    closure = ss.SGD(found["closure_best"]["lr"], found["closure_best"]["momentum"], 10)
+    assert not stability.averaged_is_stable(problem, closure)
+    assert "The closure alone would take" in run("recommend", *POWER, "--n", "100", "--horizon", "10000")
 
 
 def test_jacobi(run, document, small):
