@@ -169,11 +169,13 @@ def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> 
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.studies.landscape import minimum
     from sgdsim.theory import stability
+    from sgdsim.theory.verdicts import Verdict, verdict
 
     least = minimum(panel)
-    stable = full = None
+    stable, full, known = None, None, Verdict(None, "there is no least loss")
     if least is not None and rule_of(options.get("method")) is None:
         sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)
+        known = verdict(problem, sgd)
         with contextlib.suppress(InputError):  # none is known where a method changes in time
             stable = stability.max_lr(problem, sgd, tau=panel.tau)
             full = stability.max_lr(problem, sgd, "full-batch")
@@ -187,6 +189,8 @@ def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> 
         "at_edge": [] if least is None else list(least.at_edge),
         "max_lr_spectral_diagonal": stable,
         "max_lr_full_batch": full,
+        "stable": known.stable,
+        "stable_reason": known.reason,
         "tau": panel.tau,
         "noise": panel.noise,
         "diverged": int(panel.diverged.sum()),
@@ -198,7 +202,7 @@ def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> 
 def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | None) -> str:
     rows = facts["rows"]
     missing = any(row["missing"] for row in rows)
-    headers = ["regime", "batch", "least loss", "lr", "momentum", "stable lr", "lr/stable", "diverged"]
+    headers = ["regime", "batch", "least loss", "lr", "momentum", "stable", "stable lr", "lr/stable", "diverged"]
     headers += ["no result"] if missing else []
     lines = []
     for row in rows:
@@ -210,6 +214,7 @@ def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | Non
             short(row["loss"]) + marks,
             row["lr"],
             "-" if row["momentum"] is None else readable(row["momentum"], 4),
+            {None: "?", True: "yes", False: "no"}[row["stable"]],
             row["max_lr_spectral_diagonal"],
             row["lr"] / row["max_lr_spectral_diagonal"] if known else None,
             f"{row['diverged']}/{row['cells']}",
@@ -223,9 +228,12 @@ def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | Non
     ]
     if rule is None:
         out.append(
-            "stable lr: the largest at that momentum by spectral-diagonal theory (tau of the regime, else 1); at small "
-            "batches runs may diverge below it: sgdsim stability --exact"
+            "stable: in the exact average; stable lr: the largest at that momentum by spectral-diagonal theory (tau of "
+            "the regime, else 1), below which runs may diverge at small batches: sgdsim stability --exact"
         )
+        for row in rows:
+            if row["stable"] is None and row["loss"] is not None:
+                out.append(f"? at batch {row['batch_size']}: {row['stable_reason']}")
     if any(row["smoothed"] for row in rows):
         out.append(
             f"~ where the log of the mean loss over {replicates} replicates is least when smoothed over 1 cell; the "

@@ -131,7 +131,7 @@ def _rows(
 
     rows = []
     for sgd, exact in zip(cells, levels, strict=True):
-        noise = sgd.noise(quadratic.n)
+        noise, surely = sgd.noise(quadratic.n), _surely_stable(quadratic, sgd)
         for tau in taus:
             rows.append(
                 {
@@ -143,12 +143,21 @@ def _rows(
                     "noise": noise,
                     "full_batch": stability.max_lr(quadratic, sgd, "full-batch"),
                     "spectral_diagonal": stability.max_lr(quadratic, sgd, tau=tau),
+                    "surely_stable": surely,
                     "exact": exact,
                     "torch_lr_per_alpha": quadratic.torch_lr(1.0),
                     "note": necessary_only(noise, tau),
                 }
             )
     return rows
+
+
+def _surely_stable(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
+    """Up to where every training point's own Ũ(1) is below 1; None where that is not known."""
+    from sgdsim.theory import stability, verdicts
+
+    known = quadratic.has_basis and quadratic.n <= stability.EXACT_UP_TO and not sgd.is_one_pass
+    return verdicts.bracket(quadratic, sgd)[0] if known and sgd.method.spec == "heavy-ball" else None
 
 
 def necessary_only(noise: float, tau: float) -> str | None:
@@ -175,11 +184,14 @@ def _critical(quadratic: QuadraticProblem, cells: list[SGD], taus: list[float]) 
 
 def _text(facts: dict[str, Any], exact: bool) -> str:
     rows = facts["rows"]
-    headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["exact"] if exact else [])]
+    surely = any(row["surely_stable"] is not None for row in rows)
+    headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["surely stable"] if surely else [])]
+    headers += ["exact"] if exact else []
     lines = []
     for row in rows:
         cells = [row["batch_size"], readable(row["momentum"]), shortest(row["tau"]), row["full_batch"]]
         cells.append(short(row["spectral_diagonal"]) + ("*" if row["note"] else ""))
+        cells += [row["surely_stable"]] if surely else []
         lines.append([*cells, row["exact"]] if exact else cells)
     method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
     title = f"{facts['problem'].get('title', '')}{method}: largest stable learning rate"
@@ -193,6 +205,10 @@ def _text(facts: dict[str, Any], exact: bool) -> str:
         critical = of_tau[0]["critical_eigenvalue"]
         out.append(
             f"momentum → 1, tau {shortest(tau)}: λ_crit = {critical:.6g}, lr/(1 − momentum) < 2/(γ λ_crit): {bounds}"
+        )
+    if surely:
+        out.append(
+            "surely stable: every training point's own Ũ(1) is below 1; beyond spectral-diagonal (tau 1) surely not"
         )
     for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
         out.append(f"* {note}")

@@ -14,10 +14,12 @@ eigenbasis? What decides, in the order of its cost:
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.optimize
 
 from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
@@ -58,6 +60,30 @@ def verdicts(problem: QuadraticProblem, algorithms: Iterable[SGD]) -> list[Verdi
         except InputError as error:
             out.append(Verdict(None, str(error).removeprefix("stability: ").removeprefix("theory: ")))
     return out
+
+
+def bracket(problem: QuadraticProblem, sgd: SGD, tolerance: float = 1e-6) -> tuple[float, float]:
+    """The learning rates up to which heavy ball is surely stable, and from which on it surely is not.
+
+    Where the largest Ũ(1) of a training point is 1, to a relative `tolerance`, and where their mean is, which no basis
+    can change: the threshold of the closure τ = 1. Raises InputError without eigenvectors and as `stability.max_lr`.
+    """
+    top = stability.max_lr(problem, sgd)
+    if sgd.noise(problem.n) == 0:
+        return top, top
+    moving = problem.spectrum.moving
+    squares = problem.n * problem.eigenvectors[:, moving] ** 2
+
+    def excess(log_lr: float) -> float:
+        at = replace(sgd, lr=math.exp(log_lr))
+        return float((squares @ mode_noise(problem, at)).max()) - 1
+
+    low = math.log(top)
+    if excess(low) <= 0:
+        return top, top
+    while excess(low) > 0:
+        low -= 2.0
+    return math.exp(scipy.optimize.brentq(excess, low, math.log(top), xtol=tolerance)), top
 
 
 def _unknown(sgd: SGD) -> str | None:
