@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 import sgdsim as ss
-from sgdsim.recurrence import contour
-from sgdsim.theory import generating, stability
+from sgdsim.recurrence import contour, exact
+from sgdsim.theory import generating, stability, verdicts
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
@@ -90,6 +90,7 @@ def rows() -> Iterator[dict[str, Any]]:
     seconds, _ = timed(lambda: stability.diagonal_max_lr(middle, momentum=momentum, noise=0.1))
     yield _row("largest stable lr at 100 momenta, N = 10^4", seconds)
 
+    yield from _averaged()
     for n in (1000, 3000):
         problem = ss.QuadraticProblem.power_law(n, 1.5, 1.0)
         problem.eigenvectors  # noqa: B018 — made once, before the clock starts
@@ -100,3 +101,40 @@ def rows() -> Iterator[dict[str, Any]]:
         radius = stability.averaged_radius(problem, ss.SGD(critical, 0.5, 10), tolerance=1e-14) if n == 1000 else None
         more = {} if radius is None else {"difference": float(f"{abs(radius - 1):.1g}")}
         yield _row(f"exact threshold, N = {n}", spent, max_lr=round(critical, 6), **more)
+
+
+def stepped_average(problem: ss.QuadraticProblem, lr: float, noise: float, n_steps: int) -> tuple[float, float]:
+    """Seconds per step and final loss of the averaged regime as one writes it in NumPy, without momentum."""
+    kernel, n = problem.kernel, problem.n
+    c = np.outer(problem.residual, problem.residual)
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        drift = lr * kernel @ c
+        spread = noise * n * np.diag(np.diag(c)) + (1 - noise) * c
+        c = c - drift - drift.T + lr**2 * kernel @ spread @ kernel
+        c = (c + c.T) / 2
+    return (time.perf_counter() - since) / n_steps, float(np.trace(c)) / (2 * n)
+
+
+def _averaged() -> Iterator[dict[str, Any]]:
+    """The exact average at any time, digits, b = 10, α = 1; and what says yes or no at 3000 points."""
+    for n, times in ((250, [1000]), (250, np.geomspace(100, 1e9, 60)), (1000, [10_000])):
+        data = ss.datasets.load("digits", n=n, seed=0)
+        problem = ss.QuadraticProblem.from_kernel(ss.ntk.analytic_ntk(data.x), -data.y)
+        sgd = ss.SGD(1.0, 0.0, 10)
+        steps = np.unique(np.round(times)).astype(np.int64)
+        seconds, found = timed(lambda p=problem, a=sgd, s=steps: exact.Averaged(p, a).losses(s, 1e-6), 1)
+        tried = 300 if n == 250 else 20
+        step, plain = stepped_average(problem, 1.0, sgd.noise(n), 1000 if steps.size == 1 and n == 250 else tried)
+        more = {"difference": float(f"{abs(found.loss[0] / plain - 1):.1g}")} if steps[0] == 1000 else {}
+        yield _row(
+            f"exact average, N = {n}, {steps.size} time(s) to {steps[-1]:.0e}", seconds,
+            plain_seconds=float(f"{step * steps[-1]:.3g}"), ratio=round(step * steps[-1] / seconds),
+            worst_error_estimate=float(f"{found.error.max():.1g}"), **more,
+        )  # fmt: skip
+    problem = ss.QuadraticProblem.power_law(3000, 1.5, 1.0)
+    problem.eigenvectors  # noqa: B018
+    for lr in (0.05, 0.4):
+        since = time.perf_counter()
+        known = verdicts.verdict(problem, ss.SGD(lr, 0.0, 1))
+        yield _row(f"stable or not, N = 3000, lr {lr}: {known.word}", time.perf_counter() - since)
