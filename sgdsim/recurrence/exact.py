@@ -117,7 +117,7 @@ class Averaged:
         step = max(tolerance, abs(low) / 16)
         while self._radius(low + step) > 1:
             low, step = low + step, 4 * step
-        if step > tolerance:
+        if step > tolerance and self._radius(low) > 1:  # rounding may have it otherwise at a single mode's own rate
             found = scipy.optimize.brentq(lambda sigma: self._radius(sigma) - 1, low, low + step, xtol=tolerance / 4)
             return max(found + tolerance / 2, least)
         return max(low + step, least)
@@ -126,7 +126,7 @@ class Averaged:
         moving = self.problem.spectrum.moving
         half = self._traces()[moving] / 2
         root = np.sqrt(half**2 - self._determinants()[moving] + 0j)
-        return 2 * math.log(float(np.abs(np.stack([half + root, half - root])).max()))
+        return 2 * math.log(max(float(np.abs(np.stack([half + root, half - root])).max()), 1e-150))
 
     # One node.
 
@@ -201,15 +201,19 @@ class Averaged:
         gone = math.inf if oscillation >= 0 else math.log(tolerance) / oscillation
         return max(float(EARLIEST), gone)
 
+    def begins(self, last: float, tolerance: float) -> float:
+        """`earliest` of a run of `last` steps."""
+        return self.earliest(tolerance, self.rightmost(0.3 / max(last, 1.0)))
+
     def losses(self, steps: np.ndarray, tolerance: float = 1e-9) -> ExactLosses:
         """The losses at `steps`, (T,) ascending from 0 on, to a relative `tolerance` where the estimate does not say
         otherwise; NaN where a solve fails.
 
-        Up to `earliest` they are stepped, and there the contour is compared with that. A loss that has fallen far is
-        small beside what was summed to find it, and has lost as many digits.
+        Up to `begins` they are stepped, however late that is, and there the contour is compared with that. A loss that
+        has fallen far is small beside what was summed to find it, and has lost as many digits.
         """
         times = np.asarray(steps, dtype=np.float64)
-        first = self.earliest(tolerance, self.rightmost(0.3 / max(times[-1], 1.0)))
+        first = self.begins(times[-1], tolerance)
         late = times > first
         stepped = Stepped(self)
         before = [stepped.to(int(t)) for t in times[~late]]
@@ -248,7 +252,7 @@ class Averaged:
         growth = shift * asked
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
             own = np.abs(fine[0] - coarse[0])
-            missed = max(abs(fine[0, 0] - 2 * self.n * known[1] * math.exp(-growth[0])) - own[0], 0.0)
+            missed = max(abs(fine[0, 0] - 2 * self.n * known[1] * np.exp(-growth[0])) - own[0], 0.0)
             turning = missed * np.exp(min(self.oscillation() - shift, 0.0) / 2 * (asked - asked[0]))
             error = (own + turning) / fine[0] + 2e-14 * np.abs(growth)
             loss, moments = np.exp(growth) * fine

@@ -50,3 +50,16 @@ def test_what_the_contour_does_not_follow_is_refused(problem):
             ss.simulate(problem, sgd, ss.BatchAveraged(method="contour"), 100)
     with pytest.raises(InputError, match="method"):
         ss.BatchAveraged(method="guess")
+    with pytest.raises(InputError, match="oscillate"):
+        ss.simulate(problem, ss.SGD(2.5, 0.0, 40), ss.BatchAveraged(method="contour"), 10**6)
+
+
+@pytest.mark.parametrize(
+    ("n", "sgd", "diverges"),
+    [(40, ss.SGD(2.5, 0.0, 4), True), (40, ss.SGD(1.9999, 0.0, 40), False), (1, ss.SGD(1.0, 0.0, 1), False)],
+)
+def test_where_nothing_dies_out_it_steps(n, sgd, diverges):
+    """Beyond the full-batch threshold, just below it, and where one step leaves nothing."""
+    problem = ss.QuadraticProblem(ss.Spectrum(np.ones(n)), np.ones(n), basis_seed=0)
+    run = ss.simulate(problem, sgd, ss.BatchAveraged(), 20_000, record=[1, 20_000])
+    assert (float(run["diverged_at"].max()) >= 0) == diverges

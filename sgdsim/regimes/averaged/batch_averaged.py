@@ -20,6 +20,7 @@ from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _EXACT = 1e-9  # relative error of the contour where stepping would be exact
 _MARGIN = 1e-2  # share of the error that is allowed for which the contour is laid out
+_LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
 
@@ -85,7 +86,12 @@ class BatchAveraged(Regime):
         if not self._by_contour(problem.n, sgd, steps, observe):
             return None
         allowed = _EXACT if self.tolerance == 0 or problem.n <= _SMALL else self.tolerance
-        known = generating.Averaged(problem.quadratic, sgd).losses(steps, allowed * _MARGIN)
+        averaged = generating.Averaged(problem.quadratic, sgd)
+        if not self._begins_soon(averaged, problem.n, sgd, steps, allowed):
+            return None
+        known = averaged.losses(steps, allowed * _MARGIN)
+        if np.isnan(known.loss).any():
+            return None
         finite = np.isfinite(known.loss) & (known.loss > 0)
         error = float(known.error[finite].max(initial=0.0))
         if not error <= allowed:
@@ -101,6 +107,20 @@ class BatchAveraged(Regime):
         if "test_loss" in observe and known.test_loss is not None:
             values["test_loss"] = known.test_loss[None]
         return values, {"error_estimate": error, "exact_modes": problem.n, "diagonal_modes": 0}
+
+    def _begins_soon(self, averaged: generating.Averaged, n: int, sgd: SGD, steps: np.ndarray, allowed: float) -> bool:
+        """Whether modes that oscillate die out, so that the contour serves most of the run; where it was asked for and
+        they do not, InputError."""
+        first = averaged.begins(float(steps[-1]), allowed * _MARGIN)
+        if self.method == "auto":
+            seconds = first * 4 * n**3 / FLOPS + _contour_seconds(n, steps)
+            return first < steps[-1] and seconds < self._stepping(n, sgd, steps)
+        if first > max(float(steps[-1]), _LATEST):
+            raise InputError(
+                f"method: contour begins where modes that oscillate have died out, after {first:.3g} steps here; use "
+                "recurrence or auto"
+            )
+        return True
 
     def _by_contour(self, n: int, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the generating function is to be used: where it can, and unless asked for, where it is cheaper."""
