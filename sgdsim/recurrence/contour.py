@@ -65,7 +65,8 @@ def loss_at(
     ----------
     problem : a quadratic problem; only eigenvalues (with multiplicity) and c_k matter.
     steps : one number of steps or several, (T,), up to 10¹⁵.
-    lr, momentum, tau : numbers or arrays that broadcast against each other: the cells. |β| < 1, α > 0.
+    lr, momentum, tau : numbers or arrays that broadcast against each other: the cells. |β| < 1, α > 0, τ ≤ 1 (beyond,
+        losses may be negative, and the first singularity need not be real: step with `ss.SpectralDiagonal`).
     batch_size or noise : b, or γ itself (from 0 to 1); exactly one of them.
     method : "auto" takes the contour where that is cheaper and good, else the recurrence; or one of them throughout.
 
@@ -255,8 +256,11 @@ class _Cells:
 def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> tuple[_Cells, tuple[int, ...]]:
     """The cells of the broadcast hyperparameters, in a row, and their shape; InputError for values out of range."""
     arrays = np.broadcast_arrays(
-        _within("lr", lr, 0.0, np.inf), _within("momentum", momentum, -1.0, 1.0), gamma, _within("tau", tau)
-    )
+        _within("lr", lr, 0.0, np.inf),
+        _within("momentum", momentum, -1.0, 1.0),
+        gamma,
+        _within("tau", tau, high=1.0, closed=True),
+    )  # fmt: skip
     return _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in arrays)), arrays[0].shape
 
 

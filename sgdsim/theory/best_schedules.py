@@ -217,7 +217,7 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     For any stationary method, with noisy labels and averages: by stepping the spectral-diagonal regime, on a thinned
     spectrum to find the basin. Returns the algorithm with these values, and its loss on the whole spectrum.
     """
-    horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau)
+    horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau, maximum=1.0)
     thin = optimal.sketch(problem)
 
     def over_lr(momentum: float) -> tuple[float, float]:

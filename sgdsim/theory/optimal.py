@@ -89,7 +89,7 @@ def best(
         if named(sampling).bounded and size > problem.n:
             raise InputError(f"batch_size: expected an integer from 1 to {problem.n} (training points), got {size}")
         noise = float(noise_factor(problem.n, size, sampling))
-    gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau)
+    gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau, maximum=1.0)
     if horizon is None and problem.still:
         raise InputError("horizon: expected a number of steps where part of the residual cannot be removed, got None")
     law = power_law.PowerLaw.of(problem) if horizon is None and law is None else law
