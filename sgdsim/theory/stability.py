@@ -53,7 +53,8 @@ def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) ->
 
     Raises
     ------
-    InputError : τ > 1, unless the mean diverges, Ũ(1) ≥ 1 or γ = 0; schedules or reshuffled epochs.
+    InputError : τ > 1, unless the mean diverges, Ũ(1) ≥ 1 or γ = 0; likewise where modes of multiplicity below τ would
+        oscillate and grow by themselves; schedules or reshuffled epochs.
     """
     lr, momentum, noise = _constants(problem, sgd)
     if not isinstance(sgd.method, HeavyBall):
@@ -64,7 +65,18 @@ def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) ->
     total = noise_propagator_at_one(problem.eigenvalues, lr, momentum, noise, tau, problem.multiplicity)
     if noise > 0 and total < 1:
         number("tau", tau, maximum=1.0)
+        _refuse_negative_noise(problem, lr, momentum, g, tau)
     return bool(total < 1)
+
+
+def _refuse_negative_noise(problem: QuadraticProblem, lr: float, momentum: float, g: float, tau: float) -> None:
+    """InputError where a mode that stands for less than τ eigenvalues, whose noise may be negative, would grow."""
+    light = problem.eigenvalues[problem.spectrum.counts < tau]
+    if contour_kernels.turning(light, *np.array([[lr], [momentum], [g]]))[0] >= 1:
+        raise InputError(
+            f"stability: expected a learning rate at which modes of multiplicity below tau = {tau:g} stay damped by "
+            f"themselves, got {lr:g}; beyond, no criterion is known"
+        )
 
 
 def max_lr(
