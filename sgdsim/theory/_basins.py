@@ -57,8 +57,8 @@ class Plane:
         """A grid of β and α around a point, as fine as the basins of modes that turn for `horizon` steps."""
         lr, beta = self.lr_and_momentum(point)
         shift = np.linspace(-1, 1, int(np.clip((_CELLS / self.problem.n_modes) ** 0.5, 21, 101)))
-        momenta = np.clip(beta + shift * min(1 / horizon, (1 - beta) / 2), -0.95, None)[:, None]
-        rates = lr * (1 + shift * min(5 / horizon, 0.5))
+        momenta = np.clip(beta + shift * min(2 / horizon, (1 - beta) / 2), -0.95, None)[:, None]
+        rates = lr * (1 + shift * min(8 / horizon, 0.5))
         return momenta + 0 * rates, rates + 0 * momenta
 
     def descend(self, start: np.ndarray, size: float, tolerance: float) -> tuple[np.ndarray, float]:

@@ -106,7 +106,7 @@ def best(
     for _ in range(_HUNTS):
         if horizon is None:
             break
-        nearby = plane.least(*plane.around(found[0], horizon), 2)
+        nearby = plane.least(*plane.around(found[0], horizon), 3)
         better = min((plane.descend(start, 0.3 / horizon, 1e-4) for start in nearby), key=_value_of)
         if better[1] > found[1] - 1e-3:
             break
