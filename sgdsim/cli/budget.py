@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, named
 from sgdsim.cli.deliver import Delivery, add_output, ending
 from sgdsim.cli.problems import add_common, load
-from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.checks import InputError, integer
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
@@ -111,14 +111,14 @@ def _law(problem: QuadraticProblem) -> dict[str, Any] | None:
 def _run(curve: Curve, problem: QuadraticProblem, args: argparse.Namespace, tau: float) -> dict[str, Any]:
     from sgdsim.theory import stability
 
-    bound = stability.diagonal_max_lr(problem, momentum=args.momentum, noise=curve.noise, tau=number("tau", tau))
+    bound = stability.diagonal_max_lr(problem, momentum=args.momentum, noise=curve.noise, tau=tau)
     last = curve.loss[-1] if curve.loss.size else math.nan
     return {
         "batch_size": curve.batch_size,
         "lr": curve.lr,
         "noise": curve.noise,
         "effective_lr": curve.lr / (1 - args.momentum),
-        "max_lr_spectral_diagonal": float(bound),
+        "max_lr_spectral_diagonal": float(bound) if tau <= 1 else None,  # beyond, no threshold is known
         "n_steps": int(curve.steps[-1]) if curve.steps.size else 0,
         "final_loss": finite_or_none(last),
         "diverged": bool(math.isinf(last)),
@@ -154,7 +154,7 @@ def _text(facts: dict[str, Any]) -> str:
         else:
             out.append(f"{phase}; there theory has no law")
     for run in runs:
-        if run["lr"] >= run["max_lr_spectral_diagonal"]:
+        if run["lr"] >= (run["max_lr_spectral_diagonal"] or math.inf):
             out.append(
                 f"lr at batch {run['batch_size']} is above the largest stable one: lower --lr, or raise --momentum"
             )

@@ -177,7 +177,7 @@ def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> 
         sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)
         known = verdict(problem, sgd)
         with contextlib.suppress(InputError):  # none is known where a method changes in time
-            stable = stability.max_lr(problem, sgd, tau=panel.tau)
+            stable = stability.max_lr(problem, sgd, tau=panel.tau) if panel.tau <= 1 else None
             full = stability.max_lr(problem, sgd, "full-batch")
     return {
         "regime": panel.regime,

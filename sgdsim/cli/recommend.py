@@ -55,7 +55,7 @@ def recommend(args: argparse.Namespace) -> int:
     began = time.perf_counter()
     delivery = Delivery(args)
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
-    number("tau", args.tau)
+    number("tau", args.tau, maximum=1.0)  # beyond, losses of the closure may be negative
     options = {name: values[0] for name, values in algorithm(args).items()}
     if not SGD(1.0, 0.0, args.batch_size, **options).is_plain:
         return _recommend_method.recommend(args)
@@ -67,11 +67,6 @@ def recommend(args: argparse.Namespace) -> int:
     integer("replicates", args.replicates, minimum=2)
     problem = load(args)
     noise = SGD(1.0, 0.0, args.batch_size, args.sampling).noise(problem.n)
-    if noise * args.tau > 1:
-        raise InputError(
-            f"tau: expected γτ up to 1, beyond which the closure can give negative losses, got {noise * args.tau:.4g} "
-            f"(γ = {noise:.4g} at batch size {args.batch_size})"
-        )
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     quadratic = problem.quadratic
     seconds: dict[str, Any] = dict.fromkeys(TIMES) | {"problem": time.perf_counter() - began}

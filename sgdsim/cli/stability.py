@@ -162,9 +162,9 @@ def _surely_stable(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
 
 def necessary_only(noise: float, tau: float) -> str | None:
     """A note where the spectral-diagonal threshold is not known to be sufficient."""
-    if noise * tau <= 1:
+    if noise == 0 or tau <= 1:
         return None
-    return f"γτ = {noise * tau:.4g} > 1: below this learning rate stability is not proved, above it there is none"
+    return f"τ = {tau:.4g} > 1: below this learning rate stability is not proved, above it there is none"
 
 
 def _critical(quadratic: QuadraticProblem, cells: list[SGD], taus: list[float]) -> list[dict[str, Any]]:

@@ -179,7 +179,7 @@ def _boundaries(ax: Axes, panel: LossMap, problem: QuadraticProblem) -> None:
     ax.plot(beta, full, path_effects=halo, **_FULL_BATCH)
     top = ax.get_ylim()[1]
     _label(ax, beta, full, "$2(1+\\beta)$", near=(0.1, 2.2), ha="right", va="bottom")
-    if panel.noise == 0:
+    if panel.noise == 0 or panel.tau > 1:
         return
     ax.plot(beta, bound, path_effects=halo, **_BOUND)
     critical = stability.critical_eigenvalue(problem, panel.tau)

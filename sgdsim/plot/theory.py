@@ -15,7 +15,7 @@ from matplotlib.patches import Patch
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import noise_factor
-from sgdsim.common.checks import InputError
+from sgdsim.common.checks import InputError, number
 from sgdsim.plot.styles import PALETTE, Look, closure_style, style
 from sgdsim.problem.fits import Estimate, PowerLawFit
 
@@ -55,11 +55,12 @@ def stability_map(
         the same colour, its asymptote α = 2(1−β)/(γλ_crit) at β → 1.
     exact : points (batch size, momentum, largest stable learning rate) of the exact level.
 
-    Raises InputError for no batch size, more than 12, or more than 4 closures.
+    Raises InputError for no batch size, more than 12, more than 4 closures, or a first one above 1.
     """
     from sgdsim.theory import stability
 
     check_panels(len(batch_sizes), len(taus))
+    number("tau", taus[0], maximum=1.0)  # beyond, nothing is known to be stable
     gammas = [float(noise_factor(problem.n, b, sampling)) for b in batch_sizes]
     bounds = stability.diagonal_max_lr(
         problem, momentum=_MOMENTA, noise=np.array(gammas)[:, None, None], tau=np.array(taus)[:, None]

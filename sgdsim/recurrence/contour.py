@@ -1,10 +1,11 @@
 """The loss of the spectral-diagonal regime at any time, without stepping there.
 
 `s_t` is a Cauchy integral of `s̃(z) = Ṽ/(1 − zŨ)`. With `z = e^{−σ}` the singularities lie on the real σ-axis left of
-σ₁, the root of `zŨ(z) = 1` (or the slowest mode's own rate), and, with momentum, in a cluster at `Re σ = log|β|`. A
-hyperbola around them (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341) with 16 nodes gives `s_t` to about twelve
-digits at a cost that does not depend on t. Where the cluster has not died out yet, or few digits are left, it steps
-there by the recurrence.
+σ₁, the root of `zŨ(z) = 1` (or the slowest mode's own rate), and, where modes turn or change sign from step to step,
+off that axis further left: with momentum near `Re σ = log|β|`. A hyperbola around the real ones (Weideman & Trefethen,
+*Math. Comp.* 76 (2007) 1341) with 16 nodes gives `s_t` to about twelve digits at a cost that does not depend on t.
+Where the others have not died out yet, or few digits are left, it steps there by the recurrence. That σ₁ is real takes
+noise that is never negative: τ ≤ 1.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ _EARLIEST = 40  # below, nodes of the contour would wrap around |Im σ| = π
 _WORK = 1e10  # modes × steps of a recurrence that is still run where the contour is poor (some seconds)
 _CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
 _ROOT, _STEP, _POWERS = 10, 0.3, 15  # costs per mode in terms of the contour: of σ₁, a step, a closed form
+_SAMPLE, _AMPLITUDE = 65, 10.0  # eigenvalues at which turning modes are looked for; what they may begin with
 _LATEST = 1e15  # float64 counts steps exactly up to here
 
 
@@ -65,9 +67,11 @@ def loss_at(
     ----------
     problem : a quadratic problem; only eigenvalues (with multiplicity) and c_k matter.
     steps : one number of steps or several, (T,), up to 10¹⁵.
-    lr, momentum, tau : numbers or arrays that broadcast against each other: the cells. |β| < 1, α > 0.
+    lr, momentum, tau : numbers or arrays that broadcast against each other: the cells. |β| < 1, α > 0, τ ≤ 1 (beyond,
+        losses may be negative, and the first singularity need not be real: step with `ss.SpectralDiagonal`).
     batch_size or noise : b, or γ itself (from 0 to 1); exactly one of them.
-    method : "auto" takes the contour where that is cheaper and good, else the recurrence; or one of them throughout.
+    method : "auto" takes the contour where that is cheaper and good, else the recurrence; or one of them throughout,
+        but for the first 40 steps, where a contour would wrap around.
 
     Returns
     -------
@@ -183,6 +187,8 @@ class _Cells:
         if method == "recurrence":
             early = times.size
         counts, recurred = np.full(n_cells, early if early > first else 0), np.empty(log_s.shape)
+        if method == "contour":
+            counts[self.gamma > 0] = np.searchsorted(times, _EARLIEST)
         work, late = self._recur(times, counts, recurred), times[early:]
         if not late.size:
             share.run(work)
@@ -246,17 +252,23 @@ class _Cells:
     ) -> tuple[np.ndarray, np.ndarray]:
         """`e^{−shift·t} s_t` and its relative error, from two contours: each (value, size of what was summed)."""
         (scaled, size), (other, _) = better, fewer
+        some = self.lam if self.lam.size <= _SAMPLE else np.linspace(0.0, self.lam[0], _SAMPLE)
+        turning = contour_kernels.turning(some, self.alpha, self.beta, self.gamma * self.tau)
         with np.errstate(all="ignore"):
-            # Two contours, the rounding of what was summed, and what the momentum cluster still has.
-            cluster = np.exp(np.minimum(at * (np.log(np.abs(self.beta[cells])) - shift[cells]), 0.0)) * self.total
-            return scaled, (np.abs(scaled - other) + 3e-15 * size + cluster) / scaled
+            # Two contours, the rounding of what was summed, and what modes that turn, or change sign, still have.
+            left = np.exp(at * (np.log(turning) - shift)[cells]) * _AMPLITUDE * self.total
+            wrong = np.abs(scaled - other) + 3e-15 * size + left
+            return scaled, np.where(wrong < scaled, wrong / (scaled - wrong), np.inf)
 
 
 def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> tuple[_Cells, tuple[int, ...]]:
     """The cells of the broadcast hyperparameters, in a row, and their shape; InputError for values out of range."""
     arrays = np.broadcast_arrays(
-        _within("lr", lr, 0.0, np.inf), _within("momentum", momentum, -1.0, 1.0), gamma, _within("tau", tau)
-    )
+        _within("lr", lr, 0.0, np.inf),
+        _within("momentum", momentum, -1.0, 1.0),
+        gamma,
+        _within("tau", tau, high=1.0, closed=True),
+    )  # fmt: skip
     return _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in arrays)), arrays[0].shape
 
 

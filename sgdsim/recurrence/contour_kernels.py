@@ -229,6 +229,34 @@ def rightmost_of(eigenvalues, weights, occupied, alpha, beta, gamma, g, toleranc
 
 
 @numba.njit(**_OPTIONS)
+def _turning(x, beta, g):
+    """The largest modulus of the zeros m = 1/z of one mode's S that are not real and positive, 0 if there is none."""
+    mean = 1.0 + beta * beta - 2.0 * x * (1.0 + beta) + x * x
+    a2, a1, a0 = g * x * x - mean - beta, beta * (beta + mean + g * x * x), -(beta**3)
+    p, q = (a1 - a2 * a2 / 3.0) / 3.0, a2 * (2.0 * a2 * a2 / 27.0 - a1 / 3.0) / 2.0 + a0 / 2.0
+    inside = q * q + p * p * p
+    if inside > 0.0:  # one real zero and a pair
+        edge = -q - math.copysign(math.sqrt(inside), q)
+        edge = math.copysign(abs(edge) ** (1.0 / 3.0), edge)
+        real = edge - p / edge - a2 / 3.0
+        return max(math.sqrt(abs(a1 + real * (a2 + real))), -real)
+    size = 2.0 * math.sqrt(max(-p, 0.0))
+    angle = math.acos(min(max(-8.0 * q / size**3, -1.0), 1.0)) / 3.0 if size > 0.0 else 0.0
+    return max(0.0, a2 / 3.0 - size * math.cos(angle + 2.0 * math.pi / 3.0))
+
+
+@numba.njit(**_OPTIONS)
+def turning(eigenvalues, alpha, beta, g):
+    """`_turning` of the mode where it is largest, or |β|, for each cell."""
+    out = np.empty(alpha.size)
+    for i in range(alpha.size):
+        out[i] = abs(beta[i])
+        for lam in eigenvalues:
+            out[i] = max(out[i], _turning(alpha[i] * lam, beta[i], g[i]))
+    return out
+
+
+@numba.njit(**_OPTIONS)
 def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts, out, low, high):
     """log s_t by the recurrence at the first `counts[cell]` of the ascending `steps`, into out (cells, steps).
 
@@ -255,7 +283,7 @@ def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts,
                         j[k] /= s
                         p[k] /= s
                     s = 1.0
-            out[cell, i] = scale + math.log(s) if s > 0.0 else -np.inf
+            out[cell, i] = scale + math.log(s) if s > 0.0 else -np.inf if s == 0.0 else np.nan
 
 
 @numba.njit(**_OPTIONS)

@@ -49,6 +49,8 @@ class SpectralDiagonal(Regime):
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
+        if self.method == "contour":
+            number("tau", self.tau, maximum=1.0)
         if self.method == "contour" and not (sgd.is_constant and sgd.is_plain):
             raise InputError(
                 "method: contour needs plain heavy ball with constant hyperparameters, got a schedule or another "
@@ -71,6 +73,8 @@ class SpectralDiagonal(Regime):
     ) -> list[Direct] | None:
         if not self._by_contour(algorithms, steps, observe) or any(not sgd.sampler.independent for sgd in algorithms):
             return None
+        if any(regime.tau > 1 for regime in regimes):
+            return None
         for sgd, regime in zip(algorithms, regimes, strict=True):
             regime.check(problem, sgd)
             sgd.check(problem.n, int(steps[-1]))
@@ -86,7 +90,7 @@ class SpectralDiagonal(Regime):
 
     def _by_contour(self, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""
-        if self.method == "recurrence" or observe != ("loss",):
+        if self.method == "recurrence" or observe != ("loss",) or self.tau > 1:
             return False
         if not all(sgd.is_constant and sgd.is_plain for sgd in algorithms):
             return False

@@ -18,7 +18,7 @@ import xarray as xr
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
-from sgdsim.common.checks import InputError, integer
+from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.table import Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes.base import Regime
@@ -76,6 +76,7 @@ def matched_lr(
     """
     noise = noise_factor(problem.n, np.asarray(batch_sizes), sampling)
     if lr is None:
+        number("tau", tau, maximum=1.0)
         bound = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
         lr = stability.half_of(float(np.min(bound * noise / noise[0])))
     return [float(f"{lr * noise[0] / each:.12g}") for each in noise]

@@ -58,7 +58,7 @@ def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) ->
 
 
 def _converges(problem: QuadraticProblem, sgd: SGD, tau: float) -> bool | None:
-    """Whether the loss of the diagonal regime converges; None for schedules, reshuffled epochs, γτ above 1."""
+    """Whether the loss of the diagonal regime converges; None for schedules, reshuffled epochs, τ above 1."""
     try:
         return stability.diagonal_is_stable(problem, sgd, tau)
     except InputError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -11,12 +12,12 @@ UNSTABLE = 1e100  # loss that stands for infinity in an optimisation
 
 
 def partitions(horizon: int, pieces: int) -> list[np.ndarray]:
-    """First steps of the pieces, (pieces,) each: short at both ends (quantiles of the arcsine law), and short at the
-    end alone (in geometric progression, down to a thousandth of the horizon)."""
+    """First steps of the pieces, (pieces,) each: short at both ends (quantiles of the arcsine law), short at the end
+    alone (in geometric progression, down to a thousandth of the horizon), and of equal length."""
     shares = np.arange(pieces) / pieces
     arcsine = 0.5 * (1 - np.cos(np.pi * shares))
     geometric = 1 - max(1 / horizon, 1e-3) ** (np.arange(pieces) / max(pieces - 1, 1)) if pieces > 1 else np.zeros(1)
-    return [_distinct(horizon, share) for share in (arcsine, geometric)]
+    return [_distinct(horizon, share) for share in (arcsine, geometric, shares)]
 
 
 def _distinct(horizon: int, shares: np.ndarray) -> np.ndarray:
@@ -24,6 +25,31 @@ def _distinct(horizon: int, shares: np.ndarray) -> np.ndarray:
     starts, count = (horizon * shares).astype(int), np.arange(shares.size)
     starts = np.maximum.accumulate(starts - count) + count
     return np.minimum(starts, horizon - shares.size + count)
+
+
+def moved(
+    loss: Callable[[np.ndarray], float], starts: np.ndarray, rates: np.ndarray, horizon: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Cuts and rates of no larger `loss`, when single ones are moved, by ever shorter ways: down to one step."""
+
+    def at(starts: np.ndarray, rates: np.ndarray) -> float:
+        lengths = np.diff(starts, append=horizon)
+        value = loss(np.repeat(rates, lengths)) if (lengths > 0).all() else UNSTABLE
+        return value if np.isfinite(value) else UNSTABLE
+
+    least, way = at(starts, rates), max(horizon // 8, 1)
+    while way:
+        before = least
+        for i, sign in itertools.product(range(starts.size), (-1, 1)):
+            one = np.arange(starts.size) == i
+            tries = [(starts, rates * np.exp(one * sign * way * 8 / horizon))]
+            tries += [(starts + sign * way * one, rates)] if i else []
+            for tried in tries:
+                if (value := at(*tried)) < least:
+                    least, (starts, rates) = value, tried
+        if least == before:
+            way //= 2
+    return starts, rates
 
 
 def minimise(

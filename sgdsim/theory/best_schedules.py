@@ -24,6 +24,8 @@ from sgdsim.recurrence import adjoint, diagonal
 from sgdsim.theory import _pieces, _search, optimal, stability
 
 AVERAGES = ("ema", "tail")
+_MOVED, _WORK = 4, 1e6  # pieces up to which cuts are moved; modes × steps × rounds of that, about
+_Pieces = tuple[float, np.ndarray, np.ndarray]  # loss, first steps and rates of the pieces
 
 
 @dataclass(frozen=True, eq=False)
@@ -72,26 +74,48 @@ def best_schedule(
     """The piecewise-constant learning rate with the least loss after `horizon` steps; momentum and batch size as in
     `sgd`, whose own lr is not looked at.
 
-    Two ways to cut the run are tried, with pieces short at both ends and short at the end alone; each piece has one
-    step at least. L-BFGS on the logarithms, from `start` and from the best polynomial decay; the result is a local
-    minimum, as good as the closed forms at least up to their piecewise approximation. Raises InputError as
-    `final_loss`.
+    Three ways to cut the run are tried, with pieces short at both ends, short at the end alone and of equal length;
+    each piece has one step at least. L-BFGS on the logarithms, from `start`, from the best polynomial decay and from
+    the best with a warm-up; then, with up to 4 pieces, cuts move one by one and rates follow, while that gains 10⁻⁴.
+    A local minimum, and no more is proved: few pieces may be worse than a closed form, which has as many rates as
+    steps. Raises InputError as `final_loss`.
     """
     pieces, thin = integer("pieces", pieces, minimum=1, maximum=horizon), optimal.sketch(problem)
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0), tau=tau) if sgd.is_constant else 1.0
     first = 0.5 * limit if start is None else number("start", start)
-    decayed = cast(schedules.Schedule, best_of_form("polynomial", problem, sgd, horizon, tau=tau).lr)
+    forms = [
+        cast(schedules.Schedule, best_of_form(form, problem, sgd, horizon, tau=tau).lr)
+        for form in ("polynomial", "warmup-stable-decay")
+    ]
 
-    def over(starts: np.ndarray) -> tuple[float, np.ndarray, np.ndarray]:
-        middles = (np.append(starts[1:], horizon) + starts) // 2
-        guesses = [np.full(pieces, first), np.maximum(decayed(middles), 1e-6 * limit)]
+    def value(lr: np.ndarray) -> float:
+        return float(adjoint.loss_alone(*_arguments(thin, sgd, horizon, lr, tau))) / (2 * thin.normaliser)
+
+    def over(starts: np.ndarray, guesses: list[np.ndarray]) -> _Pieces:
         loss, rates = _pieces.minimise(
             lambda lr: final_loss(thin, sgd, horizon, lr=lr, tau=tau)[:2], starts, horizon, guesses, limit
         )
         return loss, starts, rates
 
-    cuts = _pieces.partitions(horizon, pieces)
-    loss, starts, rates = min(map(over, cuts if pieces > 1 else cuts[:1]), key=lambda optimum: optimum[0])
+    def begun(starts: np.ndarray) -> _Pieces:
+        middles = (np.append(starts[1:], horizon) + starts) // 2
+        return over(starts, [np.full(pieces, first), *(np.maximum(form(middles), 1e-6 * limit) for form in forms)])
+
+    cuts = _pieces.partitions(horizon, pieces)[: 3 if pieces > 1 else 1]
+    found = sorted(map(begun, cuts), key=lambda optimum: optimum[0])
+
+    def settled(optimum: _Pieces) -> _Pieces:
+        for _ in range(rounds):
+            before, starts, rates = optimum
+            starts, rates = _pieces.moved(value, starts, rates, horizon)
+            optimum = over(starts, [rates])
+            if optimum[0] > before * (1 - 1e-4):
+                break
+        return optimum
+
+    work = thin.n_modes * horizon
+    rounds = int(np.clip(_WORK / work, 1, 20)) if pieces <= _MOVED else 0
+    loss, starts, rates = min(map(settled, found if 10 * work < _WORK else found[:1]), key=lambda optimum: optimum[0])
     schedule = schedules.Piecewise(tuple(starts.tolist()), tuple(rates.tolist())) if pieces > 1 else float(rates[0])
     if thin is not problem:
         loss = final_loss(problem, replace(sgd, lr=schedule), horizon, tau=tau)[0]
@@ -217,7 +241,7 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     For any stationary method, with noisy labels and averages: by stepping the spectral-diagonal regime, on a thinned
     spectrum to find the basin. Returns the algorithm with these values, and its loss on the whole spectrum.
     """
-    horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau)
+    horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau, maximum=1.0)
     thin = optimal.sketch(problem)
 
     def over_lr(momentum: float) -> tuple[float, float]:

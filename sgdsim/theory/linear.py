@@ -135,11 +135,10 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     """Ũ(1), Ṽ(1) and whether the spectral-diagonal loss converges: the mean does, and Ũ(1) < 1.
 
     As for heavy ball with γτ < 0, every mode by itself must be stable as well: `1 + γτλ²p > 0`. Raises InputError for
-    γτ > 1 and for what is not stationary.
+    τ > 1 with γ > 0 (see `stability.diagonal_is_stable`) and for what is not stationary.
     """
     gamma = sgd.noise(problem.n)
-    if gamma * tau > 1:
-        raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {gamma * tau:g}")
+    number("tau", tau, maximum=1.0 if gamma > 0 else math.inf)
     if not mean_is_stable(problem, sgd):
         return AtOne(math.inf, math.inf, False)
     moves = problem.spectrum.moving

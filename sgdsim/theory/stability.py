@@ -47,22 +47,36 @@ def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
 def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> bool:
     """Whether the loss of the spectral-diagonal regime converges: `Ũ(1) < 1` ([VKY] thm. 1), with `S > 0` on (0, 1).
 
-    `S > 0` holds for `x < 2(1+β)` if `0 ≤ γτ ≤ 1`, and iff `x((1−g) − β(1+g)) < 2(1−β²)` if `g = γτ < 0`.
+    `S > 0` holds for `x < 2(1+β)` if `0 ≤ γτ ≤ 1`, and iff `x((1−g) − β(1+g)) < 2(1−β²)` if `g = γτ < 0`. For τ ≤ 1 no
+    mode's noise `γ(s − τc_k)` is negative, and what decides is a real z in (0, 1); for τ > 1 a negative or complex one
+    may come before it.
 
     Raises
     ------
-    InputError : γτ > 1, where nothing is proved; schedules or reshuffled epochs.
+    InputError : τ > 1, unless the mean diverges, Ũ(1) ≥ 1 or γ = 0; likewise where modes of multiplicity below τ would
+        oscillate and grow by themselves; schedules or reshuffled epochs.
     """
     lr, momentum, noise = _constants(problem, sgd)
     if not isinstance(sgd.method, HeavyBall):
         return linear.at_one(problem, sgd, tau).stable
     g = noise * tau
-    if g > 1:
-        raise InputError(f"stability: expected γτ up to 1, where the criterion is proved; got {g:g}")
     if not full_batch_is_stable(problem, sgd) or lr * ((1 - g) - momentum * (1 + g)) >= 2 * (1 - momentum**2):
         return False
-    counts = problem.multiplicity
-    return bool(noise_propagator_at_one(problem.eigenvalues, lr, momentum, noise, tau, counts) < 1)
+    total = noise_propagator_at_one(problem.eigenvalues, lr, momentum, noise, tau, problem.multiplicity)
+    if noise > 0 and total < 1:
+        number("tau", tau, maximum=1.0)
+        _refuse_negative_noise(problem, lr, momentum, g, tau)
+    return bool(total < 1)
+
+
+def _refuse_negative_noise(problem: QuadraticProblem, lr: float, momentum: float, g: float, tau: float) -> None:
+    """InputError where a mode that stands for less than τ eigenvalues, whose noise may be negative, would grow."""
+    light = problem.eigenvalues[problem.spectrum.counts < tau]
+    if contour_kernels.turning(light, *np.array([[lr], [momentum], [g]]))[0] >= 1:
+        raise InputError(
+            f"stability: expected a learning rate at which modes of multiplicity below tau = {tau:g} stay damped by "
+            f"themselves, got {lr:g}; beyond, no criterion is known"
+        )
 
 
 def max_lr(
@@ -75,7 +89,7 @@ def max_lr(
     level : "full-batch", `2(1+β)`: what the mean obeys. "spectral-diagonal", `Ũ(1) = 1` ([VKY] thm. 1) with closure τ.
         "exact": mean-square stability of the batch-averaged regime at this N and in this eigenbasis (`averaged_radius`
         equal to 1); needs eigenvectors and products of N × N matrices.
-    tau : closure of the spectral-diagonal level. For γτ > 1 the criterion is necessary only.
+    tau : closure of the spectral-diagonal level. For τ > 1 the criterion is necessary only.
     tolerance : relative, of the exact level.
 
     Raises
@@ -113,7 +127,8 @@ def diagonal_max_lr(
 ) -> np.ndarray:
     """`max_lr` of the spectral-diagonal level for all cells of the broadcast β, γ and τ; in their shape.
 
-    Ũ(1) grows with α and every denominator falls, so there is one threshold; it is `2(1+β)` at most.
+    Ũ(1) grows with α and every denominator falls, so there is one threshold; it is `2(1+β)` at most. For τ > 1 it is
+    an upper bound: runs below it may diverge too.
     """
     beta, gamma, tau = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (momentum, noise, tau)))
     if not (np.abs(beta) < 1).all() or not ((gamma >= 0) & (gamma <= 1)).all():

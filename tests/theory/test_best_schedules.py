@@ -76,3 +76,20 @@ def test_refusals(problem):
 )
 def test_forms(schedule, steps, expected):
     np.testing.assert_allclose(schedule(np.array(steps)), expected)
+
+
+@pytest.mark.parametrize(
+    ("spectrum", "sgd", "horizon", "starts", "rates"),
+    [
+        ((100, 1.5, 1.0), ss.SGD(1.0, 0.0, 2, label_noise=0.05), 300, (0, 156, 242), (0.33678, 0.1265, 0.033906)),
+        ((60, 1.5, 1.0), ss.SGD(1.0, 0.5, 4), 100, (0, 5, 86), (0.57915, 1.08433, 0.35169)),
+        ((200, 1.2, 0.7), ss.SGD(1.0, 0.0, 1), 500, (0, 408, 471), (0.30344, 0.17658, 0.067761)),
+        ((100, 2.0, 2.0), ss.SGD(1.0, 0.9, 10), 400, (0, 30, 341), (0.131496, 1.14341, 0.172636)),
+    ],
+)
+def test_three_pieces_are_as_good_as_random_search(spectrum, sgd, horizon, starts, rates):
+    """The schedules are those that some seconds of random search over cuts and rates found."""
+    problem = ss.QuadraticProblem.power_law(*spectrum)
+    there = np.repeat(rates, np.diff(starts, append=horizon))
+    searched = best_schedules.final_loss(problem, sgd, horizon, lr=there)[0]
+    assert best_schedules.best_schedule(problem, sgd, horizon, 3).loss < 1.01 * searched

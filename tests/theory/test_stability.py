@@ -1,11 +1,14 @@
 """Stability predictions against what the dynamics do."""
 
+import math
+
 import numpy as np
 import pytest
 
 import sgdsim as ss
 from sgdsim.common.checks import InputError
-from sgdsim.theory import generating, stability
+from sgdsim.recurrence import contour, diagonal
+from sgdsim.theory import generating, optimal, stability
 
 
 def growth(problem, sgd, regime, n_steps):
@@ -118,7 +121,7 @@ def test_questions_without_an_answer_are_refused(tiny):
         stability.diagonal_is_stable(tiny, ss.SGD.jacobi(1.0, 0.5, 0.5))
     with pytest.raises(InputError, match="do not change in time, and independent batches; got"):
         stability.averaged_radius(tiny, ss.SGD(0.5, sampling="reshuffle"))
-    with pytest.raises(InputError, match="γτ up to 1"):
+    with pytest.raises(InputError, match="tau <= 1"):
         stability.diagonal_is_stable(tiny, ss.SGD(0.5), tau=2.0)
 
 
@@ -240,3 +243,57 @@ def test_critical_eigenvalue_at_its_ends():
     near = 1 - 1e-6
     limit = stability.diagonal_max_lr(problem, momentum=near, noise=0.1, tau=-3.0) / (1 - near)
     assert limit == pytest.approx(2 / (0.1 * 3.0), rel=1e-4)
+
+
+CLOSE = np.array([1.0, 0.9923, 0.7505, 0.5086, 0.1083])
+
+
+def test_beyond_tau_1_only_no_is_said():
+    """One mode's noise `γ(s − τc_k)` may be negative there: Ũ(1) < 1, and yet the loss falls to −3.9e12."""
+    problem = ss.QuadraticProblem(ss.Spectrum(CLOSE), np.ones(5))
+    sgd = ss.SGD(1.34, 0.0, 2)
+    assert generating.noise_propagator_at_one(CLOSE, 1.34, 0.0, sgd.noise(5), 2.0) < 1
+    for method in ("auto", "recurrence"):
+        run = ss.simulate(problem, sgd, ss.SpectralDiagonal(2.0, method), 200, record=[0, 200])
+        assert run["loss"].values.ravel()[-1] == pytest.approx(-3.9e12, rel=0.05)
+    for question in (
+        lambda: stability.diagonal_is_stable(problem, sgd, 2.0),
+        lambda: stability.diagonal_is_stable(problem, ss.SGD(0.1, 0.3, 2, method="nesterov"), 2.0),
+        lambda: contour.loss_at(problem, 61, lr=1.34, batch_size=2, tau=2.0),
+        lambda: contour.rate(problem, lr=1.34, batch_size=2, tau=[1.0, 2.0]),
+        lambda: ss.simulate(problem, sgd, ss.SpectralDiagonal(2.0, "contour"), 100),
+        lambda: optimal.best(problem, batch_size=2, horizon=100, tau=1.5),
+    ):
+        with pytest.raises(InputError, match="tau"):
+            question()
+    assert stability.diagonal_is_stable(problem, ss.SGD(1.34, 0.0, 5), 2.0)  # full batches make no noise
+    beyond = ss.SGD(1.01 * stability.max_lr(problem, sgd, tau=2.0), 0.0, 2)
+    assert not stability.diagonal_is_stable(problem, beyond, 2.0)
+
+
+def test_a_stable_answer_is_what_stepping_shows():
+    """Random modes, some of which stand for less than one eigenvalue: where the answer is yes the loss decays."""
+    rng = np.random.default_rng(0)
+    answers = {True: 0, False: 0, None: 0}
+    for _ in range(200):
+        n = int(rng.integers(2, 8))
+        lam = np.sort(np.append(rng.uniform(0.05, 1, n - 1), 1.0))[::-1]
+        weight = rng.choice([0.0, 0.05, 0.3, 1.0, 2.0], n)
+        size = max(math.ceil(weight.sum()), 1)
+        weight[-1] += size - weight.sum()
+        problem = ss.QuadraticProblem(ss.Spectrum(lam, multiplicity=weight, size=size), np.ones(n))
+        beta, b = float(rng.choice([0.0, rng.uniform(-0.8, 0.8)])), 1
+        top = stability.max_lr(problem, ss.SGD(1.0, beta, b))
+        sgd = ss.SGD(float(top * rng.choice([rng.uniform(0.2, 0.97), rng.uniform(1.03, 1.2)])), beta, b)
+        if not stability.full_batch_is_stable(problem, sgd):
+            continue  # there the mean diverges, whatever second moments with negative noise do
+        try:
+            stable = stability.diagonal_is_stable(problem, sgd)
+        except InputError:
+            stable = None
+        run = diagonal.start(problem, sgd, 1.0)
+        run.advance(0, 3000)
+        loss = abs(run.observe(("loss",))["loss"][0])
+        assert stable is None or stable == (loss < problem.initial_loss), (lam, weight, sgd, loss)
+        answers[stable] += 1
+    assert min(answers.values()) > 5, answers
