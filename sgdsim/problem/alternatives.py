@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -109,12 +110,9 @@ def _radau(rule: _Rule, at: float) -> _Rule:
 
 def _problem(problem: QuadraticProblem, rules: Sequence[_Rule], residual: _Rule) -> QuadraticProblem:
     """A problem with the eigenvalues of `rules`, and c of `residual`."""
-    from sgdsim.problem.quadratic import QuadraticProblem
-    from sgdsim.problem.spectrum import Spectrum
-
     values = np.concatenate([*(nodes for nodes, _ in rules), residual[0]])
     counts = np.concatenate([*(weights for _, weights in rules), np.zeros(residual[0].size)])
     c = np.concatenate([np.zeros(values.size - residual[0].size), residual[1]])
     order = np.argsort(-values, kind="stable")
-    spectrum = Spectrum(values[order], None, problem.spectrum.scale, None, counts[order])
-    return QuadraticProblem(spectrum, np.sqrt(c[order]))
+    spectrum = replace(problem.spectrum, eigenvalues=values[order], multiplicity=counts[order], probe=None)
+    return replace(problem, spectrum=spectrum, coefficients=np.sqrt(c[order]))
