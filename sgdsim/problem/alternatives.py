@@ -52,16 +52,20 @@ def alternatives(problem: QuadraticProblem) -> tuple[QuadraticProblem, ...]:
         share = counts[random].sum() / total if total else 1.0
         return _problem(problem, [fixed, *((nodes, weights * share) for nodes, weights in rules)], on)
 
-    lowered = [_radau(rule, _BELOW * rule[0].min()) for rule in probes]
+    # fewer nodes than steps: the Krylov space came to its end, and its quadrature is exact
+    steps = _steps(problem)
+    lowered = [_radau(rule, _BELOW * rule[0].min()) if rule[0].size >= steps else rule for rule in probes]
+    raised = _radau(residual, 0.0) if steps <= residual[0].size < spectrum.n else residual
     others = [[*probes[:i], *probes[i + 1 :]] for i in range(len(probes))] if len(probes) > 1 else []
     if len(probes) == 1:
         others = [[(np.zeros(1), np.ones(1))]]
-    return (made(lowered, _radau(residual, 0.0)), *(made(rules, residual) for rules in others))
+    return (made(lowered, raised), *(made(rules, residual) for rules in others))
 
 
 def relative_error(loss: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
-    """Of `loss`, from those of the `alternatives`: what their quadratures leave open, and 95% intervals of the probes'
-    statistical error halved. NaN where the loss is infinite, infinite where it is nothing beside another."""
+    """Of `loss`, from those of the `alternatives`: what their quadratures leave open, and half of what the probes' scatter
+    allows (a 98% interval, as the scatter of few is skewed). NaN where the loss is infinite, infinite where it is
+    nothing beside another."""
     with np.errstate(all="ignore"):
         bound, *without = (np.abs(other / loss - 1) for other in others)
         error = bound
@@ -70,10 +74,16 @@ def relative_error(loss: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray
         elif without:
             n = len(without)
             spread = np.std([other / loss for other in others[1:]], axis=0) * math.sqrt(n - 1)
-            error = bound + spread * stdtrit(n - 1, 0.975) / 2
+            error = bound + spread * stdtrit(n - 1, 0.99) / 2
         error = np.where(np.isnan(error), np.inf, error)
         same = np.all([other == loss for other in others], axis=0)
     return np.where(np.isfinite(loss), np.where(same, 0.0, error), np.nan)
+
+
+def _steps(problem: QuadraticProblem) -> int:
+    """Lanczos steps of each probe, and of the residual; 0 where that is not known."""
+    probe = problem.spectrum.probe
+    return 0 if probe is None or not probe.any() else int(np.unique(probe[probe > 0], return_counts=True)[1].max())
 
 
 def _probes(spectrum: Spectrum, random: np.ndarray) -> list[_Rule]:

@@ -133,6 +133,28 @@ def test_nothing_is_doubted_where_all_is_known(kernels):
         assert ss.simulate(low, ss.SGD(0.4, 0.5, 10), ss.SpectralDiagonal(), 100)["error_estimate"].item() < 1e-6
 
 
+@pytest.mark.parametrize("m", [10, 40])
+def test_a_residual_of_few_modes_leaves_nothing_open_but_the_noise(m):
+    """Five modes are all found by five steps: then the stop time is that of the noise, not of the residual."""
+    power = ss.QuadraticProblem.power_law(300, 1.3, 1.0, seed=3)
+    a = np.zeros(300)
+    a[[0, 2, 5, 9, 30]] = 1
+    problem = ss.QuadraticProblem(power.spectrum, a, basis_seed=3)
+    known = free(problem, m)
+    follow = partial(contour.loss_at, steps=TIMES, lr=0.3, noise=0.0)
+    np.testing.assert_allclose(follow(known).log_loss, follow(problem).log_loss, rtol=1e-9)
+    assert doubt.of(known, follow(known).loss, follow).max() < 1e-9
+    follow = partial(contour.loss_at, steps=TIMES, lr=0.3, batch_size=5)
+    exact, covered = follow(problem).loss, []
+    for seed in range(20):
+        known = free(problem, m, seed=seed)
+        told = follow(known).loss
+        true, estimate = np.abs(exact / told - 1), doubt.of(known, told, follow)
+        covered.append(true <= 2 * estimate)
+        assert doubt.known_until(TIMES, estimate) >= 0.05 * doubt.known_until(TIMES, true)
+    assert np.mean(covered) >= 0.9
+
+
 def test_files_keep_the_probes_and_older_ones_doubt_more(tmp_path, kernels):
     known, sgd = free(kernels["power law"], 40), ss.SGD(0.4, 0.5, 10)
     again = results.load_problem(results.save_problem(known, tmp_path / "s.nc"))
