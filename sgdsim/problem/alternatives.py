@@ -63,7 +63,7 @@ def alternatives(problem: QuadraticProblem) -> tuple[QuadraticProblem, ...]:
 
 
 def relative_error(loss: np.ndarray, others: Sequence[np.ndarray]) -> np.ndarray:
-    """Of `loss`, from those of the `alternatives`: what their quadratures leave open, and half of what the probes' scatter
+    """Of `loss`, from those of the `alternatives`: what quadratures leave open, and half of what the probes' scatter
     allows (a 98% interval, as the scatter of few is skewed). NaN where the loss is infinite, infinite where it is
     nothing beside another."""
     with np.errstate(all="ignore"):
