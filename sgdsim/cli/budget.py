@@ -72,7 +72,11 @@ def budget(args: argparse.Namespace) -> int:
         "regime": regime.name,
         "momentum": args.momentum,
         "law": _law(problem.quadratic),
-        "runs": [_run(curve, problem.quadratic, args, getattr(regime, "tau", 1.0)) for curve in curves],
+        "runs": [
+            _run(curve, problem.quadratic, args, getattr(regime, "tau", 1.0))
+            | {name: finite_or_none(cell[name].item()) for name in ("error_estimate", "known_until")}
+            for curve, cell in zip(curves, (result.isel(cell=i, regime=0) for i in range(len(curves))), strict=True)
+        ],
         "rows": _rows(budgets.compare(curves)),
         "seed": args.seed,
         "device": result.attrs["device"],

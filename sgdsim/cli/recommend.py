@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -114,6 +115,8 @@ def _answer(
     hyper = {"momentum": best.momentum, "noise": noise, "tau": args.tau}
     rate = float(contour.rate(quadratic, lr=best.lr, **hyper))
     law, facts, notes = _law(quadratic)
+    error, doubts = _doubt(quadratic, best, noise, args.tau, horizon)
+    notes += doubts
     found = None
     facts |= _prediction(None) | {"asymptotic": None, "ratio": None}
     if law is not None:
@@ -144,6 +147,7 @@ def _answer(
         "best": _setting(quadratic, best.lr, best.momentum, best.loss, known.error),
         "plain": _setting(quadratic, best.plain_lr, 0.0, best.plain_loss, known.plain_error),
         "closure_best": _setting(quadratic, known.closure.lr, known.closure.momentum, known.closure.loss),
+        "loss_error": error,
         "stable": known.stable.stable,
         "stable_reason": known.stable.reason,
         "gain": known.gain,
@@ -157,6 +161,22 @@ def _answer(
     }
     fit = facts.pop("fitted", None)
     return best, found, fit or law, answers
+
+
+def _doubt(quadratic: Any, best: Any, noise: float, tau: float, horizon: int) -> tuple[float | None, list[str]]:
+    """The relative error of the best loss where Lanczos quadrature made the problem (None elsewhere), with a note."""
+    from sgdsim.recurrence import contour, doubt
+
+    if not quadratic.alternatives:
+        return None, []
+    follow = partial(contour.loss_at, steps=horizon, lr=best.lr, momentum=best.momentum, noise=noise, tau=tau)
+    error = float(doubt.of(quadratic, np.array(best.loss), follow))
+    if error <= doubt.KNOWN:
+        return error, []
+    return finite_or_none(error), [
+        f"The loss at the horizon may be off {doubt.off(error)}: Lanczos quadrature does not tell the eigenvalues that "
+        "decide it, nor then the best setting. Take more Lanczos steps, or a shorter horizon."
+    ]
 
 
 def _setting(

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import expit, gammaln, stdtr
 
 from sgdsim.common.checks import InputError
 
@@ -18,6 +19,7 @@ MODES_PER_BIN = {"lambda": 2, "c": 6}  # the logarithm of a sum of 6 χ²₁ var
 DRAWS = 20_000
 WIDEST, STEEPEST = 100.0, 50.0  # bounds for φ and p while fitting, far from all that is a power law
 OFF = 0.25  # in log λ or log c: less is no reason to cut the window
+LARGEST_BEND = 2.0  # in log λ at the end of the window: all sizes up to it are equally probable beforehand
 FLOOR = 1e-9  # relative noise that is always assumed: an exact power law gets an interval wider than rounding
 
 
@@ -100,8 +102,19 @@ def c_bins(c: np.ndarray, window: tuple[int, int]) -> Bins:
     return Bins(edges, x, y, noise, dof=modes / 7, plain=0.5)
 
 
-def posterior(bins: Bins, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean (2,) and draws (DRAWS, 2) of the line's value at k = 1 and its exponent; the bins' total variances."""
+@dataclass(frozen=True)
+class Posterior:
+    """Of a line's value at k = 1 and its exponent: mean (2,) and draws (DRAWS, 2); the bins' total variances; and the
+    logarithm of how likely the bins are under it."""
+
+    mean: np.ndarray
+    draws: np.ndarray
+    variances: np.ndarray
+    log_evidence: float
+
+
+def posterior(bins: Bins, rng: np.random.Generator, shape: np.ndarray | None = None) -> Posterior:
+    """The line through the bins; with `shape` (bins,), a deviation of that shape and any positive size besides."""
     centre = bins.x.mean()
     distance = np.abs(bins.x[:, None] - bins.x)
     far = distance / (distance.max() / np.array([8.0, 4.0, 2.0, 1.0])[:, None, None])
@@ -110,31 +123,73 @@ def posterior(bins: Bins, rng: np.random.Generator) -> tuple[np.ndarray, np.ndar
     taus = bins.noise.mean() * np.logspace(-2, 6, 17)
     smooth = (taus[:, None, None, None] * shapes).reshape(-1, *distance.shape)
     covariance = np.concatenate([np.zeros((1, *distance.shape)), smooth]) + np.diag(bins.noise)
-    design = np.stack([np.ones_like(bins.x), centre - bins.x, bins.y], axis=1)
+    columns = [np.ones_like(bins.x), centre - bins.x, *([] if shape is None else [shape])]
+    design = np.stack([*columns, bins.y], axis=1)
     factor = np.linalg.cholesky(covariance)
     white = np.linalg.solve(factor, np.broadcast_to(design, (len(factor), *design.shape)))
-    x, y = white[..., :2], white[..., 2:]
+    x, y = white[..., :-1], white[..., -1:]
     precision = x.mT @ x
     beta = np.linalg.solve(precision, x.mT @ y)
-    dof = bins.dof + bins.x.size - 2
+    dof = bins.dof + bins.x.size - len(columns)
     rss = bins.dof + ((y - x @ beta) ** 2).sum((1, 2)) + dof * FLOOR**2 / bins.noise.mean()
     log_weight = (
         -np.log(np.diagonal(factor, axis1=1, axis2=2)).sum(1)
         - 0.5 * np.linalg.slogdet(precision)[1]
         - 0.5 * dof * np.log(rss)
     )
+    if shape is not None:
+        size = beta[:, 2, 0] / np.sqrt(rss / dof * np.linalg.inv(precision)[:, 2, 2])
+        log_weight += np.log(np.maximum(stdtr(dof, size), 1e-300))
     log_weight[0] += math.log(bins.plain)
     log_weight[1:] += math.log((1 - bins.plain) / len(smooth))
     weight = np.exp(log_weight - log_weight.max())
+    evidence = log_weight.max() + math.log(weight.sum()) + gammaln(dof / 2) - 0.5 * dof * math.log(math.pi)
     weight /= weight.sum()
     pick = rng.choice(weight.size, DRAWS, p=weight)
     spread = np.linalg.cholesky(np.linalg.inv(precision))[pick]
     scale = np.sqrt(rss[pick] / rng.chisquare(dof, DRAWS))
-    draws = beta[pick, :, 0] + scale[:, None] * (spread @ rng.standard_normal((DRAWS, 2, 1)))[..., 0]
+    draws = beta[pick, :, 0] + scale[:, None] * (spread @ rng.standard_normal((DRAWS, len(columns), 1)))[..., 0]
     mean = weight @ beta[..., 0]
     at_one = np.array([[1.0, centre], [0.0, 1.0]])  # from the value at the centre to that at k = 1
     variances = (weight * rss / dof) @ np.diagonal(covariance, axis1=1, axis2=2)
-    return at_one @ mean, draws @ at_one.T, variances
+    return Posterior(at_one @ mean[:2], draws[:, :2] @ at_one.T, variances, float(evidence))
+
+
+@dataclass(frozen=True)
+class Bend:
+    """A law that ends, "cut-off" or "floor": how probable it is, beside a plain line; the exponent before its end, and
+    draws of the line's value at k = 1 and that exponent, (DRAWS, 2)."""
+
+    shape: str
+    probability: float
+    exponent: float
+    draws: np.ndarray
+
+
+def bend(bins: Bins, line: Posterior, rng: np.random.Generator) -> Bend:
+    """Cut-offs and floors as competing models: the same posterior with a deviation of their shape besides, weighed by
+    how likely they make the bins. A smooth deviation explains a bend too, but not as cheaply."""
+    shapes = _bends(bins, float(line.mean[1]))
+    found = [posterior(bins, rng, shape) for _, shape in shapes]
+    log = np.array([one.log_evidence for one in found])
+    share = np.exp(log - log.max())
+    odds = log.max() + math.log(share.sum()) - math.log(len(found) * LARGEST_BEND) - line.log_evidence
+    share /= share.sum()
+    pick = rng.choice(len(found), DRAWS, p=share)
+    draws = np.stack([one.draws for one in found])[pick, np.arange(DRAWS)]
+    exponent = float(share @ [one.mean[1] for one in found])
+    return Bend(shapes[int(share.argmax())][0], float(expit(odds)), exponent, draws)
+
+
+def _bends(bins: Bins, exponent: float) -> list[tuple[str, np.ndarray]]:
+    """What they do to the bins, up to its size: cut-offs `e^{−k/K}` and `e^{−(k/K)²}`, and floors of several heights
+    under `k^−ν`, with ν about `exponent`."""
+    sizes, starts = np.diff(bins.edges), bins.edges[:-1] - bins.edges[0]
+    u = np.arange(bins.edges[0], bins.edges[-1]) / bins.edges[-1]
+    power = u ** max(exponent, 0.1)
+    cuts = [("cut-off", -(u**order)) for order in (1, 2)]
+    floors = [("floor", np.log1p(height * power) / math.log1p(height)) for height in (0.1, 3.0, 30.0)]
+    return [(name, np.add.reduceat(shape, starts) / sizes) for name, shape in cuts + floors]
 
 
 def trimmed(make: MakeBins, values: np.ndarray, window: tuple[int, int]) -> tuple[int, int]:

@@ -7,7 +7,9 @@ kind, and its intervals are several times too narrow. Here the line is fitted by
 over bins of equal width in log k, with covariance `s²(D + τR)`: D is the bins' share of the mode-to-mode noise, R a
 stationary covariance in log k (Matérn, order 1/2 or 3/2, several correlation lengths). Line and s² are integrated out
 exactly (flat in the line and in log s; for c, s² is tied to the scatter within bins), τ and R by a sum over a grid,
-weighted by marginal likelihood: data on a straight line get the narrow interval, curved data a wide one. (C. E.
+weighted by marginal likelihood: data on a straight line get the narrow interval, curved data a wide one. A law that
+ends, by a cut-off such as `k^{−ν}e^{−k/K}` or a floor, is a competing model for λ, with one deviation of that shape
+besides: where that is likelier, a warning says so, and the interval of ν holds the exponent before the end too. (C. E.
 Rasmussen and C. K. I. Williams, *Gaussian Processes for Machine Learning*, MIT Press 2006, sec. 2.7 and 5.4.) The
 intervals are credible intervals; that they also cover the truth as often as they say is a test.
 
@@ -26,7 +28,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array, integer, number
 from sgdsim.common.jsonable import jsonable
-from sgdsim.problem._fit_bins import FLOOR, Bins, MakeBins, c_bins, lambda_bins, posterior, trimmed
+from sgdsim.problem._fit_bins import FLOOR, Bend, Bins, MakeBins, bend, c_bins, lambda_bins, posterior, trimmed
 from sgdsim.problem.spectrum import Spectrum
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 FEWEST_MODES = 30  # in the spectrum
 FEWEST_IN_WINDOW = 12
+BENT = 0.5  # probability from which on a cut-off or a floor is taken for one
 
 
 @dataclass(frozen=True)
@@ -175,13 +178,20 @@ class _Line:
     levels: np.ndarray
     exponents: np.ndarray
     goodness: Goodness
+    bend: Bend | None  # where it is likelier than none
 
 
 def _fitted(make: MakeBins, values: np.ndarray, window: tuple[int, int], trim: bool, rng: np.random.Generator) -> _Line:
     window = trimmed(make, values, window) if trim else window
     bins = make(values, window)
-    (level, exponent), draws, variances = posterior(bins, rng)
-    return _Line(window, level, exponent, draws[:, 0], draws[:, 1], _goodness(bins, variances))
+    line = posterior(bins, rng)
+    draws, end = line.draws, bend(bins, line, rng.spawn(1)[0]) if make is lambda_bins else None
+    if end is not None and end.probability > BENT:
+        draws = np.where(np.arange(len(draws))[:, None] % 2 == 0, draws, end.draws)
+    else:
+        end = None
+    goodness = _goodness(bins, line.variances)
+    return _Line(window, line.mean[0], line.mean[1], draws[:, 0], draws[:, 1], goodness, end)
 
 
 def _estimate(value: float, draws: np.ndarray, confidence: float) -> Estimate:
@@ -262,6 +272,11 @@ def _warnings(name: str, line: _Line, start: tuple[int, int], exponent: Estimate
         words.append(
             f"The {name} are curved in log k on modes {first} to {last}: the local exponent goes from "
             f"{goodness.exponent_start:.2f} to {goodness.exponent_end:.2f}, so no single power law describes them."
+        )
+    if line.bend is not None:
+        words.append(
+            f"The {name} bend on modes {first} to {last} as by a {line.bend.shape}: before it the exponent would be "
+            f"{line.bend.exponent:.2f}, not {line.exponent:.2f}. The interval holds both."
         )
     if last < 10 * first:
         words.append(f"The window of the {name}, modes {first} to {last}, spans less than a decade.")

@@ -54,6 +54,7 @@ def restored(
     eigenvectors: np.ndarray | None = None,
     scale: float = 1.0,
     multiplicity: np.ndarray | None = None,
+    probe: np.ndarray | None = None,
     test: TestPoints | None = None,
     basis_seed: int | None = None,
 ) -> QuadraticProblem:
@@ -61,5 +62,5 @@ def restored(
     kind = KINDS.get(str(description.get("kind")))
     facts = {} if kind is None else kind.restored(description)
     size = facts.pop("size", None) if multiplicity is not None else None
-    spectrum = Spectrum(eigenvalues, eigenvectors, scale, multiplicity=multiplicity, size=size)
+    spectrum = Spectrum(eigenvalues, eigenvectors, scale, multiplicity=multiplicity, size=size, probe=probe)
     return QuadraticProblem(spectrum, coefficients, test, dict(description), basis_seed, **facts)

@@ -153,12 +153,12 @@ class QuadraticProblem(Problem):
         description: dict[str, Any] | None = None,
     ) -> QuadraticProblem:
         """From products with a kernel Θ that is too large to form (`sgdsim.networks.ntk.ntk_operator`): for the
-        diagonal regime
-        and its theory. The other regimes refuse it.
+        diagonal regime and its theory. The other regimes refuse it.
 
         The spectrum is `Spectrum.from_operator`'s. The error coefficients come from `n_lanczos` steps started at the
-        initial residual (n,), without statistical error: the full-batch loss is exact for t ≤ n_lanczos − 1. Raises
-        InputError as `Spectrum.from_operator` does, and for sizes that differ.
+        initial residual (n,), without statistical error: the full-batch loss is exact for t ≤ n_lanczos − 1. Late
+        losses depend on eigenvalues that so few products do not show: every loss of the diagonal regime has an error
+        estimate by `alternatives`. Raises InputError as `Spectrum.from_operator` does, and for sizes that differ.
         """
         from sgdsim.problem import lanczos
 
@@ -240,6 +240,14 @@ class QuadraticProblem(Problem):
     def multiplicity(self) -> np.ndarray | None:
         """(modes,) for how many of the N eigenvalues each mode stands, None: for one; see `Spectrum`."""
         return self.spectrum.multiplicity
+
+    @made_once
+    def alternatives(self) -> tuple[QuadraticProblem, ...]:
+        """Problems that fit what Lanczos quadrature tells as well as this one; empty where it did not make this. See
+        `sgdsim.problem.alternatives`."""
+        from sgdsim.problem.alternatives import alternatives
+
+        return alternatives(self)
 
     @property
     def has_basis(self) -> bool:

@@ -72,6 +72,7 @@ class Spectrum:
     quality: Quality | None = None
     multiplicity: np.ndarray | None = None
     size: float | None = None
+    probe: np.ndarray | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -89,6 +90,8 @@ class Spectrum:
             raise InputError(f"scale: expected λ_max(Θ) > 0, got {self.scale}")
         if self.multiplicity is not None:
             object.__setattr__(self, "multiplicity", self._checked_multiplicity())
+        if self.probe is not None:
+            object.__setattr__(self, "probe", own_array("probe", self.probe, ndim=1, shape=values.shape))
 
     def _checked_multiplicity(self) -> np.ndarray:
         counts = own_array("multiplicity", self.multiplicity, ndim=1, shape=self.eigenvalues.shape)
@@ -206,6 +209,7 @@ class Spectrum:
         if scale <= 0:
             raise InputError(f"operator: expected a positive eigenvalue, got {scale:.3g} as the largest")
         values, counts = top.eigenvalues / scale, np.ones(top.eigenvalues.size)
+        probe = np.zeros(counts.size)
         error: float | None = 0.0
         if values.size < n:
             nodes, weights = lanczos.quadrature(
@@ -215,6 +219,7 @@ class Spectrum:
             mean, spread = mean_and_error(traces)
             error = finite_or_none(float(spread / (values.sum() + mean)))
             values = np.concatenate([values, nodes.ravel() / scale])
+            probe = np.concatenate([probe, np.repeat(np.arange(1.0, len(nodes) + 1), nodes.shape[1])])
             counts = np.concatenate([counts, (n - counts.size) * weights.ravel()])
         gram = top.eigenvectors.T @ top.eigenvectors
         quality = Quality(
@@ -223,7 +228,7 @@ class Spectrum:
         )  # fmt: skip
         values = _in_range(values)
         order = np.argsort(-values, kind="stable")
-        return cls(values[order], None, scale, quality, counts[order])
+        return cls(values[order], None, scale, quality, counts[order], probe=probe[order])
 
     @staticmethod
     def top(operator: Operator, k: int, *, tolerance: float = 1e-8, seed: int = 0) -> TopEigenpairs:
@@ -285,7 +290,8 @@ class Spectrum:
         order = np.argsort(-values, kind="stable")
         counts = np.concatenate([counts, np.zeros(nodes.size)])[order]
         c = np.concatenate([np.zeros(self.n_modes), measure.weights])[order]
-        return Spectrum(values[order], None, self.scale, self.quality, counts), c
+        probe = None if self.probe is None else np.concatenate([self.probe, np.zeros(nodes.size)])[order]
+        return Spectrum(values[order], None, self.scale, self.quality, counts, probe=probe), c
 
 
 def _in_range(values: np.ndarray) -> np.ndarray:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 import numpy as np
@@ -12,7 +13,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
 from sgdsim.problem import Problem
-from sgdsim.recurrence import contour, diagonal
+from sgdsim.recurrence import contour, diagonal, doubt
 from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
@@ -60,8 +61,11 @@ class SpectralDiagonal(Regime):
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
         if not self._by_contour([sgd], steps, observe):
             return None
-        curve = contour.loss_curve(problem.quadratic, sgd, steps, tau=self.tau)
-        return self._checked(steps, curve.loss, curve.error)
+        follow = partial(contour.loss_curve, sgd=sgd, steps=steps, tau=self.tau)
+        curve = follow(problem.quadratic)
+        values, report = self._checked(steps, curve.loss, curve.error)
+        doubts = doubt.of(problem.quadratic, curve.loss, follow)
+        return values, report | doubt.reports(problem.quadratic, self.name, steps, doubts[None])[0]
 
     def direct_cells(
         self,
@@ -78,15 +82,19 @@ class SpectralDiagonal(Regime):
         for sgd, regime in zip(algorithms, regimes, strict=True):
             regime.check(problem, sgd)
             sgd.check(problem.n, int(steps[-1]))
-        curves = contour.loss_at(
-            problem.quadratic,
-            steps,
+        follow = partial(
+            contour.loss_at,
+            steps=steps,
             lr=np.array([sgd.lr for sgd in algorithms]),
             momentum=np.array([sgd.momentum for sgd in algorithms]),
             noise=np.array([sgd.noise(problem.n) for sgd in algorithms]),
             tau=np.array([regime.tau for regime in regimes]),
         )
-        return [self._checked(steps, loss, error) for loss, error in zip(curves.loss, curves.error, strict=True)]
+        curves = follow(problem.quadratic)
+        checked = [self._checked(steps, loss, error) for loss, error in zip(curves.loss, curves.error, strict=True)]
+        doubts = doubt.of(problem.quadratic, curves.loss, follow)
+        reports = doubt.reports(problem.quadratic, self.name, steps, doubts)
+        return [(values, report | more) for (values, report), more in zip(checked, reports, strict=True)]
 
     def _by_contour(self, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""
@@ -128,4 +136,6 @@ class SpectralDiagonal(Regime):
         return float(steps[-1]) * (1e-8 + 4e-10 * n * (1 if sgd.is_plain else 10 * sgd.components**2))
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
+        if problem.quadratic.alternatives:
+            return doubt.Doubted(self.name, problem.quadratic, sgd, self.tau)
         return diagonal.start(problem.quadratic, sgd, self.tau, test)

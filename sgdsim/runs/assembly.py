@@ -51,11 +51,13 @@ def take_over(result: xr.Dataset, path: str | os.PathLike, asked: parts.Asked) -
     before = results.load(path)
     parts.check_same(os.fspath(path), results.asked_of(before, path), asked)
     for name, variable in result.variables.items():
+        if name in results.REPORTED and name not in before:
+            continue  # of a version that did not report it
         if name not in before.variables or before[name].dims != variable.dims or before[name].shape != variable.shape:
             raise InputError(f"{path}: expected a sweep with {name} {dict(variable.sizes)}, got one without; remove it")
     done = before["done"].values.astype(bool)
     for name, array in result.data_vars.items():
-        if array.dims[: done.ndim] == result["done"].dims:
+        if name in before and array.dims[: done.ndim] == result["done"].dims:
             array.values[done] = before[name].values[done]
     if "error" in before:
         result["error"] = before["error"].astype(object)

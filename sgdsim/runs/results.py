@@ -47,6 +47,8 @@ _COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compres
 #: What a regime may report about a run.
 REPORTED = {
     "error_estimate": "estimated largest relative error of the loss; NaN: none made",
+    "known_until": "last recorded step up to which the loss is known to 10%, of a problem by Lanczos quadrature; NaN: "
+    "not asked",
     "exact_modes": "leading modes whose noise covariance is kept in full",
     "diagonal_modes": "further modes whose noise variance is kept",
 }
@@ -184,6 +186,9 @@ def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: in
     """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients; eigenvectors, test points and
     multiplicity where it has them), so that `load_problem` gives it back to the last bit. InputError as `save`."""
     variables = _modes(problem.eigenvalues, problem.coefficients, problem.multiplicity)
+    if problem.spectrum.probe is not None:
+        words = {"long_name": "random probe of Lanczos quadrature that a mode comes from; 0: none"}
+        variables["probe"] = xr.Variable("mode", problem.spectrum.probe, words)
     if problem.spectrum.eigenvectors is not None:
         variables["eigenvectors"] = xr.Variable(("sample", "mode"), problem.spectrum.eigenvectors)
     if problem.test is not None:
@@ -218,6 +223,7 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
         eigenvectors=vectors,
         scale=scale,
         multiplicity=counts,
+        probe=stored["probe"].values if "probe" in stored else None,
         test=test,
         basis_seed=basis_seed,
     )

@@ -86,6 +86,8 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
         "done": bool(result["done"].values[(*index, position)]),
         "seconds": float(result["seconds"].values[(*index, position)]),
     }
+    for name in ("error_estimate", "known_until"):  # not of files of earlier versions
+        numbers[name] = finite_or_none(result[name].values[(*index, position)]) if name in result else None
     for name in observed(result):
         final, label = result[name].values[(*index, position)][run][:, -1], f"final_{name}"
         mean, error = mean_and_error(final)

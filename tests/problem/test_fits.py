@@ -81,6 +81,48 @@ def test_power_laws_are_rarely_called_curved(experiment):
     assert np.concatenate(list(experiment.values()))[:, 6].mean() < 0.05
 
 
+def ended(kind, seed):
+    """ν and a spectrum k^−ν that ends as `kind` says, seen through up to 5% of noise, in a quarter of them none."""
+    rng = np.random.default_rng([seed, len(kind)])
+    n, nu = int(np.exp(rng.uniform(np.log(200), np.log(5000)))), rng.uniform(1.1, 2.5)
+    k = np.arange(1, n + 1)
+    ends = {
+        "no end": 1.0,
+        "exponential": np.exp(-k / n),
+        "gaussian": np.exp(-((k / n) ** 2)),
+        "floor": 1 + 1e-5 * k**nu,
+    }
+    noise = rng.choice([0, 1], p=[0.25, 0.75]) * rng.uniform(0, 0.05)
+    values = np.sort(k**-nu * ends[kind] * np.exp(noise * rng.standard_normal(n)))[::-1]
+    return nu, ss.Spectrum(values / values[0])
+
+
+@pytest.mark.parametrize("kind", ["no end", "exponential", "gaussian", "floor"])
+def test_a_cut_off_and_a_floor_are_seen(kind):
+    """The exponent before them is covered, or a warning says why not; pure power laws get no warning."""
+    covered, warned = [], []
+    for seed in range(60):
+        nu, spectrum = ended(kind, seed)
+        fit = fit_power_law(spectrum)
+        covered.append(inside(nu, fit.nu))
+        warned.append(any("bend on modes" in text for text in fit.warnings))
+        assert inside(fit.nu.value, fit.nu)
+    assert np.mean(covered) >= 0.9
+    assert np.mean(np.logical_or(covered, warned)) >= 0.95
+    if kind == "no end":
+        assert np.mean(warned) <= 0.1
+    else:
+        assert np.mean(warned) >= 0.6
+
+
+def test_smooth_deviations_are_rarely_called_an_end():
+    bent = []
+    for seed in range(100):
+        _, _, problem = noisy(np.random.default_rng([seed, 0]), "smooth")
+        bent.append(any("bend on modes" in text for text in fit_power_law(problem, seed=seed).warnings))
+    assert np.mean(bent) <= 0.1
+
+
 def test_half_intervals_are_not_far_too_wide():
     covered = []
     for seed in range(100):
