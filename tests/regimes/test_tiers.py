@@ -10,6 +10,7 @@ from sgdsim.regimes.averaged import adaptive
 from sgdsim.regimes.averaged import slow_pairs as _slow
 from sgdsim.regimes.averaged import tiers as _tiers
 from sgdsim.regimes.averaged.tiers import Sizes
+from sgdsim.theory import stability
 
 
 @pytest.fixture(scope="module")
@@ -204,3 +205,20 @@ def test_mean_path_is_the_mean():
         np.testing.assert_array_equal(path[t], n)
         kernels.mean_advance(lam, n, u, np.array([0.4]), np.array([0.5]))
     np.testing.assert_array_equal(m, n)
+
+
+def test_the_test_loss_keeps_to_the_tolerance_too():
+    """Test points that see other modes than the training points: the training loss alone asked for nothing finer."""
+    rng = np.random.default_rng(3)
+    lam = np.arange(1, 201.0) ** -float(rng.uniform(1.1, 2))
+    vectors = np.linalg.qr(rng.standard_normal((200, 200)))[0]
+    cross = rng.standard_normal((40, 200)) @ ((vectors * lam ** float(rng.uniform(0.5, 1))) @ vectors.T)
+    problem = ss.QuadraticProblem.from_kernel(
+        (vectors * lam) @ vectors.T, vectors @ (lam**0.5 * rng.standard_normal(200)),
+        cross_kernel=cross, test_residual=0.01 * rng.standard_normal(40),
+    )  # fmt: skip
+    sgd = ss.SGD(0.6 * stability.max_lr(problem, ss.SGD(1.0, 0.8, 4), "exact", tolerance=1e-3), 0.8, 4)
+    options = {"record": [16, 48, 96, 192, 320], "observe": ["test_loss"]}
+    regimes = (ss.BatchAveraged(method="recurrence"), ss.BatchAveraged(0))
+    tiers, exact = (ss.simulate(problem, sgd, regime, 320, **options)["test_loss"] for regime in regimes)
+    np.testing.assert_allclose(tiers.values, exact.values, rtol=1e-4)

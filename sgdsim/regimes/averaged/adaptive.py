@@ -10,11 +10,12 @@ from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common.blas import one_blas_thread
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes.averaged import exact
-from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes
+from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes, Tiers
 from sgdsim.regimes.base import Run
 
 FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 4)  # to begin with
 _FINEST = 1 / 128  # ratio beyond which the exact form is taken
+_TESTED = 16  # steps between two looks at the test loss, whose mean part costs as much as a step
 _SINGLE = 1e-5  # tolerance down to which U∘U and the slow pairs may be in float32
 
 
@@ -58,6 +59,9 @@ class Adaptive(Run):
             if not np.isfinite(fine):
                 continue  # diverged: there is no error to speak of
             error = abs(fine - coarse) / max(signal + fine, 1e-300)
+            if self.gram is not None and self.now % _TESTED == 0:
+                fine, coarse = (self._test_loss(tiers) for tiers in self.side.tiers)
+                error = max(error, abs(fine - coarse) / max(fine, 1e-300))
             if not error <= self.tolerance:
                 self._refine()
                 return
@@ -73,6 +77,14 @@ class Adaptive(Run):
         else:
             self._begin(sizes)
 
+    def _test_loss(self, tiers: Tiers) -> float:
+        """By tiers, at the present step."""
+        assert self.gram is not None
+        mean, full = self.path.at(self.now)[0], tiers.exact
+        noise = np.vdot(self.gram[:full, :full], tiers.block.c)
+        noise += np.diag(self.gram)[full:] @ tiers.variances()[full:] + tiers.observed(self.now, mean)
+        return float(self.problem.test_loss(mean, float(noise))[0])
+
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         if self.exact is not None:
             return self.exact.observe(what)
@@ -81,9 +93,7 @@ class Adaptive(Run):
         moments = mean**2 + variances
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what and self.gram is not None:
-            block, full = fine.block.c, fine.exact
-            noise = np.vdot(self.gram[:full, :full], block) + np.diag(self.gram)[full:] @ variances[full:]
-            out["test_loss"] = self.problem.test_loss(mean, noise + fine.observed(self.now, mean))
+            out["test_loss"] = np.array([self._test_loss(fine)])
         if "moments" in what:
             out["moments"] = moments[None]
         return out

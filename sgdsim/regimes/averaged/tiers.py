@@ -163,7 +163,7 @@ class Side:
     """Several `Tiers` of one problem, followed side by side, so that U∘U is read once for all of them.
 
     `single`: U∘U and the slow pairs in float32, which costs the loss a relative error of about 1e-7 and halves the
-    time. `gram` (n, n): what is observed of the first tiers' covariance, see `Tiers.observed`.
+    time. `gram` (n, n): what is observed of their covariances, see `Tiers.observed`.
     """
 
     def __init__(
@@ -190,8 +190,8 @@ class Side:
             for t in self.tiers:
                 t.guess(residual)
         self.noisy = True
-        for index, (own, t) in enumerate(zip(self.variances, self.tiers, strict=True)):
-            t.begin(step, mean, hyper, self.gram if index == 0 else None)
+        for own, t in zip(self.variances, self.tiers, strict=True):
+            t.begin(step, mean, hyper, self.gram)
             own[t.kept] = t.dc[: t.kept.stop - t.exact]
         squares = np.stack([residual**2 + t.squares(step, mean) for t in self.tiers])  # E r_i², to be completed
         sources = _kernels.weigh_rows(self.weights, self.variances, squares)
