@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sgdsim.cli.arguments import Commands, _add_problem, add_algorithm, add_batch_sizes, algorithm
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, infinite_spectrum, load
@@ -157,7 +159,10 @@ def _surely_stable(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
     from sgdsim.theory import stability, verdicts
 
     known = quadratic.has_basis and quadratic.n <= stability.EXACT_UP_TO and not sgd.is_one_pass
-    return verdicts.bracket(quadratic, sgd)[0] if known and sgd.method.spec == "heavy-ball" else None
+    if not known or sgd.method.spec != "heavy-ball":
+        return None
+    momentum = np.array([float(sgd.momentum)])  # type: ignore[arg-type] # constant
+    return float(verdicts.surely_stable(quadratic, momentum, sgd.noise(quadratic.n))[0])
 
 
 def necessary_only(noise: float, tau: float) -> str | None:

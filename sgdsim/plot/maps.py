@@ -34,6 +34,7 @@ _MARGIN = 0.02  # of the colour scale below its least value, so that the minimum
 _FEW = 0.02  # share of a map's cells that the colour scale may leave out below, and five times that above
 _BOUND: Look = {"color": "black", "linestyle": "-", "linewidth": 1.3}
 _FULL_BATCH: Look = {"color": "black", "linestyle": (0, (5, 2)), "linewidth": 0.9}
+_SURE: Look = {"color": "black", "linestyle": (0, (6, 1.5, 1, 1.5)), "linewidth": 0.9}
 _ASYMPTOTE: Look = {"color": "black", "linestyle": (0, (1, 1.5)), "linewidth": 1.2}
 _STAR: Look = {
     "color": PALETTE[3],
@@ -65,7 +66,9 @@ def loss_maps(
     Colour is log10 of the mean loss over replicates, up to the initial loss at most; cells with a diverged replicate
     are grey, those without a result hatched, and a star marks the minimum (`sgdsim.studies.landscape.minimum`).
     Boundaries: Ũ(1) = 1, that of the spectral-diagonal closure with the panel's γ and τ (τ = 1 for other regimes),
-    solid; full batch, `2(1+β)`, dashed; `2(1−β)/(γλ_crit)`, what Ũ(1) = 1 tends to as β → 1, dotted ([VKY] sec. 4).
+    solid; where every training point's own Ũ(1) is 1, dash-dotted, for up to 2000 points with eigenvectors: below it
+    runs are surely stable; full batch, `2(1+β)`, dashed; `2(1−β)/(γλ_crit)`, what Ũ(1) = 1 tends to as β → 1, dotted
+    ([VKY] sec. 4).
 
     Parameters
     ----------
@@ -108,7 +111,7 @@ def loss_maps(
             regime = f"{regime_style(panel.regime)['label']}, " if len(regimes) > 1 else ""
             ax.set_title(f"{regime}b = {panel.batch_size}")
         _color_bar(figure, [ax for ax in axes.ravel() if ax.get_visible()], maps, scale, aspect=16 * shape[0])
-        _legend(figure, maps, columns, list(marks or ()))
+        _legend(figure, maps, columns, list(marks or ()), sure=_sure_line(quadratic))
         title = quadratic.description.get("title", "")
         figure.suptitle(title if len(regimes) > 1 else f"{title}: {regime_style(regimes[0])['label']}")
     return figure
@@ -166,8 +169,15 @@ def _scale(maps: list[LossMap], initial: float, decades: float) -> Normalize:
     return Normalize(low - _MARGIN * (top - low), top)
 
 
+def _sure_line(problem: QuadraticProblem) -> bool:
+    """Whether eigenvectors are there, and few enough, for the boundary of what is surely stable."""
+    from sgdsim.theory.stability import EXACT_IN_TABLES
+
+    return problem.has_basis and problem.n <= EXACT_IN_TABLES
+
+
 def _boundaries(ax: Axes, panel: LossMap, problem: QuadraticProblem) -> None:
-    from sgdsim.theory import stability
+    from sgdsim.theory import stability, verdicts
 
     if panel.method != "heavy-ball":
         return  # the formulas are heavy ball's
@@ -182,6 +192,9 @@ def _boundaries(ax: Axes, panel: LossMap, problem: QuadraticProblem) -> None:
     if panel.noise == 0 or panel.tau > 1:
         return
     ax.plot(beta, bound, path_effects=halo, **_BOUND)
+    if _sure_line(problem):
+        some = beta[:: len(beta) // 25]
+        ax.plot(some, verdicts.surely_stable(problem, some, panel.noise, 1e-3), path_effects=halo, **_SURE)
     critical = stability.critical_eigenvalue(problem, panel.tau)
     if critical > 0:
         line = 2 * (1 - beta) / (panel.noise * critical)
@@ -214,7 +227,9 @@ def _label(ax: Axes, x: np.ndarray, y: np.ndarray, words: str, *, near: tuple[fl
     ax.annotate(words, (x[i], y[i]), xytext=shift, **text)
 
 
-def _legend(figure: Figure, maps: list[LossMap], columns: int, marks: Sequence[str] = ()) -> None:
+def _legend(
+    figure: Figure, maps: list[LossMap], columns: int, marks: Sequence[str] = (), *, sure: bool = False
+) -> None:
     """What the colours and lines are; lines that no panel has are left out."""
     handles: dict[str, Artist] = {"least loss": Line2D([], [], **_STAR)}
     if any(panel.regime in SMOOTHED for panel in maps):
@@ -224,10 +239,13 @@ def _legend(figure: Figure, maps: list[LossMap], columns: int, marks: Sequence[s
     if any(panel.noise > 0 and panel.method == "heavy-ball" for panel in maps):
         handles["spectral-diagonal, $\\tilde U(1) = 1$"] = Line2D([], [], **_BOUND)
         handles["its limit at β → 1: $2(1-\\beta)/(\\gamma\\lambda_{\\rm crit})$"] = Line2D([], [], **_ASYMPTOTE)
+        if sure:
+            handles["surely stable below"] = Line2D([], [], **_SURE)
     if any(panel.method == "heavy-ball" for panel in maps):
         handles["full batch, $2(1+\\beta)$"] = Line2D([], [], **_FULL_BATCH)
     if any(panel.diverged.any() for panel in maps):
         handles["diverged"] = Patch(facecolor=_DIVERGED)
     if any(panel.missing.any() for panel in maps):
         handles["no result"] = Patch(facecolor=_MISSING, edgecolor="0.6", hatch=_HATCH, linewidth=0)
-    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(columns + 1, 3))
+    widest = 2 if columns <= 2 and len(handles) > 5 else 3
+    figure.legend(list(handles.values()), list(handles), loc="outside lower center", ncols=min(columns + 1, widest))

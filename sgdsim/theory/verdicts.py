@@ -16,7 +16,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.optimize
@@ -26,6 +26,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
 from sgdsim.theory import stability
+from sgdsim.theory.generating import noise_term_at_one
 from sgdsim.theory.renewal import Renewal, local_noise, mode_noise
 
 _MARGIN = 1e-9  # of 1, within which rounding decides
@@ -62,28 +63,27 @@ def verdicts(problem: QuadraticProblem, algorithms: Iterable[SGD]) -> list[Verdi
     return out
 
 
-def bracket(problem: QuadraticProblem, sgd: SGD, tolerance: float = 1e-6) -> tuple[float, float]:
-    """The learning rates up to which heavy ball is surely stable, and from which on it surely is not.
+def surely_stable(problem: QuadraticProblem, momentum: np.ndarray, noise: float, tolerance: float = 1e-6) -> np.ndarray:
+    """Up to which learning rate heavy ball is surely stable, (m,) for momenta (m,) and γ: where the largest Ũ(1) of a
+    training point is 1, to a relative `tolerance`.
 
-    Where the largest Ũ(1) of a training point is 1, to a relative `tolerance`, and where their mean is, which no basis
-    can change: the threshold of the closure τ = 1. Raises InputError without eigenvectors and as `stability.max_lr`.
+    From `stability.diagonal_max_lr` at τ = 1, where the points' mean is 1, it surely is not. Raises InputError without
+    eigenvectors and as that.
     """
-    top = stability.max_lr(problem, sgd)
-    if sgd.noise(problem.n) == 0:
-        return top, top
     moving = problem.spectrum.moving
-    squares = problem.n * problem.eigenvectors[:, moving] ** 2
+    lam, squares = problem.eigenvalues[moving], problem.n * problem.eigenvectors[:, moving] ** 2
+    out = np.array(stability.diagonal_max_lr(problem, momentum=momentum, noise=noise))
+    for i, beta in enumerate(momentum if noise > 0 else ()):
 
-    def excess(log_lr: float) -> float:
-        at = replace(sgd, lr=math.exp(log_lr))
-        return float((squares @ mode_noise(problem, at)).max()) - 1
+        def excess(log_lr: float, beta: float = beta) -> float:
+            return float((squares @ noise_term_at_one(math.exp(log_lr) * lam, beta, noise)).max()) * noise - 1
 
-    low = math.log(top)
-    if excess(low) <= 0:
-        return top, top
-    while excess(low) > 0:
-        low -= 2.0
-    return math.exp(scipy.optimize.brentq(excess, low, math.log(top), xtol=tolerance)), top
+        high = low = math.log(out[i])
+        while excess(low) > 0:
+            low -= 2.0
+        if low < high:
+            out[i] = math.exp(scipy.optimize.brentq(excess, low, high, xtol=tolerance))
+    return out
 
 
 def _unknown(sgd: SGD) -> str | None:
