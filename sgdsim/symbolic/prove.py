@@ -98,7 +98,21 @@ def claims(method: str) -> list[Claim]:
     if method == "heavy-ball":  # here also in the form usually quoted; for Nesterov the solver needs σ instead of g
         negative = (*inside, G >= -1, G < 0)
         facts.insert(1, ("S > 0 for −1 ≤ g < 0 where the bound on x holds", (*negative, bound > 0), s > 0, negative))
+        facts.append(_pairs())
     return [Claim(method, *fact) for fact in facts + _full_batch(method, mode, sp.And(*mean[len(mode) :]))]
+
+
+def _pairs() -> tuple[str, tuple[sp.Basic, ...], sp.Basic, tuple[sp.Basic, ...]]:
+    """What, with S > 0, makes the responses of pairs of modes a positive kernel (`sgdsim.theory.renewal`): in their
+    determinant `F(a) + F(b) − Cab`, a = 1 + β − x, C is not negative. Here g is γ itself."""
+    coefficient = sp.expand(Z * (1 + BETA**2 * Z**2) - G * Z * (1 - BETA**2 * Z**2))
+    domain = (BETA > -1, BETA < 1, Z > 0, Z <= 1, G >= 0)
+    return (
+        "C ≥ 0 for every 0 ≤ γ ≤ 1: pairs of modes are a positive kernel",
+        (*domain, G <= 1),
+        coefficient >= 0,
+        domain,
+    )
 
 
 def _sufficient(method: str, s: sp.Expr, inside: tuple[sp.Basic, ...], wider: tuple[sp.Basic, ...]) -> list[tuple]:

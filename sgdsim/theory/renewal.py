@@ -9,7 +9,8 @@ Michaeli, arXiv:2306.07850). The regime is mean-square stable iff the mean conve
 
 * M has no negative entries: `M_ij = wᵀWw` with w_k = U_ik U_jk, and W is a positive kernel, for
   `W_kl ∝ x y/(f(x) + f(y) − Cxy)`, `f = (1+β)(1−β)²x + βx²`, `C = 1 + β² − γ(1−β²) ≥ 0`, is an integral over s > 0 of
-  `x e^{−sf(x)} y e^{−sf(y)} e^{sCxy}`, positive kernels each (f(x) > Cx²/2 where the mean converges).
+  `x e^{−sf(x)} y e^{−sf(y)} e^{sCxy}`, positive kernels each (f(x) > Cx²/2 where the
+  mean converges; the solver proves both, `sgdsim theory prove`).
 * ρ grows with α, as every W_kl does and `vᵀMv = Σ W_kl (Uᵀ diag(v) U)_kl²`. At the first α where the averaged step has
   radius 1 it has an eigenvector that is a second moment (Krein–Rutman), whose diagonal M keeps: there ρ ≥ 1. Where
   ρ ≥ 1, `M(z)`, which starts at 0, has the eigenvalue 1 at some z ≤ 1: the averaged step has one of 1/z ≥ 1.

@@ -137,3 +137,24 @@ def test_where_it_cannot_be_known():
     at = stability.max_lr(small, ss.SGD(1.0, batch_size=1), "exact", tolerance=1e-13)
     assert verdict(small, ss.SGD(at, batch_size=1)).stable is None
     assert "rounding" in verdict(small, ss.SGD(at, batch_size=1)).reason
+
+
+def test_the_determinant_of_a_pair_is_what_the_solver_is_asked_about():
+    """`F(a) + F(b) − Cab`, and on the diagonal (1 − βz)·S: positive where S is."""
+    rng = np.random.default_rng(4)
+    for _ in range(100):
+        beta, gamma, z = rng.uniform(-0.95, 0.95), rng.uniform(0, 1), rng.uniform(0.01, 1)
+        x, y = 2 * (1 + beta) * rng.uniform(0.01, 0.99, 2)
+        noise, _, determinant = pairs.heavy_ball(np.array(x), np.array(y), beta, z, 1 - z)
+        left = float(determinant + gamma * z * x * y * noise)
+        shift = gamma * z * (1 - beta**2 * z**2)
+        a, b = 1 + beta - x, 1 + beta - y
+        own = [
+            (1 - beta**2 * z**2) ** 2 / 2 + beta * z**2 * c**2 + shift * ((1 + beta) ** 2 / 2 - (1 + beta) * c)
+            for c in (a, b)
+        ]
+        coefficient = z * (1 + beta**2 * z**2) - gamma * z * (1 - beta**2 * z**2)
+        assert left == pytest.approx(sum(own) - coefficient * a * b, rel=1e-9, abs=1e-12)
+        noise, _, determinant = pairs.heavy_ball(np.array(x), np.array(x), beta, z, 1 - z)
+        s = generating.denominator(x, beta, gamma, z)
+        assert float(determinant + gamma * z * x**2 * noise) == pytest.approx((1 - beta * z) * s, rel=1e-9)
