@@ -10,6 +10,7 @@ from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
 
+_LEFT = 1.5  # times the predicted loss, up or down, from which on a network is said to leave its linearisation
 _FLAT = 1e-3  # a gain below this is not worth having
 
 
@@ -17,7 +18,7 @@ def text(facts: dict[str, Any]) -> str:
     """Everything as lines; learning rates in units of 1/λ_max and, in brackets, those of torch.optim.SGD."""
     head = f"{facts['problem'].get('title', '')}: batch {facts['batch_size']}, {steps(facts['horizon'])}, tau "
     lines = [head + f"{shortest(facts['tau'])}, noise γ = {facts['noise']:.4g}", ""]
-    lines += [*_best(facts), "", *_levels(facts), "", *_law(facts), *_asymptotic(facts)]
+    lines += [*_linearised(facts), *_best(facts), "", *_levels(facts), "", *_law(facts), *_asymptotic(facts)]
     if facts["jacobi"] is not None:
         lines += ["", *_jacobi(facts["jacobi"])]
     if facts["notes"]:
@@ -31,6 +32,21 @@ def text(facts: dict[str, Any]) -> str:
 def steps(count: int) -> str:
     """ "1 step", "10000 steps", "1e+15 steps"."""
     return f"{count:g} steps" if count >= 10**7 else f"{count} step{'s' if count != 1 else ''}"
+
+
+def _linearised(facts: dict[str, Any]) -> list[str]:
+    """First of all, where the real network did not do what its linearisation predicts."""
+    network = (facts["verify"] or {"regimes": {}})["regimes"].get("network")
+    predicted = facts["best"]["exact_loss"] or facts["best"]["loss"]
+    if network is None or not predicted:
+        return []
+    mean, what = network["points"][0]["mean"], "The real network leaves its linearisation here"
+    if mean is None:
+        return [f"{what}: it diverged at the best setting, for which theory predicts {short(predicted)}.", ""]
+    ratio = mean / predicted
+    if 1 / _LEFT < ratio < _LEFT:
+        return []
+    return [f"{what}: its loss is {short(mean)} at the best setting, {short(ratio)} times what theory predicts.", ""]
 
 
 def _best(facts: dict[str, Any]) -> list[str]:

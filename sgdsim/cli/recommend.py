@@ -43,7 +43,8 @@ def add_parser(commands: Commands) -> None:
         "--verify",
         nargs="*",
         metavar="REGIME",
-        help="simulate the recommended point and four beside it; sampled, network (default: all the problem has)",
+        help="simulate the recommended point, four beside it and the best without momentum; sampled, network (default: "
+        "all the problem has)",
     )
     check.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
     add_output(parser, None, "draw the loss over momentum and lr, the law and the phase (.png, .pdf or .svg)")
@@ -327,6 +328,7 @@ def _verify(
         best.momentum,
         batch_size=args.batch_size,
         horizon=horizon,
+        plain_lr=best.plain_lr,
         regimes=regimes,
         sampling=args.sampling,
         tau=args.tau,

@@ -116,11 +116,13 @@ def verify(
     sampling: str = WITHOUT_REPLACEMENT,
     tau: float = 1.0,
     change: float = 0.2,
+    plain_lr: float | None = None,
     replicates: int = 20,
     seed: int = 0,
     progress: bool = False,
 ) -> Verification:
-    """Simulate (α, β), α(1 ± change) at the same β, and 1 − β times 1 ± change at the same α, for `horizon` steps.
+    """Simulate (α, β), α(1 ± change) at the same β, and 1 − β times 1 ± change at the same α, for `horizon` steps; with
+    `plain_lr` that learning rate without momentum, too.
 
     All points see the same batches, so that differences are far better known than the losses themselves. A point with
     β ≤ −1 is left out. The optimum is flat: neighbours are often not distinguishable. Losses over batches are
@@ -143,6 +145,8 @@ def verify(
         for sign, factor in _factors(change)
         if factor * (1 - momentum) < 2
     ]
+    if plain_lr is not None and momentum != 0:
+        settings.append(("without momentum", plain_lr, 0.0))
     _, lrs, momenta = zip(*settings, strict=True)
     theory = contour.loss_at(
         problem.quadratic, horizon, lr=np.array(lrs), momentum=np.array(momenta), batch_size=batch_size,
