@@ -269,7 +269,7 @@ def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> t
         gamma,
         _within("tau", tau, high=1.0, closed=True),
     )  # fmt: skip
-    return _Cells(problem, *(np.ascontiguousarray(v.ravel(), dtype=np.float64) for v in arrays)), arrays[0].shape
+    return _Cells(problem, *(np.array(v, dtype=np.float64).ravel() for v in arrays)), arrays[0].shape
 
 
 def _cheap(times: np.ndarray) -> int:

@@ -136,7 +136,7 @@ def diagonal_max_lr(
     moving = problem.spectrum.moving
     lam = problem.eigenvalues[moving]
     counts = problem.spectrum.counts[moving]
-    cells = (np.ascontiguousarray(v.ravel()) for v in (beta, gamma, gamma * tau))
+    cells = (np.array(v).ravel() for v in (beta, gamma, gamma * tau))
     out = np.empty(beta.size)
     share.run(share.pieces(contour_kernels.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))
     return out.reshape(beta.shape)[()]

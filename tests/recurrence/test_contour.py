@@ -1,5 +1,7 @@
 """Losses at any time: the contour against the recurrence, closed forms and known asymptotics."""
 
+import warnings
+
 import naive
 import numpy as np
 import pytest
@@ -290,3 +292,13 @@ def test_contour_refuses_what_it_cannot_follow():
         ss.SpectralDiagonal(method="magic")
     moments = ss.simulate(p, ss.SGD(0.3, 0.0, 5), ss.SpectralDiagonal(method="contour"), 10, observe=["moments"])
     np.testing.assert_allclose(moments["moments"].values[0, 0].sum(-1), 40 * moments["loss"].values[0, 0])
+
+
+def test_a_cell_in_an_array_beside_numbers_warns_of_nothing():
+    """NumPy warns of broadcast arrays that are written to, and numba looks whether they can be."""
+    problem = ss.QuadraticProblem.power_law(40, 1.5, 1.0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        alone = contour.loss_at(problem, [100, 1000], lr=np.array([0.1]), momentum=0.0, noise=0.1).loss
+        contour.rate(problem, lr=np.array([0.1]), momentum=0.0, noise=0.1)
+    np.testing.assert_array_equal(alone[0], contour.loss_at(problem, [100, 1000], lr=0.1, momentum=0.0, noise=0.1).loss)
