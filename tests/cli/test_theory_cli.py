@@ -13,7 +13,7 @@ from sgdsim.cli import main
 from sgdsim.recurrence import contour
 from sgdsim.regimes import BatchAveraged, SampledLinearized, SpectralDiagonal, _sampled_plain
 from sgdsim.studies import verification
-from sgdsim.theory import inside, optimal, power_law, stability
+from sgdsim.theory import inside, optimal, power_law, stability, verdicts
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "3"]
 DIGITS = ["--n", "40", "--width", "20", "--device", "cpu"]
@@ -92,12 +92,17 @@ def test_the_bound_on_the_effective_learning_rate_is_the_limit_of_the_rows(docum
 def test_the_table(run):
     lines = run("stability", *POWER, "--n", "120", "--momentum", "0", "0.5").splitlines()
     assert lines[0] == "power law ν = 1.5, κ = 3, N = 120: largest stable learning rate"
-    assert lines[1].split() == ["batch", "momentum", "tau", "full", "batch", "spectral-diagonal"]
+    assert lines[1].split() == [
+        "batch", "momentum", "tau", "full", "batch", "spectral-diagonal", "surely", "stable",
+    ]  # fmt: skip
     assert [line.split()[:3] for line in lines[3:9]] == [
         [b, beta, "1"] for b in ("1", "10", "100") for beta in ("0", "0.5")
     ]
     problem = ss.QuadraticProblem.power_law(120, 1.5, 3.0)
-    assert lines[3].split()[-1] == f"{stability.max_lr(problem, ss.SGD(1.0, 0.0, 1)):.4g}"
+    surely = float(verdicts.surely_stable(problem, np.zeros(1), 1.0)[0])
+    assert lines[3].split()[-2:] == [f"{stability.max_lr(problem, ss.SGD(1.0, 0.0, 1)):.4g}", f"{surely:.4g}"]
+    assert verdicts.verdict(problem, ss.SGD(0.999 * surely, 0.0, 1)).reason.startswith("Ũ(1) is below 1 at every")
+    assert not verdicts.verdict(problem, ss.SGD(1.001 * surely, 0.0, 1)).reason.startswith("Ũ(1) is below 1 at every")
     assert f"λ_crit = {stability.critical_eigenvalue(problem):.6g}" in lines[10]
     assert lines[-1].startswith("lr 1 is 120 in torch.optim.SGD.")
     with_exact = run("stability", *POWER, "--n", "120", "--momentum", "0", "--exact").splitlines()
@@ -114,7 +119,7 @@ def test_where_only_a_necessary_condition_is_known(run, document):
     assert ten["note"] == one["note"]
     text = run("stability", *POWER, *words)
     assert "* τ = 3 > 1" in text
-    assert f"{one['spectral_diagonal']:.4g}*\n" in text
+    assert f"{one['spectral_diagonal']:.4g}*" in text
 
 
 @pytest.mark.parametrize(("nu", "word"), [(0.8, "eventual"), (0.5, "immediate"), (1.0, "eventual"), (1.01, None)])
