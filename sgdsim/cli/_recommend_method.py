@@ -73,7 +73,7 @@ def recommend(args: argparse.Namespace) -> int:
             "loss": finite_or_none(loss), "effective_lr": finite_or_none(linear.effective_lr(there)),
             "exact_loss": None, "closure_error": None,
         },
-        "plain": None, "closure_best": None, "stable": known.stable, "stable_reason": known.reason,
+        "plain": None, "closure_best": None, "loss_error": None, "stable": known.stable, "stable_reason": known.reason,
         "gain": None, "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
         "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(known),
