@@ -33,6 +33,8 @@ from sgdsim.recurrence.hyperbola import Path
 EARLIEST = 40  # below, nodes of the contour wrap around |Im σ| = π
 _FEW = 60  # points whose equations are solved directly; products between two restarts otherwise
 _SOLVED = 1e-13  # relative residual of a solve
+_CHECKED = 1e-12  # tolerance of the contour that is compared with stepping
+_GONE = -690.0  # log of what is nothing
 _SPARE = 3  # nodes by which the second contour has fewer: their difference is the estimate
 
 
@@ -44,6 +46,13 @@ class ExactLosses:
     loss: np.ndarray
     error: np.ndarray
     test_loss: np.ndarray | None = None
+
+
+def relative(value: np.ndarray, wrong: np.ndarray) -> np.ndarray:
+    """The relative error of values that may be `wrong` by so much; infinite where nothing is left of them."""
+    return np.where(
+        wrong == 0, 0.0, np.where(wrong < value, wrong / np.where(wrong < value, value - wrong, 1.0), np.inf)
+    )
 
 
 def follows(sgd: SGD) -> bool:
@@ -123,10 +132,22 @@ class Averaged:
         return max(low + step, least)
 
     def _slowest(self) -> float:
-        moving = self.problem.spectrum.moving
-        half = self._traces()[moving] / 2
-        root = np.sqrt(half**2 - self._determinants()[moving] + 0j)
-        return 2 * math.log(max(float(np.abs(np.stack([half + root, half - root])).max()), 1e-150))
+        """Twice log|μ| of the slowest root of a mode that moves.
+
+        With δ = 1 − μ the roots are those of `δ² − sδ + x`, s = 1 − β + x (Nesterov: 1 − β + (1+β)x): μ near 1 would
+        lose the digits that count late in a run.
+        """
+        x = self.x[self.problem.spectrum.moving]
+        s = 1 - self.momentum + (x if self.form is pairs.heavy_ball else (1 + self.momentum) * x)
+        inner = s**2 - 4 * x
+        large = (s + np.sqrt(np.maximum(inner, 0.0))) / 2
+        with np.errstate(divide="ignore", invalid="ignore"):
+            small = np.where(large > 0, x / large, 0.0)
+            real = np.maximum(
+                np.log(np.abs(1 - large)), np.where(small < 1, np.log1p(-small), np.log(np.abs(1 - small)))
+            )
+            turning = np.log(np.abs(self._determinants()[self.problem.spectrum.moving])) / 2
+        return max(2 * float(np.where(inner >= 0, real, turning).max()), _GONE)
 
     # One node.
 
@@ -224,40 +245,43 @@ class Averaged:
         if not late.any():
             return out
         known = math.ceil(first)
-        found = self.late_losses(times[late], (known, stepped.to(known)[0]), tolerance)
+        there = np.array([stepped.to(known)[0], stepped.to(known + 1)[0]])
+        found = self.late_losses(times[late], (known, there), tolerance)
         tests = None
         if out.test_loss is not None and found.test_loss is not None:
             tests = np.append(out.test_loss, found.test_loss)
         losses, errors = np.append(out.loss, found.loss), np.append(out.error, found.error)
         return ExactLosses(out.steps, losses, errors, tests)
 
-    def late_losses(self, times: np.ndarray, known: tuple[int, float], tolerance: float) -> ExactLosses:
+    def late_losses(self, times: np.ndarray, known: tuple[int, np.ndarray], tolerance: float) -> ExactLosses:
         """`losses` at ascending times from `earliest` on, by contour alone; `known`: an earlier step, also from there
-        on, and the loss at it.
+        on, and the losses at it and at the next.
 
-        What it missed there, beyond its own error, is a singularity that it does not go around: some pairs that turn
-        together. What these make falls half as fast as a single pair's share, or faster, in all cases seen.
+        What a contour misses at these two is made by singularities that it does not go around: modes that turn, or
+        change sign, together. In units of e^{σ₁t} none of them grows, so that much may be missing at any later time.
         """
-        asked = np.append(float(known[0]), times)
-        fine, coarse = np.empty((2, asked.size)), np.empty((2, asked.size))
+        fine, coarse, checked = np.empty((2, times.size)), np.empty((2, times.size)), np.empty((2, 2))
+        check = known[0] + np.arange(2.0)
         with one_blas_thread():  # the contours are shared among threads
             shift = self.rightmost(0.3 / times[-1])
-            work = []
-            for here in hyperbola.groups(asked):
-                count, path = hyperbola.best(asked[here][-1] / asked[here][0], tolerance)
-                for nodes, read, out in ((count + _SPARE, self.gram, fine), (count, None, coarse)):
-                    arguments = (asked[here], shift, path, nodes, read, out[:, here])
-                    work.append((nodes * 100.0 * self.n**3, functools.partial(self._invert, *arguments)))
-            share.run(work)
-        growth = shift * asked
+            count, path = hyperbola.best(1.0, _CHECKED)
+            jobs = [(check, path, count, None, checked)]
+            for here in hyperbola.groups(times):
+                count, path = hyperbola.best(times[here][-1] / times[here][0], tolerance)
+                jobs.append((times[here], path, count + _SPARE, self.gram, fine[:, here]))
+                jobs.append((times[here], path, count, None, coarse[:, here]))
+            share.run(
+                (nodes * 100.0 * self.n**3, functools.partial(self._invert, at, shift, path, nodes, read, out))
+                for at, path, nodes, read, out in jobs
+            )
+        growth = shift * times
         with np.errstate(over="ignore", under="ignore", divide="ignore", invalid="ignore"):
-            own = np.abs(fine[0] - coarse[0])
-            missed = max(abs(fine[0, 0] - 2 * self.n * known[1] * np.exp(-growth[0])) - own[0], 0.0)
-            turning = missed * np.exp(min(self.oscillation() - shift, 0.0) / 2 * (asked - asked[0]))
-            error = (own + turning) / fine[0] + 2e-14 * np.abs(growth)
+            before = 2 * self.n * known[1] * np.exp(-shift * check)
+            missed = np.abs(checked[0] - before).max() + _CHECKED * before.max()
+            error = relative(fine[0], np.abs(fine[0] - coarse[0]) + missed) + 2e-14 * np.abs(growth)
             loss, moments = np.exp(growth) * fine
-        test = None if self.gram is None else self.test_losses(times, moments[1:])
-        return ExactLosses(times, loss[1:] / (2 * self.n), error[1:], test)
+        test = None if self.gram is None else self.test_losses(times, moments)
+        return ExactLosses(times, loss / (2 * self.n), error, test)
 
     def _invert(
         self,

@@ -158,3 +158,33 @@ def test_what_it_does_not_follow_is_refused():
     ):  # fmt: skip
         with pytest.raises(InputError):
             exact.Averaged(problem, sgd)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "lr", "step"),
+    [(0.999, 1e-15, 10**12), (0.99999, 1e-17, 10**12), (0.9999, 1e-19, 10**15), (0.99999, 1e-200, 10**15)],
+)
+def test_strong_momentum_late_in_a_run(momentum, lr, step):
+    """One point: `(1 − α/(1−β))^{2t}/2` to leading order. A rate from a root near 1 had no digits left for it."""
+    problem = ss.QuadraticProblem(ss.Spectrum(np.ones(1)), np.ones(1), basis_seed=0)
+    found = exact.Averaged(problem, ss.SGD(lr, momentum)).losses(np.array([step]))
+    assert found.loss[0] == pytest.approx(np.exp(-2 * lr / (1 - momentum) * step) / 2, rel=1e-9)
+    assert found.error[0] < 1e-9
+
+
+def test_what_is_lost_beside_a_large_start_is_not_called_known():
+    """Noisy labels leave 10⁻¹⁸; the contour's rounding is 10⁻¹⁶ of the start, and its value may be negative."""
+    problem = ss.QuadraticProblem.from_kernel(np.eye(5) + 0.3, np.arange(1.0, 6))
+    found = exact.Averaged(problem, ss.SGD(0.05, label_noise=1e-8)).losses(np.array([1000]))
+    assert found.error[0] > 1
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_estimates_cover_modes_that_change_sign_together(seed):
+    """Near the threshold at momentum −0.9 such modes die out as slowly as the loss falls."""
+    problem = problem_of(np.random.default_rng(seed), 8, test=False)
+    sgd = ss.SGD(1.0, -0.9, 1, method="nesterov")
+    sgd = dataclasses.replace(sgd, lr=0.999 * stability.max_lr(problem, sgd, "exact"))
+    steps = [200, 400, 600, 1000]
+    found = exact.Averaged(problem, sgd).losses(np.array(steps))
+    assert (np.abs(found.loss / recursion(problem, sgd, steps) - 1) <= found.error + 1e-11).all()

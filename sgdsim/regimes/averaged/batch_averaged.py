@@ -92,7 +92,7 @@ class BatchAveraged(Regime):
         known = averaged.losses(steps, allowed * _MARGIN)
         if np.isnan(known.loss).any():
             return None
-        finite = np.isfinite(known.loss) & (known.loss > 0)
+        finite = np.isfinite(known.loss)
         error = float(known.error[finite].max(initial=0.0))
         if not error <= allowed:
             if self.method == "auto" and self._stepping(problem.n, sgd, steps) < _PATIENCE:
@@ -113,8 +113,16 @@ class BatchAveraged(Regime):
         they do not, InputError."""
         first = averaged.begins(float(steps[-1]), allowed * _MARGIN)
         if self.method == "auto":
-            seconds = first * 4 * n**3 / FLOPS + _contour_seconds(n, steps)
-            return first < steps[-1] and seconds < self._stepping(n, sgd, steps)
+            stepping = self._stepping(n, sgd, steps)
+            serves = first < steps[-1] and first * 4 * n**3 / FLOPS + _contour_seconds(n, steps) < stepping
+            if not serves and stepping > _PATIENCE * 60:
+                warnings.warn(
+                    f"{self.name}: modes that oscillate do not die out, so that all {steps[-1]:g} steps are taken: "
+                    f"about {stepping / 86_400:.2g} days; Ctrl-C keeps what is done by then",
+                    RuntimeWarning,
+                    stacklevel=3,
+                )
+            return serves
         if first > max(float(steps[-1]), _LATEST):
             raise InputError(
                 f"method: contour begins where modes that oscillate have died out, after {first:.3g} steps here; use "
