@@ -7,8 +7,8 @@ With constant hyperparameters the averaged regime is linear, and its pairs of mo
 
 W the pairs' response to noise, E that to the initial error (`sgdsim.recurrence.pairs`). It is solved by GMRES at each
 node of a hyperbola in σ = −log z right of all singularities (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341); one
-hyperbola serves a decade of times. Nobody's closure is in it: what is left is rounding, the contour's error and, where
-some pair of modes oscillates, what that has not lost yet; the estimate counts all three.
+hyperbola serves a decade of times. No closure is in it. The error that is told is the difference of two contours and
+what a contour misses, through modes that oscillate, at two early steps; it is the training loss's, not the test loss's.
 """
 
 from __future__ import annotations
@@ -40,7 +40,8 @@ _SPARE = 3  # nodes by which the second contour has fewer: their difference is t
 
 @dataclass(frozen=True)
 class ExactLosses:
-    """Expected losses over all batch sequences, (T,) each. `error`: estimate of the loss's relative error."""
+    """Expected losses over all batch sequences, (T,) each. `error`: estimate of the training loss's relative error;
+    test losses have none. `test_loss`: None without test points."""
 
     steps: np.ndarray
     loss: np.ndarray
@@ -301,6 +302,8 @@ class Averaged:
             out += np.stack([phases * guess.sum(), phases * moments]).imag
 
     def test_losses(self, times: np.ndarray, moments: np.ndarray) -> np.ndarray:
+        """From `Σ gram ∘ E aaᵀ`, (T,): the mean's own share is taken out and comes back with the test residuals. Where
+        gram is large, as for small eigenvalues, the difference has lost digits."""
         out = np.empty(times.size)
         for i, t in enumerate(times):
             mean = self._mean(int(t))

@@ -18,7 +18,8 @@ Michaeli, arXiv:2306.07850). The regime is mean-square stable iff the mean conve
   it. For v = 1 these are sums over modes: `(M1)_i = N Σ_k U_ik² ũ_k`, a local Ũ(1) of each training point, whose mean
   over points is the closure's Ũ(1) at τ = 1: that bounds ρ from below in every eigenbasis.
 
-For other methods W comes from the modes' responses in time, and that M has no negative entries is not proved.
+Nesterov's W has a closed form as well, other methods' comes from the modes' responses in time; that their M has no
+negative entries is not proved.
 """
 
 from __future__ import annotations
