@@ -546,6 +546,34 @@ def test_a_dask_worker_killed_in_mid_sweep(problem, here, uninterrupted, cluster
     assert_same(result, uninterrupted)
 
 
+def test_dask_workers_killed_while_the_problem_is_sent_to_them(problem, small_chunks, cluster, monkeypatch):
+    """Neither the sending that fails nor a result that is lost on its way ends the sweep, or a cell of it."""
+    import distributed
+
+    with distributed.Client(cluster) as client:
+        send, sent, result, asked = client.scatter, [], distributed.Future.result, []
+
+        def scatter(*arguments, **options):
+            sent.append(None)
+            if len(sent) == 1:
+                for pid in client.run(os.getpid).values():
+                    os.kill(pid, signal.SIGKILL)
+            elif len(sent) == 2:
+                raise distributed.comm.CommClosedError
+            return send(*arguments, **options)
+
+        def lost(future, *arguments):
+            asked.append(None)
+            if len(asked) == 1:
+                raise distributed.comm.CommClosedError
+            return result(future, *arguments)
+
+        monkeypatch.setattr(client, "scatter", scatter)
+        monkeypatch.setattr(distributed.Future, "result", lost)
+        assert_same(run(problem, executor=client), run(problem, executor="serial"))
+    assert len(sent) > 2
+
+
 def test_dask_failures_are_data(problem, cluster):
     grid = ss.Grid.product(n=[5, 20], nu=1.5, kappa=1.0, lr=[0.3], batch_size=[10])
     regimes = [ss.SampledLinearized(), ss.SpectralDiagonal()]
