@@ -13,13 +13,15 @@ from typing import TYPE_CHECKING
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.signals import held_back, not_for_children
+from sgdsim.problem import Problem
 from sgdsim.runs.chunks import Chunk, Done
-from sgdsim.runs.work import HEARD, Results, Work, remote
+from sgdsim.runs.work import HEARD, Results, Work, apart, remote
 
 if TYPE_CHECKING:
     from distributed import Client, Future
 
-_RETRIES = 3  # of a chunk whose worker died
+_RETRIES = 3  # of a chunk whose worker died, and of sending a problem while workers die
+_PAUSE = 1.0  # seconds in which a cluster may see that a worker died
 _PATIENCE = 10.0  # seconds until a scheduler must have answered
 
 
@@ -69,12 +71,18 @@ class _Submissions:
 
     def __init__(self, client: Client, work: Work, todo: Sequence[Chunk]) -> None:
         import distributed
+        from distributed.comm import CommClosedError
 
         self.client, self.work, self.waiting = client, work, iter(todo)
-        self.lost = (asyncio.CancelledError, concurrent.futures.CancelledError, distributed.KilledWorker)
+        self.lost = (
+            asyncio.CancelledError,
+            concurrent.futures.CancelledError,
+            distributed.KilledWorker,
+            CommClosedError,
+        )
         self.ended = distributed.as_completed()
         self.running: dict[Future, Chunk] = {}
-        self.scattered: dict[tuple[tuple[str, object], ...], object] = {}
+        self.scattered: dict[tuple[tuple[str, object], ...], Future] = {}
         self.tries: collections.Counter[int] = collections.Counter()
 
     def results(self) -> Results:
@@ -87,30 +95,46 @@ class _Submissions:
                     yield chunk, done
                     yield from self._fill()
         finally:
-            self.client.cancel(list(self.running))
+            apart(lambda: self.client.cancel(list(self.running)))
 
     def _fill(self) -> Iterator[tuple[Chunk, Done]]:
         """Submit until the workers have enough; gives the chunks that cannot be."""
-        while len(self.running) < 2 * max(1, sum(self.client.nthreads().values())):
+        while len(self.running) < 2 * max(1, sum(apart(self.client.nthreads).values())):
             chunk = next(self.waiting, None)
             if chunk is None:
                 return
-            try:
-                self._submit(chunk)
-            except Exception as error:
-                yield chunk, self.work.failed(chunk, error)
+            if (failed := self._submitted(chunk)) is not None:
+                yield chunk, failed
+
+    def _submitted(self, chunk: Chunk) -> Done | None:
+        """None of a chunk that is submitted; what it gives where it cannot be."""
+        try:
+            self._submit(chunk)
+        except Exception as error:
+            return self.work.failed(chunk, error)
+        return None
 
     def _submit(self, chunk: Chunk) -> None:
         if chunk.values not in self.scattered:
             for values in list(self.scattered)[:-1]:  # chunks come problem by problem
                 del self.scattered[values]
-            problem = self.work.problem_of(chunk)
-            self.scattered[chunk.values] = self.client.scatter(problem, broadcast=True, hash=False)
+            self.scattered[chunk.values] = self._send(self.work.problem_of(chunk))
         arguments = self.scattered[chunk.values], *self.work.arguments(chunk)
         future = self.client.submit(remote, *arguments, pure=False, retries=_RETRIES)
         self.running[future] = chunk
         with held_back():
             self.ended.add(future)
+
+    def _send(self, problem: Problem) -> Future:
+        """The problem on all workers. Again where that fails, as it does when one of them dies meanwhile."""
+        for _ in range(_RETRIES):
+            try:
+                return apart(lambda: self.client.scatter(problem, broadcast=True, hash=False))
+            except TimeoutError:  # there were no workers for long
+                raise
+            except Exception:
+                time.sleep(_PAUSE)
+        return apart(lambda: self.client.scatter(problem, broadcast=True, hash=False))
 
     def _next(self) -> tuple[Chunk, Done | None]:
         """The next chunk that ended; None of one that was lost with its worker and is submitted again."""
@@ -122,12 +146,11 @@ class _Submissions:
         self.tries[chunk.number] += 1
         # By its result, asked for once: its status may change between two looks while workers die.
         try:
-            return chunk, future.result()
+            return chunk, apart(future.result)
         except self.lost as error:
             self.scattered.pop(chunk.values, None)  # the workers that held the problem died
             if self.tries[chunk.number] > _RETRIES:
                 return chunk, self.work.failed(chunk, error)
-            self._submit(chunk)
-            return chunk, None
         except Exception as error:
             return chunk, self.work.failed(chunk, error)
+        return chunk, self._submitted(chunk)

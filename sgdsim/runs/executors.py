@@ -19,7 +19,7 @@ from sgdsim.common.signals import held_back
 from sgdsim.problem import Problem
 from sgdsim.runs import chunks, clusters
 from sgdsim.runs.chunks import Chunk, Done
-from sgdsim.runs.work import HEARD, Results, Stored, Work, remote, stored, threads_may_overlap
+from sgdsim.runs.work import Results, Stored, Work, remote, some_done, stored, threads_may_overlap
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -156,7 +156,7 @@ class _Submissions:
         try:
             yield from self._fill()
             while self.running:
-                for future in _some_done(self.running):
+                for future in some_done(self.running):
                     yield self._take(future)
                 yield from self._fill()
         except KeyboardInterrupt:
@@ -164,7 +164,7 @@ class _Submissions:
             with held_back():
                 begun = [future for future in self.running if not future.cancel()]
             for future in begun:
-                _some_done([future])
+                some_done([future])
                 yield self._take(future)
             raise
         finally:
@@ -195,12 +195,3 @@ class _Submissions:
             return chunk, self.work.failed(chunk, error)
         with held_back():
             return chunk, future.result()
-
-
-def _some_done(futures: Iterable[Future]) -> set[Future]:
-    """Wait until one at least is done."""
-    done: set[Future] = set()
-    while not done:
-        with held_back():
-            done, _ = concurrent.futures.wait(futures, HEARD, concurrent.futures.FIRST_COMPLETED)
-    return done

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
 import functools
 import pickle
 import tempfile
 import threading
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numba
 
+from sgdsim.common.signals import held_back
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs import chunks
@@ -21,6 +24,7 @@ from sgdsim.runs.grids import Cell
 
 HEARD = 0.1  # seconds after which at the latest a signal is heard
 Results = Generator[tuple[Chunk, Done], None, None]
+Answer = TypeVar("Answer")
 
 
 @dataclass
@@ -75,6 +79,33 @@ def stored() -> Iterator[Callable[[Problem], Stored]]:
             return Stored(str(file))
 
         yield store
+
+
+def some_done(futures: Iterable[concurrent.futures.Future[Answer]]) -> set[concurrent.futures.Future[Answer]]:
+    """Wait until one at least is done; a signal is heard, but never inside of a lock."""
+    done: set[concurrent.futures.Future[Answer]] = set()
+    while not done:
+        with held_back():
+            done, _ = concurrent.futures.wait(futures, HEARD, concurrent.futures.FIRST_COMPLETED)
+    return done
+
+
+def apart(function: Callable[[], Answer]) -> Answer:
+    """What the function gives, called in a thread of its own: it may wait for others, and a signal that stops the
+    waiting here does not stop it inside of a lock."""
+    answer: concurrent.futures.Future[Answer] = concurrent.futures.Future()
+
+    def call() -> None:
+        try:
+            answer.set_result(function())
+        except BaseException as error:
+            answer.set_exception(error)
+
+    with held_back():
+        threading.Thread(target=call, daemon=True).start()
+    some_done([answer])
+    with held_back():
+        return answer.result()
 
 
 def threads_may_overlap() -> bool:
