@@ -10,6 +10,7 @@ from types import FrameType
 
 Handler = Callable[[int, FrameType | None], object] | int
 _BOTH = (signal.SIGINT, signal.SIGTERM)
+_heard: list[int] = []  # signals that raised KeyboardInterrupt, as long as their handler is in place
 
 
 def hear_once() -> tuple[list[int], dict[int, Handler]]:
@@ -23,6 +24,7 @@ def hear_once() -> tuple[list[int], dict[int, Handler]]:
     if not _in_main_thread() or signal.getsignal(signal.SIGTERM) != signal.SIG_DFL:
         return terminated, {}
     count = 0
+    _heard.clear()
 
     def stop(number: int, _: FrameType | None) -> None:
         nonlocal count
@@ -30,6 +32,7 @@ def hear_once() -> tuple[list[int], dict[int, Handler]]:
         if number == signal.SIGTERM:
             terminated.append(number)
         if count != 2:
+            _heard.append(number)
             raise KeyboardInterrupt
 
     before: dict[int, Handler] = {signal.SIGTERM: signal.SIG_DFL}
@@ -38,6 +41,13 @@ def hear_once() -> tuple[list[int], dict[int, Handler]]:
     for number in before:
         signal.signal(number, stop)
     return terminated, before
+
+
+def raise_again() -> None:
+    """KeyboardInterrupt where one was raised and lost, as in a callback of the garbage collector: Python prints and
+    forgets it there. For loops that an interruption would have ended."""
+    if _heard:
+        raise KeyboardInterrupt
 
 
 @contextlib.contextmanager
@@ -55,6 +65,8 @@ def one_interruption() -> Iterator[list[int]]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+        if before:
+            _heard.clear()
 
 
 @contextlib.contextmanager

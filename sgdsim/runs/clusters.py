@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from sgdsim.common.checks import InputError
-from sgdsim.common.signals import held_back, not_for_children
+from sgdsim.common.signals import held_back, not_for_children, raise_again
 from sgdsim.problem import Problem
 from sgdsim.runs.chunks import Chunk, Done
 from sgdsim.runs.work import HEARD, Results, Work, apart, remote
@@ -140,6 +140,7 @@ class _Submissions:
         """The next chunk that ended; None of one that was lost with its worker and is submitted again."""
         while not self.ended.has_ready():  # its locks are not to be interrupted either
             time.sleep(HEARD / 10)
+            raise_again()
         with held_back():
             future = next(self.ended)
         chunk = self.running.pop(future)

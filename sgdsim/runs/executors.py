@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeAlias
 import numba
 
 from sgdsim.common.checks import InputError
-from sgdsim.common.signals import held_back
+from sgdsim.common.signals import held_back, raise_again
 from sgdsim.problem import Problem
 from sgdsim.runs import chunks, clusters
 from sgdsim.runs.chunks import Chunk, Done
@@ -156,6 +156,7 @@ class _Submissions:
         try:
             yield from self._fill()
             while self.running:
+                raise_again()
                 for future in some_done(self.running):
                     yield self._take(future)
                 yield from self._fill()

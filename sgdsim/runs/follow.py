@@ -11,6 +11,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.signals import raise_again
 from sgdsim.observables import Observable, needed
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime, Run
@@ -119,6 +120,7 @@ class _Driver:
             since = time.perf_counter()
             self.run.advance(self.now, stop)
             spent = time.perf_counter() - since
+            raise_again()
             if self.tick:
                 self.tick(stop - self.now)
             if spent < _CHUNK_SECONDS / 2 and stop - self.now == self.piece:

@@ -183,6 +183,44 @@ def test_interrupted_between_two_cells(problem, here, monkeypatch):
     assert np.isnan(result.loss.values[1]).all()
 
 
+@pytest.mark.parametrize(
+    ("owner", "function", "executor"),
+    [("diagonal.Plain", "advance", "None"), ("executors", "some_done", "ThreadPoolExecutor(1)")],
+)
+def test_an_interruption_that_the_garbage_collector_loses(owner, function, executor):
+    """Python prints and forgets what is raised in its callbacks; the sweep ends all the same, before it is done."""
+    script = f"""
+        import gc, signal
+        from concurrent.futures import ThreadPoolExecutor
+        import sgdsim as ss
+        from sgdsim.recurrence import diagonal
+        from sgdsim.runs import chunks, executors
+
+        def send(*_):
+            gc.callbacks.remove(send)
+            signal.raise_signal(signal.SIGINT)
+
+        original, calls = {owner}.{function}, []
+
+        def replacement(*arguments):
+            calls.append(None)
+            if len(calls) == 2:
+                gc.callbacks.append(send)
+                gc.collect()
+                print("lost", flush=True)
+            return original(*arguments)
+
+        {owner}.{function} = replacement
+        chunks._LARGEST = 1
+        problem, regime = ss.QuadraticProblem.power_law(30, 1.5, 3.0), ss.SpectralDiagonal(method="recurrence")
+        grid = ss.Grid.product(lr=[0.01 * i for i in range(1, 31)])
+        result = ss.sweep(problem, grid, regime, 10_000, record=1000, executor={executor})
+        print(result.attrs["interrupted"], bool(result.done.all()))
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(script)], capture_output=True, text=True)
+    assert done.stdout == "lost\n1 False\n", done.stderr
+
+
 def test_not_interrupted(problem, here):
     result = ss.sweep(problem, ss.Grid.product(lr=[0.1, 0.2]), ss.SpectralDiagonal(), 20, path="r.nc")
     assert result.attrs["interrupted"] == ss.load("r.nc").attrs["interrupted"] == 0
