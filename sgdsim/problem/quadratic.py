@@ -249,6 +249,12 @@ class QuadraticProblem(Problem):
 
         return alternatives(self)
 
+    def compress(self, tolerance: float = 1e-10) -> QuadraticProblem:
+        """The same with fewer modes, each for many eigenvalues; see `sgdsim.problem.compression.compress`."""
+        from sgdsim.problem.compression import compress
+
+        return compress(self, tolerance)
+
     @property
     def has_basis(self) -> bool:
         """Whether it has eigenvectors, its own or random ones."""

@@ -19,7 +19,7 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named, refuse_weights
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.recurrence import contour_kernels, share
+from sgdsim.recurrence import compressed, contour_kernels, share
 
 METHODS = ("auto", "recurrence", "contour")
 #: How a value may have been found.
@@ -60,6 +60,7 @@ def loss_at(
     tau: np.ndarray | float = 1.0,
     sampling: str = WITHOUT_REPLACEMENT,
     method: str = "auto",
+    compress: bool = True,
 ) -> LossValues:
     """The loss after `steps` steps of constant heavy ball, for all cells of the broadcast hyperparameters.
 
@@ -72,6 +73,7 @@ def loss_at(
     batch_size or noise : b, or γ itself (from 0 to 1); exactly one of them.
     method : "auto" takes the contour where that is cheaper and good, else the recurrence; or one of them throughout,
         but for the first 40 steps, where a contour would wrap around.
+    compress : whether fewer modes may stand for many (`sgdsim.recurrence.compressed`); `error` has what that makes.
 
     Returns
     -------
@@ -86,10 +88,22 @@ def loss_at(
     times = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     if times.ndim != 1 or times.size == 0 or not ((times >= 0) & (times <= _LATEST) & (times % 1 == 0)).all():
         raise InputError(f"steps: expected whole numbers from 0 to {_LATEST:.0e}, got {steps!r}")
-    cells, shape = _cells(problem, lr, momentum, _noise(problem.n, batch_size, noise, sampling), tau)
+    gamma = _noise(problem.n, batch_size, noise, sampling)
+
+    cells, shape = _cells(problem, lr, momentum, gamma, tau)
     order = np.argsort(times, kind="stable")
-    log_s, error, used = (np.empty((cells.alpha.size, times.size)) for _ in range(3))
-    log_s[:, order], error[:, order], used[:, order] = cells.follow(times[order], method)
+
+    def found(cells: _Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        log_s, error, used = (np.empty((cells.alpha.size, times.size)) for _ in range(3))
+        patience = _WORK / problem.spectrum.n_modes
+        log_s[:, order], error[:, order], used[:, order] = cells.follow(times[order], method, patience)
+        return log_s, error, used
+
+    short = None
+    if compress and compressed.worth(problem, 6e-8 * problem.spectrum.n_modes * cells.alpha.size * times.size):
+        short = compressed.follow(problem, lambda modes: found(_cells(modes, lr, momentum, gamma, tau)[0]))
+    (log_s, error, used), missed = short or (found(cells), 0.0)
+    error = error + missed
     shape = shape if np.ndim(steps) == 0 else (*shape, times.size)
     log_loss = (log_s - np.log(2 * problem.normaliser)).reshape(shape)
     with np.errstate(over="ignore", under="ignore"):
@@ -103,7 +117,13 @@ def is_cheaper(steps: np.ndarray) -> bool:
 
 
 def loss_curve(
-    problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | int, *, tau: float = 1.0, method: str = "auto"
+    problem: QuadraticProblem,
+    sgd: SGD,
+    steps: np.ndarray | int,
+    *,
+    tau: float = 1.0,
+    method: str = "auto",
+    compress: bool = True,
 ) -> LossValues:
     """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs: they have no generating function."""
     refuse_weights(sgd.sampling)
@@ -113,7 +133,8 @@ def loss_curve(
             "reshuffle or another algorithm"
         )
     lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
-    return loss_at(problem, steps, lr=lr, momentum=momentum, noise=noise, tau=tau, method=method)
+    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
+    return loss_at(problem, steps, **hyper, method=method, compress=compress)
 
 
 def rate(
@@ -175,7 +196,7 @@ class _Cells:
             out[quiet] = still
         return np.maximum(out, 0.0) if self.still else out
 
-    def follow(self, times: np.ndarray, method: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def follow(self, times: np.ndarray, method: str, patience: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log s, relative error and method, each (cells, T), at ascending times."""
         n_cells = self.alpha.size
         log_s = np.full((n_cells, times.size), np.log(self.total) if self.total > 0 else -np.inf)
@@ -196,7 +217,7 @@ class _Cells:
             log_s[:, early:], error[:, early:], used[:, early:] = self._contour(late, work)
             if method == "auto":
                 poor = ~(error <= _GOOD) & (used == USED.index("contour"))
-                poor &= times * self.lam.size <= _WORK
+                poor &= times <= patience
                 needed = np.where(poor, np.arange(1, times.size + 1), 0).max(1)
                 share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
                 counts = np.maximum(counts, needed)

@@ -7,9 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.signals import raise_again
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import kernels, linear
 from sgdsim.recurrence.run import Run
+
+_PIECE = 100_000  # steps between two looks whether somebody wants to end
 
 
 @dataclass
@@ -57,3 +60,21 @@ def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -
     mean = a.copy() if test else np.zeros(0)
     zero = np.zeros((2, a.size))
     return Plain(problem, sgd, tau, a**2, zero[0], zero[1], float(a @ a), mean, np.zeros(mean.size), gram)
+
+
+def log_losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
+    """log of the losses at ascending `steps`, each stepped to, NaN where that is no positive number; and what rounding
+    may do to them, relative: (T,) each."""
+    run, now, out = start(problem, sgd, tau), 0, np.empty(len(steps))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        for i, step in enumerate(steps.tolist()):
+            while now < step:
+                until = min(step, now + _PIECE)
+                run.advance(now, until)
+                now = until
+                raise_again()
+            out[i] = np.log(run.observe(("loss",))["loss"][0])
+            if not out[i] < np.inf:  # diverged
+                out[i + 1 :] = np.nan
+                break
+    return out, 1e-15 * (10.0 + steps)

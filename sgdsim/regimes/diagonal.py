@@ -12,8 +12,8 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
-from sgdsim.problem import Problem
-from sgdsim.recurrence import contour, diagonal, doubt
+from sgdsim.problem import Problem, QuadraticProblem
+from sgdsim.recurrence import compressed, contour, diagonal, doubt
 from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
@@ -32,10 +32,13 @@ class SpectralDiagonal(Regime):
     method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.recurrence.contour`, so
         that 10¹² steps cost no more than 10⁵; "auto" does that where it is cheaper: many steps, constant
         hyperparameters and the training loss alone.
+    compress : whether few modes may stand for many where losses alone are observed, with a told error of 10⁻⁹ at most
+        (`sgdsim.recurrence.compressed`).
     """
 
     tau: float = 1.0
     method: str = "auto"
+    compress: bool = True
     stochastic: ClassVar[bool] = False
     needs_basis: ClassVar[bool] = False
     follows_one_pass: ClassVar[bool] = True
@@ -60,8 +63,8 @@ class SpectralDiagonal(Regime):
 
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
         if not self._by_contour([sgd], steps, observe):
-            return None
-        follow = partial(contour.loss_curve, sgd=sgd, steps=steps, tau=self.tau)
+            return self._stepped(problem.quadratic, sgd, steps) if observe == ("loss",) else None
+        follow = partial(contour.loss_curve, sgd=sgd, steps=steps, tau=self.tau, compress=self.compress)
         curve = follow(problem.quadratic)
         values, report = self._checked(steps, curve.loss, curve.error)
         doubts = doubt.of(problem.quadratic, curve.loss, follow)
@@ -89,12 +92,24 @@ class SpectralDiagonal(Regime):
             momentum=np.array([sgd.momentum for sgd in algorithms]),
             noise=np.array([sgd.noise(problem.n) for sgd in algorithms]),
             tau=np.array([regime.tau for regime in regimes]),
+            compress=self.compress,
         )
         curves = follow(problem.quadratic)
         checked = [self._checked(steps, loss, error) for loss, error in zip(curves.loss, curves.error, strict=True)]
         doubts = doubt.of(problem.quadratic, curves.loss, follow)
         reports = doubt.reports(problem.quadratic, self.name, steps, doubts)
         return [(values, report | more) for (values, report), more in zip(checked, reports, strict=True)]
+
+    def _stepped(self, problem: QuadraticProblem, sgd: SGD, steps: np.ndarray) -> Direct | None:
+        """By steps of fewer modes; None where that saves nothing."""
+        seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * (1 if sgd.is_plain else 100 * sgd.components**2)
+        if not (self.compress and compressed.worth(problem, seconds)):
+            return None
+        found = compressed.follow(problem, lambda modes: diagonal.log_losses(modes, sgd, steps, self.tau))
+        if found is None:
+            return None
+        with np.errstate(over="ignore", under="ignore"):
+            return self._checked(steps, np.exp(found[0][0]), found[1])
 
     def _by_contour(self, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""

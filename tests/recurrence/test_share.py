@@ -62,12 +62,12 @@ def test_same_bits_for_any_number_of_threads_and_any_division(monkeypatch, share
 @two_threads
 def test_one_sharing_a_curve(shared):
     """Not one for each time, nor for each contour, nor for the early times by the recurrence."""
-    found = contour.loss_at(LARGE, TIMES, lr=0.5, momentum=0.9, batch_size=10)
+    found = contour.loss_at(LARGE, TIMES, lr=0.5, momentum=0.9, batch_size=10, compress=False)
     assert set(found.method) == {contour.USED.index("recurrence"), contour.USED.index("contour")}
     assert len(shared) == 1
     assert shared[0] > 2 * (found.method == contour.USED.index("contour")).sum()  # small pieces: each a time
     shared.clear()
-    contour.loss_at(LARGE, TIMES, lr=np.array([0.1, 0.2, 0.3]), momentum=0.9, batch_size=10)
+    contour.loss_at(LARGE, TIMES, lr=np.array([0.1, 0.2, 0.3]), momentum=0.9, batch_size=10, compress=False)
     assert len(shared) <= 2  # and the rates of the cells, before
     shared.clear()
     optimal.best(ss.QuadraticProblem.power_law(1000, 1.5, 1.0), noise=0.1, horizon=1000)

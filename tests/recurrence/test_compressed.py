@@ -1,0 +1,93 @@
+"""Losses on fewer modes against those on all, for every linear method; the error that is told covers what differs."""
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim.recurrence import compressed, contour, diagonal
+
+N = 3000
+ROUNDING = 1e-13  # of a sum, for each unit of the loss's logarithm
+
+ALGORITHMS = {
+    "no momentum": ss.SGD(0.5, 0.0, 10),
+    "negative": ss.SGD(0.1, -0.3, 1),
+    "near the threshold": ss.SGD(1.9, 0.0, 500),
+    "full batch, near 2": ss.SGD(1.99, 0.0, N),
+    "strong": ss.SGD(0.05, 0.99, 1000),
+    "a schedule": ss.SGD(ss.schedules.WarmupCosine(0.5, 100, 10_000), 0.8, 20),
+    "nesterov": ss.SGD(0.3, 0.8, 10, method="nesterov"),
+    "noisy labels": ss.SGD(0.3, 0.5, 10, label_noise=0.1),
+    "an average": ss.SGD(0.5, 0.0, 10, average="ema:0.99"),
+    "one pass": ss.SGD(0.3, 0.5, 10, sampling="one-pass"),
+}
+
+
+@pytest.fixture(scope="module")
+def problem() -> ss.QuadraticProblem:
+    rng = np.random.default_rng(0)
+    values = np.arange(1, N + 1.0) ** -1.2 * np.exp(0.3 * rng.standard_normal(N))
+    values = np.sort(values)[::-1] / values.max()
+    return ss.QuadraticProblem(ss.Spectrum(values), rng.standard_normal(N) * values**0.5)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("tau", [1.0, 0.0])
+def test_steps_of_fewer_modes(problem, name, tau):
+    sgd, steps = ALGORITHMS[name], np.array([0, 1, 5, 40, 300, 2000])
+    found = compressed.follow(problem, lambda modes: diagonal.log_losses(modes, sgd, steps, tau))
+    expected, _ = diagonal.log_losses(problem, sgd, steps, tau)
+    assert found is not None
+    (loss, _), told = found
+    assert told.max() <= compressed.TOLERANCE
+    assert (np.abs(np.expm1(loss - expected)) <= told + ROUNDING * (1 + np.abs(expected))).all()
+
+
+def test_the_regime_takes_them_by_itself(problem):
+    for name, steps in (("a schedule", 10_000), ("nesterov", 200)):
+        short, long = (
+            ss.simulate(problem, ALGORITHMS[name], ss.SpectralDiagonal(compress=compress), steps, record=[steps])
+            for compress in (True, False)
+        )
+        assert np.allclose(short.loss, long.loss, rtol=1e-9, atol=0)
+        assert 0 <= short.error_estimate.item() <= compressed.TOLERANCE
+        assert np.isnan(long.error_estimate.item())
+
+
+@pytest.mark.parametrize(("lr", "momentum", "noise"), [(0.5, 0.0, 0.1), (0.1, 0.9, 0.01), (1.5, 0.3, 0.5)])
+def test_contours_of_fewer_modes(problem, lr, momentum, noise):
+    """Up to 10¹² steps, where a finite spectrum's tail is exponential; the last diverges."""
+    steps = np.unique(np.geomspace(1, 1e12 if noise < 0.5 else 1e4, 20).astype(np.int64))
+    short, long = (
+        contour.loss_at(problem, steps, lr=lr, momentum=momentum, noise=noise, compress=compress)
+        for compress in (True, False)
+    )
+    assert not np.array_equal(short.log_loss, long.log_loss)
+    differs = np.abs(np.expm1(short.log_loss - long.log_loss))
+    assert (differs <= short.error + long.error + ROUNDING * (1 + np.abs(long.log_loss))).all()
+
+
+def test_narrower_bins_where_momentum_needs_them(problem, monkeypatch):
+    """Near 1 the first bins are too wide; where none is narrow enough, nothing is compressed."""
+    widths = []
+    pair = compressed.compression.pair
+
+    def asked(problem, width):
+        widths.append(width)
+        return pair(problem, width)
+
+    monkeypatch.setattr(compressed.compression, "pair", asked)
+    for momentum, expected in ((0.5, 1), (0.99, 2), (0.999, 3)):
+        widths.clear()
+        sgd = ss.SGD(1.5, momentum, N)
+        compressed.follow(problem, lambda modes, sgd=sgd: diagonal.log_losses(modes, sgd, np.array([1500]), 1.0))
+        assert len(widths) >= expected
+
+
+def test_what_lanczos_made_stays_as_it_is(problem):
+    rng = np.random.default_rng(1)
+    factor = rng.standard_normal((200, 200))
+    made = ss.QuadraticProblem.from_operator(factor @ factor.T, rng.standard_normal(200), n_lanczos=10, n_probes=2)
+    assert not compressed.worth(made, 1e9)
+    assert not compressed.worth(problem, 1e-6)
+    assert compressed.worth(problem, 1.0)
