@@ -1,9 +1,9 @@
-"""The compiled spectral-diagonal steps of linear methods against their literal twin, over more than a block of modes."""
+"""Compiled spectral-diagonal steps of linear methods against their literal twin, over more than a block of modes."""
 
+import naive
 import numpy as np
 import pytest
 
-import naive
 import sgdsim as ss
 from sgdsim.recurrence import diagonal
 
