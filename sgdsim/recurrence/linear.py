@@ -62,22 +62,25 @@ class Diagonal(Steps):
         super().__init__(problem, sgd)
         self.tau, self.test = tau, test
         first = self.started(problem.coefficients)
-        self.second = first[:, :, None] * first[:, None, :]
-        self.total = float(self.second[:, 0, 0].sum())
+        self.second = np.ascontiguousarray(np.moveaxis(first[:, :, None] * first[:, None, :], 0, -1))  # (m, m, modes)
+        self.total = float(self.second[0, 0].sum())
         self.first = first
         self.gram_diagonal = gram_diagonal(problem) if test else np.zeros(0)
 
     def advance(self, start: int, stop: int) -> None:
+        modes, second = (self.problem.eigenvalues, self.problem.multiplicity), self.second
         for _, values, transition, kick, where in self.blocks(start, stop):
-            self.total = linear_kernels.diagonal(
-                self.problem.eigenvalues, self.problem.multiplicity, self.second, self.total, transition, kick,
-                values.noise, self.label(values.batch_size), self.tau, *where,
-            )  # fmt: skip
+            steps = self.total, transition, kick, values.noise, self.label(values.batch_size), self.tau
+            if len(second) == 2:
+                self.total = linear_kernels.diagonal_of_two(*modes, second[0, 0], second[0, 1], second[1, 1], *steps)
+                second[1, 0] = second[0, 1]
+            else:
+                self.total = linear_kernels.diagonal(*modes, second, *steps, *where)
             if self.test:
                 linear_kernels.mean(self.problem.eigenvalues, self.first, transition, kick, *where)
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        moments = read_second(self.readout, self.second)
+        moments = read_second(self.readout, np.moveaxis(self.second, -1, 0))
         out = {"loss": np.array([moments.sum() / (2 * self.problem.normaliser)])}
         if "test_loss" in what:
             mean = read(self.readout, self.first.T)
