@@ -9,7 +9,7 @@ from typing import Any
 from sgdsim.cli.deliver import ending, interrupted
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
-from sgdsim.common.text import short
+from sgdsim.common.text import estimate, short
 
 THRESHOLDS = (
     "Learning rates in units of 1/λ_max of the tangent kernel at the start. Predicted: full batch 2(1+β), "
@@ -116,9 +116,8 @@ def _exponents(cells: list[dict[str, Any]]) -> list[list[str]]:
 def _law(found: dict[str, Any] | None) -> str:
     if found is None:
         return "-"
-    value, low, high = (found["exponent"][end] for end in ("value", "low", "high"))
-    words = f"{value:.2f} ({low:.2f} to {high:.2f})".replace("-", "−")
-    return words if low > 0 else f"none: {words}"
+    words = "{} ({} to {})".format(*estimate(found["exponent"], ".2f")).replace("-", "−")
+    return words if (found["exponent"]["low"] or 0) > 0 else f"none: {words}"
 
 
 def _ratios(cells: list[dict[str, Any]]) -> list[list[str]]:

@@ -12,6 +12,7 @@ import numpy as np
 from sgdsim.cli.deliver import Delivery, lr_unit, wrote
 from sgdsim.cli.problems import _problem, check_output
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.text import estimate
 from sgdsim.problem.spectrum import LISTED, Quality, Spectrum
 
 if TYPE_CHECKING:
@@ -232,10 +233,8 @@ def _fit_text(fit: dict[str, Any]) -> list[str]:
     lines = []
     for name, label in (("nu", "ν"), ("kappa", "κ"), ("zeta", "ζ = κ/ν")):
         if fit[name] is not None:
-            low, high = fit[name]["low"], fit[name]["high"]
-            known = low is not None and high is not None
-            interval = f"{100 * fit['confidence']:.0f}% interval {low:.3g} … {high:.3g}" if known else ""
-            lines.append(f"{label} = {fit[name]['value']:.3f}  ({interval})")
+            value, low, high = estimate(fit[name], ".3f", ".3g")
+            lines.append(f"{label} = {value}  ({100 * fit['confidence']:.0f}% interval {low} … {high})")
     lines.append("fitted to λ_k for k = {} … {}".format(*fit["window"]))
     if fit["tail_window"]:
         lines[-1] += ", to c_k for k = {} … {}".format(*fit["tail_window"])

@@ -146,16 +146,17 @@ def _draw_exponents(ax: Axes, cells: list[dict[str, Any]], dashes: dict[int, Any
                 ax.errorbar(x + sign * shift / 2, slopes[name]["value"], slopes[name]["stderr"] or 0.0, **look)
             below: Look = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
             ax.annotate(f"{cell['batch_size']}", (x, 0), (0, 2), ha="center", fontsize=5.5, color="0.4", **below)
-    law = next((cell["law"] for cell in cells if cell["law"]), None)
-    if law is not None:
-        look = {"color": PALETTE[3], "linewidth": 1.1, "linestyle": (0, (4, 2))}
-        ax.axhspan(law["exponent"]["low"], law["exponent"]["high"], color=PALETTE[3], alpha=0.12, linewidth=0)
-        ax.axhline(law["exponent"]["value"], **look)
     ax.set_xlim(-0.6, max(len(windows), 1) - 0.4)
     # The band of the law may reach far beyond all that was found.
     exponents = [slopes[name]["value"] or 0.0 for cell in cells for slopes in cell["slopes"] for name in _CURVES]
     low, high = min([0.0, *exponents]), max([0.5, *exponents])
     ax.set_ylim(low - 0.15 * (high - low), high + 0.1 * (high - low))
+    law = next((cell["law"]["exponent"] for cell in cells if cell["law"]), None)
+    if law is not None:
+        ends = (far if law[end] is None else law[end] for end, far in zip(("low", "high"), ax.get_ylim(), strict=True))
+        ax.axhspan(*ends, color=PALETTE[3], alpha=0.12, linewidth=0)
+        if law["value"] is not None:
+            ax.axhline(law["value"], color=PALETTE[3], linewidth=1.1, linestyle=(0, (4, 2)))
     ax.set_xticks(range(len(windows)), ["–".join(_short(step) for step in window) for window in windows])
     if not cells:
         _empty(ax)

@@ -221,8 +221,10 @@ def law(problem: Problem) -> Law:
     """The law of the late loss by `sgdsim.fit_power_law`; InputError where there are too few modes to fit."""
     fit = fits.fit_power_law(problem.quadratic)
     nu, zeta = fit.nu, cast(Estimate, fit.zeta)  # a problem has coefficients
-    ends = (min(getattr(zeta, end), 2 - 1 / getattr(nu, end)) for end in ("value", "low", "high"))
-    return Law(Estimate(*ends), nu, zeta, fit.warnings)
+    ends = ((getattr(zeta, end), getattr(nu, end)) for end in ("value", "low", "high"))
+    # 2 − 1/ν has no lower bound as ν falls to 0
+    law = Estimate(*(min(z, 2 - 1 / v) if v > 0 else -math.inf for z, v in ends))
+    return Law(law, nu, zeta, fit.warnings)
 
 
 def decades(n_steps: int) -> list[tuple[int, int]]:

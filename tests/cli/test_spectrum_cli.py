@@ -1,6 +1,7 @@
 """`sgdsim spectrum`, and the spectra and models that other commands take."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def test_numbers(run, problem, tmp_path):
     assert "tangent kernel" not in run("spectrum", *SIZES[:2], "--analytic")
     assert "95% interval" in text
     assert f"λ_max(Θ) = {quadratic.spectrum.scale:.6g}" in text
+
+
+def test_a_flat_spectrum_has_no_exponent_and_says_so(run, tmp_path):
+    np.save(tmp_path / "k.npy", np.eye(60))
+    np.save(tmp_path / "r.npy", np.random.default_rng(1).standard_normal(60))
+    text = run("spectrum", "--kernel", str(tmp_path / "k.npy"), "--residual", str(tmp_path / "r.npy"))
+    assert re.search(r"ζ = κ/ν = \S+  \(95% interval \S+ … \S+\)", text)
+    assert "∞" in text
 
 
 def test_top_agrees_with_all(run):

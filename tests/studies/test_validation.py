@@ -110,6 +110,13 @@ def test_law_is_the_smaller_exponent():
     assert noise.exponent.low <= noise.exponent.value <= noise.exponent.high
 
 
+def test_a_law_where_the_eigenvalues_may_not_fall():
+    """2 − 1/ν has no lower bound on an interval of ν that reaches 0."""
+    law = v.law(ss.QuadraticProblem(ss.Spectrum(np.ones(60)), np.random.default_rng(1).standard_normal(60)))
+    assert law.nu.low <= 0
+    assert law.exponent.low == -math.inf
+
+
 def test_half_of_the_lowest_threshold(digits_network):
     problem, sgd = digits_network.quadratic, ss.SGD(1.0, 0.0, 1)
     levels = [ss.theory.stability.max_lr(problem, sgd, level) for level in ("full-batch", "spectral-diagonal", "exact")]
@@ -241,6 +248,10 @@ def test_command(run):
     rows = [line for line in markdown.splitlines() if line.startswith("|")]
     assert len(rows) == 9  # three tables of a header, a rule and a row
     assert {row.count("|") for row in rows[:3]} == {rows[0].count("|")}
+
+    cell["law"]["exponent"] = {"value": -0.26, "low": None, "high": 1.5}  # as JSON holds an end that is infinite
+    Path("open.json").write_text(json.dumps(document))
+    assert "none: −0.26 (−∞ to 1.50)" in run("validate", "--read", "open.json", "--plot", "open.png")
 
 
 def test_files_are_joined(run):
