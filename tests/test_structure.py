@@ -132,12 +132,37 @@ def circles(package: Path) -> list[list[str]]:
     return sorted(sorted(ring) for ring in rings)
 
 
+def prying(package: Path) -> list[str]:
+    """Where a module takes what another keeps to itself, in words: an underscored name, imported or as `module._name`,
+    or an underscored module, which is there for its own folder and what lies below."""
+    files, wrong = modules(package), []
+    for name, path in files.items():
+        taken = [(home, what) for home, what, _ in imports(name, path) if home.split(".")[0] == package.name and what]
+        private = [(home, what) for home, what in taken if what[0] == "_" and f"{home}.{what}" not in files]
+        known = {what for home, what in taken if f"{home}.{what}" in files}
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            owner = getattr(node.value, "id", None) if isinstance(node, ast.Attribute) else None
+            if owner in known and re.match("_[^_]", node.attr):
+                private.append((owner, node.attr))
+        wrong += [f"{name} takes {home}.{what}" for home, what in private]
+    for name, target, _ in arrows(package):
+        folder = name if files[name].name == "__init__.py" else name.rpartition(".")[0]
+        home, mark, _ = target.partition("._")
+        if mark and not f"{folder}.".startswith(f"{home}."):
+            wrong.append(f"{name} imports {target}")
+    return wrong
+
+
 def test_rooms_import_only_from_rooms_above_them():
     assert misplaced(PACKAGE) == []
 
 
 def test_no_circle():
     assert circles(PACKAGE) == []
+
+
+def test_what_is_underscored_stays_where_it_is():
+    assert prying(PACKAGE) == []
 
 
 def test_the_list_names_every_room():
@@ -197,6 +222,22 @@ def test_an_import_against_the_order_is_seen(tmp_path, wrong, says):
     assert misplaced(planted(tmp_path, GOOD)) == []
     (said,) = misplaced(planted(tmp_path, GOOD | wrong))
     assert says in said
+
+
+@pytest.mark.parametrize(
+    ("wrong", "says"),
+    [
+        ("from sgdsim.common.checks import _one", "takes sgdsim.common.checks._one"),
+        ("from ..common import checks\nchecks._one()", "takes checks._one"),
+        ("from sgdsim.common import _inner", "imports sgdsim.common._inner"),
+        ("from sgdsim.common._inner import one", "imports sgdsim.common._inner"),
+    ],
+)
+def test_prying_is_seen(tmp_path, wrong, says):
+    own = GOOD | {"common/_inner.py": "", "common/deep/er.py": "from sgdsim.common._inner import one"}
+    assert prying(planted(tmp_path, own)) == []
+    (said,) = prying(planted(tmp_path, own | {"theory/laws.py": wrong}))
+    assert said.endswith(says)
 
 
 def test_a_circle_is_seen(tmp_path):

@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-_BATCH, _EPOCH, _LABELS, _FEATURES = range(4)  # streams of the generator
+BATCH, EPOCH, LABELS, FEATURES = range(4)  # streams of the generator
 
 _LAID_OUT = 1_000_000  # steps whose batch sizes are held at once
 
@@ -37,7 +37,7 @@ def philox(counter: np.ndarray, key0: np.uint64, key1: np.uint64, out: np.ndarra
 
 
 @numba.njit(cache=True, nogil=True)
-def _seek(counter, position, stream):
+def seek(counter, position, stream):
     """Point the generator at the start of (stream, position)."""
     counter[0] = np.uint64(0)
     counter[1] = np.uint64(position) & _MASK
@@ -65,7 +65,7 @@ def _below(bound, counter, key0, key1, words, used):
 @numba.njit(cache=True, nogil=True)
 def _shuffle_front(order, count, position, stream, key0, key1, counter, words, swaps):
     """Bring a uniform ordered sample of `count` of the entries of `order` to its front; record the swaps."""
-    _seek(counter, position, stream)
+    seek(counter, position, stream)
     used = 4
     for i in range(count):
         offset, used = _below(order.size - i, counter, key0, key1, words, used)
@@ -84,13 +84,13 @@ def _draw_independent(keys, n_samples, sizes, start, with_replacement, out):
         for t in range(sizes.size):
             b = sizes[t]
             if with_replacement:
-                _seek(counter, start + t, _BATCH)
+                seek(counter, start + t, BATCH)
                 used = 4
                 for i in range(b):
                     index, used = _below(n_samples, counter, keys[r, 0], keys[r, 1], words, used)
                     out[r, t, i] = index
             else:
-                _shuffle_front(order, b, start + t, _BATCH, keys[r, 0], keys[r, 1], counter, words, swaps)
+                _shuffle_front(order, b, start + t, BATCH, keys[r, 0], keys[r, 1], counter, words, swaps)
                 for i in range(b):
                     out[r, t, i] = order[i]
                 for i in range(b - 1, -1, -1):  # undo, so that the draw stays O(b) and depends on t alone
@@ -104,7 +104,7 @@ def _draw_by_chance(keys, cumulated, sizes, start, out):
         counter = np.empty(4, np.uint64)
         words = np.empty(4, np.uint64)
         for t in range(sizes.size):
-            _seek(counter, start + t, _BATCH)
+            seek(counter, start + t, BATCH)
             for i in range(sizes[t]):
                 if i % 2 == 0:
                     philox(counter, keys[r, 0], keys[r, 1], words)
@@ -127,7 +127,7 @@ def _draw_reshuffled(keys, n_samples, sizes, epochs, offsets, out):
                 current = epochs[t]
                 for i in range(n_samples):
                     order[i] = i
-                _shuffle_front(order, n_samples, current, _EPOCH, keys[r, 0], keys[r, 1], counter, words, swaps)
+                _shuffle_front(order, n_samples, current, EPOCH, keys[r, 0], keys[r, 1], counter, words, swaps)
             for i in range(sizes[t]):
                 out[r, t, i] = order[offsets[t] + i]
 
@@ -191,7 +191,7 @@ def _draw_labels(keys, start, out):
         counter = np.empty(4, np.uint64)
         words = np.empty(4, np.uint64)
         for t in range(out.shape[1]):
-            _seek(counter, start + t, _LABELS)
+            seek(counter, start + t, LABELS)
             normals(counter, words, keys[r, 0], keys[r, 1], out[r, t])
 
 

@@ -61,7 +61,7 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
-def _whole(text: str) -> int:
+def whole(text: str) -> int:
     """An integer, also in the forms 1e6 and 1_000."""
     try:
         return int(text)
@@ -77,17 +77,17 @@ def _whole(text: str) -> int:
 
 def _points(text: str) -> int | float:
     """A whole number, or inf."""
-    return math.inf if text in ("inf", "∞") else _whole(text)
+    return math.inf if text in ("inf", "∞") else whole(text)
 
 
-def _schedule(parameter: str) -> Callable[[str], float | Schedule]:
+def schedule_of(parameter: str) -> Callable[[str], float | Schedule]:
     def read(text: str) -> float | Schedule:
         from sgdsim.algorithm.schedules import parse
 
         try:
             if parameter == "batch_size" and ":" not in text:
                 with contextlib.suppress(argparse.ArgumentTypeError):
-                    return _whole(text)
+                    return whole(text)
             return parse(parameter, text)
         except InputError as error:
             raise argparse.ArgumentTypeError(str(error)) from None
@@ -97,7 +97,7 @@ def _schedule(parameter: str) -> Callable[[str], float | Schedule]:
 
 def add_seed(group: Group, decides: str = "decides data split, network, basis and batches") -> None:
     """`--seed`."""
-    group.add_argument("--seed", type=_whole, default=0, help=decides)
+    group.add_argument("--seed", type=whole, default=0, help=decides)
 
 
 def add_device(group: Group) -> None:
@@ -119,10 +119,10 @@ def add_data_dir(group: Group) -> None:
 
 def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one or several") -> None:
     """`--batch-size` where it takes several whole numbers."""
-    group.add_argument("--batch-size", type=_whole, nargs="+", default=default, metavar="B", help=words)
+    group.add_argument("--batch-size", type=whole, nargs="+", default=default, metavar="B", help=words)
 
 
-def _add_problem(parser: argparse.ArgumentParser) -> None:
+def add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     source = group.add_mutually_exclusive_group()
     synthetic = [kind.source for kind in KINDS.values() if not kind.option]
@@ -138,9 +138,9 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     add_data_dir(group)
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
     group.add_argument("--n", type=_points, help="training points N (default: 500); power_law: up to 1e18, or inf")
-    group.add_argument("--n-test", type=_whole, help="test points (default: as many as N, at most 1000)")
-    group.add_argument("--width", type=_whole, help="hidden units of the network (default: 500)")
-    group.add_argument("--depth", type=_whole, help="hidden layers (default: 1)")
+    group.add_argument("--n-test", type=whole, help="test points (default: as many as N, at most 1000)")
+    group.add_argument("--width", type=whole, help="hidden units of the network (default: 500)")
+    group.add_argument("--depth", type=whole, help="hidden layers (default: 1)")
     group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (default: relu)")
     group.add_argument(
         "--model",
@@ -152,7 +152,7 @@ def _add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--lambda-min", type=float, help="power_law: smallest eigenvalue of the infinite spectrum")
 
 
-def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
+def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     group = parser.add_argument_group("algorithm")
     words = {
         "lr": "learning rate in units of 1/lambda_max, or a schedule such as power:start=1,exponent=0.5 or "
@@ -164,7 +164,7 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         values = LISTS[name] if many else LISTS[name][:1]
         group.add_argument(
             f"--{name.replace('_', '-')}",
-            type=_schedule(name),
+            type=schedule_of(name),
             nargs="+" if many else None,
             default=None if many else values[0],
             help=f"{text} (default: {' '.join(f'{v:g}' for v in values)})",
@@ -176,12 +176,12 @@ def _add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
-    group.add_argument("--n-steps", type=_whole, default=1000, help="steps of SGD")
-    group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
+    group.add_argument("--n-steps", type=whole, default=1000, help="steps of SGD")
+    group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")
     add_dtype(group, "of the real network")
     add_device(group)
-    group.add_argument("--record-every", type=_whole, metavar="K", help="record every K steps (default: log-spaced)")
+    group.add_argument("--record-every", type=whole, metavar="K", help="record every K steps (default: log-spaced)")
     group.add_argument(
         "--observe",
         nargs="+",

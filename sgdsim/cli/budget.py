@@ -6,7 +6,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, named
+from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, ending
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim budget` to the command line's subparsers."""
     parser = commands.add_parser("budget", help="the loss at equal t*b for several batch sizes at matched lr")
-    _add_problem(parser)
+    add_problem(parser)
     group = parser.add_argument_group(
         "algorithm",
         "Matched: gamma*lr is the same for all batch sizes (gamma: strength of the sampling noise, about 1/b), so lr "
@@ -38,10 +38,10 @@ def add_parser(commands: Commands) -> None:
     )
     group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
     group.add_argument(
-        "--n-steps", type=_whole, default=10_000, help="steps at the smallest batch size; the others get the same t*b"
+        "--n-steps", type=whole, default=10_000, help="steps at the smallest batch size; the others get the same t*b"
     )
     group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
-    group.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
+    group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(group)
     add_output(parser, "write the result (netCDF), a cell for each batch size", "draw it (.png, .pdf or .svg)")
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, rule_of, wrote
-from sgdsim.cli.problems import _problem, check_output
+from sgdsim.cli.problems import check_output, described
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _run(
     cells = [sgd for _, sgd in grid.cells()]  # refuse bad values before any data are read
     parse_all(observe)
     _check_files(args, len(cells), resume=how["resume"])
-    problem = _problem(args)
+    problem = described(args)
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can
         regimes, left_out = _able(regimes, problem, cells)

@@ -7,7 +7,7 @@ import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_batch_sizes, add_device, add_seed, named
+from sgdsim.cli.arguments import Commands, add_batch_sizes, add_device, add_problem, add_seed, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer
@@ -27,7 +27,7 @@ _MANY = 200  # runs from which on their spread is known well
 def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim epochs` to the command line's subparsers."""
     parser = commands.add_parser("epochs", help="reshuffled epochs against the independent batches of theory")
-    _add_problem(parser)
+    add_problem(parser)
     group = parser.add_argument_group(
         "algorithm",
         "Heavy ball, twice with the same learning rate and number of steps: batches drawn independently, which is what "
@@ -41,7 +41,7 @@ def add_parser(commands: Commands) -> None:
         help="in units of 1/lambda_max, for all batch sizes (default: half of the largest stable one of each)",
     )
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
-    group.add_argument("--epochs", type=_whole, nargs="+", default=list(EPOCHS), metavar="E", help="where to compare")
+    group.add_argument("--epochs", type=whole, nargs="+", default=list(EPOCHS), metavar="E", help="where to compare")
     group.add_argument("--regime", default="sampled", choices=["sampled", "network"], help="what runs on the batches")
     group.add_argument(
         "--theory",
@@ -49,7 +49,7 @@ def add_parser(commands: Commands) -> None:
         metavar="REGIME",
         help="averaged, exact for independent batches, or diagonal:tau=NUMBER, faster",
     )
-    group.add_argument("--replicates", type=_whole, default=400, help="batch sequences of each kind")
+    group.add_argument("--replicates", type=whole, default=400, help="batch sequences of each kind")
     add_seed(group)
     add_device(group)
     add_output(parser, None, "draw losses and ratios over epochs (.png, .pdf or .svg)")

@@ -9,16 +9,16 @@ from sgdsim.cli.arguments import (
     ACTIVATIONS,
     DATASETS,
     Commands,
-    _schedule,
-    _whole,
     add_data_dir,
     add_device,
     add_dtype,
     add_seed,
     named,
+    schedule_of,
+    whole,
 )
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
-from sgdsim.cli.problems import _model, check_output
+from sgdsim.cli.problems import check_output, own_model
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
@@ -40,21 +40,21 @@ def add_parser(commands: Commands) -> None:
     group = parser.add_argument_group("problem")
     group.add_argument("--dataset", default="digits", choices=DATASETS, help="data")
     add_data_dir(group)
-    group.add_argument("--n", type=_whole, default=500, help="training points N")
+    group.add_argument("--n", type=whole, default=500, help="training points N")
     # Left open here, so that one beside --model can be refused; see _DEFAULTS.
     group.add_argument("--batch-norm", choices=["both", *_VARIANTS], help="in the hidden layers (default: both)")
-    group.add_argument("--width", type=_whole, help="hidden units, standard parametrisation (default: 32)")
-    group.add_argument("--depth", type=_whole, help="hidden layers (default: 3)")
+    group.add_argument("--width", type=whole, help="hidden units, standard parametrisation (default: 32)")
+    group.add_argument("--depth", type=whole, help="hidden layers (default: 3)")
     group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (default: relu)")
     group.add_argument("--model", metavar="MODULE:FACTORY", help="your own torch model, with its mode: a function")
     group = parser.add_argument_group("algorithm")
     group.add_argument(
         "--lr",
-        type=_schedule("lr"),
+        type=schedule_of("lr"),
         help="that of torch.optim.SGD, or a schedule (default: 1/lambda_max of each network's Hessian at the start)",
     )
-    group.add_argument("--momentum", type=_schedule("momentum"), default=0.0, help="heavy ball, or a schedule")
-    group.add_argument("--batch-size", type=_schedule("batch_size"), default=50, help="or a schedule")
+    group.add_argument("--momentum", type=schedule_of("momentum"), default=0.0, help="heavy ball, or a schedule")
+    group.add_argument("--batch-size", type=schedule_of("batch_size"), default=50, help="or a schedule")
     group.add_argument(
         "--sampling",
         default="without-replacement",
@@ -65,12 +65,12 @@ def add_parser(commands: Commands) -> None:
     add_dtype(group, "of the network")
     add_device(group)
     group = parser.add_argument_group("spectrum")
-    group.add_argument("--steps", type=_whole, nargs="+", default=[0, 10, 100, 1000], help="after how many updates")
-    group.add_argument("--top", type=_whole, default=20, help="largest eigenvalues, among which outliers are sought")
+    group.add_argument("--steps", type=whole, nargs="+", default=[0, 10, 100, 1000], help="after how many updates")
+    group.add_argument("--top", type=whole, default=20, help="largest eigenvalues, among which outliers are sought")
     group.add_argument("--gap", type=float, default=2.0, help="outliers are this many times larger than all the rest")
-    group.add_argument("--lanczos-steps", type=_whole, default=80, help="of each probe of the density")
-    group.add_argument("--probes", type=_whole, default=10, help="random vectors for the density")
-    group.add_argument("--chunk", type=_whole, default=1024, help="training points in one pass, without batch norm")
+    group.add_argument("--lanczos-steps", type=whole, default=80, help="of each probe of the density")
+    group.add_argument("--probes", type=whole, default=10, help="random vectors for the density")
+    group.add_argument("--chunk", type=whole, default=1024, help="training points in one pass, without batch norm")
     add_output(parser, "write everything (JSON)", "draw the densities (.png, .pdf or .svg)")
 
 
@@ -117,7 +117,7 @@ def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
     from sgdsim.networks import StandardMLP
 
     if args.model is not None:
-        return {args.model: _model(args.model)}
+        return {args.model: own_model(args.model)}
     chosen = list(_VARIANTS) if args.batch_norm == "both" else [args.batch_norm]
     return {
         _VARIANTS[which]: StandardMLP(

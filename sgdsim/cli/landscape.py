@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 from sgdsim.algorithm.rules import GradientRule
 from sgdsim.cli.arguments import (
     Commands,
-    _add_problem,
-    _whole,
     add_algorithm,
     add_batch_sizes,
     add_execution,
+    add_problem,
     algorithm,
     execution,
     named,
+    whole,
 )
 from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit, rule_of
@@ -40,7 +40,7 @@ DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
 def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim landscape` to the command line's subparsers."""
     parser = commands.add_parser("landscape", help="the final loss over learning rate and momentum, as maps")
-    _add_problem(parser)
+    add_problem(parser)
     group = parser.add_argument_group(
         "grid",
         "LOW:HIGH:COUNT stands for COUNT equally spaced values from LOW to HIGH, both included; an end that is no "
@@ -64,8 +64,8 @@ def add_parser(commands: Commands) -> None:
         metavar="REGIME",
         help="maps for each of network, sampled, averaged, diagonal (tau = 1) or diagonal:tau=NUMBER",
     )
-    run.add_argument("--n-steps", type=_whole, default=10_000, help="steps of SGD; the loss after the last is shown")
-    run.add_argument("--replicates", type=_whole, default=10, help="batch sequences of the stochastic regimes")
+    run.add_argument("--n-steps", type=whole, default=10_000, help="steps of SGD; the loss after the last is shown")
+    run.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(run)
     add_algorithm(run, many=False)
     add_execution(parser, always_resumes=True)
@@ -80,7 +80,7 @@ def _range(name: str) -> Callable[[str], list[float]]:
         try:
             if len(parts) == 1:
                 return [float(text)]
-            low, high, count = float(parts[0]), float(parts[1]), _whole(parts[2])
+            low, high, count = float(parts[0]), float(parts[1]), whole(parts[2])
             if len(parts) > 3:
                 raise ValueError
         except (ValueError, IndexError, argparse.ArgumentTypeError):

@@ -6,12 +6,12 @@ from sgdsim.cli.arguments import (
     DATASETS,
     Commands,
     Parser,
-    _add_problem,
-    _add_run,
-    _whole,
     add_device,
     add_execution,
+    add_problem,
+    add_run,
     add_seed,
+    whole,
 )
 from sgdsim.cli.deliver import add_output
 
@@ -19,8 +19,8 @@ from sgdsim.cli.deliver import add_output
 def add_compare(commands: Commands) -> None:
     """The parser of `sgdsim compare`."""
     compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
-    _add_problem(compare)
-    _add_run(compare, many=True)
+    add_problem(compare)
+    add_run(compare, many=True)
     compare.add_argument(
         "--regimes",
         nargs="+",
@@ -43,8 +43,8 @@ def add_compare(commands: Commands) -> None:
 def add_simulate(commands: Commands) -> None:
     """The parser of `sgdsim simulate`."""
     simulate = commands.add_parser("simulate", help="one regime, one set of values")
-    _add_problem(simulate)
-    _add_run(simulate, many=False)
+    add_problem(simulate)
+    add_run(simulate, many=False)
     simulate.add_argument(
         "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
     )
@@ -56,13 +56,13 @@ def add_simulate(commands: Commands) -> None:
 def add_spectrum(commands: Commands) -> None:
     """The parser of `sgdsim spectrum`."""
     spectrum = commands.add_parser("spectrum", help="eigenvalues, error coefficients and power laws of a kernel")
-    _add_problem(spectrum)
+    add_problem(spectrum)
     how = spectrum.add_argument_group("spectrum")
     how.add_argument("--analytic", action="store_true", help="the kernel of the infinitely wide network")
-    how.add_argument("--top", type=_whole, metavar="K", help="only the K largest eigenpairs, with certified residuals")
+    how.add_argument("--top", type=whole, metavar="K", help="only the K largest eigenpairs, with certified residuals")
     how.add_argument(
         "--lanczos",
-        type=_whole,
+        type=whole,
         metavar="M",
         help="never form the kernel: M Lanczos steps from the residual and from each of 10 probes; what --out writes "
         "is for the diagonal regime",

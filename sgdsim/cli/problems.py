@@ -24,7 +24,7 @@ _FILE: Literal["--spectrum"] = "--spectrum"
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
-def _problem(args: argparse.Namespace) -> Problem:
+def described(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     kind = asked_kind(args)
     _complete(args, _DATA if kind is None else kind if isinstance(kind, str) else kind.source)
@@ -68,7 +68,7 @@ def _network(args: argparse.Namespace) -> Problem:
 
     network: nn.Module
     if args.model is not None:
-        network = _model(args.model)
+        network = own_model(args.model)
     else:
         network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
     data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
@@ -79,7 +79,7 @@ def _network(args: argparse.Namespace) -> Problem:
     return NetworkProblem(network, data, device=args.device)
 
 
-def _model(text: str) -> nn.Module:
+def own_model(text: str) -> nn.Module:
     """The module that the function named MODULE:FACTORY returns, looked up from the current folder as well."""
     home, _, factory = text.partition(":")
     if not home or not factory:
@@ -102,10 +102,10 @@ def check_output(args: argparse.Namespace) -> None:
         files.check_writable(args.plot)
     if getattr(args, "out", None) is not None:
         files.check_writable(args.out)
-    _check_distinct(args)
+    check_distinct(args)
 
 
-def _check_distinct(args: argparse.Namespace) -> None:
+def check_distinct(args: argparse.Namespace) -> None:
     """InputError if one file would be written twice, or over an input."""
     inputs = (*(kind.option for kind in KINDS.values() if kind.option), "spectrum", "residual", "targets", "cells")
     outputs = ("out", "plot", "log_file")
@@ -139,7 +139,7 @@ def load(args: argparse.Namespace) -> Problem:
         raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
     if asked_kind(args) is None:
         args.n_test = 0
-    problem = _problem(args)
+    problem = described(args)
     if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
     return problem

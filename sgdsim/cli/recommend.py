@@ -12,7 +12,7 @@ import numpy as np
 
 from sgdsim.cli import _recommend_method, _recommend_text
 from sgdsim.cli._recommend_method import TIMES, algorithm_facts
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_algorithm, algorithm
+from sgdsim.cli.arguments import Commands, add_algorithm, add_problem, algorithm, whole
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, integer, number
@@ -28,12 +28,10 @@ REPLICATES = 20
 def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim recommend` to the command line's subparsers."""
     parser = commands.add_parser("recommend", help="the best learning rate and momentum, and the loss to expect")
-    _add_problem(parser)
+    add_problem(parser)
     group = parser.add_argument_group("algorithm")
-    group.add_argument("--batch-size", type=_whole, default=10, metavar="B", help="points in a batch")
-    group.add_argument(
-        "--horizon", type=_whole, default=10_000, metavar="STEPS", help="after how many steps to be best"
-    )
+    group.add_argument("--batch-size", type=whole, default=10, metavar="B", help="points in a batch")
+    group.add_argument("--horizon", type=whole, default=10_000, metavar="STEPS", help="after how many steps to be best")
     group.add_argument("--tau", type=float, default=1.0, help="closure of the spectral-diagonal theory")
     add_common(group)
     add_algorithm(group, many=False)
@@ -46,7 +44,7 @@ def add_parser(commands: Commands) -> None:
         help="simulate the recommended point, four beside it and the best without momentum; sampled, network (default: "
         "all the problem has)",
     )
-    check.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
+    check.add_argument("--replicates", type=whole, help=f"batch sequences of --verify (default: {REPLICATES})")
     add_output(parser, None, "draw the loss over momentum and lr, the law and the phase (.png, .pdf or .svg)")
 
 

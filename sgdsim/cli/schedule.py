@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import Commands, _add_problem, _whole, add_device, add_seed, named
+from sgdsim.cli.arguments import Commands, add_device, add_problem, add_seed, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer, number
@@ -30,18 +30,18 @@ _NEAR = 0.1  # relative difference from which on the theory is said to be off
 def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim schedule` to the command line's subparsers."""
     parser = commands.add_parser("schedule", help="the best schedules of the learning rate for a horizon")
-    _add_problem(parser)
+    add_problem(parser)
     group = parser.add_argument_group(
         "algorithm", "Heavy ball; losses are those after --horizon steps, by spectral-diagonal theory."
     )
-    group.add_argument("--horizon", type=_whole, default=1000, metavar="T", help="steps of the run")
-    group.add_argument("--batch-size", type=_whole, default=10, metavar="B")
+    group.add_argument("--horizon", type=whole, default=1000, metavar="T", help="steps of the run")
+    group.add_argument("--batch-size", type=whole, default=10, metavar="B")
     group.add_argument("--momentum", type=float, default=0.0, help="the same at all steps")
     group.add_argument(
         "--label-noise", type=float, default=0.0, metavar="SIGMA", help="error of labels, in units of the targets"
     )
     group.add_argument(
-        "--pieces", type=_whole, metavar="K", help="of the piecewise-constant schedule (default: 12 or T)"
+        "--pieces", type=whole, metavar="K", help="of the piecewise-constant schedule (default: 12 or T)"
     )
     group.add_argument("--tau", type=float, default=1.0, help="closure")
     group.add_argument(
@@ -53,7 +53,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument(
         "--verify", action="store_true", help="run them all on sampled batches as well, the same for all"
     )
-    group.add_argument("--replicates", type=_whole, help=f"batch sequences of --verify (default: {REPLICATES})")
+    group.add_argument("--replicates", type=whole, help=f"batch sequences of --verify (default: {REPLICATES})")
     add_seed(group)
     add_device(group)
     add_output(parser, None, "draw the learning rates and the final losses (.png, .pdf or .svg)")

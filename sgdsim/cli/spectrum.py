@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 import numpy as np
 
 from sgdsim.cli.deliver import Delivery, lr_unit, wrote
-from sgdsim.cli.problems import _problem, check_output
+from sgdsim.cli.problems import check_output, described
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.text import estimate
 from sgdsim.problem.spectrum import LISTED, Quality, Spectrum
@@ -29,7 +29,7 @@ def spectrum(args: argparse.Namespace) -> int:
     check_output(args)
     _check(args)
     delivery = Delivery(args)
-    problem = _problem(args)
+    problem = described(args)
     facts: dict[str, Any] = {"problem": problem.description, "n": problem.n, **_contraction(problem, args)}
     quadratic = fit = None
     if args.top is not None:

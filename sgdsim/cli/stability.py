@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from sgdsim.cli.arguments import Commands, _add_problem, add_algorithm, add_batch_sizes, algorithm
+from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_problem, algorithm
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim stability` to the command line's subparsers."""
     parser = commands.add_parser("stability", help="the largest stable learning rates, and a map of them")
-    _add_problem(parser)
+    add_problem(parser)
     group = parser.add_argument_group("algorithm")
     add_batch_sizes(group, None, "(default: those of 1 10 100 that the data fill)")
     group.add_argument("--momentum", type=float, nargs="+", help="(default: 0 0.9; 0 for methods without)")

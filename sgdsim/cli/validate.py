@@ -12,15 +12,15 @@ from sgdsim.cli.arguments import (
     ACTIVATIONS,
     DATASETS,
     Commands,
-    _whole,
     add_batch_sizes,
     add_data_dir,
     add_device,
     add_dtype,
     add_seed,
+    whole,
 )
 from sgdsim.cli.deliver import Delivery, add_output, write_json
-from sgdsim.cli.problems import _check_distinct
+from sgdsim.cli.problems import check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
@@ -37,9 +37,9 @@ def add_parser(commands: Commands) -> None:
     group = parser.add_argument_group("problem")
     group.add_argument("--dataset", nargs="+", default=["digits"], choices=DATASETS, help="data, one or several")
     add_data_dir(group)
-    group.add_argument("--n", type=_whole, default=300, help="training points N")
-    group.add_argument("--widths", type=_whole, nargs="+", default=[100, 300], metavar="WIDTH", help="hidden units")
-    group.add_argument("--depth", type=_whole, default=1, help="hidden layers")
+    group.add_argument("--n", type=whole, default=300, help="training points N")
+    group.add_argument("--widths", type=whole, nargs="+", default=[100, 300], metavar="WIDTH", help="hidden units")
+    group.add_argument("--depth", type=whole, default=1, help="hidden layers")
     group.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden units")
     group = parser.add_argument_group("algorithm")
     add_batch_sizes(group, [10, 100], "one or several")
@@ -50,9 +50,9 @@ def add_parser(commands: Commands) -> None:
         help="of the long runs, in units of 1/lambda_max (default: half of the lowest threshold of theory, for each "
         "network and batch size)",
     )
-    group.add_argument("--n-steps", type=_whole, default=1000, help="of the long runs: ratios and exponents")
-    group.add_argument("--threshold-steps", type=_whole, default=200, help="of each run in the search for a threshold")
-    group.add_argument("--replicates", type=_whole, default=4, help="batch sequences")
+    group.add_argument("--n-steps", type=whole, default=1000, help="of the long runs: ratios and exponents")
+    group.add_argument("--threshold-steps", type=whole, default=200, help="of each run in the search for a threshold")
+    group.add_argument("--replicates", type=whole, default=4, help="batch sequences")
     group.add_argument("--only", choices=PARTS, help="only the thresholds, or only the long runs")
     add_seed(group, "decides data split, networks and batches")
     add_dtype(group, "of the networks")
@@ -107,7 +107,7 @@ def _check(args: argparse.Namespace) -> None:
     if args.json and args.markdown:
         raise InputError("--markdown: expected only without --json, which prints one document")
     inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
-    _check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
+    check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
     if args.plot is not None:
         from sgdsim import plot
 

@@ -59,7 +59,7 @@ def check_writable(path: str | os.PathLike) -> None:
 def _temporary(path: str | os.PathLike) -> Path:
     """A new empty file in the folder of `path` (of what it links to); InputError if `path` cannot be replaced by it."""
     try:
-        target = Path(os.path.realpath(_path(path)))
+        target = Path(os.path.realpath(as_path(path)))
     except ValueError as error:  # a null byte
         raise InputError(f"{path!r}: expected a file name, got an error: {error}") from error
     if os.path.exists(target) and not os.path.isfile(target):
@@ -78,7 +78,7 @@ def temporary_names(target: Path) -> str:
     return f".{glob.escape(target.name)}.{'?' * 8}{glob.escape(target.suffix)}"
 
 
-def _path(path: str | os.PathLike) -> Path:
+def as_path(path: str | os.PathLike) -> Path:
     try:
         return Path(path)
     except TypeError:

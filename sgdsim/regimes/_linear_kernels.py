@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from sgdsim.algorithm.draws import _FEATURES, _seek, normals
+from sgdsim.algorithm.draws import FEATURES, normals, seek
 from sgdsim.recurrence.linear_kernels import conjugate
 
 
@@ -86,7 +86,7 @@ def one_pass(eigenvalues, components, transition, kick, sizes, keys, start, labe
         for t in range(sizes.size):
             gradient[:] = 0.0
             for sample in range(sizes[t]):
-                _seek(counter, start + t, _FEATURES + 8 * sample)  # a stream for each sample of the step
+                seek(counter, start + t, FEATURES + 8 * sample)  # a stream for each sample of the step
                 normals(counter, words, keys[replicate, 0], keys[replicate, 1], z)
                 residual = -label * z[n]
                 for k in range(n):

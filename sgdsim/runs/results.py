@@ -36,7 +36,7 @@ import xarray as xr
 
 from sgdsim.common import machine
 from sgdsim.common.checks import InputError
-from sgdsim.common.files import _path, replacing
+from sgdsim.common.files import as_path, replacing
 from sgdsim.observables import Observable
 from sgdsim.problem import QuadraticProblem, TestPoints, kinds
 from sgdsim.runs.follow import OUTCOMES
@@ -145,7 +145,7 @@ def save(result: xr.Dataset, path: str | os.PathLike) -> Path:
     """
     if not isinstance(result, xr.Dataset):
         raise InputError(f"result: expected an xarray.Dataset, such as `sweep` returns, got {type(result).__name__}")
-    path = _path(path)
+    path = as_path(path)
     with replacing(path) as temporary:
         encoding = {
             name: {"zlib": True, "complevel": 4}
@@ -179,7 +179,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
     ------
     InputError : no such file, not a netCDF-4 file, or not a result of sgdsim.
     """
-    return _read(_path(path), "loss", "result")
+    return _read(as_path(path), "loss", "result")
 
 
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
@@ -203,7 +203,7 @@ def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: in
 
 def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     """The problem that `save_problem` wrote; InputError for any other file."""
-    stored = _read(_path(path), "coefficients", "spectrum")
+    stored = _read(as_path(path), "coefficients", "spectrum")
     if "scale" not in stored.attrs:
         raise InputError(
             f"{path}: expected a spectrum written by sgdsim spectrum --out, got a result of another command"

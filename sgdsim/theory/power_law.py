@@ -202,7 +202,7 @@ def predict(
             "predict: expected heavy ball on the data set itself, got another algorithm; method_constants has the law "
             "of any method, linear.floor the floor of noisy labels"
         )
-    lr, beta, gamma = stability._constants(problem, sgd)
+    lr, beta, gamma = stability.constants(problem, sgd)
     at_threshold = stability.max_lr(problem, sgd, tau=tau)
     stable = lr < at_threshold
     rate = float(contour.rate(problem, lr=lr, momentum=beta, noise=gamma, tau=tau))

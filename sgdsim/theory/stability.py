@@ -26,7 +26,7 @@ EXACT_UP_TO, EXACT_IN_TABLES, EXACT_BESIDE, EXACT_BESIDE_OF_METHODS = 4000, 2000
 _BISECTIONS = 15  # cost of a threshold per mode, in terms of the contour
 
 
-def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
+def constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
     if not sgd.is_constant or not sgd.sampler.independent:
         raise InputError(
             "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
@@ -38,7 +38,7 @@ def _constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float
 
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """`α < 2(1+β)/λ_max`: the mean converges (Polyak 1964). Necessary for every kind of stability below."""
-    lr, momentum, _ = _constants(problem, sgd)
+    lr, momentum, _ = constants(problem, sgd)
     if not isinstance(sgd.method, HeavyBall):
         return linear.mean_is_stable(problem, sgd)
     return lr < 2 * (1 + momentum)
@@ -56,7 +56,7 @@ def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) ->
     InputError : τ > 1, unless the mean diverges, Ũ(1) ≥ 1 or γ = 0; likewise where modes of multiplicity below τ would
         oscillate and grow by themselves; schedules or reshuffled epochs.
     """
-    lr, momentum, noise = _constants(problem, sgd)
+    lr, momentum, noise = constants(problem, sgd)
     if not isinstance(sgd.method, HeavyBall):
         return linear.at_one(problem, sgd, tau).stable
     g = noise * tau
@@ -104,7 +104,7 @@ def max_lr(
     '0.0903'
     """
     choice("level", level, LEVELS)
-    _, momentum, noise = _constants(problem, sgd)
+    _, momentum, noise = constants(problem, sgd)
     if level == "exact" and sgd.is_one_pass:
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if level == "exact":
@@ -179,7 +179,7 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
     Returns infinity if the mean diverges already. Raises InputError for schedules or reshuffled epochs.
     """
-    _, _, noise = _constants(problem, sgd)
+    _, _, noise = constants(problem, sgd)
     _refuse_one_pass(sgd)
     if not full_batch_is_stable(problem, sgd):
         return math.inf
@@ -194,7 +194,7 @@ def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> floa
         near = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other).stable, 1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
         return linear.critical_lr(sgd, _in_turn(problem), tolerance, start=start)
-    _, momentum, noise = _constants(problem, sgd)
+    _, momentum, noise = constants(problem, sgd)
     full = 2 * (1 + momentum)
     if noise == 0:
         return full
@@ -222,7 +222,7 @@ def averaged_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     `sgdsim.theory.verdicts.verdict` says also why, and knows more cases. Raises InputError as `averaged_radius`.
     """
     _refuse_one_pass(sgd)
-    _constants(problem, sgd)
+    constants(problem, sgd)
     return _in_turn(problem)(sgd)
 
 

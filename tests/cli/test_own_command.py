@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 
 from sgdsim import cli
 from sgdsim.cli import problems
-from sgdsim.cli.arguments import _add_problem
+from sgdsim.cli.arguments import add_problem
 from sgdsim.cli.deliver import add_output, deliver
 from sgdsim.cli.registry import COMMANDS, Command
 from sgdsim.common.checks import number
@@ -28,7 +28,7 @@ class Share(Findings):
 
 def add_parser(commands) -> None:
     parser = commands.add_parser("share", help="how many eigenvalues are large")
-    _add_problem(parser)
+    add_problem(parser)
     parser.add_argument("--above", type=float, default=0.1, help="what is large")
     problems.add_common(parser)
     add_output(parser, plot="draw it (.png, .pdf or .svg)")
