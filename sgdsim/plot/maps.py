@@ -19,7 +19,7 @@ from matplotlib.patheffects import withStroke
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, Look, regime_style, style
-from sgdsim.studies.landscape import SMOOTHED, LossMap, Minimum, log10_loss, minimum, panels
+from sgdsim.studies.landscape import LossMap, Minimum, log10_loss, minimum, panels
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -232,7 +232,7 @@ def _legend(
 ) -> None:
     """What the colours and lines are; lines that no panel has are left out."""
     handles: dict[str, Artist] = {"least loss": Line2D([], [], **_STAR)}
-    if any(panel.regime in SMOOTHED for panel in maps):
+    if any(panel.stochastic for panel in maps):
         handles = {"least loss (sampled: smoothed)": handles.popitem()[1]}
     for name, look in zip(marks, itertools.cycle(_MARKS), strict=False):
         handles[name] = Line2D([], [], **look)

@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import regime_style, style
-from sgdsim.studies import closures
-from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, kind, nearest
+from sgdsim.runs.followed import followed
+from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, nearest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,8 +43,10 @@ def tau_curves(result: xr.Dataset) -> Figure:
     ]
     if len(cells) > MAX_CELLS:
         raise InputError(f"result: expected at most {MAX_CELLS} cells, got {len(cells)}; select some")
-    names = [str(name) for name in result["regime"].values]
-    taus = sorted(closures.taus(result).items(), key=lambda entry: entry[1])
+    regimes = followed(result)
+    kinds = {name: regime.kind for name, regime in regimes.items()}
+    closures = ((name, regime.tau) for name, regime in regimes.items() if regime.tau is not None)
+    taus = sorted(closures, key=lambda entry: entry[1])
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(len(taus), 1)))
     looks = {
         name: {"color": shade, "linestyle": _DASHES[i % 5], "linewidth": 1.3}
@@ -54,15 +56,15 @@ def tau_curves(result: xr.Dataset) -> Figure:
         figure = Figure(figsize=(2.75 * len(cells) + 1.3, 4.4), layout="constrained")
         axes = figure.subplots(2, len(cells), squeeze=False, sharex=True, height_ratios=[1.25, 1])
         for cell, top, bottom in zip(cells, axes[0], axes[1], strict=True):
-            _losses(top, cell, names, looks)
-            _differences(bottom, cell, names, looks)
+            _losses(top, cell, kinds, looks)
+            _differences(bottom, cell, kinds, looks)
             own = [distance for distance in best if all(cell[name].item() == v for name, v in distance.cell.items())]
             nearby = f"\nnearest: τ = {own[0].tau:g}" if own else ""
             top.set_title((_settings(cell) + nearby).replace("= -", "= −"))
             bottom.set_xlabel("SGD step t")
         axes[0, 0].set_ylabel("train loss")
         axes[1, 0].set_ylabel("relative to exact average")
-        figure.legend(*_legend(names, taus, looks), loc="outside right center")
+        figure.legend(*_legend(kinds, taus, looks), loc="outside right center")
     return figure
 
 
@@ -72,22 +74,26 @@ def _settings(cell: xr.Dataset) -> str:
     return ", ".join(f"{symbols[name]} = {value.item():g}" for name, value in known.items())
 
 
-def _losses(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> None:
+def _exact(kinds: dict[str, str]) -> str:
+    return next(name for name, kind in kinds.items() if kind == EXACT)
+
+
+def _losses(ax: Axes, cell: xr.Dataset, kinds: dict[str, str], looks: dict) -> None:
     steps = cell["step"].values
     later = steps >= 1
-    exact = curve(cell, next(name for name in names if kind(name) == EXACT))[0]
+    exact = curve(cell, _exact(kinds))[0]
     top = _LARGEST * exact[0]
     lowest = exact[later & np.isfinite(exact)].min()
-    for name in sorted(names, key=lambda name: kind(name) == EXACT):
+    for name in sorted(kinds, key=lambda name: kinds[name] == EXACT):
         if name in looks:
             look = looks[name]
-        elif kind(name) in (SAMPLED, EXACT):
-            look = {key: value for key, value in regime_style(kind(name)).items() if key != "label"}
+        elif kinds[name] in (SAMPLED, EXACT):
+            look = {key: value for key, value in regime_style(kinds[name]).items() if key != "label"}
         else:
             continue
         mean = curve(cell, name)[0]
-        if kind(name) == SAMPLED:
-            runs = cell["loss"].isel(regime=names.index(name)).transpose("replicate", "step").values
+        if kinds[name] == SAMPLED:
+            runs = cell["loss"].isel(regime=[*kinds].index(name)).transpose("replicate", "step").values
             runs = runs[~np.isnan(runs).all(1)]
             low, high = np.quantile(runs, _BAND, axis=0, method="inverted_cdf")
             ax.fill_between(
@@ -103,20 +109,20 @@ def _losses(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> None:
     ax.set(xscale="log", yscale="log", ylim=(lowest / 1.5, min(top, 2 * max(exact[later][0], exact[0]))))
 
 
-def _differences(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> None:
+def _differences(ax: Axes, cell: xr.Dataset, kinds: dict[str, str], looks: dict) -> None:
     """Relative differences; the frame is as wide as the two τ that are farthest off, within ±50%."""
     steps = cell["step"].values
     later = steps >= 1
     x = steps[later]
-    exact = curve(cell, next(name for name in names if kind(name) == EXACT))[0][later]
+    exact = curve(cell, _exact(kinds))[0][later]
     ax.axhline(0, color="black", linewidth=1.2, linestyle=regime_style(EXACT)["linestyle"], zorder=3)
     width = 0.0
-    for name in names:
+    for name in kinds:
         mean, error = (None if v is None else v[later] for v in curve(cell, name))
         with np.errstate(invalid="ignore", over="ignore"):
             gap = mean / exact - 1
             gap = np.where(np.abs(gap) <= 100, gap, np.nan)
-        if kind(name) == SAMPLED:
+        if kinds[name] == SAMPLED:
             color = regime_style(SAMPLED)["color"]
             if error is not None:
                 with np.errstate(invalid="ignore"):
@@ -133,9 +139,9 @@ def _differences(ax: Axes, cell: xr.Dataset, names: list[str], looks: dict) -> N
     )
 
 
-def _legend(names: list[str], taus: list[tuple[str, float]], looks: dict) -> tuple[list, list[str]]:
+def _legend(kinds: dict[str, str], taus: list[tuple[str, float]], looks: dict) -> tuple[list, list[str]]:
     handles: dict[str, object] = {}
-    if any(kind(name) == SAMPLED for name in names):
+    if SAMPLED in kinds.values():
         color = regime_style(SAMPLED)["color"]
         line = Line2D([], [], color=color, linewidth=1.1)
         handles["sampled mean;\nband: 10–90% of runs,\nbelow ±2 std. errors"] = (

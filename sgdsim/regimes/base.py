@@ -48,6 +48,11 @@ class Regime(ABC):
     def name(self) -> str:
         """The name by which users read and type it, such as "sampled" or "diagonal:tau=1"."""
 
+    @property
+    def kind(self) -> str:
+        """The name without parameters: "diagonal" of "diagonal:tau=1"."""
+        return self.name.partition(":")[0]
+
     def check(self, problem: Problem, sgd: SGD) -> None:
         """InputError, with the reason, if this regime cannot follow `sgd` on `problem`."""
         if not self.stochastic and not sgd.sampler.independent:

@@ -15,6 +15,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.runs import parts, results
 from sgdsim.runs.chunks import Chunk, Done
 from sgdsim.runs.follow import OUTCOMES
+from sgdsim.runs.followed import stored
 from sgdsim.runs.grids import Grid
 from sgdsim.runs.request import Request
 
@@ -40,7 +41,7 @@ def empty(request: Request, asked: parts.Asked) -> xr.Dataset:
         result.attrs = results.provenance(
             call, problem.description, quadratic.fingerprint, settings.seed, problem.device
         )
-    result.attrs["asked"] = json.dumps(asked)
+    result.attrs |= {"asked": json.dumps(asked), **stored(request.regimes)}
     return result
 
 

@@ -243,18 +243,6 @@ def problem_of(result: xr.Dataset) -> QuadraticProblem:
     return kinds.restored(description, result["coefficients"].values, result["eigenvalues"].values, multiplicity=counts)
 
 
-def taus(result: xr.Dataset) -> dict[str, float]:
-    """Closure parameter τ of the regimes that have one, by name; where the call is not stored, as the name says it."""
-    names = [str(name) for name in np.atleast_1d(result["regime"].values)] if "regime" in result.coords else []
-    out = {name: float(tau) for name in names for base, _, tau in [name.partition(":tau=")] if base == "diagonal"}
-    try:
-        call = json.loads(result.attrs["call"])
-        stored = zip(call["regimes"], call["regime_parameters"], strict=True)
-        return out | {name: float(facts["tau"]) for name, facts in stored if name in names and "tau" in facts}
-    except (KeyError, TypeError, ValueError):
-        return out
-
-
 def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
     """The whole file; InputError unless it is one of sgdsim's that holds `variable`."""
     if not path.is_file():

@@ -18,7 +18,7 @@ import numpy as np
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import Problem
-from sgdsim.runs.results import taus
+from sgdsim.runs.followed import followed
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -54,10 +54,9 @@ def distances(result: xr.Dataset) -> list[Distance]:
     Steps at which the exact average is infinite, or was not reached, are left out. Raises InputError for a result
     without losses of the averaged regime and of another one beside it, or without a step ≥ 1.
     """
-    names = [] if "regime" not in result.dims else [str(name) for name in result["regime"].values]
-    exact = [name for name in names if kind(name) == EXACT]
-    tau = taus(result)
-    others = [name for name in names if name in tau or kind(name) == SAMPLED]
+    names = followed(result) if "regime" in result.dims else {}
+    exact = [name for name, regime in names.items() if regime.kind == EXACT]
+    others = [name for name, regime in names.items() if regime.tau is not None or regime.kind == SAMPLED]
     if "loss" not in result or len(exact) != 1 or not others:
         raise InputError(
             "result: expected losses of the averaged regime, once, and of diagonal or sampled ones beside it; got "
@@ -90,7 +89,7 @@ def distances(result: xr.Dataset) -> list[Distance]:
                     Distance(
                         cell,
                         name,
-                        tau.get(name),
+                        names[name].tau,
                         _typical(gap),
                         float(gap[worst]),
                         int(steps[known][worst]),
@@ -134,11 +133,6 @@ def noise_tau(problem: Problem, lr: float, momentum: float = 0.0) -> float:
     x = lr * problem.quadratic.eigenvalues
     weight = (x / (top - x)) ** 2
     return float(weight @ mode_tau(problem) / weight.sum())
-
-
-def kind(name: str) -> str:
-    """ "diagonal" of "diagonal:tau=1"."""
-    return name.partition(":")[0]
 
 
 def curve(cell: xr.Dataset, name: str) -> tuple[np.ndarray, np.ndarray | None]:

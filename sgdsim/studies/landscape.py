@@ -14,12 +14,11 @@ from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
-from sgdsim.runs.results import taus
+from sgdsim.runs.followed import followed
 
 if TYPE_CHECKING:
     import xarray as xr
 
-SMOOTHED = ("sampled", "network")  # regimes whose maps are noisy
 _COMPLETED, _DIVERGED = OUTCOMES.index("completed"), OUTCOMES.index("diverged")
 
 
@@ -34,6 +33,7 @@ class LossMap:
     missing : (L, M) whether a cell was not run, failed or was interrupted.
     noise, tau : γ of the batch size, and the closure of the regime (1 where the regime has none).
     method : of the algorithm, as `SGD.spec` names it.
+    stochastic : whether cells of the regime are lucky or unlucky.
     """
 
     regime: str
@@ -47,6 +47,7 @@ class LossMap:
     diverged: np.ndarray
     missing: np.ndarray
     method: str = "heavy-ball"
+    stochastic: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     method = str(result["method"].values.ravel()[0]) if "method" in result.coords else "heavy-ball"
     flat = result[["loss", "outcome", "done"]].isel({**dict.fromkeys(others, 0), "step": -1}).sortby(["lr", "momentum"])
     flat = flat.transpose("regime", "batch_size", "lr", "momentum", "replicate")
-    out, closures = [], taus(result)
-    for i, regime in enumerate(map(str, flat["regime"].values)):
+    out = []
+    for i, (regime, known) in enumerate(followed(flat).items()):
         for j, size in enumerate(flat["batch_size"].values):
             outcome = flat["outcome"].values[i, j]
             diverged = (outcome == _DIVERGED).any(-1)
@@ -99,11 +100,20 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
             loss[diverged | missing] = np.nan
             out.append(
                 LossMap(
-                    regime, int(size), float(noise_factor(problem.n, int(size), sampling)), closures.get(regime, 1.0),
-                    int(result["step"].values[-1]), flat["lr"].values, flat["momentum"].values, loss, diverged, missing,
-                    method,
+                    regime,
+                    int(size),
+                    noise=float(noise_factor(problem.n, int(size), sampling)),
+                    tau=1.0 if known.tau is None else known.tau,
+                    n_steps=int(result["step"].values[-1]),
+                    lr=flat["lr"].values,
+                    momentum=flat["momentum"].values,
+                    loss=loss,
+                    diverged=diverged,
+                    missing=missing,
+                    method=method,
+                    stochastic=known.stochastic,
                 )
-            )  # fmt: skip
+            )
     return out
 
 
@@ -150,9 +160,9 @@ def minimum(panel: LossMap, *, width: float | None = None) -> Minimum | None:
     Parameters
     ----------
     width : standard deviation, in cells, of the Gaussian that smooths the log of the loss (`smoothed`) first. None: 1
-        for regimes of random batches, whose cells are lucky or unlucky, else 0. The loss given is the cell's own.
+        for stochastic regimes, else 0. The loss given is the cell's own.
     """
-    width = (1.0 if panel.regime in SMOOTHED else 0.0) if width is None else width
+    width = float(panel.stochastic) if width is None else width
     logs = smoothed(panel, width)
     if not np.isfinite(logs).any():
         return None

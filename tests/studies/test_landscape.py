@@ -37,8 +37,9 @@ def panel(loss, diverged=None, regime="sampled"):
     lr, momentum = 0.1 * (1 + np.arange(loss.shape[0])), 0.1 * np.arange(loss.shape[1])
     diverged = none if diverged is None else diverged
     return landscape.LossMap(
-        regime, 10, 0.1, 1.0, 100, lr, momentum, np.where(diverged, np.nan, loss), diverged, none.copy()
-    )
+        regime, 10, 0.1, 1.0, 100, lr, momentum, np.where(diverged, np.nan, loss), diverged, none.copy(),
+        stochastic=regime == "sampled",
+    )  # fmt: skip
 
 
 # Ranges.
