@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
-
-import numpy as np
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, cast
 
 from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_problem, algorithm
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, infinite_spectrum, load
 from sgdsim.common.checks import InputError, number
-from sgdsim.common.specs import readable, shortest
-from sgdsim.common.table import Table
+from sgdsim.common.specs import shortest
 from sgdsim.common.text import short
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.problem import QuadraticProblem
     from sgdsim.runs.sweeps import Grid
+    from sgdsim.studies.stable_rates import StableRates
 
 
 def add_parser(commands: Commands) -> None:
@@ -36,35 +34,33 @@ def add_parser(commands: Commands) -> None:
 
 
 def stability(args: argparse.Namespace) -> int:
+    from sgdsim.studies.stable_rates import stable_rates
+
     delivery = Delivery(args)
     plain = args.method in (None, "heavy-ball")
     grid, taus = _grid(args, plain), _taus(args)
     problem = load(args)
-    cells = _cells(args, grid, problem.n)
+    algorithms = _algorithms(args, grid, problem.n)
     quadratic = problem.quadratic
-    levels, interrupted = _exact(quadratic, cells if args.exact else [])
-    levels += [None] * (len(cells) - len(levels))
-    rows = _rows(quadratic, cells, levels, taus)
-    known = [
-        (row["batch_size"], row["momentum"], row["exact"])
-        for row in rows
-        if row["exact"] is not None and row["tau"] == taus[0]
-    ]
+    found = stable_rates(quadratic, algorithms, taus, exact=args.exact, progress=True)
+    known = [(r.batch_size, r.momentum, r.exact) for r in found.rows if r.exact is not None and r.tau == taus[0]]
     options = {"taus": taus, "sampling": args.sampling, "exact": known}
     delivery.draw(lambda plot: plot.stability_map(quadratic, args.batch_size, **options))
+    told = found.as_dict()
+    notes = infinite_spectrum(quadratic) if any(row.noise > 0 for row in found.rows) else []
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "lambda_max": quadratic.spectrum.scale,
-        "rows": rows,
-        "critical": _critical(quadratic, cells, taus) if plain else [],
-        "notes": infinite_spectrum(quadratic) if any(row["noise"] > 0 for row in rows) else [],
+        "rows": told["rows"],
+        "critical": told["critical"],
+        "notes": notes,
         "seed": args.seed,
-        "interrupted": interrupted,
+        "interrupted": found.interrupted,
         "seconds": delivery.seconds,
         **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts, args.exact))
+    return delivery.tell(facts, lambda: _text(problem.description.get("title", ""), facts, found))
 
 
 def _grid(args: argparse.Namespace, plain: bool) -> Grid:
@@ -88,7 +84,7 @@ def _taus(args: argparse.Namespace) -> list[float]:
     return taus
 
 
-def _cells(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
+def _algorithms(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
     """The algorithms, batch sizes in the order given; InputError where there are too many, or they do not fit n."""
     from sgdsim.runs.sweeps import Grid
     from sgdsim.theory.stability import EXACT_UP_TO
@@ -111,111 +107,22 @@ def _cells(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
     return cells
 
 
-def _exact(quadratic: QuadraticProblem, cells: list[SGD]) -> tuple[list[float | None], bool]:
-    """The exact level of each cell, up to where Ctrl-C came; whether it did."""
-    from tqdm import tqdm
-
-    from sgdsim.theory import stability
-
-    levels: list[float | None] = []
-    try:
-        for sgd in tqdm(cells, desc="exact", disable=None if len(cells) > 1 else True):
-            levels.append(stability.max_lr(quadratic, sgd, "exact"))
-    except KeyboardInterrupt:
-        return levels, True
-    return levels, False
-
-
-def _rows(
-    quadratic: QuadraticProblem, cells: list[SGD], levels: list[float | None], taus: list[float]
-) -> list[dict[str, Any]]:
-    from sgdsim.theory import stability
-
-    rows = []
-    for sgd, exact in zip(cells, levels, strict=True):
-        noise, surely = sgd.noise(quadratic.n), _surely_stable(quadratic, sgd)
-        for tau in taus:
-            rows.append(
-                {
-                    "batch_size": sgd.batch_size,
-                    "momentum": sgd.momentum,
-                    "tau": tau,
-                    "sampling": sgd.sampling,
-                    "method": sgd.method.spec,
-                    "noise": noise,
-                    "full_batch": stability.max_lr(quadratic, sgd, "full-batch"),
-                    "spectral_diagonal": stability.max_lr(quadratic, sgd, tau=tau),
-                    "surely_stable": surely,
-                    "exact": exact,
-                    "torch_lr_per_alpha": quadratic.torch_lr(1.0),
-                    "note": necessary_only(noise, tau),
-                }
-            )
-    return rows
-
-
-def _surely_stable(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
-    """Up to where every training point's own Ũ(1) is below 1; None where that is not known."""
-    from sgdsim.theory import stability, verdicts
-
-    known = quadratic.has_basis and quadratic.n <= stability.EXACT_UP_TO and not sgd.is_one_pass
-    if not known or sgd.method.spec != "heavy-ball":
-        return None
-    momentum = np.array([float(sgd.momentum)])  # type: ignore[arg-type] # constant
-    return float(verdicts.surely_stable(quadratic, momentum, sgd.noise(quadratic.n))[0])
-
-
-def necessary_only(noise: float, tau: float) -> str | None:
-    """A note where the spectral-diagonal threshold is not known to be sufficient."""
-    if noise == 0 or tau <= 1:
-        return None
-    return f"τ = {tau:.4g} > 1: below this learning rate stability is not proved, above it there is none"
-
-
-def _critical(quadratic: QuadraticProblem, cells: list[SGD], taus: list[float]) -> list[dict[str, Any]]:
-    """λ_crit, and the largest stable α/(1 − β) as β → 1, for each batch size and τ."""
-    from sgdsim.theory import stability
-
-    noises = {sgd.batch_size: sgd.noise(quadratic.n) for sgd in cells}
-    entries = []
-    for tau in taus:
-        critical = stability.critical_eigenvalue(quadratic, tau)
-        for size, noise in noises.items():
-            bound = 2 / (noise * critical) if noise * critical > 0 else None
-            numbers = {"critical_eigenvalue": critical, "effective_lr": bound}
-            entries.append({"batch_size": size, "tau": tau, "noise": noise, **numbers})
-    return entries
-
-
-def _text(facts: dict[str, Any], exact: bool) -> str:
-    rows = facts["rows"]
-    surely = any(row["surely_stable"] is not None for row in rows)
-    headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal", *(["surely stable"] if surely else [])]
-    headers += ["exact"] if exact else []
-    lines = []
-    for row in rows:
-        cells = [row["batch_size"], readable(row["momentum"]), shortest(row["tau"]), row["full_batch"]]
-        cells.append(short(row["spectral_diagonal"]) + ("*" if row["note"] else ""))
-        cells += [row["surely_stable"]] if surely else []
-        lines.append([*cells, row["exact"]] if exact else cells)
-    method = "" if rows[0]["method"] == "heavy-ball" else f", {rows[0]['method']}"
-    title = f"{facts['problem'].get('title', '')}{method}: largest stable learning rate"
-    out = [title, Table(headers, lines).text(), ""]
-    for tau in dict.fromkeys(entry["tau"] for entry in facts["critical"]):
-        of_tau = [entry for entry in facts["critical"] if entry["tau"] == tau]
-        bounds = ", ".join(
-            f"{'no bound' if e['effective_lr'] is None else short(e['effective_lr'])} at batch {e['batch_size']}"
-            for e in of_tau
+def _text(title: str, facts: Mapping[str, object], found: StableRates) -> str:
+    rows = found.rows
+    method = "" if rows[0].method == "heavy-ball" else f", {rows[0].method}"
+    out = [f"{title}{method}: largest stable learning rate", found.table().text(), ""]
+    for tau in dict.fromkeys(entry.tau for entry in found.critical):
+        of_tau = [entry for entry in found.critical if entry.tau == tau]
+        bounds = (
+            f"{'no bound' if entry.effective_lr is None else short(entry.effective_lr)} at batch {entry.batch_size}"
+            for entry in of_tau
         )
-        critical = of_tau[0]["critical_eigenvalue"]
-        out.append(
-            f"momentum → 1, tau {shortest(tau)}: λ_crit = {critical:.6g}, lr/(1 − momentum) < 2/(γ λ_crit): {bounds}"
-        )
-    if surely:
+        critical = f"λ_crit = {of_tau[0].critical_eigenvalue:.6g}, lr/(1 − momentum) < 2/(γ λ_crit)"
+        out.append(f"momentum → 1, tau {shortest(tau)}: {critical}: {', '.join(bounds)}")
+    if any(row.surely_stable is not None for row in rows):
         out.append(
             "surely stable: every training point's own Ũ(1) is below 1; beyond spectral-diagonal (tau 1) surely not"
         )
-    for note in dict.fromkeys(row["note"] for row in rows if row["note"]):
-        out.append(f"* {note}")
-    out += facts["notes"]
-    return "\n".join([*out, *ending(facts, lr_unit(rows[0]["torch_lr_per_alpha"]), "the rest was not computed")])
+    out += [f"* {note}" for note in dict.fromkeys(row.note for row in rows if row.note)]
+    out += cast("list[str]", facts["notes"])
+    return "\n".join([*out, *ending(facts, lr_unit(rows[0].torch_lr_per_alpha), "the rest was not computed")])

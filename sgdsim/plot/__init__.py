@@ -1,7 +1,7 @@
 """Pictures of results: labelled numbers in, matplotlib Axes or Figures out.
 
 May import: common, algorithm, problem, observables, recurrence, regimes, theory, symbolic, runs, studies. A new picture
-is a function in a module here, offered below; the module is not named after it: importing it would replace the function.
+is a function in a module here, offered below; the module is not named after it: importing it would replace that.
 """
 
 from sgdsim.plot import backend  # noqa: F401 — first: it brings in matplotlib

@@ -1,0 +1,150 @@
+"""The largest stable learning rates at each level of theory, for algorithms that differ in momentum and batch size."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from tqdm import tqdm
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.specs import readable, shortest
+from sgdsim.common.table import Cell, Table
+from sgdsim.common.text import short
+from sgdsim.problem import QuadraticProblem
+from sgdsim.studies.base import Findings
+from sgdsim.theory import stability, verdicts
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The largest stable α of one algorithm at each level, with closure `tau`; None: not asked for, or not known.
+
+    `surely_stable`: up to where every training point's own Ũ(1) is below 1. `noise`: γ. `note`: where the
+    spectral-diagonal level is not known to be sufficient.
+    """
+
+    batch_size: int
+    momentum: float
+    tau: float
+    sampling: str
+    method: str
+    noise: float
+    full_batch: float
+    spectral_diagonal: float
+    surely_stable: float | None
+    exact: float | None
+    torch_lr_per_alpha: float
+    note: str | None
+
+
+@dataclass(frozen=True)
+class Critical:
+    """λ_crit, and the largest stable α/(1 − β) as β → 1 (None: no bound), of heavy ball."""
+
+    batch_size: int
+    tau: float
+    noise: float
+    critical_eigenvalue: float
+    effective_lr: float | None
+
+
+@dataclass(frozen=True)
+class StableRates(Findings):
+    """Of each algorithm with each τ; `critical`: for each τ and batch size. `interrupted`: by Ctrl-C, exact levels are
+    missing."""
+
+    rows: tuple[Limits, ...]
+    critical: tuple[Critical, ...]
+    interrupted: bool
+
+    def table(self) -> Table:
+        """A row for each algorithm and τ; * where the row has a note."""
+        surely = any(row.surely_stable is not None for row in self.rows)
+        exact = any(row.exact is not None for row in self.rows)
+        headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal"]
+        headers += [*(["surely stable"] if surely else []), *(["exact"] if exact else [])]
+        lines = []
+        for row in self.rows:
+            cells: list[Cell] = [row.batch_size, readable(row.momentum), shortest(row.tau), row.full_batch]
+            cells.append(short(row.spectral_diagonal) + ("*" if row.note else ""))
+            cells += [row.surely_stable] if surely else []
+            lines.append([*cells, row.exact] if exact else cells)
+        return Table(headers, lines)
+
+
+def stable_rates(
+    problem: QuadraticProblem,
+    algorithms: Sequence[SGD],
+    taus: Sequence[float] = (1.0,),
+    *,
+    exact: bool = False,
+    progress: bool = False,
+) -> StableRates:
+    """The limits of each algorithm, whose own learning rate counts for nothing, with each τ.
+
+    `exact`: also the exact level, for N up to `theory.stability.EXACT_UP_TO`; Ctrl-C leaves out the rest of these.
+    InputError for what `theory.stability.max_lr` refuses.
+    """
+    levels, interrupted = _exact(problem, algorithms, progress) if exact else ([], False)
+    levels += [None] * (len(algorithms) - len(levels))
+    rows = []
+    for sgd, level in zip(algorithms, levels, strict=True):
+        noise, surely = sgd.noise(problem.n), _surely_stable(problem, sgd)
+        for tau in taus:
+            rows.append(
+                Limits(
+                    batch_size=cast(int, sgd.batch_size),  # `max_lr` refuses schedules
+                    momentum=cast(float, sgd.momentum),
+                    tau=tau,
+                    sampling=sgd.sampling,
+                    method=sgd.method.spec,
+                    noise=noise,
+                    full_batch=stability.max_lr(problem, sgd, "full-batch"),
+                    spectral_diagonal=stability.max_lr(problem, sgd, tau=tau),
+                    surely_stable=surely,
+                    exact=level,
+                    torch_lr_per_alpha=problem.torch_lr(1.0),
+                    note=_necessary_only(noise, tau),
+                )
+            )
+    plain = all(sgd.method.spec == "heavy-ball" for sgd in algorithms)
+    return StableRates(tuple(rows), _critical(problem, rows, taus) if plain else (), interrupted)
+
+
+def _exact(problem: QuadraticProblem, algorithms: Sequence[SGD], progress: bool) -> tuple[list[float | None], bool]:
+    """The exact level of each, up to where Ctrl-C came; whether it did."""
+    levels: list[float | None] = []
+    try:
+        for sgd in tqdm(algorithms, desc="exact", disable=None if progress and len(algorithms) > 1 else True):
+            levels.append(stability.max_lr(problem, sgd, "exact"))
+    except KeyboardInterrupt:
+        return levels, True
+    return levels, False
+
+
+def _surely_stable(problem: QuadraticProblem, sgd: SGD) -> float | None:
+    known = problem.has_basis and problem.n <= stability.EXACT_UP_TO and not sgd.is_one_pass
+    if not known or sgd.method.spec != "heavy-ball":
+        return None
+    momentum = np.array([float(sgd.momentum)])  # type: ignore[arg-type] # constant
+    return float(verdicts.surely_stable(problem, momentum, sgd.noise(problem.n))[0])
+
+
+def _necessary_only(noise: float, tau: float) -> str | None:
+    if noise == 0 or tau <= 1:
+        return None
+    return f"τ = {tau:.4g} > 1: below this learning rate stability is not proved, above it there is none"
+
+
+def _critical(problem: QuadraticProblem, rows: Sequence[Limits], taus: Sequence[float]) -> tuple[Critical, ...]:
+    noises = {row.batch_size: row.noise for row in rows}
+    entries = []
+    for tau in taus:
+        critical = stability.critical_eigenvalue(problem, tau)
+        for size, noise in noises.items():
+            bound = 2 / (noise * critical) if noise * critical > 0 else None
+            entries.append(Critical(size, tau, noise, critical, bound))
+    return tuple(entries)
