@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sgdsim.algorithm import draws
-from sgdsim.algorithm.samplers import Sampler
+from sgdsim.algorithm.samplers import Asked, Sampler
 from sgdsim.algorithm.sgd import SGD, StepValues
 from sgdsim.common.checks import InputError
 
@@ -35,7 +35,7 @@ def batch_blocks(
         high = min(low + block, stop)
         window = slice(low - start, high - start)
         place = (0, 0) if places is None else places.at(low)
-        drawn = sampler.draw(n_samples, values.batch_size[window], low, keys, place, diagonal)
+        drawn = sampler.draw(Asked(n_samples, values.batch_size[window], low, keys, place, diagonal))
         yield type(values)(*(v[window] for v in values)), *drawn
 
 

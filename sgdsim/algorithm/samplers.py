@@ -22,6 +22,19 @@ IMPORTANCE = "importance"
 ONE_PASS = "one-pass"
 
 
+class Asked(NamedTuple):
+    """Batches of the steps `start`, `start` + 1, …, of `sizes` (T,) int64 out of `n` points, for the generator's `keys`
+    (R, 2). `place`: of dependent batches, what `EpochPlaces` says of `start`. `diagonal`: Θ_ii up to a factor, (n,), of
+    weighted ones."""
+
+    n: int
+    sizes: np.ndarray
+    start: int
+    keys: np.ndarray
+    place: tuple[int, int] = (0, 0)
+    diagonal: np.ndarray | None = None
+
+
 class Draw(NamedTuple):
     """Batches of T steps and R replicates: `indices` (R, T, b) int32, −1 beyond a step's own size; `weights` (R, T, b)
     float64, with which the points enter the mean over the batch, or None: all 1."""
@@ -55,20 +68,8 @@ class Sampler(Sampling):
     """Batches of points of the data set."""
 
     @abstractmethod
-    def draw(
-        self,
-        n: int,
-        sizes: np.ndarray,
-        start: int,
-        keys: np.ndarray,
-        place: tuple[int, int] = (0, 0),
-        diagonal: np.ndarray | None = None,
-    ) -> Draw:
-        """The batches of steps start, start + 1, …, of `sizes` (T,) int64 out of n points, for the generator's keys.
-
-        keys (R, 2). A function of the arguments alone, and step by step: never of how a run is cut. `place`: of
-        dependent batches, what `EpochPlaces` says of `start`. `diagonal`: Θ_ii up to a factor, (n,), of weighted ones.
-        """
+    def draw(self, asked: Asked) -> Draw:
+        """These batches: a function of what is asked for alone, and step by step, never of how a run is cut."""
 
     def pair_inclusion(self, diagonal: np.ndarray) -> np.ndarray | None:
         """q (n,), see above; None where all are 1."""
@@ -83,18 +84,10 @@ class WithoutReplacement(Sampler):
     def noise(self, n: int, b: np.ndarray) -> np.ndarray:
         return 1.0 / b if math.isinf(n) else (n - b) / (max(n - 1, 1) * b)
 
-    def draw(
-        self,
-        n: int,
-        sizes: np.ndarray,
-        start: int,
-        keys: np.ndarray,
-        place: tuple[int, int] = (0, 0),
-        diagonal: np.ndarray | None = None,
-    ) -> Draw:
+    def draw(self, asked: Asked) -> Draw:
         from sgdsim.algorithm import draws
 
-        return Draw(draws.independent(n, sizes, start, keys, with_replacement=False), None)
+        return Draw(draws.independent(*asked[:4], with_replacement=False), None)
 
 
 class WithReplacement(Sampler):
@@ -106,18 +99,10 @@ class WithReplacement(Sampler):
     def noise(self, n: int, b: np.ndarray) -> np.ndarray:
         return 1.0 / b
 
-    def draw(
-        self,
-        n: int,
-        sizes: np.ndarray,
-        start: int,
-        keys: np.ndarray,
-        place: tuple[int, int] = (0, 0),
-        diagonal: np.ndarray | None = None,
-    ) -> Draw:
+    def draw(self, asked: Asked) -> Draw:
         from sgdsim.algorithm import draws
 
-        return Draw(draws.independent(n, sizes, start, keys, with_replacement=True), None)
+        return Draw(draws.independent(*asked[:4], with_replacement=True), None)
 
 
 class Reshuffle(WithoutReplacement):
@@ -127,18 +112,10 @@ class Reshuffle(WithoutReplacement):
     name = RESHUFFLE
     independent = False
 
-    def draw(
-        self,
-        n: int,
-        sizes: np.ndarray,
-        start: int,
-        keys: np.ndarray,
-        place: tuple[int, int] = (0, 0),
-        diagonal: np.ndarray | None = None,
-    ) -> Draw:
+    def draw(self, asked: Asked) -> Draw:
         from sgdsim.algorithm import draws
 
-        return Draw(draws.reshuffled(n, sizes, keys, place), None)
+        return Draw(draws.reshuffled(asked.n, asked.sizes, asked.keys, asked.place), None)
 
 
 class Importance(WithReplacement):
@@ -148,21 +125,13 @@ class Importance(WithReplacement):
     name = IMPORTANCE
     weighted = True
 
-    def draw(
-        self,
-        n: int,
-        sizes: np.ndarray,
-        start: int,
-        keys: np.ndarray,
-        place: tuple[int, int] = (0, 0),
-        diagonal: np.ndarray | None = None,
-    ) -> Draw:
+    def draw(self, asked: Asked) -> Draw:
         from sgdsim.algorithm import draws
 
-        if diagonal is None:
+        if asked.diagonal is None:
             raise InputError("sampling: importance needs the kernel's diagonal, got none")
-        indices = draws.by_chance(np.maximum(diagonal, 0.0), sizes, start, keys)
-        return Draw(indices, np.where(indices < 0, 0.0, self.pair_inclusion(diagonal)[indices]))
+        indices = draws.by_chance(np.maximum(asked.diagonal, 0.0), asked.sizes, asked.start, asked.keys)
+        return Draw(indices, np.where(indices < 0, 0.0, self.pair_inclusion(asked.diagonal)[indices]))
 
     def pair_inclusion(self, diagonal: np.ndarray) -> np.ndarray:
         sizes = np.maximum(diagonal, 0.0)

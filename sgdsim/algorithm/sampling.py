@@ -16,6 +16,7 @@ from sgdsim.algorithm.samplers import (
     SAMPLINGS,
     WITH_REPLACEMENT,
     WITHOUT_REPLACEMENT,
+    Asked,
 )  # fmt: skip
 from sgdsim.common.checks import InputError, choice
 
@@ -58,4 +59,4 @@ def minibatch_indices(
     sizes = np.ascontiguousarray(batch_sizes, dtype=np.int64)
     if sizes.size and sizes.max() > n_samples and SAMPLERS[sampling].bounded:
         raise InputError(f"batch_size: expected at most the {n_samples} training points, got {sizes.max()}")
-    return SAMPLERS[sampling].draw(n_samples, sizes, start, keys, place).indices
+    return SAMPLERS[sampling].draw(Asked(n_samples, sizes, start, keys, place)).indices

@@ -66,6 +66,7 @@ def budget(args: argparse.Namespace) -> int:
             results.save(result, args.out)
     delivery.draw(lambda plot: plot.budget_curves(result, problem))
     curves = budgets.curves(result, problem)
+    compared = budgets.compare(curves)
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -77,14 +78,14 @@ def budget(args: argparse.Namespace) -> int:
             | {name: finite_or_none(cell[name].item()) for name in ("error_estimate", "known_until")}
             for curve, cell in zip(curves, (result.isel(cell=i, regime=0) for i in range(len(curves))), strict=True)
         ],
-        "rows": _rows(budgets.compare(curves)),
+        "rows": _rows(compared),
         "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": bool(result.attrs["interrupted"]),
         "seconds": delivery.seconds,
         **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts))
+    return delivery.tell(facts, lambda: _text(facts, compared))
 
 
 def _rows(compared: Comparison) -> list[dict[str, Any]]:
@@ -130,21 +131,17 @@ def _run(curve: Curve, problem: QuadraticProblem, args: argparse.Namespace, tau:
     }
 
 
-def _text(facts: dict[str, Any]) -> str:
+def _text(facts: dict[str, Any], compared: Comparison) -> str:
     runs, law = facts["runs"], facts["law"]
     columns = ("batch_size", "lr", "max_lr_spectral_diagonal", "effective_lr", "n_steps")
     matched = [[run[name] for name in columns] for run in runs]
-    losses = []
-    for row in facts["rows"]:
-        cells = ["diverged" if x is None and run["diverged"] else x for run, x in zip(runs, row["loss"], strict=True)]
-        losses.append([row["budget"], *cells, row["ratio"], row["ratio_by_noise"]])
     title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
     out = [
         f"{title}, learning rates matched by gamma*lr",
         Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], matched).text(),
         "",
         "loss at equal budget",
-        Table(["t*b", *(f"b = {run['batch_size']}" for run in runs), "ratio", "at equal t/gamma"], losses).text(),
+        compared.table().text(),
         "",
         "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):",
         "by theory it is what counts at late times where batches are not far below N",

@@ -19,7 +19,7 @@ import xarray as xr
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer, number
-from sgdsim.common.table import Table
+from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.sweeps import Grid, sweep
@@ -158,7 +158,7 @@ def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
 
 @dataclass(frozen=True, eq=False)
 class Comparison(Findings):
-    """Losses at equal budgets: `budget` (K,) in t·b, `loss` (K, batch sizes), NaN where a run diverged.
+    """Losses at equal budgets: `budget` (K,) in t·b, `loss` (K, batch sizes), NaN where a run diverged (`diverged`).
 
     `ratio` (K,): largest loss over the least; `ratio_by_noise`: the same at equal `t/γ`, the budget with the correction
     for drawing without replacement, which by theory is the one that counts at late times. NaN where a run diverged.
@@ -169,11 +169,15 @@ class Comparison(Findings):
     ratio: np.ndarray
     ratio_by_noise: np.ndarray
     batch_sizes: tuple[int, ...]
+    diverged: tuple[bool, ...]
 
     def table(self) -> Table:
         """A row for each budget, a column for each batch size."""
-        columns = [self.budget, *self.loss.T, self.ratio, self.ratio_by_noise]
-        rows = [[float(value) for value in row] for row in zip(*columns, strict=True)]
+        rows: list[list[Cell]] = []
+        for budget, losses, *ratios in zip(self.budget, self.loss, self.ratio, self.ratio_by_noise, strict=True):
+            ends = zip(losses, self.diverged, strict=True)
+            cells = ("diverged" if gone and np.isnan(loss) else float(loss) for loss, gone in ends)
+            rows.append([float(budget), *cells, *map(float, ratios)])
         return Table(["t*b", *(f"b = {size}" for size in self.batch_sizes), "ratio", "at equal t/gamma"], rows)
 
 
@@ -186,7 +190,9 @@ def compare(found: Sequence[Curve], points: int = 6) -> Comparison:
     # t/γ is b·t times (N−1)/(N−b): the step that has it, in units of the smallest batch's budget.
     first = found[0].noise * found[0].batch_size
     same = np.stack([curve.at(np.maximum(budget * curve.noise / first, 1.0)) for curve in found], axis=1)
-    return Comparison(budget, loss, _ratio(loss), _ratio(same), tuple(curve.batch_size for curve in found))
+    sizes = tuple(curve.batch_size for curve in found)
+    diverged = tuple(bool(np.isinf(curve.loss[-1:]).any()) for curve in found)
+    return Comparison(budget, loss, _ratio(loss), _ratio(same), sizes, diverged)
 
 
 def _ratio(loss: np.ndarray) -> np.ndarray:

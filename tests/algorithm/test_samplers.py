@@ -56,7 +56,7 @@ def test_moments_of_the_weights_are_those_of_all_batches(name, size):
 
 def test_draws_equal_their_twin():
     sizes, keys = np.array([3, 1, 7, 4, 4, 2, 10, 5]), sampling.replicate_keys(3, 3)
-    drawn, weights = samplers.SAMPLERS["importance"].draw(5, sizes, 2**32 - 3, keys, diagonal=DIAGONAL)
+    drawn, weights = samplers.SAMPLERS["importance"].draw(samplers.Asked(5, sizes, 2**32 - 3, keys, diagonal=DIAGONAL))
     assert (drawn != 1).all()  # the point without gradient
     for r, t in itertools.product(range(3), range(8)):
         batch = naive.by_chance(DIAGONAL, sizes[t], 2**32 - 3 + t, keys[r])
@@ -67,7 +67,8 @@ def test_draws_equal_their_twin():
 
 def test_points_come_as_often_as_they_should():
     sizes = np.full(20_000, 3)
-    drawn = samplers.SAMPLERS["importance"].draw(5, sizes, 0, sampling.replicate_keys(1, 1), diagonal=DIAGONAL).indices
+    asked = samplers.Asked(5, sizes, 0, sampling.replicate_keys(1, 1), diagonal=DIAGONAL)
+    drawn = samplers.SAMPLERS["importance"].draw(asked).indices
     count, p = np.bincount(drawn.ravel(), minlength=5), DIAGONAL / DIAGONAL.sum()
     assert (np.abs(count - 60_000 * p) <= 4.5 * np.sqrt(60_000 * p * (1 - p))).all()
 
