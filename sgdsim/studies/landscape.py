@@ -70,39 +70,20 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     `result`: of a product grid over lr, momentum and batch_size, all numbers; `problem` gives N. Other grid axes must
     have length 1. Raises InputError for any other result.
     """
-    from sgdsim.studies.comparison import check_result
-
-    check_result(result)
-    axes = ("lr", "momentum", "batch_size")
-    have = [str(name) for name in result["loss"].dims]
-    lacking = [name for name in axes if name not in have]
-    if lacking:
-        raise InputError(f"result: expected a product grid over {', '.join(axes)}; got none over {', '.join(lacking)}")
-    if any(result[name].dtype.kind not in "iuf" for name in axes):
-        raise InputError("result: expected numbers for lr, momentum and batch_size, got schedules")
-    own = (*axes, "regime", "replicate", "step")
-    others = [name for name in have if name not in own]
-    if any(result.sizes[name] != 1 for name in others):
-        raise InputError(f"result: expected a single value of {', '.join(others)}; select one with result.sel")
-    sampling = str(result["sampling"].values.ravel()[0]) if "sampling" in result.coords else WITHOUT_REPLACEMENT
-    method = str(result["method"].values.ravel()[0]) if "method" in result.coords else "heavy-ball"
-    flat = result[["loss", "outcome", "done"]].isel({**dict.fromkeys(others, 0), "step": -1}).sortby(["lr", "momentum"])
-    flat = flat.transpose("regime", "batch_size", "lr", "momentum", "replicate")
+    flat = _over_axes(result)
+    sampling, method = (
+        str(result[name].values.ravel()[0]) if name in result.coords else usual
+        for name, usual in (("sampling", WITHOUT_REPLACEMENT), ("method", "heavy-ball"))
+    )
     out = []
     for i, (regime, known) in enumerate(followed(flat).items()):
-        for j, size in enumerate(flat["batch_size"].values):
-            outcome = flat["outcome"].values[i, j]
-            diverged = (outcome == _DIVERGED).any(-1)
-            missing = ~flat["done"].values[i, j] & ~diverged
-            ran = outcome == _COMPLETED
-            with np.errstate(invalid="ignore", divide="ignore"):
-                loss = np.where(ran, flat["loss"].values[i, j], 0.0).sum(-1) / ran.sum(-1)
-            loss[diverged | missing] = np.nan
+        for j, size in enumerate(map(int, flat["batch_size"].values)):
+            loss, diverged, missing = _means(flat.isel(regime=i, batch_size=j))
             out.append(
                 LossMap(
                     regime,
-                    int(size),
-                    noise=float(noise_factor(problem.n, int(size), sampling)),
+                    size,
+                    noise=float(noise_factor(problem.n, size, sampling)),
                     tau=1.0 if known.tau is None else known.tau,
                     n_steps=int(result["step"].values[-1]),
                     lr=flat["lr"].values,
@@ -115,6 +96,36 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
                 )
             )
     return out
+
+
+def _over_axes(result: xr.Dataset) -> xr.Dataset:
+    """Losses, outcomes and what was done at the last step, over regime, batch size, lr, momentum and replicate."""
+    from sgdsim.studies.comparison import check_result
+
+    check_result(result)
+    axes = ("lr", "momentum", "batch_size")
+    have = [str(name) for name in result["loss"].dims]
+    lacking = [name for name in axes if name not in have]
+    if lacking:
+        raise InputError(f"result: expected a product grid over {', '.join(axes)}; got none over {', '.join(lacking)}")
+    if any(result[name].dtype.kind not in "iuf" for name in axes):
+        raise InputError("result: expected numbers for lr, momentum and batch_size, got schedules")
+    others = [name for name in have if name not in (*axes, "regime", "replicate", "step")]
+    if any(result.sizes[name] != 1 for name in others):
+        raise InputError(f"result: expected a single value of {', '.join(others)}; select one with result.sel")
+    flat = result[["loss", "outcome", "done"]].isel({**dict.fromkeys(others, 0), "step": -1}).sortby(["lr", "momentum"])
+    return flat.transpose("regime", "batch_size", "lr", "momentum", "replicate")
+
+
+def _means(cells: xr.Dataset) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """(L, M) each: the mean over the replicates that were run, which cells diverged, and which are missing."""
+    outcome = cells["outcome"].values
+    diverged, ran = (outcome == _DIVERGED).any(-1), outcome == _COMPLETED
+    missing = ~cells["done"].values & ~diverged
+    with np.errstate(invalid="ignore", divide="ignore"):
+        loss = np.where(ran, cells["loss"].values, 0.0).sum(-1) / ran.sum(-1)
+    loss[diverged | missing] = np.nan
+    return loss, diverged, missing
 
 
 def smoothed(panel: LossMap, width: float = 1.0) -> np.ndarray:
