@@ -88,7 +88,7 @@ def budget(args: argparse.Namespace) -> int:
     return delivery.tell(facts, lambda: _text(facts, compared))
 
 
-def _rows(compared: Comparison) -> list[dict[str, Any]]:
+def _rows(compared: Comparison) -> list[dict[str, object]]:
     """One dict per budget; None where a run diverged."""
     columns = (compared.budget, compared.loss, compared.ratio, compared.ratio_by_noise)
     return [
@@ -102,7 +102,7 @@ def _rows(compared: Comparison) -> list[dict[str, Any]]:
     ]
 
 
-def _law(problem: QuadraticProblem) -> dict[str, Any] | None:
+def _law(problem: QuadraticProblem) -> dict[str, object] | None:
     """The spectrum's power law and its phase; None where it has none."""
     from sgdsim.theory import power_law
 
@@ -113,7 +113,7 @@ def _law(problem: QuadraticProblem) -> dict[str, Any] | None:
     return {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": power_law.phase(law.nu, law.zeta)}
 
 
-def _run(curve: Curve, problem: QuadraticProblem, args: argparse.Namespace, tau: float) -> dict[str, Any]:
+def _run(curve: Curve, problem: QuadraticProblem, args: argparse.Namespace, tau: float) -> dict[str, object]:
     from sgdsim.theory import stability
 
     bound = stability.diagonal_max_lr(problem, momentum=args.momentum, noise=curve.noise, tau=tau)

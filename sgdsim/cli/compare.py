@@ -156,7 +156,7 @@ def _check_files(args: argparse.Namespace, cells: int, *, resume: bool) -> None:
 
 def _facts(
     args: argparse.Namespace, problem: Problem, grid: Grid, regimes: list[Regime], result: xr.Dataset
-) -> dict[str, Any]:
+) -> dict[str, object]:
     from sgdsim.regimes import SpectralDiagonal
     from sgdsim.studies import comparison
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sgdsim.cli.arguments import (
     ACTIVATIONS,
@@ -99,7 +99,7 @@ def hessian(args: argparse.Namespace) -> int:
         if runs[name].interrupted:
             break
     described = {name: getattr(network, "describe", lambda: None)() for name, network in networks.items()}
-    facts: dict[str, Any] = {
+    facts: dict[str, object] = {
         "data": data.info,
         "runs": {name: {"network": described[name], **run.as_dict()} for name, run in runs.items()},
         "seed": args.seed,
@@ -127,7 +127,7 @@ def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
     }
 
 
-def _text(args: argparse.Namespace, runs: dict[str, HessianSpectra], facts: dict[str, Any]) -> str:
+def _text(args: argparse.Namespace, runs: dict[str, HessianSpectra], facts: dict[str, object]) -> str:
     lines = []
     for name, run in runs.items():
         lr = f"{run.lr:.4g}" if isinstance(run.lr, float) else "none" if run.lr is None else run.lr.spec

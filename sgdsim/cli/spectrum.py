@@ -30,7 +30,7 @@ def spectrum(args: argparse.Namespace) -> int:
     _check(args)
     delivery = Delivery(args)
     problem = described(args)
-    facts: dict[str, Any] = {"problem": problem.description, "n": problem.n, **_contraction(problem, args)}
+    facts: dict[str, object] = {"problem": problem.description, "n": problem.n, **_contraction(problem, args)}
     quadratic = fit = None
     if args.top is not None:
         facts |= _top(cast("NetworkProblem", problem), args.top, args.analytic, args.seed)
@@ -64,7 +64,7 @@ def _check(args: argparse.Namespace) -> None:
         raise InputError("--width: expected without --analytic, which is the kernel of infinite width")
 
 
-def _contraction(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
+def _contraction(problem: Problem, args: argparse.Namespace) -> dict[str, object]:
     """How the tangent kernel is contracted, where one is; InputError for options that need a network."""
     from sgdsim.networks import ntk
 
@@ -80,7 +80,7 @@ def _contraction(problem: Problem, args: argparse.Namespace) -> dict[str, Any]:
     return {"contraction": ntk.contraction_plan(network.network, network.data.x[:1])}
 
 
-def _whole(quadratic: QuadraticProblem) -> dict[str, Any]:
+def _whole(quadratic: QuadraticProblem) -> dict[str, object]:
     """The facts of all modes."""
     c, scale, quality = quadratic.coefficients**2, quadratic.spectrum.scale, quadratic.spectrum.quality
     counts = quadratic.multiplicity
@@ -97,7 +97,7 @@ def _whole(quadratic: QuadraticProblem) -> dict[str, Any]:
     }
 
 
-def _density(quadratic: QuadraticProblem) -> dict[str, Any]:
+def _density(quadratic: QuadraticProblem) -> dict[str, object]:
     eigenvalues = quadratic.eigenvalues
     grid = np.geomspace(max(eigenvalues[eigenvalues > 0].min(), 1e-12), 1.0, 200)
     return {"eigenvalue": grid.tolist(), "per_decade": quadratic.spectrum.density().log_evaluate(grid).tolist()}
@@ -143,7 +143,7 @@ def _analytic(problem: NetworkProblem) -> QuadraticProblem:
     )
 
 
-def _top(problem: NetworkProblem, k: int, analytic: bool, seed: int) -> dict[str, Any]:
+def _top(problem: NetworkProblem, k: int, analytic: bool, seed: int) -> dict[str, object]:
     """The facts of the k largest modes, and ‖Θu − λu‖/λ_max of each."""
     k = integer("--top", k, minimum=1, maximum=problem.n)
     values, c, scale, residuals = (_top_analytic if analytic else _top_empirical)(problem, k, seed)

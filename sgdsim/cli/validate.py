@@ -6,7 +6,7 @@ import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import (
     ACTIVATIONS,
@@ -17,6 +17,7 @@ from sgdsim.cli.arguments import (
     add_device,
     add_dtype,
     add_seed,
+    named,
     whole,
 )
 from sgdsim.cli.deliver import Delivery, add_output, write_json
@@ -24,6 +25,10 @@ from sgdsim.cli.problems import check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
+
+if TYPE_CHECKING:
+    from sgdsim.problem import Problem
+    from sgdsim.studies.validation import Training
 
 KIND = "sgdsim validate"  # in the files written, so that another JSON document is not taken for one
 PARTS = ("thresholds", "training")
@@ -133,7 +138,7 @@ def _check(args: argparse.Namespace) -> None:
         SGD(1.0 if args.lr is None else args.lr, args.momentum, size).check(args.n, 1)
 
 
-def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
+def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
     """All cells, one for each data set, width and batch size; yields the list so far after each part that is done.
 
     A long run that Ctrl-C ended is the last one, with what it had.
@@ -146,14 +151,14 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
     from sgdsim.studies import validation as v
 
     loaded = {name: datasets.load(name, args.n, args.seed, n_test=0, data_dir=args.data_dir) for name in args.dataset}
-    cells: list[dict[str, Any]] = []
+    cells: list[dict[str, object]] = []
     for name, data in loaded.items():
         for width in args.widths:
             network = networks.MLP(width, args.depth, args.activation, seed=args.seed)
             problem = NetworkProblem(network, data, device=args.device)
             for size in args.batch_size:
-                cell: dict[str, Any] = {"dataset": name, "n": args.n, "network": network.describe(), "batch_size": size}
-                cell |= {"momentum": args.momentum, "seed": args.seed, "dtype": args.dtype}
+                cell = {"dataset": name, "n": args.n, "network": network.describe(), "batch_size": size}
+                cell |= named(args, "momentum", "seed", "dtype")
                 cells.append(cell | dict.fromkeys((*PARTS, "ratios", "slopes", "law")))
                 if args.only != "training":
                     found = measured.thresholds(
@@ -173,7 +178,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, Any]]]:
                     yield cells
 
 
-def read_off(trained: Any, problem: Any) -> dict[str, Any]:
+def read_off(trained: Training, problem: Problem) -> dict[str, object]:
     """Ratios, slopes and the law of one long run, beside the run itself, as JSON-able values."""
     from sgdsim.studies import validation as v
 
@@ -195,7 +200,7 @@ def _cut_short(cell: dict[str, Any]) -> bool:
     return cell["training"] is not None and cell["training"]["interrupted"]
 
 
-def _save(facts: dict[str, Any], args: argparse.Namespace) -> InputError | None:
+def _save(facts: dict[str, object], args: argparse.Namespace) -> InputError | None:
     """Write the file, if one is asked for; the error where that fails, so that work goes on."""
 
     if args.out is None:
@@ -207,7 +212,7 @@ def _save(facts: dict[str, Any], args: argparse.Namespace) -> InputError | None:
     return None
 
 
-def load(path: str) -> list[dict[str, Any]]:
+def load(path: str) -> list[dict[str, object]]:
     """The cells of a file that `--out` wrote; InputError for any other file."""
     try:
         facts = json.loads(Path(path).read_text())
@@ -218,7 +223,7 @@ def load(path: str) -> list[dict[str, Any]]:
     return facts["cells"]
 
 
-def join(files: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+def join(files: list[list[dict[str, object]]]) -> list[dict[str, object]]:
     """One list of cells, in order of first appearance; a later file fills what is missing and replaces what is not."""
     joined: dict[str, dict[str, Any]] = {}
     for cell in (cell for cells in files for cell in cells):

@@ -11,7 +11,6 @@ import json
 import math
 import numbers
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -127,7 +126,7 @@ def frozen_state(self: object, state: Mapping[str, object]) -> None:
     self.__dict__.update(state)
 
 
-def json_object(name: str, value: object) -> dict[str, Any]:
+def json_object(name: str, value: object) -> dict[str, object]:
     """`value` as a dict of its own that JSON can hold; InputError otherwise."""
     try:
         copied = json.loads(json.dumps(value))

@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 
@@ -212,7 +212,7 @@ def read_olivetti(folder: Path) -> RawData:
     try:
         with warnings.catch_warnings(action="error"):
             _check_compressed(content)
-            variables: dict[str, Any] = loadmat(io.BytesIO(content), variable_names=["faces"])
+            variables: dict[str, object] = loadmat(io.BytesIO(content), variable_names=["faces"])
     except Exception as error:  # a damaged file makes SciPy raise almost anything
         raise InputError(f"{path}: expected a Matlab 5 file, got one that SciPy cannot read; fetch it again") from error
     if "faces" not in variables:

@@ -230,7 +230,7 @@ def _end(steps: np.ndarray, mean: np.ndarray, top: float) -> tuple[float, float]
 
 
 def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | None:
-    handles: dict[str, Any] = {}  # lines, patches, or both over each other, which matplotlib's stubs know not
+    handles: dict[str, object] = {}  # lines, patches, or both over each other, which matplotlib's stubs know not
     for curve in curves:
         look = regime_style(curve.name)
         line = Line2D([], [], **look)
