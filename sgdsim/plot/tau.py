@@ -45,8 +45,8 @@ def tau_curves(result: xr.Dataset) -> Figure:
         raise InputError(f"result: expected at most {MAX_CELLS} cells, got {len(cells)}; select some")
     regimes = followed(result)
     kinds = {name: regime.kind for name, regime in regimes.items()}
-    closures = ((name, regime.tau) for name, regime in regimes.items() if regime.tau is not None)
-    taus = sorted(closures, key=lambda entry: entry[1])
+    with_tau = ((name, regime.tau) for name, regime in regimes.items() if regime.tau is not None)
+    taus = sorted(with_tau, key=lambda entry: entry[1])
     shades = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.8, max(len(taus), 1)))
     looks = {
         name: {"color": shade, "linestyle": _DASHES[i % 5], "linewidth": 1.3}
