@@ -18,7 +18,7 @@ import numpy as np
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named, refuse_weights
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, choice, number
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import compressed, contour_kernels, share
 
 METHODS = ("auto", "recurrence", "contour")
@@ -152,7 +152,10 @@ def rate(
     `σ₁ = −log z₁` with z₁ the first root of `zŨ(z) = 1`, or the slowest rate of a single mode (2 log|μ| without noise).
     Arguments and cells as in `loss_at`; −∞ if nothing is left after one step.
     """
-    cells, shape = _cells(problem, lr, momentum, _noise(problem.n, batch_size, noise, sampling), tau)
+    gamma = _noise(problem.n, batch_size, noise, sampling)
+    if (gamma > 0).all():  # without noise the slowest mode decides that holds an error, and bins blur which it is
+        problem = compression.short(problem)
+    cells, shape = _cells(problem, lr, momentum, gamma, tau)
     found = cells.rightmost(np.zeros(cells.alpha.size)).reshape(shape)
     return np.where(found <= contour_kernels.LOWEST, -np.inf, found)[()]
 

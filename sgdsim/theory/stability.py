@@ -12,7 +12,7 @@ from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import brief
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import contour_kernels, share
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_propagator_at_one
@@ -133,9 +133,8 @@ def diagonal_max_lr(
     beta, gamma, tau = np.broadcast_arrays(*(np.asarray(v, dtype=np.float64) for v in (momentum, noise, tau)))
     if not (np.abs(beta) < 1).all() or not ((gamma >= 0) & (gamma <= 1)).all():
         raise InputError("stability: expected |momentum| < 1 and noise from 0 to 1")
-    moving = problem.spectrum.moving
-    lam = problem.eigenvalues[moving]
-    counts = problem.spectrum.counts[moving]
+    spectrum = compression.short(problem).spectrum
+    lam, counts = (x[spectrum.moving] for x in (spectrum.eigenvalues, spectrum.counts))
     cells = (np.array(v).ravel() for v in (beta, gamma, gamma * tau))
     out = np.empty(beta.size)
     share.run(share.pieces(contour_kernels.critical, (lam, counts, *cells, out), out.size, _BISECTIONS * lam.size))

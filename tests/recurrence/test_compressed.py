@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim.problem import compression
 from sgdsim.recurrence import compressed, contour, diagonal
+from sgdsim.theory import generating, stability
 
 N = 3000
 ROUNDING = 1e-13  # of a sum, for each unit of the loss's logarithm
@@ -91,3 +93,24 @@ def test_what_lanczos_made_stays_as_it_is(problem):
     assert not compressed.worth(made, 1e9)
     assert not compressed.worth(problem, 1e-6)
     assert compressed.worth(problem, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("momentum", "noise", "tau"), [(0.0, 1.0, 1.0), (0.9, 0.1, 1.0), (0.999, 0.01, 0.0), (-0.6, 0.3, -1.0)]
+)
+def test_thresholds_and_growth_rates(problem, momentum, noise, tau):
+    """Where Ũ(1) of all modes is 1; there nothing grows, beside it a little."""
+    top = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
+    if top < 2 * (1 + momentum):
+        total = generating.noise_propagator_at_one(problem.eigenvalues, top, momentum, noise, tau)
+        assert total == pytest.approx(1, abs=1e-9)
+    short = compression.short(problem)
+    assert short.spectrum.n_modes < N / 4
+    for share in (0.5, 0.99, 1.05):
+        hyper = {"lr": np.array([share * top]), "momentum": momentum, "noise": noise, "tau": tau}
+        rates = [contour.rate(one, **hyper)[0] for one in (problem, short)]
+        assert rates[0] == rates[1]  # it takes them by itself
+        cells, _ = contour._cells(problem, *hyper.values())
+        assert rates[0] == pytest.approx(cells.rightmost(np.zeros(1))[0], rel=1e-9)
+    slowest = contour.rate(problem, lr=0.5, momentum=0.0, noise=0.0)
+    assert slowest == pytest.approx(2 * np.log1p(-0.5 * problem.eigenvalues[-1]), rel=1e-12)
