@@ -43,8 +43,9 @@ def recommend(args: argparse.Namespace) -> int:
             raise InputError(
                 f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass; try compare"
             )
-    if args.jacobi:
-        raise InputError("--jacobi: expected only with heavy ball, without noisy labels, averages or one pass")
+    for name in ("jacobi", "exact"):
+        if getattr(args, name):
+            raise InputError(f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass")
     if args.horizon > _LONGEST:
         raise InputError(f"--horizon: expected at most {_LONGEST:g} steps for this algorithm, got {args.horizon:g}")
     problem = load(args)
@@ -73,7 +74,8 @@ def recommend(args: argparse.Namespace) -> int:
             "loss": finite_or_none(loss), "effective_lr": finite_or_none(linear.effective_lr(there)),
             "exact_loss": None, "closure_error": None,
         },
-        "plain": None, "closure_best": None, "loss_error": None, "stable": known.stable, "stable_reason": known.reason,
+        "plain": None, "closure_best": None, "exact": None, "loss_error": None,
+        "stable": known.stable, "stable_reason": known.reason,
         "gain": None, "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
         "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(known),

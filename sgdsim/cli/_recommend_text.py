@@ -79,6 +79,10 @@ def _best(facts: dict[str, Any]) -> list[str]:
 def _trust(facts: dict[str, Any]) -> list[str]:
     """How far the prediction can be trusted, and where the closure's own optimum lies if that is another."""
     best, closure, lines = facts["best"], facts["closure_best"], []
+    if searched := facts["exact"]:
+        count = f"{searched['settings']} settings" if searched["settings"] else "the closure, which has no error here"
+        lines.append(f"Both are the best by the exact average over batches, found with {count}.")
+        lines += interrupted(searched, "these are the best settings that were tried")
     error = best["closure_error"]
     if best["exact_loss"] is not None:
         lines.append(f"The exact average over batches is {_off(error)} the prediction at the best setting.")

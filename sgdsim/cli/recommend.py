@@ -35,6 +35,10 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--tau", type=float, default=1.0, help="closure of the spectral-diagonal theory")
     add_common(group)
     add_algorithm(group, many=False)
+    group.add_argument(
+        "--exact", action="store_true",
+        help="the best by the exact average over batches, not by the closure (N <= 1000, where it takes minutes)",
+    )  # fmt: skip
     group.add_argument("--jacobi", action="store_true", help="also the best Jacobi schedule for full batches (slower)")
     check = parser.add_argument_group("check by simulation")
     check.add_argument(
@@ -84,8 +88,8 @@ def recommend(args: argparse.Namespace) -> int:
     with np.errstate(all="ignore"):  # losses that underflow to 0 are results
         best, found, law, answers = _answer(args, quadratic, horizon, noise, seconds)
     facts |= answers
-    checked, interrupted = None, False
-    if regimes is not None:
+    checked, interrupted = None, bool(facts["exact"] and facts["exact"]["interrupted"])
+    if regimes is not None and not interrupted:
         checked = _verify(args, problem, best, horizon, regimes, seconds)
         interrupted = checked["interrupted"]
     facts |= {"floor": None, "floor_reached": None, "verify": checked, "interrupted": interrupted}
@@ -109,7 +113,11 @@ def _answer(
     from sgdsim.theory import inside
 
     began = time.perf_counter()
-    known = inside.trusted(quadratic, SGD(1.0, 0.0, args.batch_size, args.sampling), horizon, args.tau)
+    sgd, searched = SGD(1.0, 0.0, args.batch_size, args.sampling), None
+    if args.exact:
+        known, searched = _search(quadratic, sgd, horizon, args.tau)
+    else:
+        known = inside.trusted(quadratic, sgd, horizon, args.tau)
     best = known.best
     hyper = {"momentum": best.momentum, "noise": noise, "tau": args.tau}
     rate = float(contour.rate(quadratic, lr=best.lr, **hyper))
@@ -146,6 +154,7 @@ def _answer(
         "best": _setting(quadratic, best.lr, best.momentum, best.loss, known.error),
         "plain": _setting(quadratic, best.plain_lr, 0.0, best.plain_loss, known.plain_error),
         "closure_best": _setting(quadratic, known.closure.lr, known.closure.momentum, known.closure.loss),
+        "exact": searched,
         "loss_error": error,
         "stable": known.stable.stable,
         "stable_reason": known.stable.reason,
@@ -160,6 +169,17 @@ def _answer(
     }
     fit = facts.pop("fitted", None)
     return best, found, fit or law, answers
+
+
+def _search(quadratic: Any, sgd: Any, horizon: int, tau: float) -> tuple[Any, dict[str, Any]]:
+    """The best by the exact average, and how it was found as JSON."""
+    from tqdm import tqdm
+
+    from sgdsim.theory import exact
+
+    with tqdm(total=exact.SETTINGS, desc="exact average, at most", unit="setting", disable=None) as bar:
+        found = exact.best(quadratic, sgd, horizon, tau, heard=bar.update)
+    return found.trusted, {"settings": found.settings, "interrupted": found.interrupted}
 
 
 def _doubt(quadratic: Any, best: Any, noise: float, tau: float, horizon: int) -> tuple[float | None, list[str]]:

@@ -8,7 +8,6 @@ exact threshold, and near the threshold the loss is larger than the closure says
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -22,9 +21,9 @@ from sgdsim.theory.renewal import Renewal, mode_noise
 from sgdsim.theory.verdicts import Verdict, verdict
 
 AVERAGED_UP_TO = 300  # points N up to which the exact average is worked out beside an answer: seconds
-_MOMENTA = 1 - np.geomspace(1.9, 1e-3, 41)
+MOMENTA = 1 - np.geomspace(1.9, 1e-3, 41)
 _KNOTS = np.array([-0.9, -0.6, -0.3, 0.0, 0.5, 0.9, 0.99, 0.999])  # whose thresholds are worked out
-_FRACTIONS = np.append(np.linspace(0.02, 0.94, 24), [0.96, 0.98])  # of the largest stable learning rate
+FRACTIONS = np.append(np.linspace(0.02, 0.94, 24), [0.96, 0.98])  # of the largest stable learning rate
 _GOOD = 0.1  # relative error of a loss that asks for no other setting
 _LOOSE = 1e-3  # relative tolerance of these thresholds
 
@@ -103,48 +102,51 @@ def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0)
 def best(problem: QuadraticProblem, sgd: SGD, horizon: int, found: optimal.Optimum, tau: float) -> optimal.Optimum:
     """The best setting of heavy ball that is exactly stable, where `found`, the closure's optimum, is not.
 
-    On a grid of 41 momenta and 26 fractions of the exact threshold: the least loss of the closure times
-    (1 − Ũ(1))/(1 − fraction), about how much more than the closure the exact average amplifies batch noise. `loss` is
+    On a grid of 41 momenta and 26 fractions of the exact threshold the least that `Region.losses` expects. `loss` is
     the closure's, `max_lr` the exact threshold. `sgd` says all but learning rate and momentum. Raises InputError as
     `stability.max_lr` of the exact level.
     """
-    limit = _limits(problem, sgd)
-    noise, thin = sgd.noise(problem.n), optimal.sketch(problem)
-
-    def losses(momenta: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        lr, beta = limit(momenta)[:, None] * _FRACTIONS, momenta[:, None]
-        known = contour.loss_at(thin, horizon, lr=lr, momentum=beta, noise=noise, tau=tau)
-        closure = noise_propagator_at_one(thin.eigenvalues, lr, beta, noise, 1.0, thin.spectrum.counts)
-        amplified = np.log(np.maximum((1 - closure) / (1 - _FRACTIONS), 1.0))
-        return lr, known.log_loss, known.log_loss + amplified
-
+    region = Region(problem, sgd, horizon, tau)
     settings = []
-    for momenta in (_MOMENTA, np.zeros(1)):
-        rates, log_loss, judged = losses(momenta)
+    for momenta in (MOMENTA, np.zeros(1)):
+        rates, log_loss, judged = region.losses(momenta[:, None], FRACTIONS)
         at = np.unravel_index(np.nanargmin(judged), judged.shape)
         settings.append((float(judged[at]), float(rates[at]), float(momenta[at[0]]), math.exp(log_loss[at])))
     _, plain_lr, _, plain_loss = settings[1]
     _, lr, momentum, loss = min(settings)
     return replace(
-        found, lr=lr, momentum=momentum, max_lr=float(limit(np.array([momentum]))[0]), loss=loss, plain_lr=plain_lr,
-        plain_loss=plain_loss,
+        found, lr=lr, momentum=momentum, max_lr=float(region.limit(np.array([momentum]))[0]), loss=loss,
+        plain_lr=plain_lr, plain_loss=plain_loss,
     )  # fmt: skip
 
 
-def _limits(problem: QuadraticProblem, sgd: SGD) -> Callable[[np.ndarray], np.ndarray]:
-    """The exact threshold as a function of momenta: α/(1 − β) hardly changes, and is interpolated in log(1 − β)."""
-    work = Renewal(problem)
-    effective = []
-    for momentum in _KNOTS:
-        at, top = replace(sgd, momentum=float(momentum)), 2 * (1 + momentum)
-        start = min(float(stability.diagonal_max_lr(problem, momentum=momentum, noise=sgd.noise(problem.n))), 0.9 * top)
-        effective.append(work.max_lr(at, start, top, _LOOSE) / (1 - momentum))
+class Region:
+    """The learning rates and momenta that are exactly stable, and the loss to expect there; `sgd` says batches."""
 
-    def limit(momenta: np.ndarray) -> np.ndarray:
-        between = np.interp(np.log(1 - momenta), np.log(1 - _KNOTS[::-1]), np.log(effective[::-1]))
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> None:
+        self.thin, self.horizon, self.tau, self.noise = optimal.sketch(problem), horizon, tau, sgd.noise(problem.n)
+        work, effective = Renewal(problem), []
+        for momentum in _KNOTS:
+            at, top = replace(sgd, momentum=float(momentum)), 2 * (1 + momentum)
+            start = float(stability.diagonal_max_lr(problem, momentum=momentum, noise=self.noise))
+            effective.append(work.max_lr(at, min(start, 0.9 * top), top, _LOOSE) / (1 - momentum))
+        self._effective = np.log(effective[::-1])
+
+    def limit(self, momenta: np.ndarray) -> np.ndarray:
+        """The exact threshold: α/(1 − β) hardly changes, and is interpolated in log(1 − β)."""
+        between = np.interp(np.log(1 - momenta), np.log(1 - _KNOTS[::-1]), self._effective)
         return np.minimum((1 - momenta) * np.exp(between), 2 * (1 + momenta))
 
-    return limit
+    def losses(self, momenta: np.ndarray, fractions: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """At fractions of the threshold, in their broadcast shape: learning rate, log of the closure's loss, and log of
+        it times (1 − Ũ(1))/(1 − fraction), about how much more the exact average amplifies batch noise."""
+        lr = self.limit(momenta) * fractions
+        known = contour.loss_at(self.thin, self.horizon, lr=lr, momentum=momenta, noise=self.noise, tau=self.tau)
+        closure = noise_propagator_at_one(
+            self.thin.eigenvalues, lr, momenta, self.noise, 1.0, self.thin.spectrum.counts
+        )
+        amplified = np.log(np.maximum((1 - closure) / (1 - fractions), 1.0))
+        return lr, known.log_loss, known.log_loss + amplified
 
 
 def closure_error(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, *, averaged: bool) -> ClosureError:

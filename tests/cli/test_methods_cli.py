@@ -113,6 +113,12 @@ def test_recommendations_have_one_schema(run):
             assert list(other[key]) == list(plain[key])
         assert list(other["max_lr"][0]) == list(plain["max_lr"][0])
         assert shape(other["max_lr"][0]) == shape(plain["max_lr"][-1])
+    searched = json.loads(run(*words, "--exact"))
+    assert list(searched) == list(plain)
+    assert plain["exact"] is None
+    assert list(searched["exact"]) == ["settings", "interrupted"]
+    assert searched["best"]["exact_loss"] <= plain["best"]["exact_loss"] * 1.0001
+    assert "found with" in run(*words[:-1], "--exact")
 
 
 def test_a_landscape_of_another_method_has_its_thresholds(run):
@@ -136,6 +142,8 @@ def test_a_landscape_of_another_method_has_its_thresholds(run):
         (["compare", *SHORT, "--average", "ema:1.5"], "ema: decay: expected"),
         (["recommend", *POWER, "--method", "polyak"], "--method: expected one that is linear in the gradient"),
         (["recommend", *POWER, "--method", "am1:nu=1.5"], "--method: expected one that does not change in time"),
+        (["recommend", *POWER, "--method", "nesterov", "--exact"], "--exact: expected only with heavy ball, without"),
+        (["recommend", *POWER, "--n", "1001", "--exact"], "exact: expected at most 1000 training points"),
         (["recommend", *POWER, "--method", "nesterov", "--verify"], "--verify: expected only with heavy ball, without"),
     ],
 )
