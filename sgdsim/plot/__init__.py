@@ -34,7 +34,7 @@ from sgdsim.plot.schedule import schedules
 from sgdsim.plot.showing import show
 from sgdsim.plot.spectral import SMALLEST, prepare, spectra, spectrum
 from sgdsim.plot.styles import regime_style, style
-from sgdsim.plot.tau import tau_curves
+from sgdsim.plot.tau import closure_errors, tau_curves
 from sgdsim.plot.theory import phase_diagram, prediction, stability_map
 from sgdsim.plot.validate import validation
 from sgdsim.studies.base import DRAWERS
@@ -55,6 +55,7 @@ __all__ = [
     "budget_curves",
     "check_path",
     "clamped_momentum",
+    "closure_errors",
     "comparison",
     "derivation_check",
     "epochs",

@@ -1,4 +1,4 @@
-"""The picture of closures: sampled mean and band, exact average, spectral-diagonal losses for several τ."""
+"""Pictures of closures: sampled mean and band, exact average, spectral-diagonal losses for several τ; their errors."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import matplotlib
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import BoundaryNorm, ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -16,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import regime_style, style
 from sgdsim.runs.followed import followed
-from sgdsim.studies.closures import EXACT, SAMPLED, curve, distances, nearest
+from sgdsim.studies.closures import EXACT, SAMPLED, ErrorMap, curve, distances, nearest
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -25,6 +26,7 @@ MAX_CELLS = 5
 _BAND = (0.1, 0.9)
 _LARGEST = 3.0  # times the initial loss: what grows beyond is cut off
 _WIDEST = 0.5  # of the relative difference shown below: what is farther off leaves the frame
+_ERRORS = (-100, -50, -20, -5, -1, 1, 5, 20, 100, 1e9)  # per cent, where the colours of a map change
 _DASHES = [(0, (1.2, 1.2)), (0, (3, 1.5)), (0, (6, 1.5, 1.2, 1.5)), (0, (6, 2)), (0, (8, 1.5, 1.2, 1.5, 1.2, 1.5))]
 
 
@@ -66,6 +68,46 @@ def tau_curves(result: xr.Dataset) -> Figure:
         axes[1, 0].set_ylabel("relative to exact average")
         figure.legend(*_legend(kinds, taus, looks), loc="outside right center")
     return figure
+
+
+def closure_errors(found: ErrorMap) -> Figure:
+    """A row for each τ, a column for each batch size and momentum: the closure's relative error over the step and the
+    learning rate. White: within 1%; blue: it promises too little loss; red: too much, or infinitely
+    much; grey: the exact one is not known."""
+    rows, columns = len(found.taus), len(found.settings)
+    x = np.log10(found.steps)
+    colors = matplotlib.colormaps["RdBu_r"](np.append(np.linspace(0.05, 0.42, 4), np.linspace(0.5, 0.95, 5)))
+    norm = BoundaryNorm(_ERRORS, len(colors))
+    with style():
+        figure = Figure(figsize=(1.75 * columns + 1.7, 1.75 * rows + 0.7), layout="constrained")
+        axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
+        for (k, i), ax in np.ndenumerate(axes):
+            ax.set_facecolor("0.8")
+            mesh = ax.pcolormesh(
+                10 ** _edges(x), _edges(found.fractions), np.minimum(100 * found.error[k, i], _ERRORS[-1]),
+                cmap=ListedColormap(colors), norm=norm, linewidth=0,
+            )  # fmt: skip
+            ax.set(xscale="log", ylim=(0, 1))
+            ax.grid(False)
+            if k == 0:
+                ax.set_title("b = {}, β = {:g}".format(*found.settings[i]).replace("= -", "= −"))
+            if i == 0:
+                ax.set_ylabel(f"τ = {found.taus[k]:g}\nα over largest stable".replace("= -", "= −"))
+            if k == rows - 1:
+                ax.set_xlabel("SGD step t")
+        bar = figure.colorbar(mesh, ax=axes, ticks=_ERRORS[1:-1], spacing="uniform", fraction=0.05)
+        bar.ax.set_yticklabels([f"{tick:+g}%".replace("-", "−") for tick in _ERRORS[1:-1]], fontsize=7)
+        bar.set_label("closure's loss against the exact average", fontsize=7.5)
+        figure.suptitle(found.title)
+    return figure
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """Between neighbours, and as far beyond the first and the last."""
+    if centres.size == 1:
+        return centres + np.array([-0.5, 0.5])
+    middle = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - middle[0]], middle, [2 * centres[-1] - middle[-1]]])
 
 
 def _settings(cell: xr.Dataset) -> str:

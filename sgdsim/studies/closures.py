@@ -4,21 +4,28 @@ The closure replaces the noise source of mode k, exactly `γλ_k²(N Σ_i u_ki²
 `γλ_k²(s − τc_k)`. For a residual that lies in mode k alone, `D_i = c_k u_ki²` and `s = c_k`, so the two agree for
 `τ = 2 − N Σ_i u_ki⁴`: 1 where the eigenvector is spread evenly over the points, −1 where its entries scatter like
 Gaussian variates (their fourth moment is 3), lower where few points carry it.
+
+`error_map` says how wrong the closures are at which learning rate, momentum, batch size and step.
 """
 
 from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import Problem
+from sgdsim.recurrence import contour
 from sgdsim.runs.followed import followed
+from sgdsim.theory import exact as exact_average
+from sgdsim.theory import stability
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -107,6 +114,63 @@ def nearest(found: list[Distance]) -> list[Distance]:
         if entry.tau is not None and (key not in best or entry.typical < best[key].typical):
             best[key] = entry
     return list(best.values())
+
+
+@dataclass(frozen=True)
+class ErrorMap:
+    """Losses of closures beside the exact average: over batch size and momentum, `settings` (S,) pairs of these;
+    learning rate, as `fractions` (F,) of the largest that is exactly stable, `max_lr` (S,); and `steps` (T,).
+
+    `exact` (S, F, T): NaN where it is not known to 1%. `closure` (K, S, F, T): for each of `taus` (K,).
+    """
+
+    title: str
+    taus: tuple[float, ...]
+    settings: tuple[tuple[int, float], ...]
+    fractions: np.ndarray
+    steps: np.ndarray
+    max_lr: np.ndarray
+    exact: np.ndarray
+    closure: np.ndarray
+
+    @property
+    def error(self) -> np.ndarray:
+        """closure/exact − 1, (K, S, F, T)."""
+        return self.closure / self.exact - 1
+
+    @property
+    def exponents(self) -> np.ndarray:
+        """−d ln L/d ln t between neighbouring steps, (1 + K, S, F, T − 1): of the exact average, and of the closures."""
+        losses = np.concatenate([self.exact[None], self.closure])
+        return -np.diff(np.log(np.where(losses > 0, losses, np.nan))) / np.diff(np.log(self.steps))
+
+
+def error_map(
+    problem: Problem,
+    settings: Sequence[tuple[int, float]],
+    *,
+    fractions: Sequence[float] = (0.05, 0.2, 0.4, 0.6, 0.8, 0.95),
+    steps: Sequence[int] = (10, 30, 100, 300, 1000, 3000, 10_000),
+    taus: Sequence[float] = (1.0, 0.0),
+) -> ErrorMap:
+    """How wrong closures are at these (batch size, momentum) `settings`. Times as many exact averages as settings and
+    fractions: a second each at N = 250. Raises InputError as `sgdsim.theory.exact.losses`."""
+    quadratic, times = problem.quadratic, np.asarray(steps)
+    limits = np.empty(len(settings))
+    exact = np.empty((len(settings), len(fractions), times.size))
+    closure = np.empty((len(taus), *exact.shape))
+    for i, (batch_size, momentum) in enumerate(settings):
+        limits[i] = stability.max_lr(quadratic, SGD(1.0, momentum, batch_size), "exact", tolerance=1e-4)
+        for j, fraction in enumerate(fractions):
+            sgd = SGD(fraction * limits[i], momentum, batch_size)
+            known = exact_average.losses(quadratic, sgd, times, 1e-4)
+            exact[i, j] = np.where(known.error < 0.01, known.loss, np.nan)
+            for k, tau in enumerate(taus):
+                closure[k, i, j] = contour.loss_at(
+                    quadratic, times, lr=fraction * limits[i], momentum=momentum, batch_size=batch_size, tau=tau
+                ).loss
+    title = str(quadratic.description.get("title", ""))
+    return ErrorMap(title, tuple(taus), tuple(settings), np.asarray(fractions), times, limits, exact, closure)
 
 
 def mode_tau(problem: Problem) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""The exact average over batches at any time, without a closure: losses, local exponents, the best setting.
+"""The exact average over batches at any time, without a closure: losses, and the best setting.
 
 Exact at this N and in this eigenbasis, where `sgdsim.theory.optimal` and `generating` know the spectrum alone. The
 mathematics, and the class whose losses these are, stand in `sgdsim.recurrence.exact`.
@@ -21,12 +21,11 @@ from sgdsim.recurrence.exact import Averaged, ExactLosses, follows
 from sgdsim.theory import _kriging, inside, optimal
 from sgdsim.theory.verdicts import verdict
 
-__all__ = ["MOST", "SETTINGS", "ExactLosses", "Searched", "best", "exponents", "follows", "losses"]
+__all__ = ["MOST", "SETTINGS", "ExactLosses", "Searched", "best", "follows", "losses"]
 
 MOST = 1000  # points N up to which the best setting is searched for
 SETTINGS = 40  # whose exact loss is worked out for it, at most
 _PLAIN = 14  # of them until the best one without momentum is left, at most
-_APART = 1.1  # factor between a time and those whose losses give the exponent there
 _WORTH = 2e-3  # relative gain below which a search ends
 _DEVIATIONS = 2.5  # by which a loss that is not worked out may be lower than it seems
 _NEAR = 0.3 * np.linspace(-1, 1, 21)  # around the best setting, in the coordinates of `_Search`
@@ -63,23 +62,6 @@ def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | list[int], t
     ):
         raise InputError(f"steps: expected ascending whole numbers from 0 on, got {steps}")
     return Averaged(problem, sgd).losses(at, tolerance)
-
-
-def exponents(
-    problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | list[int], tolerance: float = 1e-6
-) -> np.ndarray:
-    """The local exponent −d ln L/d ln t of the training loss at `steps`, (T,), from its values 10% before and after;
-    NaN where these are not known to a thousandth. Raises InputError as `losses`, and for steps below 10.
-    """
-    at = np.asarray(steps, dtype=np.float64)
-    if at.size and at.min() < 10:
-        raise InputError(f"steps: expected numbers from 10 on, got {steps}")
-    around = np.round(np.multiply.outer(at, [1 / _APART, _APART]))
-    times, places = np.unique(around, return_inverse=True)
-    found = losses(problem, sgd, times, tolerance)
-    with np.errstate(divide="ignore"):
-        log_loss = np.where(found.error < 1e-3, np.log(found.loss), math.nan)[places.reshape(around.shape)]
-    return -np.diff(log_loss)[:, 0] / np.diff(np.log(around))[:, 0]
 
 
 @dataclass(frozen=True)

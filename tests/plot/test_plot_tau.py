@@ -33,6 +33,35 @@ def test_in_a_hadamard_basis_tau_1_has_no_distance(hadamard_problem, momentum):
     assert closures.noise_tau(hadamard_problem, 0.4, momentum) == pytest.approx(1, abs=1e-12)
 
 
+def test_in_a_hadamard_basis_the_map_of_tau_1_is_white(hadamard_problem):
+    settings = [(1, 0.0), (2, 0.5), (3, -0.5)]
+    found = closures.error_map(hadamard_problem, settings, fractions=(0.1, 0.5, 0.9), steps=(1, 10, 100))
+    known = np.isfinite(found.exact)
+    assert known.mean() > 0.7
+    np.testing.assert_allclose(found.error[0][known], 0, atol=1e-3)
+    assert found.error[1][:, 2, 2].min() > 1e-3  # τ = 0 promises too much near the threshold
+
+
+def test_a_map_of_errors_has_what_runs_have(tiny):
+    found = closures.error_map(tiny, [(2, 0.3)], fractions=(0.5,), steps=(5, 60), taus=(1.0, -1.0))
+    lr = found.fractions[0] * found.max_lr[0]
+    assert found.max_lr[0] == pytest.approx(stability.max_lr(tiny, ss.SGD(1.0, 0.3, 2), "exact"), rel=1e-4)
+    run = compare(tiny, [lr], [2], [0.3], (1, -1))["loss"].sel(step=[5, 60]).squeeze().mean("replicate").values
+    np.testing.assert_allclose(found.exact[0, 0], run[1], rtol=1e-3)
+    np.testing.assert_allclose(found.closure[:, 0, 0], run[2:], rtol=1e-6)
+    slopes = -np.diff(np.log(run[1:]), axis=1)[:, 0] / math.log(60 / 5)
+    np.testing.assert_allclose(found.exponents[:, 0, 0, 0], slopes, rtol=1e-3)
+    frame = tables.late_exponents({"five": found})
+    assert frame.index.names == ["", "b", "β", "α"]
+    np.testing.assert_allclose(frame["τ = −1: loss / exact"], run[3, 1] / run[1, 1], rtol=1e-3)
+    np.testing.assert_allclose(frame[["exact exponent", "τ = 1: exponent"]].iloc[0], slopes[:2], rtol=1e-3)
+    figure = ss.plot.closure_errors(found)
+    maps = [ax for ax in figure.axes if ax.collections and ax.get_ylim() == (0, 1)]
+    assert [round(float(ax.collections[0].get_array()[0, 1]), 6) for ax in maps] == [
+        round(100 * float(error), 6) for error in found.error[:, 0, 0, 1]
+    ]
+
+
 def test_distances_are_what_they_say(tiny):
     result = compare(tiny, lr=[0.3, 0.5], batch_size=[2, 3])
     found = {(*entry.cell.values(), entry.regime): entry for entry in closures.distances(result)}

@@ -126,6 +126,22 @@ def closure_distances(found: Sequence[closures.Distance]) -> Frame:
     return Frame(list(rows.values()), index=pd.MultiIndex.from_tuples(index, names=labels))
 
 
+def late_exponents(maps: Mapping[str, closures.ErrorMap]) -> Frame:
+    """Of each problem's map over two steps: local exponents between these of the exact average and of each closure, and
+    the closure's loss over the exact one at the last step; a row for each batch size, momentum and learning rate."""
+    rows, index = [], []
+    for name, found in maps.items():
+        for (i, j), limit in np.ndenumerate(found.max_lr[:, None] * found.fractions):
+            row = {"exact exponent": found.exponents[0, i, j, -1]}
+            for k, tau in enumerate(found.taus):
+                symbol = f"τ = {shortest(tau)}".replace("-", "−")
+                row |= {f"{symbol}: exponent": found.exponents[1 + k, i, j, -1]}
+                row |= {f"{symbol}: loss / exact": 1 + found.error[k, i, j, -1]}
+            rows.append(row)
+            index.append((name, *found.settings[i], round(float(limit), 3)))
+    return Frame(rows, index=pd.MultiIndex.from_tuples(index, names=["", "b", "β", "α"]))
+
+
 def mode_taus(problem: Problem, modes: Sequence[int] = (1, 2, 3, 5, 10, 30, 100)) -> Frame:
     """The τ that is exact for a residual in one mode, 2 − N Σ_i u_ki⁴, beside the mode's eigenvalue; a mode beyond the
     last is left out."""
