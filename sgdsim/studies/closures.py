@@ -140,7 +140,7 @@ class ErrorMap:
 
     @property
     def exponents(self) -> np.ndarray:
-        """−d ln L/d ln t between neighbouring steps, (1 + K, S, F, T − 1): of the exact average, and of the closures."""
+        """−d ln L/d ln t between neighbouring steps, (1 + K, S, F, T − 1): of the exact average and of each closure."""
         losses = np.concatenate([self.exact[None], self.closure])
         return -np.diff(np.log(np.where(losses > 0, losses, np.nan))) / np.diff(np.log(self.steps))
 
