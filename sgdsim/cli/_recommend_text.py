@@ -12,6 +12,7 @@ from sgdsim.common.text import short
 
 _LEFT = 1.5  # times the predicted loss, up or down, from which on a network is said to leave its linearisation
 _FLAT = 1e-3  # a gain below this is not worth having
+_OPEN = 5e-3  # a gain below this is not sure, as --exact ends where none larger than 0.2% is likely
 
 
 def text(facts: dict[str, Any]) -> str:
@@ -67,7 +68,7 @@ def _best(facts: dict[str, Any]) -> list[str]:
             if small
             else "No gain of momentum is claimed: the closure's own error here is larger."
         )
-    elif momentum and gain > _FLAT:
+    elif momentum and gain > (_OPEN if facts["exact"] else _FLAT):
         sign, by = "Negative" if momentum < 0 else "Positive", "in the exact average" if exact else "by this theory"
         by += ", whose own error is not known here" if facts["best"]["closure_error"] is None else ""
         lines.append(f"{sign} momentum wins {by}: a loss {_percent(gain)} below the best without momentum.")
@@ -81,14 +82,16 @@ def _trust(facts: dict[str, Any]) -> list[str]:
     best, closure, lines = facts["best"], facts["closure_best"], []
     if searched := facts["exact"]:
         count = f"{searched['settings']} settings" if searched["settings"] else "the closure, which has no error here"
-        lines.append(f"Both are the best by the exact average over batches, found with {count}.")
-        lines += interrupted(searched, "these are the best settings that were tried")
+        if not searched["interrupted"]:
+            lines.append(f"Both are the best by the exact average over batches, found with {count}.")
+        lines += interrupted(searched, "these are the best of what was tried")
     error = best["closure_error"]
     if best["exact_loss"] is not None:
         lines.append(f"The exact average over batches is {_off(error)} the prediction at the best setting.")
     elif error is not None:
         lines.append(f"The exact average amplifies batch noise: {_off(error)} the prediction's, at the best setting.")
-    if (closure["lr"], closure["momentum"]) != (best["lr"], best["momentum"]):
+    tried = not (searched and searched["interrupted"])
+    if tried and (closure["lr"], closure["momentum"]) != (best["lr"], best["momentum"]):
         lines.append(
             f"The closure alone would take lr {short(closure['lr'])}, momentum {_momentum(closure['momentum'])} and "
             f"expect {short(closure['loss'])}; in this eigenbasis that is unstable or worse."

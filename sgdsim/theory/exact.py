@@ -103,7 +103,7 @@ def best(
     if noise == 0:  # the closure is exact
         return Searched(inside.trusted(problem, sgd, horizon, tau), 0, False)
     search, interrupted = _Search(problem, sgd, horizon, tau, heard), False
-    expected = inside.best(problem, sgd, horizon, closure, tau)
+    expected = inside.best(search.region, closure)
     try:
         search.try_setting(closure.plain_lr, 0.0)
         search.try_setting(expected.plain_lr, 0.0)

@@ -86,7 +86,7 @@ def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0)
     answer = judged(closure)
     unsure = answer.stable.stable is False or (answer.error.relative is not None and abs(answer.error.relative) > _GOOD)
     if unsure and problem.has_basis and problem.n <= stability.EXACT_IN_TABLES:
-        other = judged(best(problem, sgd, horizon, closure, tau))
+        other = judged(best(Region(problem, sgd, horizon, tau), closure))
         if answer.stable.stable is False or (other.error.loss or math.inf) < (answer.error.loss or math.inf):
             answer = other
     if answer.gain is not None and answer.gain < 0:
@@ -99,14 +99,12 @@ def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0)
     return answer
 
 
-def best(problem: QuadraticProblem, sgd: SGD, horizon: int, found: optimal.Optimum, tau: float) -> optimal.Optimum:
+def best(region: Region, found: optimal.Optimum) -> optimal.Optimum:
     """The best setting of heavy ball that is exactly stable, where `found`, the closure's optimum, is not.
 
     On a grid of 41 momenta and 26 fractions of the exact threshold the least that `Region.losses` expects. `loss` is
-    the closure's, `max_lr` the exact threshold. `sgd` says all but learning rate and momentum. Raises InputError as
-    `stability.max_lr` of the exact level.
+    the closure's, `max_lr` the exact threshold.
     """
-    region = Region(problem, sgd, horizon, tau)
     settings = []
     for momenta in (MOMENTA, np.zeros(1)):
         rates, log_loss, judged = region.losses(momenta[:, None], FRACTIONS)
@@ -121,7 +119,10 @@ def best(problem: QuadraticProblem, sgd: SGD, horizon: int, found: optimal.Optim
 
 
 class Region:
-    """The learning rates and momenta that are exactly stable, and the loss to expect there; `sgd` says batches."""
+    """The learning rates and momenta that are exactly stable, and the loss to expect there; `sgd` says batches.
+
+    Raises InputError for a problem without eigenvectors.
+    """
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> None:
         self.thin, self.horizon, self.tau, self.noise = optimal.sketch(problem), horizon, tau, sgd.noise(problem.n)
