@@ -83,7 +83,7 @@ def best(
     The closure is corrected by what it missed at the settings tried so far (kriging), and the next one is where the
     loss may be least by that, until none may be 0.2% better, or 40 were tried. On small problems a dense grid finds up
     to 1% less, where several basins compete. Never worse, by the exact loss, than the closure's own optimum where that
-    is stable, than `inside.best`, or than the best without momentum. N = 250 takes seconds, N = 1000 minutes.
+    is stable, than `inside.best`, or than the best without momentum. N = 100 takes seconds, N = 500 minutes.
 
     Parameters
     ----------
