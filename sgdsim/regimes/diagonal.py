@@ -17,6 +17,7 @@ from sgdsim.recurrence import compressed, contour, diagonal, doubt
 from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
+_SHORT = 3000  # modes, about, of both compressions of a long spectrum, or of one that is followed as it is
 
 
 @dataclass(frozen=True)
@@ -102,7 +103,7 @@ class SpectralDiagonal(Regime):
 
     def _stepped(self, problem: QuadraticProblem, sgd: SGD, steps: np.ndarray) -> Direct | None:
         """By steps of fewer modes; None where that saves nothing."""
-        seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * (1 if sgd.is_plain else 100 * sgd.components**2)
+        seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * (1 if sgd.is_plain else 2 * sgd.components**2)
         if not (self.compress and compressed.worth(problem, seconds)):
             return None
         found = compressed.follow(problem, lambda modes: diagonal.log_losses(modes, sgd, steps, self.tau))
@@ -146,9 +147,10 @@ class SpectralDiagonal(Regime):
     def seconds(
         self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
     ) -> float:
+        modes = min(n, _SHORT) if self.compress and observe == ("loss",) else n
         if self._by_contour([sgd], steps, observe):
-            return (2e-5 + 6e-8 * n) * steps.size
-        return float(steps[-1]) * (1e-8 + 4e-10 * n * (1 if sgd.is_plain else 10 * sgd.components**2))
+            return (2e-5 + 6e-8 * modes) * steps.size
+        return float(steps[-1]) * (1e-8 + 4e-10 * modes * (1 if sgd.is_plain else 2 * sgd.components**2))
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
         if problem.quadratic.alternatives:

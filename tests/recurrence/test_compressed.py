@@ -46,7 +46,7 @@ def test_steps_of_fewer_modes(problem, name, tau):
 
 
 def test_the_regime_takes_them_by_itself(problem):
-    for name, steps in (("a schedule", 10_000), ("nesterov", 200)):
+    for name, steps in (("a schedule", 10_000), ("nesterov", 2000)):
         short, long = (
             ss.simulate(problem, ALGORITHMS[name], ss.SpectralDiagonal(compress=compress), steps, record=[steps])
             for compress in (True, False)
