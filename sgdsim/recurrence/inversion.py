@@ -1,6 +1,6 @@
-"""Where to invert a generating function: one hyperbola in σ = −log z for all times within a decade.
+"""Where to invert a generating function: at σ = −log z on a circle of z for early times, on hyperbolas in σ for later ones.
 
-`σ(u) = μ(1 + sin(iu − φ))`, by the midpoint rule in u (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341, sec. 4).
+One hyperbola serves times up to a ratio of a thousand, `σ(u) = μ(1 + sin(iu − φ))`, by the midpoint rule in u (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341, sec. 4).
 """
 
 from __future__ import annotations
@@ -11,7 +11,33 @@ from dataclasses import dataclass
 import numpy as np
 import scipy.optimize
 
-_TOGETHER = 10.0  # ratio of the latest to the earliest time of one contour
+_TOGETHER = 1000.0  # ratio of the latest to the earliest time of one contour
+
+
+@dataclass(frozen=True)
+class Inversion:
+    """Values at `times` from those of the generating function at each σ: `Im Σ weight·f(σ) e^{σt}`."""
+
+    times: np.ndarray
+    sigmas: np.ndarray
+    weights: np.ndarray
+
+    def of(self, values: np.ndarray) -> np.ndarray:
+        return (np.exp(np.multiply.outer(self.times, self.sigmas)) @ (self.weights * values)).imag
+
+
+def circle(times: np.ndarray, alias: float) -> Inversion:
+    """For early times: there is a share `alias` in each value of that four times the latest time later."""
+    count = 2 * int(times.max()) + 4
+    sigmas = -np.log(alias) / (2 * count) + 1j * np.pi * (np.arange(count) + 0.5) / count
+    return Inversion(times, sigmas, np.full(count, 1j / count))
+
+
+def contour(times: np.ndarray, tolerance: float, spare: int) -> Inversion:
+    """For ascending times, by nodes on half a hyperbola that are enough to the tolerance, and so many more."""
+    count, path = best(times[-1] / times[0], tolerance)
+    sigmas, weights = path.nodes(count + spare, times[-1])
+    return Inversion(times, sigmas, weights)
 
 
 def groups(times: np.ndarray) -> list[slice]:
@@ -32,12 +58,12 @@ class Path:
     width: float
     scale: float
 
-    def nodes(self, count: int, last: float) -> list[tuple[complex, complex]]:
-        """σ and the weight of each node on the upper half, for times up to `last`."""
+    def nodes(self, count: int, last: float) -> tuple[np.ndarray, np.ndarray]:
+        """σ and the weights of the nodes on the upper half, for times up to `last`."""
         step, mu = self.width / count, self.scale * count / last
         turned = 1j * (np.arange(count) + 0.5) * step - self.angle
         weights = 1j * mu * np.cos(turned) * step / np.pi
-        return list(zip((mu * (1 + np.sin(turned))).tolist(), weights.tolist(), strict=True))
+        return mu * (1 + np.sin(turned)), weights
 
 
 def best(ratio: float, tolerance: float) -> tuple[int, Path]:

@@ -1,0 +1,210 @@
+"""How the points' squared residuals feed each other, `d̃ = d̃⁰ + M(z) d̃`, at many z together.
+
+`M_ij(z) = Σ_kl W_kl(z) u_ik u_jk u_il u_jl`. W is smooth in both modes' log λ: by the nodes of `skeleton` and a basis of
+r columns T, `W ≈ (LT) w(z) (LT)ᵀ`, so that `M_ij = Σ_ab w_ab(z) P_a,ij P_b,ij` with r matrices `P_a = U diag((LT)_a) Uᵀ`.
+The w(z) of all z lie near a space of few dimensions: `M(z) = Σ_s share_s(z) M_s` with fixed symmetric real M_s, of which
+the upper blocks are kept. So all z together cost about what one product with M and a few with each M_s cost.
+"""
+
+from __future__ import annotations
+
+import functools
+import threading
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sgdsim.common.blas import one_blas_thread
+from sgdsim.recurrence import pairs, share, skeleton
+
+if TYPE_CHECKING:
+    from sgdsim.recurrence.averaged_modes import AveragedModes
+
+_ROWS = 48  # points in a block
+_LOOKED_AT = 100  # modes whose pairs' weights are compared with what they are
+
+
+class Coupling:
+    """`shares` (S, Z) of M_s in M(z), and d̃⁰, what begins: `sources` (n, Z). `error`: relative, of M and of d̃⁰. With
+    test points, the mean over them of `E (T a)²` is `Σ_s share_s tested_s·d̃ + test_sources`, (S, n) and (Z,)."""
+
+    def __init__(self, of: AveragedModes, sigmas: np.ndarray, tolerance: float) -> None:
+        order = np.argsort(-of.x, kind="stable")
+        self.of, self.n, self.z, self.rest = of, of.n, np.exp(-sigmas), -np.expm1(-sigmas)
+        self.x, self.a, self.u = of.x[order], of.a[order], np.ascontiguousarray(of.u[:, order])
+        self.bins = skeleton.bins(self.x, self._family, max(tolerance, 1e-14))
+        self.nodes = np.concatenate([each.nodes for each in self.bins])
+        started = self._started(self.u)
+        sizes = np.linalg.norm(started, axis=0)
+        noise, kept = self._at_nodes(sizes)
+        self.columns = skeleton.basis(noise, tolerance)
+        self.feeds = self._compressed(noise, tolerance)
+        began = skeleton.basis(kept, tolerance)
+        inverse = began / np.where(sizes > 0, sizes, 1.0)[:, None]
+        inner = [began.T @ e @ began for e in kept]
+        self.sources = np.stack([_squares(started @ inverse, e) for e in inner], 1)
+        self.transfer = None if of.gram is None else of.problem.test.transfer[:, order]
+        self.test_sources = np.zeros(self.z.size, complex)
+        if self.transfer is not None:
+            tested = self._started(self.transfer) @ inverse
+            self.test_sources += [_squares(tested, e).mean() for e in inner]
+        self._add_label_noise()
+        self.error = self._looked_at(began, sizes, kept)
+        self.blocks: list[tuple[int, int, np.ndarray]] = []
+        self._make(of)
+
+    def _started(self, seen: np.ndarray) -> np.ndarray:
+        """How much of the start each node has in points whose residuals are `seen`, (points, n), in modes."""
+        return np.hstack([seen[:, b.low : b.high] @ (b.shares * self.a[b.low : b.high, None]) for b in self.bins])
+
+    def _family(self, x: np.ndarray) -> np.ndarray:
+        """Responses of pairs of x (m,) and modes all over the spectrum, at some z: (m, those)."""
+        positive = self.x[self.x > 0]
+        others = np.geomspace(positive[-1], positive[0], 8)
+        some = slice(None, None, max(1, self.z.size // 30))
+        z, rest = self.z[some, None, None], self.rest[some, None, None]
+        noise, start, determinant = self.of.form(x[:, None], others, self.of.momentum, z, rest)
+        determinant = determinant + self.of.gamma * z * (x[:, None] * others) * noise
+        both = np.stack([noise / determinant, start / determinant])
+        return np.moveaxis(both, 2, 0).reshape(x.size, -1)
+
+    def _responses(self, x: np.ndarray, j: int) -> tuple[np.ndarray, np.ndarray]:
+        noise, kept = pairs.responses(
+            self.of.form, x[:, None], x, self.of.momentum, self.of.gamma, self.z[j], self.rest[j]
+        )
+        return self.n * noise, kept
+
+    def _at_nodes(self, sizes: np.ndarray) -> tuple[list[np.ndarray], list[np.ndarray]]:
+        """W of pairs of nodes, and what is kept of the start times its `sizes`, at each z."""
+        found: list[tuple[np.ndarray, np.ndarray]] = [(self.z, self.z)] * self.z.size
+
+        def fill(j: int) -> None:
+            noise, kept = self._responses(self.nodes, j)
+            found[j] = noise, kept * np.multiply.outer(sizes, sizes)
+
+        share.run([(20.0 * self.nodes.size**2, functools.partial(fill, j)) for j in range(self.z.size)])
+        return [noise for noise, _ in found], [kept for _, kept in found]
+
+    def _compressed(self, noise: list[np.ndarray], tolerance: float) -> np.ndarray:
+        """The weights of products P_a ∘ P_b, a ≤ b, in each M_s, (S, those); sets `shares`."""
+        rank = self.columns.shape[1]
+        upper = np.triu_indices(rank)
+        twice = np.where(upper[0] == upper[1], 1.0, np.sqrt(2))
+        packed = np.stack([twice * (self.columns.T @ w @ self.columns)[upper] for w in noise], 1)
+        left, sizes, _ = np.linalg.svd(np.concatenate([packed.real, packed.imag], 1), full_matrices=False)
+        left = left[:, : max(1, int((sizes > tolerance * sizes[0]).sum()))]
+        self.shares = left.T @ packed
+        return (left * twice[:, None]).T
+
+    def _add_label_noise(self) -> None:
+        of = self.of
+        if of.label == 0:
+            return
+        for j in range(self.z.size):
+            noise, _, determinant = of.form(of.x, of.x, of.momentum, self.z[j], self.rest[j])
+            fed = self.z[j] * of.x**2 * noise
+            own = of.label * fed / (determinant + of.gamma * fed) / self.rest[j]  # of unit variance from step 1 on
+            self.sources[:, j] += of.u**2 @ own
+            if of.gram is not None:
+                self.test_sources[j] += np.diag(of.gram) @ own
+
+    def _looked_at(self, began: np.ndarray, sizes: np.ndarray, kept: list[np.ndarray]) -> float:
+        """The relative error of pairs' weights, among some modes at some z."""
+        some = np.unique(np.linspace(0, self.n - 1, _LOOKED_AT).astype(int))
+        spread = np.zeros((self.n, self.nodes.size))
+        at = 0
+        for b in self.bins:
+            spread[b.low : b.high, at : at + b.nodes.size] = b.shares
+            at += b.nodes.size
+        spread = spread[some]
+        x = self.x[some]
+        moved = spread * np.divide(x[:, None], self.nodes, out=np.zeros_like(spread), where=self.nodes > 0)
+        scale = np.abs(self.a[some])
+        off = 0.0
+        upper = np.triu_indices(self.columns.shape[1])
+        for j in range(0, self.z.size, max(1, self.z.size // 6)):
+            noise, start = self._responses(x, j)
+            full = np.zeros((self.columns.shape[1],) * 2, complex)
+            full[upper] = (self.feeds.T @ self.shares[:, j]) / np.where(upper[0] == upper[1], 1.0, 2.0)
+            full = full + np.triu(full, 1).T
+            m = moved @ self.columns
+            off = max(off, np.linalg.norm(m @ full @ m.T - noise) / max(np.linalg.norm(noise), 1e-300))
+            e = spread / np.where(sizes > 0, sizes, 1.0) @ began
+            e = e @ (began.T @ kept[j] @ began) @ e.T
+            of_start = np.linalg.norm((e - start) * np.multiply.outer(scale, scale))
+            off = max(off, of_start / max(np.linalg.norm(start * np.multiply.outer(scale, scale)), 1e-300))
+        return float(off)
+
+    # The matrices.
+
+    def _make(self, of: AveragedModes) -> None:
+        moving = [b for b in self.bins if b.nodes[0] > 0]
+        work = functools.partial(self._block, moving)
+        lows = range(0, self.n, _ROWS)
+        made: dict[int, np.ndarray] = {}
+
+        def fill(low: int) -> None:
+            high = min(low + _ROWS, self.n)
+            made[low] = work(self.u[low:high], self.u[low:])
+
+        with one_blas_thread():
+            share.run([(1e9, functools.partial(fill, low)) for low in lows])
+        self.blocks = [(low, min(low + _ROWS, self.n), made[low]) for low in lows]
+        self.tested = None if self.transfer is None else self._tested(moving, self.transfer)
+
+    def _tested(self, moving: list[skeleton.Bin], transfer: np.ndarray) -> np.ndarray:
+        """`tested`, from the test points' residuals in modes, (m, n)."""
+        rows, total = len(transfer), np.zeros((len(self.shares), self.n))
+        if rows > self.n:
+            transfer = np.linalg.qr(transfer, mode="r")
+        lock = threading.Lock()
+
+        def add(low: int) -> None:
+            part = self._block(moving, transfer[low : low + _ROWS], self.u).sum(0)
+            with lock:
+                total[:] += part
+
+        with one_blas_thread():
+            share.run([(1e9, functools.partial(add, low)) for low in range(0, len(transfer), _ROWS)])
+        return total / rows
+
+    def _block(self, moving: list[skeleton.Bin], left: np.ndarray, right: np.ndarray) -> np.ndarray:
+        """M_s between the points `left` and `right`, given by their share in each mode: (left, S, right)."""
+        count, width = len(left), len(right)
+        nodes = np.empty((count, sum(b.nodes.size for b in moving), width))
+        at = 0
+        for b in moving:
+            own = b.shares * (self.x[b.low : b.high, None] / b.nodes)
+            scaled = (left[:, None, b.low : b.high] * own.T).reshape(-1, b.high - b.low)
+            nodes[:, at : at + b.nodes.size] = (scaled @ right[:, b.low : b.high].T).reshape(count, -1, width)
+            at += b.nodes.size
+        columns, rank = np.ascontiguousarray(self.columns[: nodes.shape[1]].T), self.columns.shape[1]
+        products, out = np.empty((self.feeds.shape[1], width)), np.empty((count, len(self.feeds), width))
+        for i in range(count):
+            p, at = columns @ nodes[i], 0
+            for k in range(rank):
+                np.multiply(p[k], p[k:], out=products[at : at + rank - k])
+                at += rank - k
+            np.matmul(self.feeds, products, out=out[i])
+        return out
+
+    def images(self, v: np.ndarray) -> np.ndarray:
+        """`M_s v` for columns v (n, q): (n, S, q)."""
+        out, lock = np.zeros((self.n, len(self.shares), v.shape[1])), threading.Lock()
+
+        def add(low: int, high: int, block: np.ndarray) -> None:
+            count, terms, width = block.shape
+            mine = (block.reshape(-1, width) @ v[low:]).reshape(count, terms, -1)
+            below = np.matmul(block[:, :, high - low :].transpose(1, 2, 0), v[low:high])  # (S, below, q)
+            with lock:
+                out[low:high] += mine
+                out[high:] += below.transpose(1, 0, 2)
+
+        with one_blas_thread():
+            share.run([(1e9, functools.partial(add, *block)) for block in self.blocks])
+        return out
+
+
+def _squares(rows: np.ndarray, inner: np.ndarray) -> np.ndarray:
+    """`rowᵀ inner row` of each row."""
+    return np.einsum("ia,ia->i", rows @ inner, rows)
