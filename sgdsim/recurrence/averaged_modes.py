@@ -50,6 +50,7 @@ class AveragedModes:
         self.form = form
         self.determinants, self.gaps = form.determinants(self.x, self.momentum), form.gaps(self.x, self.momentum)
         self._found: dict[float, float] = {}
+        self._vector = np.ones(self.n)
 
     def oscillation(self) -> float:
         """log of the largest share that a pair of modes keeps in a step while it turns in the complex plane or changes
@@ -72,7 +73,7 @@ class AveragedModes:
         return self._found[tolerance]
 
     def _rightmost(self, tolerance: float) -> float:
-        low = self._slowest()
+        low = self.slowest()
         least = 0.0 if self.label > 0 or self.problem.still > 0 else low
         if self.gamma == 0:
             return max(low, least)
@@ -86,7 +87,7 @@ class AveragedModes:
             return max(found + tolerance / 2, least)
         return max(low + step, least)
 
-    def _slowest(self) -> float:
+    def slowest(self) -> float:
         """Twice log|μ| of the slowest root of a mode that moves."""
         moving = self.problem.spectrum.moving
         gaps = np.stack(self.gaps)[:, moving]
@@ -114,8 +115,11 @@ class AveragedModes:
         if self.n < 3:
             return float(np.linalg.eigvalsh(np.stack([image(unit) for unit in np.eye(self.n)])).max())
         matrix = scipy.sparse.linalg.LinearOperator((self.n, self.n), image, dtype=np.float64)
-        options = {"which": "LA", "v0": np.ones(self.n), "tol": 1e-10, "return_eigenvectors": False}
-        return float(scipy.sparse.linalg.eigsh(matrix, k=1, **options)[0])
+        values, vectors = scipy.sparse.linalg.eigsh(
+            matrix, k=1, which="LA", v0=self._vector, tol=1e-6, ncv=min(self.n, 8)
+        )  # the eigenvalue's error is of the second order
+        self._vector = vectors[:, 0]
+        return float(values[0])
 
     def mean(self, t: float) -> np.ndarray:
         """The noiseless mean after t steps, (n,): `r_t = h_t a` with h_0 = 1, h_1 = 1 − kick·x, and of `μ_±^t`."""
@@ -123,14 +127,12 @@ class AveragedModes:
         if t == 0:
             return self.a
         with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-            slow, fast = np.log1p(-small), np.log1p(-large)
-            apart = large - small
-            ratio = np.where(large == 1, 0.0, np.exp(t * fast))
-            difference = np.where(
-                np.abs(apart) < 0.1 * np.abs(1 - large), ratio * np.expm1(t * np.log1p(apart / (1 - large))),
-                np.exp(t * slow) - ratio,
-            )  # fmt: skip
-            rise = np.where(apart == 0, t * ratio / (1 - large), difference / apart)
+            apart, root = large - small, 1 - large
+            ratio = _power(large, t)
+            twice = np.where(root == 0, float(t == 1), t * ratio / root)
+            near = np.abs(apart) < 0.1 * np.abs(root)
+            difference = np.where(near, ratio * np.expm1(t * np.log1p(apart / root)), _power(small, t) - ratio)
+            rise = np.where(apart == 0, twice, difference / apart)
         return self.a * (ratio + (large - self.form.kick(self.momentum) * self.x) * rise).real
 
     def test_losses(self, times: np.ndarray, moments: np.ndarray) -> np.ndarray:
@@ -141,3 +143,9 @@ class AveragedModes:
             mean = self.mean(float(t))
             out[i] = self.problem.test_loss(mean, max(moments[i] - float(mean @ self.gram @ mean), 0.0))[0]
         return out
+
+
+def _power(gap: np.ndarray, t: float) -> np.ndarray:
+    """(1 − gap)^t; t > 0."""
+    log = np.log1p(-gap)
+    return np.exp(t * log.real) * np.exp(1j * t * log.imag)

@@ -32,7 +32,7 @@ class Coupling:
         order = np.argsort(-of.x, kind="stable")
         self.of, self.n, self.z, self.rest = of, of.n, np.exp(-sigmas), -np.expm1(-sigmas)
         self.x, self.a, self.u = of.x[order], of.a[order], np.ascontiguousarray(of.u[:, order])
-        self.bins = skeleton.bins(self.x, self._family, max(tolerance, 1e-14))
+        self.bins = skeleton.bins(self.x, self._family, max(10 * tolerance, 1e-14))
         self.nodes = np.concatenate([each.nodes for each in self.bins])
         started = self._started(self.u)
         sizes = np.linalg.norm(started, axis=0)
@@ -91,8 +91,9 @@ class Coupling:
         upper = np.triu_indices(rank)
         twice = np.where(upper[0] == upper[1], 1.0, np.sqrt(2))
         packed = np.stack([twice * (self.columns.T @ w @ self.columns)[upper] for w in noise], 1)
-        left, sizes, _ = np.linalg.svd(np.concatenate([packed.real, packed.imag], 1), full_matrices=False)
-        left = left[:, : max(1, int((sizes > tolerance * sizes[0]).sum()))]
+        equal = packed / np.maximum(np.linalg.norm(packed, axis=0), 1e-300)
+        left, sizes, _ = np.linalg.svd(np.hstack([equal.real, equal.imag]), full_matrices=False)
+        left = left[:, : max(1, int((sizes > tolerance).sum()))]
         self.shares = left.T @ packed
         return (left * twice[:, None]).T
 

@@ -28,11 +28,12 @@ from sgdsim.recurrence.inversion import Inversion
 __all__ = ["EARLIEST", "Averaged", "ExactLosses", "follows", "relative"]
 
 EARLIEST = 12  # below, nodes of the contour wrap around |Im σ| = π
-_SPARE = 3  # nodes by which the second contour has fewer: their difference is the estimate
+_FINER = 0.2  # share of its nodes that the second contour has not: their difference is the estimate
 _STEPPED = 300  # points up to which early times are stepped; and of more points, steps from which on they are
 _FEW = 60  # points up to which nothing is lost in pairs' weights
 _ROUNDING = 1e-15
 _FINEST = 1e-13  # relative error of pairs' weights of more points, at best
+_GONE = -800.0  # log of what is nothing
 _MARGIN = 1e-3  # share of the tolerance that is allowed to all but the contours
 _POOR = 100.0  # times the tolerance: an error from which on all is worked out once more, at its finest
 
@@ -69,7 +70,11 @@ class Averaged(AveragedModes):
 
     def begins(self, last: float, tolerance: float) -> float:
         """`earliest` of a run of `last` steps."""
-        return self.earliest(tolerance, self.rightmost(0.3 / max(last, 1.0)))
+        return self.earliest(tolerance, self.shift(last))
+
+    def shift(self, last: float) -> float:
+        """Right of all singularities, for a run of `last` steps or until nothing is left of its loss."""
+        return self.rightmost(max(0.3 / max(last, 1.0), self.slowest() / (4 * _GONE)))
 
     def losses(self, steps: np.ndarray, tolerance: float = 1e-9) -> ExactLosses:
         """The losses at `steps`, (T,) ascending from 0 on, to a relative `tolerance` where the estimate does not say
@@ -107,49 +112,67 @@ class Averaged(AveragedModes):
     ) -> ExactLosses:
         """By the generating function: `early` times from a circle, `late` ones by contours; `there`: the losses at two
         `known` times, where they are not to be found from the circle."""
-        finest = _ROUNDING if self.n <= _FEW else _FINEST
-        loose = _MARGIN * tolerance if self.n > _FEW else 0.0
-        found = self._at(early, late, known, there, tolerance, max(loose, finest))
-        if loose > finest and not (found.error < _POOR * tolerance).all():
-            return self._at(early, late, known, there, tolerance, finest)
-        return found
+        if self.n <= _FEW:
+            return self._at(early, late, known, there, tolerance, _ROUNDING)
+        rounding = max(_MARGIN * tolerance, _FINEST)
+        found = self._at(early, late, known, there, tolerance, rounding)
+        poor = float(found.error.max()) / tolerance
+        if poor < _POOR or rounding == _FINEST:
+            return found
+        return self._at(early, late, known, there, tolerance, max(rounding / poor, _FINEST))
 
     def _at(
         self, early: np.ndarray, late: np.ndarray, known: np.ndarray, there: np.ndarray | None, tolerance: float,
         rounding: float,
     ) -> ExactLosses:  # fmt: skip
-        """`_inverted`, with pairs' weights and solutions right to `rounding`.
-
-        What a contour misses at two known times is made by singularities that it does not go around: modes that turn,
-        or change sign, together. In units of e^{σ₁t} none of them grows, so that much may be missing at any later time.
-        """
-        alias = max(_MARGIN * tolerance, 1e-12)
+        """`_inverted`, with pairs' weights and solutions right to `rounding`."""
+        times, alias = np.append(early, late), max(_MARGIN * rounding, 1e-12)
+        shift = self.shift(times.max())
         near = np.append(early, known) if there is None else early
-        groups = [late[here] for here in inversion.groups(late)]
-        paths = [inversion.contour(times, tolerance, spare) for times in groups for spare in (_SPARE, 0)]
-        paths += [inversion.contour(known, alias, 0)] if late.size else []
+        left = late[shift * late > _GONE]
+        groups = [left[here] for here in inversion.groups(left)]
+        if groups:
+            groups[0] = np.append(known, groups[0])
+        paths = [inversion.contour(part, tolerance, finer) for part in groups for finer in (_FINER, 0.0)]
+        paths += [inversion.contour(known, alias)] if groups else []
         paths += [inversion.circle(near, alias)] if near.size else []
-        shift = self.rightmost(0.3 / max(early.max(initial=1.0), late.max(initial=1.0)))
+        if not paths:
+            return ExactLosses(times, np.zeros(times.size), np.zeros(times.size), self._tests(times, np.zeros(times.size)))
         solved = _Solved(self, shift, paths, rounding)
-        times, (values, tested) = np.append(early, late), np.zeros((2, early.size + late.size))
-        error, missed = np.empty(times.size), 0.0
+        found = np.zeros((3, times.size))  # values, those in test points, and errors
         if near.size:
-            found = solved.values[-1]
-            wrong = alias * np.abs(found).max() + solved.wrong_at(-1)
-            values[: early.size], error[: early.size] = found[: early.size], wrong[: early.size]
-            tested[: early.size] = solved.tested[-1][: early.size]
-        if late.size:
-            before = found[early.size :] if there is None else 2 * self.n * there * np.exp(-shift * known)
-            missed = np.abs(solved.values[2 * len(groups)] - before).max() + alias * before.max()
-            missed += wrong[early.size :].max() if there is None else 0.0
-            fine, coarse = (np.concatenate(solved.values[k : 2 * len(groups) : 2]) for k in (0, 1))
-            values[early.size :], error[early.size :] = fine, np.abs(fine - coarse) + missed + solved.wrong * np.abs(fine)
-            tested[early.size :] = np.concatenate(solved.tested[0 : 2 * len(groups) : 2])
+            values = solved.values[-1]
+            circle = np.stack([values, solved.tested[-1], alias * np.abs(values).max() + solved.wrong_at(-1)])
+            found[:, : early.size] = circle[:, : early.size]
+        if groups:
+            before = circle[0, early.size :] if there is None else 2 * self.n * there * np.exp(-shift * known)
+            found[:, early.size : early.size + left.size] = self._late(solved, shift, groups, before, alias)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             growth = shift * times
-            error = relative(values, error) + 2e-14 * np.abs(growth)
-            loss, tested = np.exp(growth) * np.stack([values, tested])
-        return ExactLosses(times, loss / (2 * self.n), error, None if self.gram is None else self.test_losses(times, tested))
+            error = relative(found[0], found[2]) + 2e-14 * np.abs(growth)
+            loss, tested = np.exp(growth) * found[:2]
+        return ExactLosses(times, loss / (2 * self.n), error, self._tests(times, tested))
+
+    def _tests(self, times: np.ndarray, moments: np.ndarray) -> np.ndarray | None:
+        return None if self.gram is None else self.test_losses(times, moments)
+
+    def _late(
+        self, solved: _Solved, shift: float, groups: list[np.ndarray], before: np.ndarray, alias: float
+    ) -> np.ndarray:
+        """Values by contours, those in test points, and errors: (3, times), without the two known ones.
+
+        What a contour misses at these is made by singularities that it does not go around: modes that turn, or change
+        sign. In units of e^{σ₁t} none of them grows, so that as much may be missing later as with a contour for these
+        two alone. Where the path of all runs close to one, more is, which dies out as such pairs do.
+        """
+        end, times = 2 * len(groups), np.concatenate(groups)
+        fine, coarse, tested = (
+            np.concatenate(part) for part in (solved.values[:end:2], solved.values[1:end:2], solved.tested[:end:2])
+        )
+        missed = np.abs(solved.values[end] - before).max() + alias * before.max()
+        dying = np.exp(max(self.oscillation() - shift, _GONE) * (times - times[0]))
+        error = np.abs(fine - coarse) + missed + np.abs(fine[:2] - before).max() * dying + solved.wrong * np.abs(fine)
+        return np.stack([fine, tested, error])[:, 2:]
 
 
 class _Solved:

@@ -27,16 +27,16 @@ class Inversion:
 
 
 def circle(times: np.ndarray, alias: float) -> Inversion:
-    """For early times: there is a share `alias` in each value of that four times the latest time later."""
-    count = 2 * int(times.max()) + 4
+    """For early times: there is a share `alias` in each value of that eight times the latest time later."""
+    count = 4 * int(times.max()) + 4
     sigmas = -np.log(alias) / (2 * count) + 1j * np.pi * (np.arange(count) + 0.5) / count
     return Inversion(times, sigmas, np.full(count, 1j / count))
 
 
-def contour(times: np.ndarray, tolerance: float, spare: int) -> Inversion:
-    """For ascending times, by nodes on half a hyperbola that are enough to the tolerance, and so many more."""
+def contour(times: np.ndarray, tolerance: float, finer: float = 0.0) -> Inversion:
+    """For ascending times, by nodes on half a hyperbola that are enough to the tolerance, or by that share more of them."""
     count, path = best(times[-1] / times[0], tolerance)
-    sigmas, weights = path.nodes(count + spare, times[-1])
+    sigmas, weights = path.nodes(count + math.ceil(finer * count), times[-1])
     return Inversion(times, sigmas, weights)
 
 

@@ -13,6 +13,7 @@ from sgdsim.recurrence.coupling import Coupling
 
 _DIRECT = 60  # points up to which the space is all
 _MOST = 30  # times that the space grows
+_TOGETHER = 16  # systems
 _KEPT = 0.03  # share of the largest residual from which on a direction counts
 
 
@@ -21,17 +22,17 @@ def solve(coupling: Coupling, tolerance: float) -> tuple[np.ndarray, float]:
     n, count = coupling.sources.shape
     sizes = np.linalg.norm(coupling.sources, axis=0)
     sources = coupling.sources / np.where(sizes > 0, sizes, 1.0)
-    new = np.eye(n) if n <= _DIRECT else _directions(sources, np.empty((n, 0)), 1e-3 * tolerance)
     space, images = np.empty((n, 0)), np.empty((n, len(coupling.shares), 0))
-    d, residual = np.zeros_like(sources), sources
-    off = np.inf
+    inner = np.empty((len(coupling.shares), 0, 0))
+    new = np.eye(n) if n <= _DIRECT else _directions(sources, space, tolerance)
     for _ in range(_MOST):
-        space, images = np.hstack([space, new]), np.concatenate([images, coupling.images(new)], 2)
-        found = _galerkin(coupling.shares, space, images, sources)
+        seen = coupling.images(new)
+        space, images = np.hstack([space, new]), np.concatenate([images, seen], 2)
+        inner = _bordered(inner, (space.T @ seen.reshape(n, -1)).reshape(-1, *seen.shape[1:]).transpose(1, 0, 2))
+        found = _galerkin(coupling.shares, inner, _of_complex(space.T, sources))
+        d = _of_complex(space, found)
         weighted = (coupling.shares[:, None] * found).reshape(-1, count)
-        flat = images.reshape(n, -1)
-        d = space @ found.real + 1j * (space @ found.imag)
-        residual = sources - d + flat @ weighted.real + 1j * (flat @ weighted.imag)
+        residual = sources - d + _of_complex(images.reshape(n, -1), weighted)
         off = float(np.linalg.norm(residual, axis=0).max())
         if not off > tolerance or space.shape[1] == n:
             break
@@ -41,16 +42,27 @@ def solve(coupling: Coupling, tolerance: float) -> tuple[np.ndarray, float]:
     return d * sizes, off
 
 
-def _galerkin(shares: np.ndarray, space: np.ndarray, images: np.ndarray, sources: np.ndarray) -> np.ndarray:
+def _of_complex(matrix: np.ndarray, columns: np.ndarray) -> np.ndarray:
+    """`matrix @ columns` of a real and a complex one."""
+    return matrix @ columns.real + 1j * (matrix @ columns.imag)
+
+
+def _bordered(inner: np.ndarray, new: np.ndarray) -> np.ndarray:
+    """Symmetric matrices (S, q, q) with `new` last columns, (S, all, those)."""
+    old = inner.shape[1]
+    corner = (new[:, old:] + new[:, old:].transpose(0, 2, 1)) / 2
+    upper = np.concatenate([inner, new[:, :old]], 2)
+    return np.concatenate([upper, np.concatenate([new[:, :old].transpose(0, 2, 1), corner], 2)], 1)
+
+
+def _galerkin(shares: np.ndarray, inner: np.ndarray, sources: np.ndarray) -> np.ndarray:
     """Coefficients (q, Z) of each z's solution in the space."""
-    q = space.shape[1]
-    inner = (space.T @ images.reshape(len(space), -1)).reshape(q, -1, q)
-    inner = (inner + inner.transpose(2, 1, 0)).transpose(1, 0, 2).reshape(-1, q * q) / 2
-    right = space.T @ sources.real + 1j * (space.T @ sources.imag)
+    terms, q, _ = inner.shape
     out = np.empty((q, shares.shape[1]), complex)
-    for j, share in enumerate(shares.T):
-        system = np.eye(q) - (share.real @ inner + 1j * (share.imag @ inner)).reshape(q, q)
-        out[:, j] = np.linalg.solve(system, right[:, j])
+    for low in range(0, shares.shape[1], _TOGETHER):
+        part = slice(low, low + _TOGETHER)
+        systems = np.eye(q) - _of_complex(inner.reshape(terms, -1).T, shares[:, part]).T.reshape(-1, q, q)
+        out[:, part] = np.linalg.solve(systems, sources[:, part].T[..., None])[..., 0].T
     return out
 
 

@@ -66,7 +66,7 @@ def bins(x: np.ndarray, family: Callable[[np.ndarray], np.ndarray], tolerance: f
 def basis(values: list[np.ndarray], tolerance: float) -> np.ndarray:
     """Orthonormal columns (m, r) that span those of all `values`, (m, m) complex each, to `tolerance`."""
     few = values[:: max(1, len(values) // _SAMPLED)]
-    parts = np.concatenate([np.stack([v.real, v.imag]) for v in few]) / max(1e-300, *(np.abs(v).max() for v in few))
+    parts = np.concatenate([np.stack([v.real, v.imag]) / max(np.linalg.norm(v), 1e-300) for v in few])
     mixed = np.tensordot(np.random.default_rng(0).standard_normal((6, len(parts))), parts, 1)
     left, sizes, _ = np.linalg.svd(np.concatenate(list(mixed), 1), full_matrices=False)
     return left[:, : max(1, int((sizes > tolerance * sizes[0]).sum()))]
