@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from sgdsim.recurrence.averaged_modes import AveragedModes
 
 _ROWS = 48  # points in a block
+_SINGLE = 5e-8  # tolerance from which on the matrices may be in float32
 _LOOKED_AT = 100  # modes whose pairs' weights are compared with what they are
 
 
@@ -37,6 +38,7 @@ class Coupling:
         started = self._started(self.u)
         sizes = np.linalg.norm(started, axis=0)
         noise, kept = self._at_nodes(sizes)
+        self.dtype = np.float32 if tolerance >= _SINGLE else np.float64
         self.columns = skeleton.basis(noise, tolerance)
         self.feeds = self._compressed(noise, tolerance)
         began = skeleton.basis(kept, tolerance)
@@ -49,7 +51,7 @@ class Coupling:
             tested = self._started(self.transfer) @ inverse
             self.test_sources += [_squares(tested, e).mean() for e in inner]
         self._add_label_noise()
-        self.error = self._looked_at(began, sizes, kept)
+        self.error = self._looked_at(began, sizes, kept) + 2 * float(np.finfo(self.dtype).eps)
         self.blocks: list[tuple[int, int, np.ndarray]] = []
         self._make(of)
 
@@ -139,14 +141,14 @@ class Coupling:
     # The matrices.
 
     def _make(self, of: AveragedModes) -> None:
-        moving = [b for b in self.bins if b.nodes[0] > 0]
+        moving, u = [b for b in self.bins if b.nodes[0] > 0], self.u.astype(self.dtype)
         work = functools.partial(self._block, moving)
         lows = range(0, self.n, _ROWS)
         made: dict[int, np.ndarray] = {}
 
         def fill(low: int) -> None:
             high = min(low + _ROWS, self.n)
-            made[low] = work(self.u[low:high], self.u[low:])
+            made[low] = work(u[low:high], u[low:])
 
         with one_blas_thread():
             share.run([(1e9, functools.partial(fill, low)) for low in lows])
@@ -158,10 +160,10 @@ class Coupling:
         rows, total = len(transfer), np.zeros((len(self.shares), self.n))
         if rows > self.n:
             transfer = np.linalg.qr(transfer, mode="r")
-        lock = threading.Lock()
+        lock, u, transfer = threading.Lock(), self.u.astype(self.dtype), transfer.astype(self.dtype)
 
         def add(low: int) -> None:
-            part = self._block(moving, transfer[low : low + _ROWS], self.u).sum(0)
+            part = self._block(moving, transfer[low : low + _ROWS], u).sum(0)
             with lock:
                 total[:] += part
 
@@ -171,27 +173,26 @@ class Coupling:
 
     def _block(self, moving: list[skeleton.Bin], left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """M_s between the points `left` and `right`, given by their share in each mode: (left, S, right)."""
-        count, width = len(left), len(right)
-        nodes = np.empty((count, sum(b.nodes.size for b in moving), width))
-        at = 0
+        count, width, of = len(left), len(right), self.dtype
+        nodes, at = np.empty((count, sum(b.nodes.size for b in moving), width), of), 0
         for b in moving:
-            own = b.shares * (self.x[b.low : b.high, None] / b.nodes)
-            scaled = (left[:, None, b.low : b.high] * own.T).reshape(-1, b.high - b.low)
+            own = (b.shares * (self.x[b.low : b.high, None] / b.nodes)).T.astype(of)
+            scaled = (left[:, None, b.low : b.high] * own).reshape(-1, b.high - b.low)
             nodes[:, at : at + b.nodes.size] = (scaled @ right[:, b.low : b.high].T).reshape(count, -1, width)
             at += b.nodes.size
-        columns, rank = np.ascontiguousarray(self.columns[: nodes.shape[1]].T), self.columns.shape[1]
-        products, out = np.empty((self.feeds.shape[1], width)), np.empty((count, len(self.feeds), width))
+        columns, feeds = self.columns[:at].T.astype(of), self.feeds.astype(of)
+        products, out = np.empty((feeds.shape[1], width), of), np.empty((count, len(feeds), width), of)
         for i in range(count):
             p, at = columns @ nodes[i], 0
-            for k in range(rank):
-                np.multiply(p[k], p[k:], out=products[at : at + rank - k])
-                at += rank - k
-            np.matmul(self.feeds, products, out=out[i])
+            for k in range(len(p)):
+                np.multiply(p[k], p[k:], out=products[at : at + len(p) - k])
+                at += len(p) - k
+            np.matmul(feeds, products, out=out[i])
         return out
 
     def images(self, v: np.ndarray) -> np.ndarray:
         """`M_s v` for columns v (n, q): (n, S, q)."""
-        out, lock = np.zeros((self.n, len(self.shares), v.shape[1])), threading.Lock()
+        out, lock, v = np.zeros((self.n, len(self.shares), v.shape[1])), threading.Lock(), v.astype(self.dtype)
 
         def add(low: int, high: int, block: np.ndarray) -> None:
             count, terms, width = block.shape

@@ -146,7 +146,7 @@ class Averaged(AveragedModes):
             found[:, : early.size] = circle[:, : early.size]
         if groups:
             before = circle[0, early.size :] if there is None else 2 * self.n * there * np.exp(-shift * known)
-            found[:, early.size : early.size + left.size] = self._late(solved, shift, groups, before, alias)
+            found[:, early.size : early.size + left.size] = self._late(solved, shift, groups, before, alias, tolerance)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             growth = shift * times
             error = relative(found[0], found[2]) + 2e-14 * np.abs(growth)
@@ -157,8 +157,9 @@ class Averaged(AveragedModes):
         return None if self.gram is None else self.test_losses(times, moments)
 
     def _late(
-        self, solved: _Solved, shift: float, groups: list[np.ndarray], before: np.ndarray, alias: float
-    ) -> np.ndarray:
+        self, solved: _Solved, shift: float, groups: list[np.ndarray], before: np.ndarray, alias: float,
+        tolerance: float,
+    ) -> np.ndarray:  # fmt: skip
         """Values by contours, those in test points, and errors: (3, times), without the two known ones.
 
         What a contour misses at these is made by singularities that it does not go around: modes that turn, or change
@@ -171,7 +172,8 @@ class Averaged(AveragedModes):
         )
         missed = np.abs(solved.values[end] - before).max() + alias * before.max()
         dying = np.exp(max(self.oscillation() - shift, _GONE) * (times - times[0]))
-        error = np.abs(fine - coarse) + missed + np.abs(fine[:2] - before).max() * dying + solved.wrong * np.abs(fine)
+        least = solved.wrong + tolerance ** (1 + _FINER)  # the difference of the contours may change sign
+        error = np.abs(fine - coarse) + missed + np.abs(fine[:2] - before).max() * dying + least * np.abs(fine)
         return np.stack([fine, tested, error])[:, 2:]
 
 
