@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from sgdsim.recurrence.averaged_modes import AveragedModes
 
 _ROWS = 48  # points in a block
-_SINGLE = 5e-8  # tolerance from which on the matrices may be in float32
+_SINGLE = 0.9e-8  # tolerance from which on the matrices may be in float32
 _LOOKED_AT = 100  # modes whose pairs' weights are compared with what they are
 
 

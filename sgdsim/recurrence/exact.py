@@ -25,7 +25,7 @@ from sgdsim.recurrence.averaged_modes import AveragedModes, follows
 from sgdsim.recurrence.coupling import Coupling
 from sgdsim.recurrence.inversion import Inversion
 
-__all__ = ["EARLIEST", "Averaged", "ExactLosses", "follows", "relative"]
+__all__ = ["EARLIEST", "Averaged", "ExactLosses", "follows", "relative", "stepped_until"]
 
 EARLIEST = 12  # below, nodes of the contour wrap around |Im σ| = π
 _FINER = 0.2  # share of its nodes that the second contour has not: their difference is the estimate
@@ -54,6 +54,11 @@ def relative(value: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     return np.where(
         wrong == 0, 0.0, np.where(wrong < value, wrong / np.where(wrong < value, value - wrong, 1.0), np.inf)
     )
+
+
+def stepped_until(n: float, first: float) -> float:
+    """Until which step the loss of n points is stepped, where `first` is the first that a contour serves."""
+    return 0.0 if n > _STEPPED >= first else first
 
 
 class Averaged(AveragedModes):
@@ -87,7 +92,7 @@ class Averaged(AveragedModes):
         first = self.begins(times[-1], tolerance)
         early = int((times <= first).sum())
         known = math.ceil(first) + np.arange(2.0) if early < times.size else np.empty(0)
-        if self.n > _STEPPED >= first:
+        if not stepped_until(self.n, first):
             return self._joined(steps, [self._inverted(times[:early], times[early:], known, None, tolerance)])
         run = Stepped(self)
         before = self._stepped(run, times[:early])
@@ -137,7 +142,9 @@ class Averaged(AveragedModes):
         paths += [inversion.contour(known, alias)] if groups else []
         paths += [inversion.circle(near, alias)] if near.size else []
         if not paths:
-            return ExactLosses(times, np.zeros(times.size), np.zeros(times.size), self._tests(times, np.zeros(times.size)))
+            return ExactLosses(
+                times, np.zeros(times.size), np.zeros(times.size), self._tests(times, np.zeros(times.size))
+            )
         solved = _Solved(self, shift, paths, rounding)
         found = np.zeros((3, times.size))  # values, those in test points, and errors
         if near.size:

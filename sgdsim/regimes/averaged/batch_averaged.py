@@ -19,7 +19,7 @@ from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _EXACT = 1e-9  # relative error of the contour where stepping would be exact
-_MARGIN = 1e-2  # share of the error that is allowed for which the contour is laid out
+_MARGIN = 0.1  # share of the error that is allowed for which the contour is laid out
 _LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
@@ -41,8 +41,8 @@ class BatchAveraged(Regime):
         as `error_estimate` (the error itself is smaller as a rule: it falls with the square of the coarseness). With
         0, for N ≤ 128, and for all algorithms but heavy ball, all is exact, at two products of N × N matrices a step.
     method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.recurrence.exact`, so that
-        10⁹ steps cost hardly more than 10³ (from about N = 1000 on minutes a decade of times): exact, for heavy ball
-        and nesterov with constant hyperparameters; "auto" does that where it is cheaper.
+        10⁹ steps cost hardly more than 10³ (N = 1000: seconds): exact, for heavy ball and nesterov with constant
+        hyperparameters; "auto" does that where it is cheaper.
     device : "cpu" (default). "cuda", "cuda:K" or "auto" (CUDA where there is one): the exact form in torch there,
         whatever the tolerance, for heavy ball only.
     dtype : "float64" (default), or on a CUDA device "float32": within 1e-5 of the loss after 500 steps at 0.9 of the
@@ -114,7 +114,8 @@ class BatchAveraged(Regime):
         first = averaged.begins(float(steps[-1]), allowed * _MARGIN)
         if self.method == "auto":
             stepping = self._stepping(n, sgd, steps)
-            serves = first < steps[-1] and first * 4 * n**3 / FLOPS + _contour_seconds(n, steps) < stepping
+            stepped = generating.stepped_until(n, first) * 4 * n**3 / FLOPS
+            serves = first < steps[-1] and stepped + _contour_seconds(n, steps) < stepping
             if not serves and stepping > _PATIENCE * 60:
                 warnings.warn(
                     f"{self.name}: modes that oscillate do not die out, so that all {steps[-1]:g} steps are taken: "
@@ -163,6 +164,6 @@ class BatchAveraged(Regime):
 
 
 def _contour_seconds(n: float, steps: np.ndarray) -> float:
-    """Two contours of some fifteen nodes a decade of times, seven products a node, and stepping to the first one."""
+    """Matrices of the size of some products, and what each decade adds to their number."""
     decades = np.log10(max(float(steps[-1]) / max(generating.EARLIEST, float(steps[steps > 0].min(initial=1))), 1)) + 1
-    return float(decades * 30 * 7 * 8 * n**3 / FLOPS + 4 * generating.EARLIEST * 4 * n**3 / FLOPS + 0.01)
+    return float((8 * n**3 + n**2 * (3e4 + 1e4 * decades) + 3e8 * decades) / FLOPS + 0.03)
