@@ -97,7 +97,7 @@ class AveragedModes:
         return max(2 * float(np.where(gaps.imag == 0, real, turning).max()), _GONE)
 
     def _radius(self, sigma: float) -> float:
-        """ρ(M) at real σ right of each single mode's own rate; where it is below 1 by the largest sum of a row, that sum.
+        """ρ(M) at real σ right of each single mode's own rate; where the largest sum of a row is below 1, that sum.
 
         M has no negative entries without momentum, nor in any case tried with it."""
         moving = self.problem.spectrum.moving

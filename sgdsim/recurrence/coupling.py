@@ -1,9 +1,10 @@
 """How the points' squared residuals feed each other, `d̃ = d̃⁰ + M(z) d̃`, at many z together.
 
-`M_ij(z) = Σ_kl W_kl(z) u_ik u_jk u_il u_jl`. W is smooth in both modes' log λ: by the nodes of `skeleton` and a basis of
-r columns T, `W ≈ (LT) w(z) (LT)ᵀ`, so that `M_ij = Σ_ab w_ab(z) P_a,ij P_b,ij` with r matrices `P_a = U diag((LT)_a) Uᵀ`.
-The w(z) of all z lie near a space of few dimensions: `M(z) = Σ_s share_s(z) M_s` with fixed symmetric real M_s, of which
-the upper blocks are kept. So all z together cost about what one product with M and a few with each M_s cost.
+`M_ij(z) = Σ_kl W_kl(z) u_ik u_jk u_il u_jl`. W is smooth in both modes' log λ: by the nodes of `skeleton` and a basis T
+of r columns, `W ≈ (LT) w(z) (LT)ᵀ`, so that `M_ij = Σ_ab w_ab(z) P_a,ij P_b,ij` with r matrices
+`P_a = U diag((LT)_a) Uᵀ`. The w(z) of all z lie near a space of few dimensions: `M(z) = Σ_s share_s(z) M_s` with fixed
+symmetric real M_s, of which the upper blocks are kept. So all z together cost about what one product with M and a few
+with each M_s cost.
 """
 
 from __future__ import annotations
@@ -35,7 +36,10 @@ class Coupling:
         self.x, self.a, self.u = of.x[order], of.a[order], np.ascontiguousarray(of.u[:, order])
         self.bins = skeleton.bins(self.x, self._family, max(10 * tolerance, 1e-14))
         self.nodes = np.concatenate([each.nodes for each in self.bins])
-        started = self._started(self.u)
+        self.spread = np.zeros((self.n, self.nodes.size))
+        for b, last in zip(self.bins, np.cumsum([b.nodes.size for b in self.bins]), strict=True):
+            self.spread[b.low : b.high, last - b.nodes.size : last] = b.shares
+        started = (self.u * self.a) @ self.spread  # how much of the start each node has in each point
         sizes = np.linalg.norm(started, axis=0)
         noise, kept = self._at_nodes(sizes)
         self.dtype = np.float32 if tolerance >= _SINGLE else np.float64
@@ -48,16 +52,12 @@ class Coupling:
         self.transfer = None if of.gram is None else of.problem.test.transfer[:, order]
         self.test_sources = np.zeros(self.z.size, complex)
         if self.transfer is not None:
-            tested = self._started(self.transfer) @ inverse
+            tested = (self.transfer * self.a) @ self.spread @ inverse
             self.test_sources += [_squares(tested, e).mean() for e in inner]
         self._add_label_noise()
-        self.error = self._looked_at(began, sizes, kept) + 2 * float(np.finfo(self.dtype).eps)
+        self.error = self._looked_at(inverse, inner) + 2 * float(np.finfo(self.dtype).eps)
         self.blocks: list[tuple[int, int, np.ndarray]] = []
         self._make(of)
-
-    def _started(self, seen: np.ndarray) -> np.ndarray:
-        """How much of the start each node has in points whose residuals are `seen`, (points, n), in modes."""
-        return np.hstack([seen[:, b.low : b.high] @ (b.shares * self.a[b.low : b.high, None]) for b in self.bins])
 
     def _family(self, x: np.ndarray) -> np.ndarray:
         """Responses of pairs of x (m,) and modes all over the spectrum, at some z: (m, those)."""
@@ -111,32 +111,21 @@ class Coupling:
             if of.gram is not None:
                 self.test_sources[j] += np.diag(of.gram) @ own
 
-    def _looked_at(self, began: np.ndarray, sizes: np.ndarray, kept: list[np.ndarray]) -> float:
-        """The relative error of pairs' weights, among some modes at some z."""
+    def _looked_at(self, inverse: np.ndarray, inner: list[np.ndarray]) -> float:
+        """The relative error of pairs' weights, and of what is kept of the start, among some modes at some z."""
         some = np.unique(np.linspace(0, self.n - 1, _LOOKED_AT).astype(int))
-        spread = np.zeros((self.n, self.nodes.size))
-        at = 0
-        for b in self.bins:
-            spread[b.low : b.high, at : at + b.nodes.size] = b.shares
-            at += b.nodes.size
-        spread = spread[some]
-        x = self.x[some]
+        spread, x, a = self.spread[some], self.x[some], self.a[some]
         moved = spread * np.divide(x[:, None], self.nodes, out=np.zeros_like(spread), where=self.nodes > 0)
-        scale = np.abs(self.a[some])
-        off = 0.0
+        moved, began = moved @ self.columns, (spread * a[:, None]) @ inverse
         upper = np.triu_indices(self.columns.shape[1])
+        off = []
         for j in range(0, self.z.size, max(1, self.z.size // 6)):
-            noise, start = self._responses(x, j)
-            full = np.zeros((self.columns.shape[1],) * 2, complex)
-            full[upper] = (self.feeds.T @ self.shares[:, j]) / np.where(upper[0] == upper[1], 1.0, 2.0)
-            full = full + np.triu(full, 1).T
-            m = moved @ self.columns
-            off = max(off, np.linalg.norm(m @ full @ m.T - noise) / max(np.linalg.norm(noise), 1e-300))
-            e = spread / np.where(sizes > 0, sizes, 1.0) @ began
-            e = e @ (began.T @ kept[j] @ began) @ e.T
-            of_start = np.linalg.norm((e - start) * np.multiply.outer(scale, scale))
-            off = max(off, of_start / max(np.linalg.norm(start * np.multiply.outer(scale, scale)), 1e-300))
-        return float(off)
+            noise, kept = self._responses(x, j)
+            half = np.zeros((self.columns.shape[1],) * 2, complex)
+            half[upper] = self.feeds.T @ self.shares[:, j] / 2
+            off.append(_relative(moved @ (half + half.T) @ moved.T, noise))
+            off.append(_relative(began @ inner[j] @ began.T, kept * np.multiply.outer(a, a)))
+        return max(off)
 
     # The matrices.
 
@@ -159,7 +148,7 @@ class Coupling:
         """`tested`, from the test points' residuals in modes, (m, n)."""
         rows, total = len(transfer), np.zeros((len(self.shares), self.n))
         if rows > self.n:
-            transfer = np.linalg.qr(transfer, mode="r")
+            transfer = np.asarray(np.linalg.qr(transfer, mode="r"))
         lock, u, transfer = threading.Lock(), self.u.astype(self.dtype), transfer.astype(self.dtype)
 
         def add(low: int) -> None:
@@ -205,6 +194,11 @@ class Coupling:
         with one_blas_thread():
             share.run([(1e9, functools.partial(add, *block)) for block in self.blocks])
         return out
+
+
+def _relative(found: np.ndarray, right: np.ndarray) -> float:
+    size = float(np.linalg.norm(right))
+    return float(np.linalg.norm(found - right)) / size if size > 0 else 0.0
 
 
 def _squares(rows: np.ndarray, inner: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
-"""Where to invert a generating function: at σ = −log z on a circle of z for early times, on hyperbolas in σ for later ones.
+"""Where to invert a generating function: on a circle of z for early times, on hyperbolas in σ = −log z for later ones.
 
-One hyperbola serves times up to a ratio of a thousand, `σ(u) = μ(1 + sin(iu − φ))`, by the midpoint rule in u (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341, sec. 4).
+One hyperbola serves times up to a ratio of a thousand: `σ(u) = μ(1 + sin(iu − φ))`, by the midpoint rule in u
+(Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341, sec. 4).
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ def circle(times: np.ndarray, alias: float) -> Inversion:
 
 
 def contour(times: np.ndarray, tolerance: float, finer: float = 0.0) -> Inversion:
-    """For ascending times, by nodes on half a hyperbola that are enough to the tolerance, or by that share more of them."""
+    """For ascending times, by nodes on half a hyperbola: as many as the tolerance takes, and the share `finer` more."""
     count, path = best(times[-1] / times[0], tolerance)
     sigmas, weights = path.nodes(count + math.ceil(finer * count), times[-1])
     return Inversion(times, sigmas, weights)

@@ -1,7 +1,7 @@
 """`(I − M(z)) d = source` at many z together: all solutions are sought in one space, which grows by what is missing.
 
-The M of all z are combinations of few fixed matrices, so that what these make of the space's basis is worked out once;
-at each z there is a small system left then (Galerkin: exact where the space is all), and the residual of its solution is
+The M of all z are combinations of few fixed matrices, so that what these make of the space's basis is worked out once.
+At each z there is a small system left then (Galerkin: exact where the space is all), and its solution's residual is
 known. The directions in which residuals are largest come into the space next: block Krylov, for all z at once.
 """
 

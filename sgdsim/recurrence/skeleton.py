@@ -1,7 +1,7 @@
 """Few modes in place of many: functions of pairs of modes by what they are at a few nodes, smooth as they are in log x.
 
-Modes are cut into bins in log x, each as wide as interpolation from Chebyshev nodes in it is right to a tolerance; modes
-of a bin that has no more than that are their own nodes, and what is said of them is exact.
+Modes are cut into bins in log x, as wide as interpolation from Chebyshev nodes in it is right to a tolerance; modes of
+a bin that has no more than that are their own nodes, and what is said of them is exact.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ class Bin:
 
 
 def bins(x: np.ndarray, family: Callable[[np.ndarray], np.ndarray], tolerance: float) -> list[Bin]:
-    """Bins of x ≥ 0, descending, where all of `family`, (m, anything) at nodes (m,), is right to a relative `tolerance`."""
+    """Bins of x ≥ 0, descending, where all of `family`, (m, any) at nodes (m,), is right to a relative `tolerance`."""
     points = max(4, round(1.1 * -np.log10(tolerance)))
     angles = (np.arange(points)[::-1] + 0.5) * np.pi / points
     between = np.cos(np.arange(points + 1) * np.pi / points)  # where interpolation is worst

@@ -94,7 +94,7 @@ def test_what_it_takes_hardly_grows_with_time():
 
 
 def test_nodes_stand_for_all_modes():
-    """A family with a pole beside the spectrum, interpolated in each bin; few modes, equal ones and zeros as they are."""
+    """A family with a pole near the spectrum, interpolated in each bin; few modes, equal ones and zeros as they are."""
     x = np.sort(np.append(np.random.default_rng(1).uniform(0, 1, 400) ** 4, [0.3] * 5 + [0.0] * 3))[::-1]
 
     def family(at):
