@@ -49,7 +49,8 @@ class Coupling:
         inverse = began / np.where(sizes > 0, sizes, 1.0)[:, None]
         inner = [began.T @ e @ began for e in kept]
         self.sources = np.stack([_squares(started @ inverse, e) for e in inner], 1)
-        self.transfer = None if of.gram is None else of.problem.test.transfer[:, order]
+        test = of.problem.test
+        self.transfer = None if test is None else test.transfer[:, order]
         self.test_sources = np.zeros(self.z.size, complex)
         if self.transfer is not None:
             tested = (self.transfer * self.a) @ self.spread @ inverse

@@ -35,7 +35,7 @@ _ROUNDING = 1e-15
 _FINEST = 1e-13  # relative error of pairs' weights of more points, at best
 _GONE = -800.0  # log of what is nothing
 _MARGIN = 1e-3  # share of the tolerance that is allowed to all but the contours
-_POOR = 100.0  # times the tolerance: an error from which on all is worked out once more, at its finest
+_POOR = 1000.0  # times the tolerance: an error from which on all is worked out once more, finer
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,10 @@ class Averaged(AveragedModes):
         rounding = max(_MARGIN * tolerance, _FINEST)
         found = self._at(early, late, known, there, tolerance, rounding)
         poor = float(found.error.max()) / tolerance
-        if poor < _POOR or rounding == _FINEST:
+        if not poor >= _POOR or rounding == _FINEST:
             return found
-        return self._at(early, late, known, there, tolerance, max(rounding / poor, _FINEST))
+        finer = _FINEST / _MARGIN if math.isinf(poor) else max(10 * tolerance / poor, _FINEST / _MARGIN)
+        return self._at(early, late, known, there, finer, _MARGIN * finer)
 
     def _at(
         self, early: np.ndarray, late: np.ndarray, known: np.ndarray, there: np.ndarray | None, tolerance: float,

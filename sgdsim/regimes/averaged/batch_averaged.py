@@ -22,6 +22,7 @@ _EXACT = 1e-9  # relative error of the contour where stepping would be exact
 _MARGIN = 0.1  # share of the error that is allowed for which the contour is laid out
 _LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
+_LARGEST = 5000  # points up to which the contour, which takes 100 to 300 n² bytes, is taken without being asked for
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
 
 
@@ -134,7 +135,7 @@ class BatchAveraged(Regime):
     def _by_contour(self, n: int, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the generating function is to be used: where it can, and unless asked for, where it is cheaper."""
         can = generating.follows(sgd) and set(observe) <= {"loss", "test_loss"} and self.device == "cpu"
-        if self.method != "auto" or not can or self.tolerance == 0:
+        if self.method != "auto" or not can or self.tolerance == 0 or n > _LARGEST:
             return can and self.method == "contour"
         return _contour_seconds(n, steps) < self._stepping(n, sgd, steps)
 
