@@ -19,7 +19,7 @@ from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _EXACT = 1e-9  # relative error of the contour where stepping would be exact
-_MARGIN = 0.1  # share of the error that is allowed for which the contour is laid out
+_MARGINS = 0.1, 0.01  # shares of the error that is allowed for which the contour is laid out, one after the other
 _LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
 _LARGEST = 5000  # points up to which the contour, which takes 100 to 300 n² bytes, is taken without being asked for
@@ -90,11 +90,13 @@ class BatchAveraged(Regime):
         averaged = generating.Averaged(problem.quadratic, sgd)
         if not self._begins_soon(averaged, problem.n, sgd, steps, allowed):
             return None
-        known = averaged.losses(steps, allowed * _MARGIN)
-        if np.isnan(known.loss).any():
-            return None
-        finite = np.isfinite(known.loss)
-        error = float(known.error[finite].max(initial=0.0))
+        for margin in _MARGINS:
+            known = averaged.losses(steps, allowed * margin)
+            if np.isnan(known.loss).any():
+                return None
+            error = float(known.error[np.isfinite(known.loss)].max(initial=0.0))
+            if error <= allowed:
+                break
         if not error <= allowed:
             if self.method == "auto" and self._stepping(problem.n, sgd, steps) < _PATIENCE:
                 return None
@@ -112,7 +114,7 @@ class BatchAveraged(Regime):
     def _begins_soon(self, averaged: generating.Averaged, n: int, sgd: SGD, steps: np.ndarray, allowed: float) -> bool:
         """Whether modes that oscillate die out, so that the contour serves most of the run; where it was asked for and
         they do not, InputError."""
-        first = averaged.begins(float(steps[-1]), allowed * _MARGIN)
+        first = averaged.begins(float(steps[-1]), allowed * _MARGINS[0])
         if self.method == "auto":
             stepping = self._stepping(n, sgd, steps)
             stepped = generating.stepped_until(n, first) * 4 * n**3 / FLOPS
