@@ -8,24 +8,21 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sgdsim.common.blas import one_blas_thread
-from sgdsim.recurrence import pairs
 
 if TYPE_CHECKING:
-    from sgdsim.recurrence.exact import Averaged
+    from sgdsim.recurrence.averaged_modes import AveragedModes
 
 
 class Stepped:
     """Second moments of all pairs of modes: (n, n) each of residuals, residual and velocity, velocities."""
 
-    def __init__(self, averaged: Averaged) -> None:
+    def __init__(self, averaged: AveragedModes) -> None:
         self.of, self.now = averaged, 0
         self.rr = np.multiply.outer(averaged.a, averaged.a)
         self.rv, self.vv = np.zeros_like(self.rr), np.zeros_like(self.rr)
         x, beta = averaged.x, averaged.momentum
-        if averaged.form is pairs.heavy_ball:
-            self.maps, self.kick = ((1 - x, beta), (-x, beta)), 1.0
-        else:
-            self.maps, self.kick = ((1 - (1 + beta) * x, beta**2), (-x, beta)), 1 + beta
+        self.kick = averaged.form.kick(beta)
+        self.maps = (1 - self.kick * x, averaged.form.carry(beta)), (-x, beta)
 
     def to(self, step: int) -> tuple[float, float]:
         """The loss and the test loss (NaN without test points) at `step`, not before the last one asked for."""

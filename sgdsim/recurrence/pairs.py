@@ -9,15 +9,46 @@ where z → 1 and x → 0.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 
 from sgdsim.algorithm.methods import HeavyBall, Nesterov
 from sgdsim.algorithm.sgd import SGD
 
-Form = Callable[
+Pair = Callable[
     [np.ndarray, np.ndarray, float, complex, complex], tuple[np.ndarray, np.ndarray, np.ndarray]
-]  # of x, y, β, z and 1 − z
+]  # of x, y, β, z and 1 − z: numerators of the noise and of the start, and the determinant, as in `_heavy_ball`
+
+
+@dataclass(frozen=True)
+class Form:
+    """A method whose mode steps by `r' = (1 − kick·x) r + carry·v, v' = βv − xr`, noise having moved both by −kick and
+    −1 times itself; `kick`, `carry`: of β. Called, it gives `pair`."""
+
+    pair: Pair
+    kick: Callable[[float], float]
+    carry: Callable[[float], float]
+
+    def __call__(
+        self, x: np.ndarray, y: np.ndarray, momentum: float, z: complex, rest: complex
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return self.pair(x, y, momentum, z, rest)
+
+    def determinants(self, x: np.ndarray, momentum: float) -> np.ndarray:
+        """Of each mode's step."""
+        return momentum - (momentum * self.kick(momentum) - self.carry(momentum)) * x
+
+    def sums(self, x: np.ndarray, momentum: float) -> np.ndarray:
+        """2 − trace of each mode's step: with δ = 1 − μ, its roots μ are those of `δ² − sum·δ + x`."""
+        return 1 - momentum + self.kick(momentum) * x
+
+    def gaps(self, x: np.ndarray, momentum: float) -> tuple[np.ndarray, np.ndarray]:
+        """δ = 1 − μ of each mode's roots, the smaller one first; complex. Roots μ near 1 have lost their digits."""
+        total = self.sums(x, momentum)
+        root = np.sqrt(total**2 - 4 * x + 0j)
+        large = (total + np.where(total < 0, -root, root)) / 2
+        return np.divide(x, large, out=np.zeros_like(large), where=large != 0), large
 
 
 def responses(
@@ -30,7 +61,7 @@ def responses(
     return fed / determinant, start / determinant
 
 
-def heavy_ball(
+def _heavy_ball(
     x: np.ndarray, y: np.ndarray, momentum: float, z: complex, rest: complex
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Numerators of the noise and of the start, and the determinant, in the broadcast shape of x and y; rest = 1 − z.
@@ -40,16 +71,16 @@ def heavy_ball(
     beta, bz = momentum, 1 - momentum * z
     steady = rest * (1 - beta**2 * z)
     both = x + y
-    noise = np.full(both.shape, 1 - beta**2 * z**2)
+    noise = 1 - beta**2 * z**2 + 0 * both
     start = bz * (bz * (1 - beta**2 * z) + beta * z * both)
     determinant = bz**2 * (steady + z * (1 + beta) * both) + beta * z**2 * (x**2 + y**2)
     return noise, start, determinant - z * (1 + beta**2 * z**2) * (x * y)
 
 
-def nesterov(
+def _nesterov(
     x: np.ndarray, y: np.ndarray, momentum: float, z: complex, rest: complex
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """As `heavy_ball`. The responses are `(1 + β − βζ)/(1 − aζ + pζ²)` to noise and `(1 − βζ)/(…)` to the start, with
+    """As `_heavy_ball`. The responses are `(1 + β − βζ)/(1 − aζ + pζ²)` to noise and `(1 − βζ)/(…)` to the start, with
     a = (1+β)(1−x), p = β(1−x); the determinant is `1 − abz + (a²q + b²p − 2pq)z² − abpqz³ + p²q²z⁴`."""
     beta, once = momentum, (1 + momentum) ** 2
     both, left = x + y, (1 - x) * (1 - y)
@@ -64,9 +95,11 @@ def nesterov(
     return noise, start, determinant
 
 
+heavy_ball = Form(_heavy_ball, kick=lambda beta: 1.0, carry=lambda beta: beta)
+nesterov = Form(_nesterov, kick=lambda beta: 1 + beta, carry=lambda beta: beta**2)
+_FORMS: dict[type, Form] = {HeavyBall: heavy_ball, Nesterov: nesterov}
+
+
 def form_of(sgd: SGD) -> Form | None:
     """The form of an algorithm's method; None where it has none here."""
     return next((form for kind, form in _FORMS.items() if isinstance(sgd.method, kind)), None)
-
-
-_FORMS: dict[type, Form] = {HeavyBall: heavy_ball, Nesterov: nesterov}

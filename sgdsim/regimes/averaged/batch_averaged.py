@@ -19,9 +19,10 @@ from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
 _EXACT = 1e-9  # relative error of the contour where stepping would be exact
-_MARGIN = 1e-2  # share of the error that is allowed for which the contour is laid out
+_MARGINS = 0.1, 0.01  # shares of the error that is allowed for which the contour is laid out, one after the other
 _LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
+_LARGEST = 5000  # points up to which the contour, which takes 100 to 300 n² bytes, is taken without being asked for
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
 
 
@@ -41,8 +42,8 @@ class BatchAveraged(Regime):
         as `error_estimate` (the error itself is smaller as a rule: it falls with the square of the coarseness). With
         0, for N ≤ 128, and for all algorithms but heavy ball, all is exact, at two products of N × N matrices a step.
     method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.recurrence.exact`, so that
-        10⁹ steps cost hardly more than 10³ (from about N = 1000 on minutes a decade of times): exact, for heavy ball
-        and nesterov with constant hyperparameters; "auto" does that where it is cheaper.
+        10⁹ steps cost hardly more than 10³ (N = 1000: seconds): exact, for heavy ball and nesterov with constant
+        hyperparameters; "auto" does that where it is cheaper.
     device : "cpu" (default). "cuda", "cuda:K" or "auto" (CUDA where there is one): the exact form in torch there,
         whatever the tolerance, for heavy ball only.
     dtype : "float64" (default), or on a CUDA device "float32": within 1e-5 of the loss after 500 steps at 0.9 of the
@@ -89,11 +90,13 @@ class BatchAveraged(Regime):
         averaged = generating.Averaged(problem.quadratic, sgd)
         if not self._begins_soon(averaged, problem.n, sgd, steps, allowed):
             return None
-        known = averaged.losses(steps, allowed * _MARGIN)
-        if np.isnan(known.loss).any():
-            return None
-        finite = np.isfinite(known.loss)
-        error = float(known.error[finite].max(initial=0.0))
+        for margin in _MARGINS:
+            known = averaged.losses(steps, allowed * margin)
+            if np.isnan(known.loss).any():
+                return None
+            error = float(known.error[np.isfinite(known.loss)].max(initial=0.0))
+            if error <= allowed:
+                break
         if not error <= allowed:
             if self.method == "auto" and self._stepping(problem.n, sgd, steps) < _PATIENCE:
                 return None
@@ -111,10 +114,11 @@ class BatchAveraged(Regime):
     def _begins_soon(self, averaged: generating.Averaged, n: int, sgd: SGD, steps: np.ndarray, allowed: float) -> bool:
         """Whether modes that oscillate die out, so that the contour serves most of the run; where it was asked for and
         they do not, InputError."""
-        first = averaged.begins(float(steps[-1]), allowed * _MARGIN)
+        first = averaged.begins(float(steps[-1]), allowed * _MARGINS[0])
         if self.method == "auto":
             stepping = self._stepping(n, sgd, steps)
-            serves = first < steps[-1] and first * 4 * n**3 / FLOPS + _contour_seconds(n, steps) < stepping
+            stepped = generating.stepped_until(n, first) * 4 * n**3 / FLOPS
+            serves = first < steps[-1] and stepped + _contour_seconds(n, steps) < stepping
             if not serves and stepping > _PATIENCE * 60:
                 warnings.warn(
                     f"{self.name}: modes that oscillate do not die out, so that all {steps[-1]:g} steps are taken: "
@@ -133,7 +137,7 @@ class BatchAveraged(Regime):
     def _by_contour(self, n: int, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the generating function is to be used: where it can, and unless asked for, where it is cheaper."""
         can = generating.follows(sgd) and set(observe) <= {"loss", "test_loss"} and self.device == "cpu"
-        if self.method != "auto" or not can or self.tolerance == 0:
+        if self.method != "auto" or not can or self.tolerance == 0 or n > _LARGEST:
             return can and self.method == "contour"
         return _contour_seconds(n, steps) < self._stepping(n, sgd, steps)
 
@@ -163,6 +167,6 @@ class BatchAveraged(Regime):
 
 
 def _contour_seconds(n: float, steps: np.ndarray) -> float:
-    """Two contours of some fifteen nodes a decade of times, seven products a node, and stepping to the first one."""
+    """Matrices of the size of some products, and what each decade adds to their number."""
     decades = np.log10(max(float(steps[-1]) / max(generating.EARLIEST, float(steps[steps > 0].min(initial=1))), 1)) + 1
-    return float(decades * 30 * 7 * 8 * n**3 / FLOPS + 4 * generating.EARLIEST * 4 * n**3 / FLOPS + 0.01)
+    return float((8 * n**3 + n**2 * (3e4 + 1e4 * decades) + 3e8 * decades) / FLOPS + 0.03)
