@@ -200,6 +200,8 @@ def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> 
 
 
 def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | None) -> str:
+    from sgdsim.theory.verdicts import WORDS
+
     rows = facts["rows"]
     missing = any(row["missing"] for row in rows)
     headers = ["regime", "batch", "least loss", "lr", "momentum", "stable", "stable lr", "lr/stable", "diverged"]
@@ -214,7 +216,7 @@ def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | Non
             short(row["loss"]) + marks,
             row["lr"],
             "-" if row["momentum"] is None else readable(row["momentum"], 4),
-            {None: "?", True: "yes", False: "no"}[row["stable"]],
+            WORDS[row["stable"]],
             row["max_lr_spectral_diagonal"],
             row["lr"] / row["max_lr_spectral_diagonal"] if known else None,
             f"{row['diverged']}/{row['cells']}",

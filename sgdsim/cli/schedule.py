@@ -91,7 +91,7 @@ def schedule(args: argparse.Namespace) -> int:
         "initial_loss": quadratic.initial_loss,
         "max_lr": limits["spectral_diagonal"],
         "max_lr_exact": limits["exact"],
-        "rows": (rows := _rows(compared, sampled, steps)),
+        "rows": (rows := _rows(compared, quadratic, sgd, steps, args.tau, sampled)),
         "warnings": _warnings(rows, limits),
         "replicates": replicates if args.verify else None,
         "interrupted": args.verify and sampled is None,
@@ -143,7 +143,9 @@ def _limits(quadratic: QuadraticProblem, sgd: SGD, tau: float) -> dict[str, floa
 
 
 def _warnings(rows: list[dict[str, Any]], limits: dict[str, float | None]) -> list[str]:
-    """Where the theory's losses are not to be relied on, by the exact threshold and by the sampled runs."""
+    """Where the theory's losses are not to be relied on: by the exact threshold, sampled runs, Lanczos quadrature."""
+    from sgdsim.recurrence import doubt
+
     out = []
     exact, theory = limits["exact"], limits["spectral_diagonal"]
     if exact is not None and theory is not None and exact < (1 - _NEAR) * theory:
@@ -160,6 +162,12 @@ def _warnings(rows: list[dict[str, Any]], limits: dict[str, float | None]) -> li
                 f"sampled runs do not confirm the theory's loss to {_NEAR:.0%} for: {', '.join(off)}; "
                 "go by the column sampled"
             )
+    off = [row["name"] for row in rows if row["loss_error"] is None or row["loss_error"] > doubt.KNOWN]
+    if off:
+        out.append(
+            f"Lanczos quadrature does not tell the final loss to {doubt.KNOWN:.0%} for: {', '.join(off)}; more Lanczos "
+            "steps or probes tell more"
+        )
     return out
 
 
@@ -172,9 +180,15 @@ def _is_off(row: dict[str, Any]) -> bool:
     return distance > 1 or distance > max(_NEAR, 3 * row["sampled_stderr_to_theory"])
 
 
-def _rows(compared: list[Scheduled], sampled: np.ndarray | None, steps: int) -> list[dict[str, Any]]:
-    """One dict per schedule, the best first; None: infinite, or not asked for."""
+def _rows(
+    compared: list[Scheduled], quadratic: QuadraticProblem, sgd: SGD, steps: int, tau: float, sampled: np.ndarray | None
+) -> list[dict[str, Any]]:
+    """One dict per schedule, the best first; None: infinite, not known, or not asked for."""
+    from sgdsim.theory.verdicts import verdicts
+
     constant = next(scheduled.loss for scheduled in compared if scheduled.name == "constant")
+    largest = [float(np.max(one.lr(np.arange(steps)))) if callable(one.lr) else one.lr for one in compared]
+    known = verdicts(quadratic, [replace(sgd, lr=lr) for lr in largest])
     rows = []
     for i, scheduled in enumerate(compared):
         lr, average = scheduled.lr, scheduled.average
@@ -184,14 +198,41 @@ def _rows(compared: list[Scheduled], sampled: np.ndarray | None, steps: int) -> 
             "lr": getattr(lr, "spec", lr),
             "average": None if average is None else average.spec,
             "parameters": own if average is None else own | _parameters(average),
-            "largest_lr": float(np.max(lr(np.arange(steps)))) if callable(lr) else lr,
+            "largest_lr": largest[i],
+            "stable": known[i].stable,
+            "stable_reason": known[i].reason,
             "loss": scheduled.loss,
+            "loss_error": _loss_error(quadratic, replace(sgd, lr=lr, average=average), steps, tau),
             "ratio": scheduled.loss / constant,
         }
         if sampled is not None:
             row |= _sampled(sampled[i], scheduled.loss)
         rows.append(row)
     return rows
+
+
+def _loss_error(quadratic: QuadraticProblem, sgd: SGD, steps: int, tau: float) -> float | None:
+    """The relative error of the final loss where Lanczos quadrature made the problem, None: infinite; 0 elsewhere."""
+    from sgdsim.recurrence import doubt
+
+    if not quadratic.alternatives:
+        return 0.0
+    runs = doubt.Doubted("schedule", quadratic, sgd, tau)
+    runs.advance(0, steps)
+    runs.observe(("loss",))
+    return finite_or_none(float(runs.errors()[0]))
+
+
+def _stability(rows: list[dict[str, Any]]) -> list[str]:
+    """What the column says, and why it is not known or not so: a line for each reason."""
+    from sgdsim.theory.verdicts import WORDS
+
+    out = ["stable: whether the largest rate of each is, held, in the exact average over batches"]
+    names: dict[tuple[str, str], list[str]] = {}
+    for row in rows:
+        if not row["stable"]:
+            names.setdefault((WORDS[row["stable"]], row["stable_reason"]), []).append(row["name"])
+    return out + [f"{word} for {', '.join(some)}: {reason}" for (word, reason), some in names.items()]
 
 
 def _parameters(part: Any) -> dict[str, Any]:
@@ -208,12 +249,16 @@ def _sampled(losses: np.ndarray, theory: float) -> dict[str, float | None]:
 
 
 def _text(facts: dict[str, Any], compared: list[Scheduled]) -> str:
+    from sgdsim.theory.verdicts import WORDS
+
     rows, steps = facts["rows"], facts["horizon"]
     verified = "sampled" in rows[0]
-    headers = ["schedule", "at its best", "loss", "to constant", *(["sampled", "to theory"] if verified else [])]
+    headers = ["schedule", "at its best", "stable", "loss", "to constant"]
+    headers += ["sampled", "to theory"] if verified else []
     lines = []
     for row, scheduled in zip(rows, compared, strict=True):
-        cells: list[Cell] = [row["name"], _shown(scheduled, steps), row["loss"], f"{row['ratio']:.4f}"]
+        cells: list[Cell] = [row["name"], _shown(scheduled, steps), WORDS[row["stable"]], row["loss"]]
+        cells.append(f"{row['ratio']:.4f}")
         if verified:
             for end, digits in (("", ".4g"), ("_to_theory", ".3f")):
                 mean, error = row[f"sampled{end}"], row[f"sampled_stderr{end}"]
@@ -226,6 +271,7 @@ def _text(facts: dict[str, Any], compared: list[Scheduled]) -> str:
         f"{facts['initial_loss']:.4g}",
         Table(headers, lines, "llr").text(),
         "",
+        *_stability(rows),
         "loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;",
         "ema, tail: averages of the iterates of a constant learning rate; pieces: first, largest and last rate",
     ]

@@ -83,6 +83,10 @@ class Doubted(Run):
         self.losses.append([float(run.observe(("loss",))["loss"][0]) for run in self.runs])
         return self.runs[0].observe(what)
 
-    def report(self) -> dict[str, float]:
+    def errors(self) -> np.ndarray:
+        """Relative errors of the losses that were observed, (T,)."""
         loss, *others = np.array(self.losses).T
-        return reports(self.problem, self.name, np.array(self.steps), relative_error(loss, others)[None])[0]
+        return relative_error(loss, others)
+
+    def report(self) -> dict[str, float]:
+        return reports(self.problem, self.name, np.array(self.steps), self.errors()[None])[0]

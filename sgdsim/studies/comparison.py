@@ -23,11 +23,10 @@ from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.results import curves as observed
 from sgdsim.runs.sweeps import Grid
 from sgdsim.theory import stability
-from sgdsim.theory.verdicts import verdicts
+from sgdsim.theory.verdicts import WORDS, verdicts
 
 # Columns of a table that are left out where no row has anything else.
 _USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
-_WORDS = {None: "?", True: "yes", False: "no"}
 
 
 def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[dict[str, Any]]:
@@ -187,7 +186,7 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
         cells += [_short("none" if row[name] is None else row[name]) for name in named]
         if with_stability:
-            cells.append(_WORDS[row["stable"]])
+            cells.append(WORDS[row["stable"]])
         lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
     return Table(headers, lines, "l").text()
 
@@ -206,7 +205,7 @@ def stability_notes(rows: list[dict[str, Any]]) -> list[str]:
         if stable is None or (stable is False and converging):
             reason += "" if stable is None else f", although {' and '.join(converging)} converges"
             where = f"lr {_short(row['lr'])}, momentum {_short(row['momentum'])}, batch {_short(row['batch_size'])}"
-            cells.setdefault((_WORDS[stable], reason), []).append(where)
+            cells.setdefault((WORDS[stable], reason), []).append(where)
     more = {key: f" and {len(where) - 1} more" if len(where) > 1 else "" for key, where in cells.items()}
     return [f"stable: {word} at {where[0]}{more[word, reason]}: {reason}" for (word, reason), where in cells.items()]
 

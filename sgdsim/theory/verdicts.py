@@ -29,6 +29,7 @@ from sgdsim.theory import stability
 from sgdsim.theory.generating import noise_term_at_one
 from sgdsim.theory.renewal import Renewal, local_noise, mode_noise
 
+WORDS: dict[bool | None, str] = {True: "yes", False: "no", None: "?"}
 _MARGIN = 1e-9  # of 1, within which rounding decides
 _DEVIATIONS = 4.0  # standard errors that a sum known by random probes may be off
 
@@ -43,7 +44,7 @@ class Verdict:
     @property
     def word(self) -> str:
         """ "yes", "no" or "?"."""
-        return "?" if self.stable is None else "yes" if self.stable else "no"
+        return WORDS[self.stable]
 
 
 def verdict(problem: QuadraticProblem, sgd: SGD) -> Verdict:
@@ -113,14 +114,17 @@ def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]
     if closure / (1 + _relative_error(problem)) >= 1 + _MARGIN:
         return Verdict(False, f"Ũ(1) = {closure:.3g}, at least 1, makes it unstable in every eigenbasis")
     if not problem.has_basis:
-        return Verdict(None, f"Ũ(1) = {closure:.3g} leaves it to eigenvectors, which are not known here")
+        return Verdict(None, "Ũ(1) is below 1: eigenvectors decide, not known here: it takes the kernel itself")
     small = problem.n <= stability.EXACT_UP_TO
     if not small and problem.spectrum.eigenvectors is None:
-        return Verdict(None, f"Ũ(1) = {closure:.3g} leaves it to eigenvectors, which are not drawn for N = {problem.n}")
+        limit = f"not drawn for N = {problem.n} but for {stability.EXACT_UP_TO} or fewer"
+        return Verdict(None, f"Ũ(1) is below 1: eigenvectors decide, {limit}")
     if isinstance(sgd.method, HeavyBall) and (largest := float(local_noise(problem, sgd).max())) < 1 - _MARGIN:
         return Verdict(True, f"Ũ(1) is below 1 at every training point, {largest:.3g} at most")
     if not small:
-        return Verdict(None, f"Ũ(1) = {closure:.3g} leaves it to products of {problem.n} × {problem.n} matrices")
+        return Verdict(
+            None, f"it takes products of {problem.n} × {problem.n} matrices: {stability.EXACT_UP_TO} at most"
+        )
     stable = renewal().below_one(sgd)
     if stable is None:
         return Verdict(None, "it is at its threshold, where rounding decides")

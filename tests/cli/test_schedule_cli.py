@@ -12,6 +12,7 @@ from sgdsim import methods, plot, schedules
 from sgdsim.common.checks import InputError
 from sgdsim.regimes import _sampled_plain
 from sgdsim.theory import best_schedules, optimal, stability
+from sgdsim.theory.verdicts import verdict
 
 SMALL = ["--n", "60", "--width", "40", "--horizon", "80", "--batch-size", "4", "--pieces", "6"]
 SGD = ss.SGD(1.0, 0.3, 2, label_noise=0.05)
@@ -246,7 +247,25 @@ def test_where_the_theory_fails_it_says_so(run):
     assert "the exact threshold is" in threshold
     assert "linear" in threshold  # whose first rate is 0.92 of it
     assert "best of 4 pieces" in sampled
+    for row in facts["rows"]:
+        known = verdict(problem, replace(sgd, lr=row["largest_lr"]))
+        assert (row["stable"], row["stable_reason"]) == (known.stable, known.reason)
     assert json.loads(run(*words, "--json", "--momentum", "0", "--batch-size", "30"))["warnings"] == []
+
+
+def test_what_a_lanczos_quadrature_does_not_tell(run):
+    """The largest rates alone may be known to be too large; the error of losses is that of a run by steps."""
+    run("spectrum", "--n", "60", "--width", "40", "--lanczos", "4", "--out", "l.npz")
+    words = ["--batch-size", "4", "--horizon", "600", "--pieces", "1"]
+    facts = json.loads(run("schedule", "--spectrum", "l.npz", *words, "--json"))
+    constant = next(row for row in facts["rows"] if row["name"] == "constant")
+    assert constant["stable"] is None
+    assert "the kernel itself" in constant["stable_reason"]
+    words = ["--batch-size", "4", "--n-steps", "600", "--lr", repr(constant["lr"]), "--json"]
+    row = json.loads(run("simulate", "--spectrum", "l.npz", *words))["rows"][0]
+    assert constant["loss_error"] == pytest.approx(row["regimes"]["diagonal:tau=1"]["error_estimate"], rel=1e-6)
+    assert constant["loss_error"] > 0.1
+    assert any("Lanczos quadrature" in text and "constant" in text for text in facts["warnings"])
 
 
 def test_a_form_is_no_worse_than_the_constant_that_it_contains():
