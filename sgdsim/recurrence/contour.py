@@ -10,6 +10,7 @@ noise that is never negative: τ ≤ 1.
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any
 
@@ -201,35 +202,57 @@ class _Cells:
 
     def follow(self, times: np.ndarray, method: str, patience: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """log s, relative error and method, each (cells, T), at ascending times."""
-        n_cells = self.alpha.size
-        log_s = np.full((n_cells, times.size), np.log(self.total) if self.total > 0 else -np.inf)
+        log_s = np.full((self.alpha.size, times.size), np.log(self.total) if self.total > 0 else -np.inf)
         error, used = np.zeros(log_s.shape), np.zeros(log_s.shape)
-        if self.total == 0:
-            return log_s, error, used
         first = int(np.searchsorted(times, 1.0))  # s_0 is known
-        early = max(first, _cheap(times)) if method == "auto" else first
-        if method == "recurrence":
-            early = times.size
-        counts, recurred = np.full(n_cells, early if early > first else 0), np.empty(log_s.shape)
-        if method == "contour":
-            counts[self.gamma > 0] = np.searchsorted(times, _EARLIEST)
+        if self.total == 0 or first == times.size:
+            return log_s, error, used
+        quiet = self.gamma == 0
+        for some, follow in ((quiet, _Cells._without_noise), (~quiet, _Cells._with_noise)):
+            if some.any():
+                found = follow(self._only(some), times[first:], method, patience)
+                log_s[some, first:], error[some, first:], used[some, first:] = found
+        return log_s, error, used
+
+    def _only(self, some: np.ndarray) -> _Cells:
+        cells = copy.copy(self)
+        cells.alpha, cells.beta, cells.gamma, cells.tau = (
+            v[some] for v in (self.alpha, self.beta, self.gamma, self.tau)
+        )
+        return cells
+
+    def _without_noise(self, times: np.ndarray, method: str, _: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`follow` without noise, from step 1 on: in closed form, which also tells how far the recurrence is off."""
+        log_s, error = self._closed(times)
+        if method != "recurrence":
+            return log_s, error, np.full(log_s.shape, USED.index("closed form"))
+        stepped = np.empty(log_s.shape)
+        share.run(self._recur(times, np.full(len(stepped), times.size), stepped))
+        with np.errstate(invalid="ignore"):
+            apart = np.where(stepped == log_s, 0.0, np.abs(np.expm1(log_s - stepped)))
+        return stepped, apart + error, np.full(log_s.shape, USED.index("recurrence"))
+
+    def _with_noise(self, times: np.ndarray, method: str, patience: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """`follow` with noise, from step 1 on."""
+        log_s, error, used = np.empty((3, self.alpha.size, times.size))
+        early = {"auto": _cheap(times), "contour": int(np.searchsorted(times, _EARLIEST))}.get(method, times.size)
+        counts, recurred = np.full(self.alpha.size, early), np.empty(log_s.shape)
         work, late = self._recur(times, counts, recurred), times[early:]
         if not late.size:
             share.run(work)
         else:  # one sharing of threads for both ways
-            log_s[:, early:], error[:, early:], used[:, early:] = self._contour(late, work)
+            log_s[:, early:], error[:, early:] = self._contour(late, work)
+            used[:, early:] = USED.index("contour")
             if method == "auto":
-                poor = ~(error <= _GOOD) & (used == USED.index("contour"))
-                poor &= times <= patience
-                needed = np.where(poor, np.arange(1, times.size + 1), 0).max(1)
+                nothing = (log_s < contour_kernels.LOWEST) & (error < 1)  # no float, however it is found
+                poor = ~(error <= _GOOD) & ~nothing & (times <= patience)
+                needed = np.where(poor, np.arange(1, times.size + 1), 0)[:, early:].max(1)
                 share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
                 counts = np.maximum(counts, needed)
         stepped = np.arange(times.size) < counts[:, None]
-        stepped[:, :first] = False
-        if stepped.any():
-            log_s[stepped] = recurred[stepped]
-            error[stepped] = np.broadcast_to(1e-15 * (10 + times), log_s.shape)[stepped]
-            used[stepped] = USED.index("recurrence")
+        log_s[stepped] = recurred[stepped]
+        error[stepped] = self._rounding(times)[stepped]
+        used[stepped] = USED.index("recurrence")
         return log_s, error, used
 
     def _recur(self, times: np.ndarray, counts: np.ndarray, out: np.ndarray) -> list[tuple[float, share.Piece]]:
@@ -242,31 +265,41 @@ class _Cells:
         arguments = (self.lam, multiplicity, self.c, *hyper, times, counts, out)
         return share.pieces(contour_kernels.recur, arguments, counts.size, _STEP * self.lam.size * times[most - 1])
 
-    def _contour(self, times: np.ndarray, work: list[tuple[float, share.Piece]]) -> tuple[np.ndarray, ...]:
-        """log s, relative error and method at late times, (cells, T) each; does the other `work` beside."""
+    def _closed(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """log s and relative error without noise, (cells, T) each."""
         cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
-        at = times[columns]
-        shift = self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
-        growth = shift[cells] * at
-        scaled, error, used = np.empty(at.size), np.full(at.size, 1e-12), np.empty(at.size)
-        quiet = np.flatnonzero((self.gamma == 0)[cells])
-        noisy = np.flatnonzero((self.gamma != 0)[cells])
-        used[quiet], used[noisy] = USED.index("closed form"), USED.index("contour")
-        exact, size = np.empty((2, quiet.size))
-        arguments = (self.lam, self.c, self.alpha, self.beta, shift, cells[quiet], at[quiet], exact, size)
-        work = work + share.pieces(contour_kernels.noiseless, arguments, quiet.size, _POWERS * self.lam.size)
-        inverse = np.empty((2, 2, noisy.size))
-        for nodes, (value, terms) in zip((_NODES, _FEWER), inverse, strict=True):
-            arguments = (*self._sums(), shift, cells[noisy], at[noisy], nodes, value, terms)
-            work += share.pieces(contour_kernels.invert, arguments, noisy.size, nodes * self.lam.size)
-        share.run(work)
-        scaled[quiet] = exact
-        scaled[noisy], error[noisy] = self._judge(inverse[0], inverse[1], cells[noisy], at[noisy], shift)
+        at, shift = times[columns], self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
+        exact, size = np.empty((2, at.size))
+        arguments = (self.lam, self.c, self.alpha, self.beta, shift, cells, at, exact, size)
+        share.run(share.pieces(contour_kernels.noiseless, arguments, at.size, _POWERS * self.lam.size))
         with np.errstate(all="ignore"):
-            error[quiet] += 1e-15 * at[quiet] * np.sqrt(size / exact)
+            error = 1e-12 + 1e-15 * at * np.sqrt(size / exact)
+        return self._unscaled(exact, error, shift[cells] * at)
+
+    def _contour(self, times: np.ndarray, work: list[tuple[float, share.Piece]]) -> tuple[np.ndarray, np.ndarray]:
+        """log s and relative error at late times, (cells, T) each; does the other `work` beside."""
+        cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
+        at, shift = times[columns], self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
+        inverse = np.empty((2, 2, at.size))
+        for nodes, (value, terms) in zip((_NODES, _FEWER), inverse, strict=True):
+            arguments = (*self._sums(), shift, cells, at, nodes, value, terms)
+            work = work + share.pieces(contour_kernels.invert, arguments, at.size, nodes * self.lam.size)
+        share.run(work)
+        return self._unscaled(*self._judge(inverse[0], inverse[1], cells, at, shift), shift[cells] * at)
+
+    def _unscaled(self, scaled: np.ndarray, error: np.ndarray, growth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        with np.errstate(all="ignore"):
             log_s = np.log(scaled) + growth
         error = np.where(scaled > 0, error + 2e-14 * np.abs(growth), np.inf)
-        return tuple(v.reshape(self.alpha.size, times.size) for v in (log_s, error, used))
+        return log_s.reshape(self.alpha.size, -1), error.reshape(self.alpha.size, -1)
+
+    def _rounding(self, times: np.ndarray) -> np.ndarray:
+        """Of the recurrence, (cells, T): more where the first mode changes sign from step to step, and most where its
+        two roots meet."""
+        x = self.alpha * self.lam[0]
+        apart = np.maximum(np.sqrt(np.abs((1 + x - self.beta) ** 2 - 4 * x))[:, None], 1 / times)
+        amplified = ((1 + x) * (1 + x / apart.T)).T ** 2
+        return 1e-15 * (10 + times) * np.where((x > 1 + self.beta)[:, None], amplified, 1.0)
 
     def _sums(self) -> tuple[np.ndarray, ...]:
         return self.lam, self.counts, self.c, self.alpha, self.beta, self.gamma, self.gamma * self.tau

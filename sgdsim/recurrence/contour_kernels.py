@@ -330,12 +330,16 @@ def _mean_factor(x, beta, t, slope):
 
 @numba.njit(**_OPTIONS)
 def noiseless(eigenvalues, c, alpha, beta, shift, cells, times, out, size, low, high):
-    """`e^{−shift·t} s_t` without sampling noise, in closed form, of items (cell, t); and the same with envelopes."""
+    """`e^{−shift·t} s_t` without sampling noise, in closed form, of items (cell, t); and the same with envelopes, each
+    stretched by how fast a mode's root moves with x: by 1/(μ₁ − μ₂), or a share t of steps where both meet."""
     for i in range(low, high):
         total, most, cell = 0.0, 0.0, cells[i]
         for k in range(c.size):
             if c[k] > 0.0:
-                f, envelope = _mean_factor(alpha[cell] * eigenvalues[k], beta[cell], times[i], 0.5 * shift[cell])
+                x = alpha[cell] * eigenvalues[k]
+                f, envelope = _mean_factor(x, beta[cell], times[i], 0.5 * shift[cell])
                 total += c[k] * f * f
+                apart = math.sqrt(abs((1.0 + x - beta[cell]) ** 2 - 4.0 * x))
+                envelope *= 1.0 + x / max(apart, 1.0 / times[i])
                 most += c[k] * envelope * envelope
         out[i], size[i] = total, most

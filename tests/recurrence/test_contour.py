@@ -302,3 +302,29 @@ def test_a_cell_in_an_array_beside_numbers_warns_of_nothing():
         alone = contour.loss_at(problem, [100, 1000], lr=np.array([0.1]), momentum=0.0, noise=0.1).loss
         contour.rate(problem, lr=np.array([0.1]), momentum=0.0, noise=0.1)
     np.testing.assert_array_equal(alone[0], contour.loss_at(problem, [100, 1000], lr=0.1, momentum=0.0, noise=0.1).loss)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is double here")
+def test_the_error_told_where_modes_change_sign_from_step_to_step():
+    """Just below 2(1 + β), where rounding grows by the inverse distance of a mode's two roots; with little noise too."""
+    rng = np.random.default_rng(0)
+    steps = np.array([10, 60, 300])
+    for momentum in (-0.5, 0.0, 0.5, 0.9, 0.99):
+        for share in (0.9, 0.99, 0.999, 0.99999):
+            lam = np.append(1.0, rng.uniform(0.01, 0.5, 2))
+            p = ss.QuadraticProblem(ss.Spectrum(np.sort(lam)[::-1], np.eye(3)), np.array([1.0, 1e-3, 1e-3]))
+            lr = 2 * (1 + momentum) * share
+            for noise in (0.0, 1e-6):
+                exact = stepped(p, lr, momentum, noise, 1.0, steps, np.longdouble) - np.log(6)
+                for method in ("recurrence", "auto"):
+                    found = contour.loss_at(p, steps, lr=lr, momentum=momentum, noise=noise, method=method)
+                    assert (np.abs(np.expm1(found.log_loss - exact)) <= found.error).all()
+
+
+def test_a_loss_far_below_floats_is_not_stepped():
+    """All eigenvalues equal: the loss falls by the same factor in every step; its logarithm is known at once."""
+    p = ss.QuadraticProblem(ss.Spectrum(np.ones(50), np.eye(50)), np.ones(50))
+    noise = ss.SGD(1.0, batch_size=10).noise(50)
+    found = contour.loss_at(p, 10**6, lr=0.2, noise=noise)
+    assert contour.USED[int(found.method)] == "contour"
+    assert found.log_loss == pytest.approx(10**6 * np.log(0.8**2 + noise * 0.2**2 * 49) - np.log(2), rel=1e-12)
