@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable
 
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common import warning
 from sgdsim.problem import QuadraticProblem
 from sgdsim.problem.alternatives import relative_error
 from sgdsim.recurrence import diagonal
@@ -56,11 +56,9 @@ def warn(name: str, steps: np.ndarray, error: np.ndarray) -> None:
     """Say from where on the losses of Lanczos quadrature are not known: errors (T,)."""
     until = known_until(steps, error)
     known = "from no step on" if math.isnan(until) else f"to {KNOWN:.0%} up to step {until:g} only"
-    warnings.warn(
+    warning.warn(
         f"{name}: Lanczos quadrature tells the loss {known}; at step {steps[-1]:g} it may be off {off(error[-1])}. "
         "More Lanczos steps or probes tell more",
-        RuntimeWarning,
-        stacklevel=3,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -12,6 +11,7 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
+from sgdsim.common.warning import warn
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.recurrence import compressed, contour, diagonal, doubt
 from sgdsim.regimes.base import Direct, Regime, Run
@@ -125,11 +125,9 @@ class SpectralDiagonal(Regime):
         known = (loss > 0) & np.isfinite(loss)
         poor = (error > _TRUSTED) & known
         if poor.any():
-            warnings.warn(
+            warn(
                 f"{self.name}: the loss at step {steps[poor][0]} is known to a relative error of "
                 f"{error[poor].max():.1g} only; ask for fewer steps, or method recurrence",
-                RuntimeWarning,
-                stacklevel=3,
             )
         return {"loss": loss[None]}, {"error_estimate": float(error[known].max(initial=0.0))}
 

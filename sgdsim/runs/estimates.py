@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import math
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from sgdsim import observables
 from sgdsim.common.checks import InputError
+from sgdsim.common.warning import warn
 from sgdsim.problem import Problem, QuadraticProblem, power_modes
 
 if TYPE_CHECKING:
@@ -79,10 +79,8 @@ def check(
         share = 1 if regime.uses_all_cores else min(len(cells), os.cpu_count() or 1)
         total += cost / len(every) * len(cells) / share
     if total > _LONG:
-        warnings.warn(
+        warn(
             f"this will take about {duration(total)}, unless it diverges; Ctrl-C keeps what is done",
-            RuntimeWarning,
-            stacklevel=3,
         )
 
 

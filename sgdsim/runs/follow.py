@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -12,6 +11,7 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.signals import raise_again
+from sgdsim.common.warning import warn
 from sgdsim.observables import Observable, needed
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime, Run
@@ -204,4 +204,4 @@ def _mark_diverged(
 
 def warn_interrupted() -> None:
     """Say, where the caller sees it, that a result is partial."""
-    warnings.warn("interrupted: the result holds what was done until then", RuntimeWarning, stacklevel=3)
+    warn("interrupted: the result holds what was done until then")

@@ -6,7 +6,6 @@ import concurrent.futures
 import contextlib
 import os
 import signal
-import warnings
 from collections.abc import Callable, Sequence
 
 import xarray as xr
@@ -14,6 +13,7 @@ import xarray as xr
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.common.signals import held_back, one_interruption
+from sgdsim.common.warning import warn
 from sgdsim.observables import Observable
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
@@ -152,7 +152,7 @@ def _save(result: xr.Dataset, store: parts.Parts) -> None:
     try:
         store.remove()
     except InputError as error:
-        warnings.warn(str(error), RuntimeWarning, stacklevel=3)
+        warn(str(error))
 
 
 class _Filled:
@@ -183,10 +183,8 @@ class _Filled:
                         whole &= bool(done.ended.all())
                     self.result.attrs["interrupted"] = int(not whole)
             except concurrent.futures.BrokenExecutor as error:
-                warnings.warn(
+                warn(
                     f"a worker process of the executor died ({error}); the same call goes on with what is missing",
-                    RuntimeWarning,
-                    stacklevel=3,
                 )
 
     def _enter(self, chunk: Chunk, done: Done, bar: Progress) -> None:
@@ -203,8 +201,6 @@ def _warn_of_failures(result: xr.Dataset) -> None:
     """Say, where the caller of `sweep` sees it, which cells failed."""
     messages = [text for text in result["error"].values.ravel() if text] if "error" in result else []
     if messages:
-        warnings.warn(
+        warn(
             f"{len(messages)} of {result['error'].size} runs of cells failed, the first with: {messages[0]}",
-            RuntimeWarning,
-            stacklevel=3,
         )

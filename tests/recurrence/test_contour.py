@@ -306,7 +306,7 @@ def test_a_cell_in_an_array_beside_numbers_warns_of_nothing():
 
 @pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is double here")
 def test_the_error_told_where_modes_change_sign_from_step_to_step():
-    """Just below 2(1 + β), where rounding grows by the inverse distance of a mode's two roots; with little noise too."""
+    """Just below 2(1 + β), where rounding grows as a mode's two roots come close; with little noise as well."""
     rng = np.random.default_rng(0)
     steps = np.array([10, 60, 300])
     for momentum in (-0.5, 0.0, 0.5, 0.9, 0.99):

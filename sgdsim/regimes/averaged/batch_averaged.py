@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,6 +11,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import shortest
+from sgdsim.common.warning import warn
 from sgdsim.problem import Problem
 from sgdsim.recurrence import exact as generating
 from sgdsim.regimes.averaged import adaptive, exact, linear
@@ -100,11 +100,9 @@ class BatchAveraged(Regime):
         if not error <= allowed:
             if self.method == "auto" and self._stepping(problem.n, sgd, steps) < _PATIENCE:
                 return None
-            warnings.warn(
+            warn(
                 f"{self.name}: losses by contour are known to a relative error of {error:.1g} only, as they have "
                 "fallen far or some modes still oscillate; ask for fewer steps, or method recurrence",
-                RuntimeWarning,
-                stacklevel=3,
             )
         values = {"loss": known.loss[None]}
         if "test_loss" in observe and known.test_loss is not None:
@@ -120,11 +118,9 @@ class BatchAveraged(Regime):
             stepped = generating.stepped_until(n, first) * 4 * n**3 / FLOPS
             serves = first < steps[-1] and stepped + _contour_seconds(n, steps) < stepping
             if not serves and stepping > _PATIENCE * 60:
-                warnings.warn(
+                warn(
                     f"{self.name}: modes that oscillate do not die out, so that all {steps[-1]:g} steps are taken: "
                     f"about {stepping / 86_400:.2g} days; Ctrl-C keeps what is done by then",
-                    RuntimeWarning,
-                    stacklevel=3,
                 )
             return serves
         if first > max(float(steps[-1]), _LATEST):
