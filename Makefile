@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test portability fuzz kills lint format docs examples notebooks browser lock clean
+.PHONY: demo test portability fuzz kills verdicts lint format docs examples notebooks browser lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -58,6 +58,10 @@ browser: $(READY)
 # Sweeps stopped in every way and finished: cases of all kinds, or of KIND, from seed SEED on; a case takes a minute.
 kills: $(READY)
 	PYTHONPATH=tests OPENBLAS_NUM_THREADS=1 $(BIN)/python -m kills $(KIND) --seed $(or $(SEED),0) --count $(or $(COUNT),5)
+
+# Yes, no or "?" against the truth on 40 problems of up to 5000 points: half an hour and 3 GB, with UP_TO=300 two minutes.
+verdicts: $(READY)
+	$(BIN)/python tests/verdict_table.py --up-to $(or $(UP_TO),5000)
 
 # Write down the versions in .venv as the tested set, after the suite passed with them.
 lock: $(READY)

@@ -47,7 +47,10 @@ def _linearised(facts: dict[str, Any]) -> list[str]:
     ratio = mean / predicted
     if 1 / _LEFT < ratio < _LEFT:
         return []
-    return [f"{what}: its loss is {short(mean)} at the best setting, {short(ratio)} times what theory predicts.", ""]
+    moved = network["points"][0]["kernel_moved"]
+    kernel = "" if moved is None else f" Its tangent kernel moved by {_percent(moved)} on the way."
+    text = f"{what}: its loss is {short(mean)} at the best setting, {short(ratio)} times what theory predicts."
+    return [text + kernel, ""]
 
 
 def _best(facts: dict[str, Any]) -> list[str]:
@@ -186,9 +189,16 @@ def _verify(found: dict[str, Any], horizon: int) -> list[str]:
                 cells = [f"diverged {numbers['diverged']}/{found['replicates']}", "", ""]
             else:
                 cells = [f"{numbers['mean']:.4g} ± {numbers['stderr']:.1g}", *_beside(numbers)]
-            body.append([*row, *cells, numbers["verdict"] or ""])
-        table = Table([*header, f"{name}, mean", "difference", "typical", ""], body, "lr")
+            moved = numbers["kernel_moved"]
+            body.append([*row, *cells, numbers["verdict"] or "", "" if moved is None else _percent(moved)])
+        last = "kernel moved" if name == "network" else ""
+        table = Table([*header, f"{name}, mean", "difference", "typical", "", last], body, "lr")
         lines += [table.text(), _judgement(name, found["points"], regime), ""]
+    if found["kernel_points"]:
+        lines.append(
+            f"Kernel moved: ‖Θ_T − Θ_0‖/‖Θ_0‖ (Frobenius) of the tangent kernel on {found['kernel_points']} training "
+            "points, on the first replicate's batches."
+        )
     lines.append(
         f"{found['replicates']} replicates, the same batches at every point; ± is one standard error. "
         "Typical: geometric mean of the ratio to the recommended point."

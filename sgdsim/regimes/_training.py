@@ -116,6 +116,13 @@ class Training(Run):
                 out["moments"] = (residual @ self.problem.quadratic.eigenvectors) ** 2
         return out
 
+    def network(self, replicate: int) -> torch.nn.Module:
+        """A copy of the network as this replicate has it now."""
+        network = copy.deepcopy(self.problem.network)
+        own = {name: held[replicate] for name, held in (self.parameters | self.buffers).items()}
+        network.load_state_dict(own, strict=False)
+        return network
+
     def residuals(self, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
         """f − y on all of `x`, (R, m) float64, in chunks."""
         chunk = max(1, _EVALUATED // self.keys.shape[0])

@@ -3,23 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Cell, Table
-from sgdsim.problem import Problem
+from sgdsim.observables import Loss
+from sgdsim.problem import NetworkProblem, Problem
 from sgdsim.recurrence import contour
-from sgdsim.regimes.base import Regime
+from sgdsim.regimes.base import Regime, Run
+from sgdsim.runs.follow import follow
 from sgdsim.runs.sweeps import Grid, sweep
 from sgdsim.studies.base import Findings
 
+if TYPE_CHECKING:
+    from sgdsim.regimes._training import Training
+
 HIGHER, LOWER, SAME, DIVERGES = "higher", "lower", "not distinguishable", "diverges"
 _RECORDED = 20  # often enough that a diverged run ends soon
+_KERNEL_POINTS = 200  # training points on which the tangent kernel is compared
 
 
 @dataclass(frozen=True)
@@ -46,6 +54,8 @@ class Simulated:
     diverged : replicates that diverged.
     verdicts : for the points after the first: "higher" or "lower" where the mean difference is over 2 standard errors,
         or where that of logarithms is and has the same sign; else "not distinguishable"; or "diverges".
+    kernel_moved : of a network, `‖Θ_T − Θ_0‖/‖Θ_0‖` (Frobenius) of the tangent kernel in the first replicate, NaN where
+        that diverged. None for other regimes.
     """
 
     regime: str
@@ -57,6 +67,7 @@ class Simulated:
     log_ratio_stderr: np.ndarray
     diverged: np.ndarray
     verdicts: tuple[str, ...]
+    kernel_moved: np.ndarray | None = None
 
     @property
     def is_minimum(self) -> bool:
@@ -70,17 +81,23 @@ class Simulated:
             {name: finite_or_none(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)
         ]
         for point, diverged, verdict in zip(points, self.diverged, (None, *self.verdicts), strict=True):
-            point |= {"diverged": int(diverged), "verdict": verdict}
+            point |= {"diverged": int(diverged), "verdict": verdict, "kernel_moved": None}
+        for point, moved in zip(points, () if self.kernel_moved is None else self.kernel_moved, strict=False):
+            point["kernel_moved"] = finite_or_none(moved)
         return {"is_minimum": self.is_minimum, "points": points}
 
 
 @dataclass(frozen=True)
 class Verification(Findings):
-    """All points, what each regime found (only regimes that finished), and whether Ctrl-C ended it early."""
+    """All points, what each regime found (only regimes that finished), and whether Ctrl-C ended it early.
+
+    `kernel_points`: on how many training points tangent kernels were compared.
+    """
 
     points: tuple[Point, ...]
     regimes: tuple[Simulated, ...]
     interrupted: bool
+    kernel_points: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""
@@ -90,6 +107,7 @@ class Verification(Findings):
                 for p in self.points
             ],
             "regimes": {simulated.regime: simulated.as_dict() for simulated in self.regimes},
+            "kernel_points": self.kernel_points,
             "interrupted": self.interrupted,
         }
 
@@ -126,7 +144,8 @@ def verify(
 
     All points see the same batches, so that differences are far better known than the losses themselves. A point with
     β ≤ −1 is left out. The optimum is flat: neighbours are often not distinguishable. Losses over batches are
-    heavy-tailed near the stability threshold, where standard errors say too little.
+    heavy-tailed near the stability threshold, where standard errors say too little. A network is trained once more at
+    every point, on the first replicate's batches, to see how far its tangent kernel moves (on 200 points at most).
 
     Raises
     ------
@@ -159,7 +178,37 @@ def verify(
     final = result["loss"].values[..., -1]  # (points, regimes, replicates)
     done = np.atleast_1d(result["done"].values.all(axis=0))
     compared = [_compare(regime.name, final[:, i]) for i, regime in enumerate(regimes) if done[i]]
-    return Verification(points, tuple(compared), bool(result.attrs["interrupted"]))
+    interrupted, count = bool(result.attrs["interrupted"]), 0
+    for i, simulated in enumerate(compared):
+        if simulated.regime == "network" and not interrupted:
+            algorithms = [SGD(point.lr, point.momentum, batch_size, sampling) for point in points]
+            moved, interrupted = _kernel_moved(cast(NetworkProblem, problem), algorithms, regimes[i], record, seed)
+            compared[i], count = replace(simulated, kernel_moved=moved), _compared_points(problem).size
+    return Verification(points, tuple(compared), interrupted, count)
+
+
+def _compared_points(problem: Problem) -> np.ndarray:
+    return np.unique(np.linspace(0, problem.n - 1, min(int(problem.n), _KERNEL_POINTS)).round().astype(int))
+
+
+def _kernel_moved(
+    problem: NetworkProblem, algorithms: list[SGD], regime: Regime, record: list[int], seed: int
+) -> tuple[np.ndarray, bool]:
+    """`Simulated.kernel_moved` of each algorithm, and whether Ctrl-C came before the last."""
+    from sgdsim.networks import ntk
+
+    x = problem.data.x[_compared_points(problem)]
+    began, out = ntk.empirical_ntk(problem.network, x, device=problem.device), np.full(len(algorithms), np.nan)
+    for i, sgd in enumerate(algorithms):
+
+        def look(step: int, run: Run, followed: np.ndarray, i: int = i) -> None:
+            if step == record[-1]:
+                kernel = ntk.empirical_ntk(cast("Training", run).network(0), x, device=problem.device)
+                out[i] = np.linalg.norm(kernel - began) / np.linalg.norm(began)
+
+        if follow(problem, sgd, regime, np.array(record), (Loss(),), 1, seed, None, look).interrupted:
+            return out, True
+    return out, False
 
 
 def _factors(change: float) -> tuple[tuple[str, float], ...]:
