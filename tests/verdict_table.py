@@ -222,7 +222,7 @@ def cells(up_to: int = 5000, only: str = "") -> Iterator[dict[str, object]]:
 
 
 def counts(found: list[dict[str, object]]) -> dict[str, int]:
-    """How many cells there are, how many are wrong or "?", and of how many the truth is known by sampled runs or not at all."""
+    """How many cells there are, how many are wrong or "?", and how many sampled runs decided, or nothing."""
     told = [(cell["verdict"], cell["truth"]) for cell in found]
     return {
         "cells": len(told),
