@@ -103,10 +103,13 @@ def method_pairs(lam: np.ndarray, sgd: SGD, gamma: float, n: int) -> np.ndarray:
 
 
 class Renewal:
-    """M of one problem. Asked for one algorithm after the other, it begins each time at the vector found last."""
+    """M of one problem. Asked for one algorithm after the other, it begins each time at the vector found last.
 
-    def __init__(self, problem: QuadraticProblem) -> None:
-        moving = problem.spectrum.moving  # the others make no noise either
+    `modes`: of so many leading modes only, with which ρ is smaller: `vᵀMv = Σ W_kl (Uᵀ diag(v) U)_kl²` loses terms.
+    """
+
+    def __init__(self, problem: QuadraticProblem, modes: int | None = None) -> None:
+        moving = np.flatnonzero(problem.spectrum.moving)[:modes]  # the others make no noise either
         self.problem, self.lam = problem, problem.eigenvalues[moving]
         self.u = np.ascontiguousarray(problem.eigenvectors[:, moving])
         self.v = np.full(problem.n, problem.n**-0.5)  # ≥ 0, of length 1
