@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
 
@@ -23,7 +23,7 @@ from sgdsim.runs.sweeps import Grid, sweep
 from sgdsim.studies.base import Findings
 
 if TYPE_CHECKING:
-    from sgdsim.regimes._training import Training
+    from torch import nn
 
 HIGHER, LOWER, SAME, DIVERGES = "higher", "lower", "not distinguishable", "diverges"
 _RECORDED = 20  # often enough that a diverged run ends soon
@@ -187,6 +187,12 @@ def verify(
     return Verification(points, tuple(compared), interrupted, count)
 
 
+class _Trained(Protocol):
+    """The run of a network."""
+
+    def network(self, replicate: int) -> nn.Module: ...
+
+
 def _compared_points(problem: Problem) -> np.ndarray:
     return np.unique(np.linspace(0, problem.n - 1, min(int(problem.n), _KERNEL_POINTS)).round().astype(int))
 
@@ -203,7 +209,7 @@ def _kernel_moved(
 
         def look(step: int, run: Run, followed: np.ndarray, i: int = i) -> None:
             if step == record[-1]:
-                kernel = ntk.empirical_ntk(cast("Training", run).network(0), x, device=problem.device)
+                kernel = ntk.empirical_ntk(cast(_Trained, run).network(0), x, device=problem.device)
                 out[i] = np.linalg.norm(kernel - began) / np.linalg.norm(began)
 
         if follow(problem, sgd, regime, np.array(record), (Loss(),), 1, seed, None, look).interrupted:
