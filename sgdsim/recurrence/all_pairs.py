@@ -25,14 +25,14 @@ class Stepped:
         self.maps = (1 - self.kick * x, averaged.form.carry(beta)), (-x, beta)
 
     def to(self, step: int) -> tuple[float, float]:
-        """The loss and the test loss (NaN without test points) at `step`, not before the last one asked for."""
+        """The loss and `Σ gram ∘ E aaᵀ` (NaN without test points) at `step`, not before the last one asked for."""
         with np.errstate(over="ignore", invalid="ignore"), one_blas_thread():
             while self.now < step:
                 self._step()
         loss = float(np.trace(self.rr)) / (2 * self.of.n)
         if self.of.gram is None:
             return loss, math.nan
-        return loss, float(self.of.test_losses(np.array([step]), np.array([np.vdot(self.of.gram, self.rr)]))[0])
+        return loss, float(np.vdot(self.of.gram, self.rr))
 
     def _step(self) -> None:
         of, (from_r, from_v), (to_r, to_v) = self.of, *self.maps

@@ -14,6 +14,8 @@ from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import pairs
 
+_ALIKE = 4  # times as far as they are apart two contours may be off, where gram is large
+_LOST = 1e-14  # of what sums of moments are made of at first
 _GONE = -690.0  # log of what is nothing
 
 
@@ -135,14 +137,18 @@ class AveragedModes:
             rise = np.where(apart == 0, twice, difference / apart)
         return self.a * (ratio + (large - self.form.kick(self.momentum) * self.x) * rise).real
 
-    def test_losses(self, times: np.ndarray, moments: np.ndarray) -> np.ndarray:
-        """From `Σ gram ∘ E aaᵀ`, (T,): the mean's own share is taken out and comes back with the test residuals. Where
-        gram is large, as for small eigenvalues, the difference has lost digits."""
-        out = np.empty(times.size)
+    def test_losses(self, times: np.ndarray, moments: np.ndarray, wrong: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Test losses and how far they may be off, (T,) each, from `Σ gram ∘ E aaᵀ`, which may be `wrong` by so much.
+
+        The mean's own share is taken out and comes back with the test residuals. Where gram is large, as for small
+        eigenvalues, the difference has lost the digits of what it began with.
+        """
+        assert self.gram is not None
+        out, began = np.empty(times.size), float(np.abs(self.a) @ np.abs(self.gram) @ np.abs(self.a))
         for i, t in enumerate(times):
             mean = self.mean(float(t))
             out[i] = self.problem.test_loss(mean, max(moments[i] - float(mean @ self.gram @ mean), 0.0))[0]
-        return out
+        return out, (_ALIKE * wrong + _LOST * began) / 2
 
 
 def _power(gap: np.ndarray, t: float) -> np.ndarray:

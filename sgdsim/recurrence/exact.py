@@ -9,7 +9,7 @@ W the pairs' response to noise, E that to the initial error (`pairs`). This is s
 (`coupling`, `one_space`): for early times those of a circle, for later ones nodes of hyperbolas in σ = −log z right of
 all singularities (Weideman & Trefethen, *Math. Comp.* 76 (2007) 1341). No closure is in it. The error that is told is
 the difference of two contours, what a contour misses at two early steps through modes that oscillate, and how far M and
-the solutions are right; it is the training loss's, not the test loss's.
+the solutions are right.
 """
 
 from __future__ import annotations
@@ -40,13 +40,14 @@ _POOR = 1000.0  # times the tolerance: an error from which on all is worked out 
 
 @dataclass(frozen=True)
 class ExactLosses:
-    """Expected losses over all batch sequences, (T,) each. `error`: estimate of the training loss's relative error;
-    test losses have none. `test_loss`: None without test points."""
+    """Expected losses over all batch sequences, (T,) each. `error`, `test_error`: estimates of their relative errors.
+    `test_loss`: None without test points."""
 
     steps: np.ndarray
     loss: np.ndarray
     error: np.ndarray
     test_loss: np.ndarray | None = None
+    test_error: np.ndarray | None = None
 
 
 def relative(value: np.ndarray, wrong: np.ndarray) -> np.ndarray:
@@ -98,25 +99,24 @@ class Averaged(AveragedModes):
         before = self._stepped(run, times[:early])
         if not known.size:
             return self._joined(steps, [before])
-        there = self._stepped(run, known)
-        later = self._inverted(np.empty(0), times[early:], known, there.loss, tolerance)
+        there = np.array([run.to(int(t)) for t in known]).T
+        later = self._inverted(np.empty(0), times[early:], known, there, tolerance)
         return self._joined(steps, [before, later])
 
     def _joined(self, steps: np.ndarray, parts: list[ExactLosses]) -> ExactLosses:
-        tests = [part.test_loss for part in parts if part.test_loss is not None]
-        loss, error = (np.concatenate([getattr(part, name) for part in parts]) for name in ("loss", "error"))
-        return ExactLosses(np.asarray(steps), loss, error, np.concatenate(tests) if tests else None)
+        names = ("loss", "error", *(() if self.gram is None else ("test_loss", "test_error")))
+        return ExactLosses(np.asarray(steps), *(np.concatenate([getattr(p, name) for p in parts]) for name in names))
 
     def _stepped(self, run: Stepped, times: np.ndarray) -> ExactLosses:
-        found = np.array([run.to(int(t)) for t in times]).reshape(-1, 2)
-        tests = None if self.gram is None else found[:, 1]
-        return ExactLosses(times, found[:, 0], _ROUNDING * (10 + times), tests)
+        loss, moments = np.array([run.to(int(t)) for t in times]).reshape(-1, 2).T
+        error = _ROUNDING * (10 + times)
+        return ExactLosses(times, loss, error, *self._tests(times, moments, error * np.abs(moments)))
 
     def _inverted(
         self, early: np.ndarray, late: np.ndarray, known: np.ndarray, there: np.ndarray | None, tolerance: float
     ) -> ExactLosses:
-        """By the generating function: `early` times from a circle, `late` ones by contours; `there`: the losses at two
-        `known` times, where they are not to be found from the circle."""
+        """By the generating function: `early` times from a circle, `late` ones by contours; `there`: the losses and
+        moments, (2, 2), at two `known` times, where they are not to be found from the circle."""
         if self.n <= _FEW:
             return self._at(early, late, known, there, tolerance, _ROUNDING)
         rounding = max(_MARGIN * tolerance, _FINEST)
@@ -143,51 +143,60 @@ class Averaged(AveragedModes):
         paths += [inversion.contour(known, alias)] if groups else []
         paths += [inversion.circle(near, alias)] if near.size else []
         if not paths:
-            return ExactLosses(
-                times, np.zeros(times.size), np.zeros(times.size), self._tests(times, np.zeros(times.size))
-            )
+            none = np.zeros(times.size)
+            return ExactLosses(times, none, none, *self._tests(times, none, none))
         solved = _Solved(self, shift, paths, rounding)
-        found = np.zeros((3, times.size))  # values, those in test points, and errors
+        found, wrong = np.zeros((2, 2, times.size))  # of training and test points
         if near.size:
-            values = solved.values[-1]
-            circle = np.stack([values, solved.tested[-1], alias * np.abs(values).max() + solved.wrong_at(-1)])
-            found[:, : early.size] = circle[:, : early.size]
+            circle = solved.values[-1]
+            off = alias * np.abs(circle).max(1)[:, None] + solved.wrong_at(-1)
+            found[:, : early.size], wrong[:, : early.size] = circle[:, : early.size], off[:, : early.size]
         if groups:
-            before = circle[0, early.size :] if there is None else 2 * self.n * there * np.exp(-shift * known)
-            found[:, early.size : early.size + left.size] = self._late(solved, shift, groups, before, alias, tolerance)
+            scale = np.array([[2 * self.n], [1.0]]) * np.exp(-shift * known)
+            before = circle[:, early.size :] if there is None else scale * there
+            end = early.size + left.size
+            late_ones = self._late(solved, shift, groups, before, alias, tolerance)
+            found[:, early.size : end], wrong[:, early.size : end] = late_ones
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             growth = shift * times
-            error = relative(found[0], found[2]) + 2e-14 * np.abs(growth)
-            loss, tested = np.exp(growth) * found[:2]
-        return ExactLosses(times, loss / (2 * self.n), error, self._tests(times, tested))
+            error = relative(found[0], wrong[0]) + 2e-14 * np.abs(growth)
+            (loss, moments), (_, off) = np.exp(growth) * found, np.exp(growth) * wrong
+            tests = self._tests(times, moments, off + 2e-14 * np.abs(growth * moments))
+        return ExactLosses(times, loss / (2 * self.n), error, *tests)
 
-    def _tests(self, times: np.ndarray, moments: np.ndarray) -> np.ndarray | None:
-        return None if self.gram is None else self.test_losses(times, moments)
+    def _tests(
+        self, times: np.ndarray, moments: np.ndarray, wrong: np.ndarray
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Test losses and their relative errors."""
+        if self.gram is None:
+            return None, None
+        losses, off = self.test_losses(times, moments, wrong)
+        return losses, relative(losses, off)
 
     def _late(
         self, solved: _Solved, shift: float, groups: list[np.ndarray], before: np.ndarray, alias: float,
         tolerance: float,
     ) -> np.ndarray:  # fmt: skip
-        """Values by contours, those in test points, and errors: (3, times), without the two known ones.
+        """Values by contours, and how far they may be off, of training and test points: (2, 2, times), without the two
+        known ones.
 
         What a contour misses at these is made by singularities that it does not go around: modes that turn, or change
         sign. In units of e^{σ₁t} none of them grows, so that as much may be missing later as with a contour for these
         two alone. Where the path of all runs close to one, more is, which dies out as such pairs do.
         """
         end, times = 2 * len(groups), np.concatenate(groups)
-        fine, coarse, tested = (
-            np.concatenate(part) for part in (solved.values[:end:2], solved.values[1:end:2], solved.tested[:end:2])
-        )
-        missed = np.abs(solved.values[end] - before).max() + alias * before.max()
+        fine, coarse = (np.concatenate(part, 1) for part in (solved.values[:end:2], solved.values[1:end:2]))
+        missed = np.abs(solved.values[end] - before).max(1) + alias * np.abs(before).max(1)
         dying = np.exp(max(self.oscillation() - shift, _GONE) * (times - times[0]))
         least = solved.wrong + tolerance ** (1 + _FINER)  # the difference of the contours may change sign
-        error = np.abs(fine - coarse) + missed + np.abs(fine[:2] - before).max() * dying + least * np.abs(fine)
-        return np.stack([fine, tested, error])[:, 2:]
+        wrong = np.abs(fine - coarse) + missed[:, None] + least * np.abs(fine)
+        wrong += np.abs(fine[:, :2] - before).max(1)[:, None] * dying
+        return np.stack([fine, wrong])[..., 2:]
 
 
 class _Solved:
-    """What each path finds, in units of e^{shift·t}: `values` `Σ_i E r_i²` and `tested`, the mean of
-    `E (T a)²` over test points. `wrong`: how far the generating function is from right, relatively."""
+    """What each path finds, in units of e^{shift·t}: `values` (2, T), `Σ_i E r_i²` and the mean of `E (T a)²` over test
+    points. `wrong`: how far the generating function is from right, relatively."""
 
     def __init__(self, of: AveragedModes, shift: float, paths: list[Inversion], rounding: float) -> None:
         coupling = Coupling(of, shift + np.concatenate([path.sigmas for path in paths]), rounding)
@@ -196,14 +205,13 @@ class _Solved:
         sources = np.linalg.norm(coupling.sources, axis=0)
         amplified = np.linalg.norm(d, axis=0) / np.where(sources > 0, sources, 1.0)
         self.wrong = (off + coupling.error) * max(1.0, float(amplified.max()))
-        self.paths, self.sums = paths, np.split(d.sum(0), ends)
-        self.values = [path.of(sums) for path, sums in zip(paths, self.sums, strict=True)]
         seen = coupling.test_sources
         if coupling.tested is not None:
             seen = seen + (coupling.shares * (coupling.tested @ d)).sum(0)
-        self.tested = [path.of(sums) for path, sums in zip(paths, np.split(seen, ends), strict=True)]
+        self.paths, self.sums = paths, np.split(np.stack([d.sum(0), seen]), ends, axis=1)
+        self.values = [np.stack([path.of(each) for each in sums]) for path, sums in zip(paths, self.sums, strict=True)]
 
     def wrong_at(self, k: int) -> np.ndarray:
-        """How far the values of path k may be off as the generating function is."""
+        """How far the values of path k may be off as the generating function is, (2, T)."""
         growth = np.exp(self.paths[k].times * self.paths[k].sigmas.real.max())
-        return self.wrong * growth * np.abs(self.sums[k]).max()
+        return self.wrong * growth * np.abs(self.sums[k]).max(1)[:, None]

@@ -188,3 +188,56 @@ def test_estimates_cover_modes_that_change_sign_together(seed):
     steps = [200, 400, 600, 1000]
     found = exact.Averaged(problem, sgd).losses(np.array(steps))
     assert (np.abs(found.loss / recursion(problem, sgd, steps) - 1) <= found.error + 1e-11).all()
+
+
+def eighty_bits(problem, sgd, steps, number=np.longdouble):
+    """Test losses at `steps` by all second moments of (residual, velocity) in modes, and their mean, step by step."""
+    n, values = problem.n, sgd.values(problem.n, 0, 1)
+    a, b, g = (number(v[0]) for v in (values.lr, values.momentum, values.noise))
+    u, began = (v.astype(number) for v in (problem.eigenvectors, problem.coefficients))
+    x, kick = a * problem.eigenvalues.astype(number), 1 + (b if sgd.method.spec == "nesterov" else number(0))
+    one = np.eye(n, dtype=number)
+    step = np.block([[one - kick * np.diag(x), b * one * (b if kick != 1 else 1)], [-np.diag(x), b * one]])
+    kicks = np.outer(*[np.repeat(np.array([kick, 1]), n)] * 2)
+    moments, mean = np.zeros((2 * n, 2 * n), number), np.append(began, np.zeros(n, number))
+    moments[:n, :n] = np.outer(began, began)
+    transfer = problem.test.transfer.astype(number)
+    rest = problem.test.residuals(np.zeros(n)) - transfer @ began
+    out, now = [], 0
+    for stop in steps:
+        for _ in range(stop - now):
+            c = moments[:n, :n]
+            noise = g * (n * ((u.T * np.einsum("ij,jk,ik->i", u, c, u)) @ u) - c) * np.outer(x, x)
+            moments, mean = step @ moments @ step.T + np.tile(noise, (2, 2)) * kicks, step @ mean
+        now = stop
+        apart = moments[:n, :n] - np.outer(mean[:n], mean[:n])
+        square = ((transfer @ mean[:n] + rest) ** 2).mean()
+        out.append((square + np.einsum("jk,kl,jl->", transfer, apart, transfer) / len(transfer)) / 2)
+    return np.array(out)
+
+
+@pytest.mark.skipif(np.finfo(np.longdouble).eps > 1e-18, reason="long double is double here")
+def test_the_error_of_test_losses_covers():
+    """Eigenvalues down to 1e-9, where what is left of large numbers is the test loss."""
+    rng = np.random.default_rng(5)
+    off, told = [], []
+    for _ in range(12):
+        n = int(rng.integers(3, 10))
+        lam = np.sort(np.append(1.0, rng.uniform(0.01, 1, n - 1) ** rng.uniform(1, 7)))[::-1]
+        u = np.linalg.qr(rng.standard_normal((n, n)))[0]
+        cross = rng.standard_normal((4, n)) @ (u * lam ** rng.uniform(0.3, 1)) @ u.T
+        problem = ss.QuadraticProblem.from_kernel(
+            (u * lam) @ u.T, rng.standard_normal(n), cross_kernel=cross, test_residual=rng.standard_normal(4)
+        )
+        sgd = ss.SGD(1.0, float(rng.choice([0, 0.5, -0.4])), int(rng.integers(1, n)), method="heavy-ball")
+        sgd = dataclasses.replace(sgd, lr=stability.max_lr(problem, sgd, "exact", tolerance=1e-3) * 0.4)
+        averaged = exact.Averaged(problem, sgd)
+        first = averaged.begins(500, 1e-9)
+        steps = np.unique(np.append([0, 5, 30], np.geomspace(first + 2, 3 * first, 3).astype(int)))
+        if first < 300:
+            found = averaged.losses(steps, 1e-9)
+            off.append(np.abs(found.test_loss / eighty_bits(problem, sgd, steps.tolist()) - 1))
+            told.append(found.test_error)
+    assert len(told) > 8
+    assert (np.array(off) <= np.array(told)).all()
+    assert 1e-9 < np.max(off) < np.max(told) < 1

@@ -94,7 +94,10 @@ class BatchAveraged(Regime):
             known = averaged.losses(steps, allowed * margin)
             if np.isnan(known.loss).any():
                 return None
-            error = float(known.error[np.isfinite(known.loss)].max(initial=0.0))
+            finite = np.isfinite(known.loss)
+            error = float(known.error[finite].max(initial=0.0))
+            if "test_loss" in observe and known.test_error is not None:
+                error = max(error, float(known.test_error[finite].max(initial=0.0)))
             if error <= allowed:
                 break
         if not error <= allowed:
