@@ -16,7 +16,7 @@ from sgdsim.recurrence import pairs
 
 _ALIKE = 4  # times as far as they are apart two contours may be off, where gram is large
 _LOST = 1e-14  # of what sums of moments are made of at first
-_GONE = -690.0  # log of what is nothing
+_GONE = -340.0  # log of what is nothing; its inverse squared is still a float
 
 
 def follows(sgd: SGD) -> bool:

@@ -80,7 +80,9 @@ class Averaged(AveragedModes):
 
     def shift(self, last: float) -> float:
         """Right of all singularities, for a run of `last` steps or until nothing is left of its loss."""
-        return self.rightmost(max(0.3 / max(last, 1.0), self.slowest() / (4 * _GONE)))
+        near = 0.3 / max(last, 1.0)
+        rough = self.rightmost(max(near, self.slowest() / (4 * _GONE)))
+        return rough if rough * last < _GONE else self.rightmost(near)  # noise may fall far more slowly than any mode
 
     def losses(self, steps: np.ndarray, tolerance: float = 1e-9) -> ExactLosses:
         """The losses at `steps`, (T,) ascending from 0 on, to a relative `tolerance` where the estimate does not say

@@ -241,3 +241,16 @@ def test_the_error_of_test_losses_covers():
     assert len(told) > 8
     assert (np.array(off) <= np.array(told)).all()
     assert 1e-9 < np.max(off) < np.max(told) < 1
+
+
+@pytest.mark.parametrize("lr", [1.0, 0.999, 1 + 1e-7, 0.9])
+def test_noise_that_falls_far_more_slowly_than_any_mode(lr):
+    """Points that do not see each other, near (1 − x)² = 0: each E r² has the factor (1 − x)² + γ(N − 1)x²."""
+    problem = ss.QuadraticProblem(ss.Spectrum(np.ones(20), np.eye(20)), np.ones(20))
+    sgd = ss.SGD(lr, batch_size=10)
+    steps = np.array([5, 1000, 10**5, 10**7])
+    found = exact.Averaged(problem, sgd).losses(steps)
+    factor = (1 - lr) ** 2 + sgd.noise(20) * lr**2 * 19
+    with np.errstate(under="ignore"):
+        np.testing.assert_allclose(found.loss, 0.5 * factor**steps, rtol=1e-6)
+    assert (found.error[:3] < 1e-7).all()
