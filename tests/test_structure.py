@@ -46,7 +46,7 @@ THIRD_PARTY = {
     "pandas": {"common", "datasets", "notebook", "studies"},
     "pooch": {"datasets"},
     "requests": {"datasets"},
-    "scipy": {"datasets", "networks", "problem", "recurrence", "reproduction", "studies", "theory"},
+    "scipy": {"common", "datasets", "networks", "problem", "recurrence", "reproduction", "studies", "theory"},
     "seaborn": {"plot"},
     "sklearn": {"datasets", "reproduction"},
     "sympy": {"symbolic"},

@@ -13,8 +13,9 @@ from typing import TypeAlias
 import numpy as np
 import scipy.linalg
 import scipy.sparse
-from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearoperator, eigsh
+from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearoperator
 
+from sgdsim.common import arpack
 from sgdsim.common.checks import InputError, integer, number
 
 Operator: TypeAlias = np.ndarray | scipy.sparse.sparray | scipy.sparse.spmatrix | LinearOperator
@@ -243,7 +244,7 @@ def _with_copies(
 def _largest(operator: LinearOperator, k: int, start: np.ndarray, tolerance: float) -> tuple[np.ndarray, np.ndarray]:
     try:
         n = operator.shape[0]
-        return eigsh(operator, k, which="LA", v0=start, tol=tolerance, ncv=min(n, k + k // 2 + 20))
+        return arpack.largest(operator, k, start, tolerance, min(n, k + k // 2 + 20))
     except ArpackNoConvergence as error:
         raise InputError(
             f"operator: Lanczos found {len(error.eigenvalues)} of {k} eigenpairs; ask for fewer"

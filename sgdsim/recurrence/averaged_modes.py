@@ -10,6 +10,7 @@ import scipy.sparse.linalg
 
 from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common import arpack
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import pairs
@@ -117,9 +118,7 @@ class AveragedModes:
         if self.n < 3:
             return float(np.linalg.eigvalsh(np.stack([image(unit) for unit in np.eye(self.n)])).max())
         matrix = scipy.sparse.linalg.LinearOperator((self.n, self.n), image, dtype=np.float64)
-        values, vectors = scipy.sparse.linalg.eigsh(
-            matrix, k=1, which="LA", v0=self._vector, tol=1e-6, ncv=min(self.n, 8)
-        )  # the eigenvalue's error is of the second order
+        values, vectors = arpack.largest(matrix, 1, self._vector, 1e-6, min(self.n, 8))  # error: of the second order
         self._vector = vectors[:, 0]
         return float(values[0])
 

@@ -10,7 +10,7 @@ with each M_s cost.
 from __future__ import annotations
 
 import functools
-import threading
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from sgdsim.recurrence.averaged_modes import AveragedModes
 
 _ROWS = 48  # points in a block
+_SUMS = 8  # partial sums, each made by one thread
 _SINGLE = 0.9e-8  # tolerance from which on the matrices may be in float32
 _LOOKED_AT = 100  # modes whose pairs' weights are compared with what they are
 
@@ -147,19 +148,15 @@ class Coupling:
 
     def _tested(self, moving: list[skeleton.Bin], transfer: np.ndarray) -> np.ndarray:
         """`tested`, from the test points' residuals in modes, (m, n)."""
-        rows, total = len(transfer), np.zeros((len(self.shares), self.n))
+        rows = len(transfer)
         if rows > self.n:
             transfer = np.asarray(np.linalg.qr(transfer, mode="r"))
-        lock, u, transfer = threading.Lock(), self.u.astype(self.dtype), transfer.astype(self.dtype)
+        u, transfer = self.u.astype(self.dtype), transfer.astype(self.dtype)
 
-        def add(low: int) -> None:
-            part = self._block(moving, transfer[low : low + _ROWS], u).sum(0)
-            with lock:
-                total[:] += part
+        def add(low: int, total: np.ndarray) -> None:
+            total += self._block(moving, transfer[low : low + _ROWS], u).sum(0)
 
-        with one_blas_thread():
-            share.run([(1e9, functools.partial(add, low)) for low in range(0, len(transfer), _ROWS)])
-        return total / rows
+        return _summed(add, [(low,) for low in range(0, len(transfer), _ROWS)], (len(self.shares), self.n)) / rows
 
     def _block(self, moving: list[skeleton.Bin], left: np.ndarray, right: np.ndarray) -> np.ndarray:
         """M_s between the points `left` and `right`, given by their share in each mode: (left, S, right)."""
@@ -182,19 +179,29 @@ class Coupling:
 
     def images(self, v: np.ndarray) -> np.ndarray:
         """`M_s v` for columns v (n, q): (n, S, q)."""
-        out, lock, v = np.zeros((self.n, len(self.shares), v.shape[1])), threading.Lock(), v.astype(self.dtype)
+        v = v.astype(self.dtype)
 
-        def add(low: int, high: int, block: np.ndarray) -> None:
+        def add(low: int, high: int, block: np.ndarray, out: np.ndarray) -> None:
             count, terms, width = block.shape
-            mine = (block.reshape(-1, width) @ v[low:]).reshape(count, terms, -1)
+            out[low:high] += (block.reshape(-1, width) @ v[low:]).reshape(count, terms, -1)
             below = np.matmul(block[:, :, high - low :].transpose(1, 2, 0), v[low:high])  # (S, below, q)
-            with lock:
-                out[low:high] += mine
-                out[high:] += below.transpose(1, 0, 2)
+            out[high:] += below.transpose(1, 0, 2)
 
-        with one_blas_thread():
-            share.run([(1e9, functools.partial(add, *block)) for block in self.blocks])
-        return out
+        return _summed(add, self.blocks, (self.n, len(self.shares), v.shape[1]))
+
+
+def _summed(add: Callable[..., None], parts: Sequence[tuple], shape: tuple[int, ...]) -> np.ndarray:
+    """What `add(*part, out)` adds up to over all parts: in an order that does not depend on the threads."""
+    groups = [parts[k::_SUMS] for k in range(min(_SUMS, len(parts)))]
+    sums = [np.zeros(shape) for _ in groups]
+
+    def work(group: Sequence[tuple], out: np.ndarray) -> None:
+        for part in group:
+            add(*part, out)
+
+    with one_blas_thread():
+        share.run([(1e9, functools.partial(work, *both)) for both in zip(groups, sums, strict=True)])
+    return functools.reduce(np.add, sums)
 
 
 def _relative(found: np.ndarray, right: np.ndarray) -> float:

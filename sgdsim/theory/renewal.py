@@ -33,6 +33,7 @@ import scipy.sparse.linalg
 
 from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common import arpack
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import pairs
 from sgdsim.theory import linear
@@ -183,8 +184,7 @@ class Renewal:
             if not self.image(weights, first).any():
                 return 0.0
             matrix = scipy.sparse.linalg.LinearOperator((n, n), lambda v: self.image(weights, v), dtype=np.float64)
-            options = {"which": "LA", "v0": first, "tol": tolerance, "ncv": min(n, _BASIS)}
-            values, vectors = scipy.sparse.linalg.eigsh(matrix, k=1, **options)
+            values, vectors = arpack.largest(matrix, 1, first, tolerance, min(n, _BASIS))
         self.v = np.abs(vectors[:, -1])
         return float(values[-1])
 
