@@ -15,10 +15,13 @@ the solutions are right.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import inversion, one_space
 from sgdsim.recurrence.all_pairs import Stepped
 from sgdsim.recurrence.averaged_modes import AveragedModes, follows
@@ -27,6 +30,7 @@ from sgdsim.recurrence.inversion import Inversion
 
 __all__ = ["EARLIEST", "Averaged", "ExactLosses", "follows", "relative", "stepped_until"]
 
+Make = Callable[[AveragedModes, np.ndarray, float], Coupling]
 EARLIEST = 12  # below, nodes of the contour wrap around |Im σ| = π
 _FINER = 0.2  # share of its nodes that the second contour has not: their difference is the estimate
 _STEPPED = 300  # points up to which early times are stepped; and of more points, steps from which on they are
@@ -65,8 +69,18 @@ def stepped_until(n: float, first: float) -> float:
 class Averaged(AveragedModes):
     """The averaged regime of one problem and algorithm, by its generating function.
 
-    Raises InputError for what `follows` does not, and for problems without eigenvectors.
+    `coupling`: what makes a `Coupling` of these, places σ and a tolerance, as on a device. Raises InputError for what
+    `follows` does not, and for problems without eigenvectors.
     """
+
+    def __init__(
+        self,
+        problem: QuadraticProblem,
+        sgd: SGD,
+        coupling: Callable[[AveragedModes, np.ndarray, float], Coupling] = Coupling,
+    ) -> None:
+        super().__init__(problem, sgd)
+        self.coupling = coupling
 
     def earliest(self, tolerance: float, shift: float = 0.0) -> float:
         """The time from which on the contour may be used: turning pairs have died out by then to `tolerance`."""
@@ -200,8 +214,8 @@ class _Solved:
     """What each path finds, in units of e^{shift·t}: `values` (2, T), `Σ_i E r_i²` and the mean of `E (T a)²` over test
     points. `wrong`: how far the generating function is from right, relatively."""
 
-    def __init__(self, of: AveragedModes, shift: float, paths: list[Inversion], rounding: float) -> None:
-        coupling = Coupling(of, shift + np.concatenate([path.sigmas for path in paths]), rounding)
+    def __init__(self, of: Averaged, shift: float, paths: list[Inversion], rounding: float) -> None:
+        coupling = of.coupling(of, shift + np.concatenate([path.sigmas for path in paths]), rounding)
         d, off = one_space.solve(coupling, 10 * rounding)
         ends = np.cumsum([path.sigmas.size for path in paths])[:-1]
         sources = np.linalg.norm(coupling.sources, axis=0)

@@ -15,7 +15,9 @@ import sgdsim as ss
 from sgdsim import sampling, schedules
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError
+from sgdsim.recurrence import coupling, exact
 from sgdsim.regimes import _sampled_torch
+from sgdsim.regimes.averaged import coupling_on_torch
 from sgdsim.theory import stability
 
 WHERE = [
@@ -140,6 +142,41 @@ def test_averaged_in_torch_is_the_compiled_exact_form(problem, sgd, device):
         ours, theirs = (run[name].values for run in runs)
         np.testing.assert_allclose(theirs, ours, rtol=1e-11, atol=1e-12 * ours.max())
     assert runs[1].error_estimate.item() == 0
+
+
+@pytest.mark.parametrize("device", WHERE)
+def test_the_contour_in_torch(device):
+    """Noisy labels too, with which steps are taken on the CPU alone; test losses."""
+    data = ss.datasets.load("digits", n=140, seed=0, n_test=20)
+    problem = ss.NetworkProblem(ss.networks.MLP(30, seed=0), data).quadratic
+    sgd, regimes = ss.SGD(0.5, 0.0, 4, label_noise=0.1), (ss.BatchAveraged(1e-3, method="contour"), averaged(device))
+    object.__setattr__(regimes[1], "method", "contour")
+    object.__setattr__(regimes[1], "tolerance", 1e-3)
+    ours, theirs = (
+        ss.simulate(problem, sgd, regime, 10_000, record=[300, 10_000], observe=["loss", "test_loss"])
+        for regime in regimes
+    )
+    assert theirs.error_estimate.item() <= 1e-3
+    for name in ("loss", "test_loss"):
+        np.testing.assert_allclose(theirs[name], ours[name], rtol=2e-3)
+
+
+@pytest.mark.parametrize("device", WHERE)
+@pytest.mark.parametrize("tolerance", [1e-5, 1e-12])
+def test_matrices_of_the_contour_in_torch(device, tolerance):
+    """The numbers of the compiled ones, in float32 as they are where that is enough."""
+    data = ss.datasets.load("digits", n=150, seed=0, n_test=20)
+    problem = ss.NetworkProblem(ss.networks.MLP(30, seed=0), data).quadratic
+    of, sigmas = exact.Averaged(problem, ss.SGD(0.5, 0.6, 4)), np.array([1e-4, 0.01 + 0.02j, 0.05 + 3j])
+    ours, theirs = (
+        coupling.Coupling(of, sigmas, tolerance),
+        coupling_on_torch.OnTorch(of, sigmas, tolerance, device=device),
+    )
+    v = np.random.default_rng(0).standard_normal((150, 3))
+    close = 1e-5 if tolerance > 1e-8 else 1e-11
+    expected = ours.images(v)
+    np.testing.assert_allclose(theirs.images(v), expected, rtol=close, atol=close * np.abs(expected).max())
+    np.testing.assert_allclose(theirs.tested, ours.tested, rtol=close, atol=close * np.abs(ours.tested).max())
 
 
 @pytest.mark.parametrize("device", WHERE)

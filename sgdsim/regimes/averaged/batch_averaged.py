@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,6 +15,7 @@ from sgdsim.common.specs import shortest
 from sgdsim.common.warning import warn
 from sgdsim.problem import Problem
 from sgdsim.recurrence import exact as generating
+from sgdsim.recurrence.coupling import Coupling
 from sgdsim.regimes.averaged import adaptive, exact, linear
 from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
 
@@ -44,8 +46,8 @@ class BatchAveraged(Regime):
     method : "recurrence" steps; "contour" finds the losses at the recorded steps by `sgdsim.recurrence.exact`, so that
         10⁹ steps cost hardly more than 10³ (N = 1000: seconds): exact, for heavy ball and nesterov with constant
         hyperparameters; "auto" does that where it is cheaper.
-    device : "cpu" (default). "cuda", "cuda:K" or "auto" (CUDA where there is one): the exact form in torch there,
-        whatever the tolerance, for heavy ball only.
+    device : "cpu" (default). "cuda", "cuda:K" or "auto" (CUDA where there is one): the contour's matrices in torch
+        there, if asked for by method, else steps of the exact form, whatever the tolerance, for heavy ball only.
     dtype : "float64" (default), or on a CUDA device "float32": within 1e-5 of the loss after 500 steps at 0.9 of the
         stability threshold (200 digits, momentum 0 and 0.9).
 
@@ -66,8 +68,6 @@ class BatchAveraged(Regime):
         if choice("dtype", self.dtype, ("float64", "float32")) != "float64" and self.device == "cpu":
             raise InputError("dtype: expected float64 on the CPU, got float32, which is for CUDA devices")
         choice("method", self.method, ("auto", "recurrence", "contour"))
-        if self.method == "contour" and self.device != "cpu":
-            raise InputError(f"method: expected recurrence or auto on {self.device}, got contour")
 
     @property
     def name(self) -> str:
@@ -75,7 +75,7 @@ class BatchAveraged(Regime):
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
-        if self.device != "cpu" and not sgd.is_plain:
+        if self.device != "cpu" and not sgd.is_plain and self.method != "contour":
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
         if self.method == "contour" and not generating.follows(sgd):
             raise InputError(
@@ -87,7 +87,7 @@ class BatchAveraged(Regime):
         if not self._by_contour(problem.n, sgd, steps, observe):
             return None
         allowed = _EXACT if self.tolerance == 0 or problem.n <= _SMALL else self.tolerance
-        averaged = generating.Averaged(problem.quadratic, sgd)
+        averaged = generating.Averaged(problem.quadratic, sgd, self._coupling())
         if not self._begins_soon(averaged, problem.n, sgd, steps, allowed):
             return None
         for margin in _MARGINS:
@@ -112,6 +112,13 @@ class BatchAveraged(Regime):
             values["test_loss"] = known.test_loss[None]
         return values, {"error_estimate": error, "exact_modes": problem.n, "diagonal_modes": 0}
 
+    def _coupling(self) -> generating.Make:
+        if self.device == "cpu":
+            return Coupling
+        from sgdsim.regimes.averaged.coupling_on_torch import OnTorch
+
+        return functools.partial(OnTorch, device=self.device)
+
     def _begins_soon(self, averaged: generating.Averaged, n: int, sgd: SGD, steps: np.ndarray, allowed: float) -> bool:
         """Whether modes that oscillate die out, so that the contour serves most of the run; where it was asked for and
         they do not, InputError."""
@@ -135,8 +142,8 @@ class BatchAveraged(Regime):
 
     def _by_contour(self, n: int, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the generating function is to be used: where it can, and unless asked for, where it is cheaper."""
-        can = generating.follows(sgd) and set(observe) <= {"loss", "test_loss"} and self.device == "cpu"
-        if self.method != "auto" or not can or self.tolerance == 0 or n > _LARGEST:
+        can = generating.follows(sgd) and set(observe) <= {"loss", "test_loss"}
+        if self.method != "auto" or not can or self.tolerance == 0 or n > _LARGEST or self.device != "cpu":
             return can and self.method == "contour"
         return _contour_seconds(n, steps) < self._stepping(n, sgd, steps)
 
