@@ -1,7 +1,8 @@
 """Real data for the experiments: inputs and targets, split and standardised the same way on every machine.
 
 `load` reads files that are already there and never downloads; `fetch` is the explicit download and `verify` checks the
-files. May import: common. A new data set is an entry in `data/MANIFEST.toml` and a reader in `formats`.
+files. May import: common. A new data set is an entry in `data/MANIFEST.toml`, beside the
+package, and a reader in `formats`.
 """
 
 from sgdsim.datasets.fetching import fetch
