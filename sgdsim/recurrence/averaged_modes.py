@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
@@ -82,11 +83,11 @@ class AveragedModes:
             return max(low, least)
         if low < 0 and (least == 0.0 or -low <= tolerance) and self._radius(0.0) < 1:
             return 0.0
-        step = max(tolerance, abs(low) / 16)
-        while self._radius(low + step) > 1:
+        step, radius = max(tolerance, abs(low) / 16), functools.cache(self._radius)
+        while radius(low + step) > 1:
             low, step = low + step, 4 * step
-        if step > tolerance and self._radius(low) > 1:  # rounding may have it otherwise at a single mode's own rate
-            found = scipy.optimize.brentq(lambda sigma: self._radius(sigma) - 1, low, low + step, xtol=tolerance / 4)
+        if step > tolerance and radius(low) > 1:  # rounding may have it otherwise at a single mode's own rate
+            found = scipy.optimize.brentq(lambda sigma: radius(sigma) - 1, low, low + step, xtol=tolerance / 4)
             return max(found + tolerance / 2, least)
         return max(low + step, least)
 
@@ -118,8 +119,9 @@ class AveragedModes:
         if self.n < 3:
             return float(np.linalg.eigvalsh(np.stack([image(unit) for unit in np.eye(self.n)])).max())
         matrix = scipy.sparse.linalg.LinearOperator((self.n, self.n), image, dtype=np.float64)
-        values, vectors = arpack.largest(matrix, 1, self._vector, 1e-6, min(self.n, 8))  # error: of the second order
-        self._vector = vectors[:, 0]
+        first = self._vector + 1e-3 * self._vector.max()  # something of every point: an eigenvector may live on a few
+        values, vectors = arpack.largest(matrix, 1, first, 1e-6, min(self.n, 8))  # error: of the second order
+        self._vector = np.abs(vectors[:, 0])
         return float(values[0])
 
     def mean(self, t: float) -> np.ndarray:

@@ -39,6 +39,7 @@ _ROUNDING = 1e-15
 _FINEST = 1e-13  # relative error of pairs' weights of more points, at best
 _GONE = -800.0  # log of what is nothing
 _MARGIN = 1e-3  # share of the tolerance that is allowed to all but the contours
+_NEARBY = (0.8, 0.9, 1.0, 1.05)  # times a time: where two contours are compared, as their difference changes sign
 _POOR = 1000.0  # times the tolerance: an error from which on all is worked out once more, finer
 
 
@@ -201,11 +202,13 @@ class Averaged(AveragedModes):
         two alone. Where the path of all runs close to one, more is, which dies out as such pairs do.
         """
         end, times = 2 * len(groups), np.concatenate(groups)
-        fine, coarse = (np.concatenate(part, 1) for part in (solved.values[:end:2], solved.values[1:end:2]))
+        fine = np.concatenate(solved.values[:end:2], 1)
+        apart = np.concatenate([solved.apart(k) for k in range(0, end, 2)], 1)
         missed = np.abs(solved.values[end] - before).max(1) + alias * np.abs(before).max(1)
-        dying = np.exp(max(self.oscillation() - shift, _GONE) * (times - times[0]))
-        least = solved.wrong + tolerance ** (1 + _FINER)  # the difference of the contours may change sign
-        wrong = np.abs(fine - coarse) + missed[:, None] + least * np.abs(fine)
+        cut = solved.paths[0].sigmas.real.min()  # what is left of the path's end dies out as well
+        dying = np.exp(max(self.oscillation() - shift, cut, _GONE) * (times - times[0]))
+        least = solved.wrong + tolerance ** (1 + _FINER)
+        wrong = apart + missed[:, None] + least * np.abs(fine)
         wrong += np.abs(fine[:, :2] - before).max(1)[:, None] * dying
         return np.stack([fine, wrong])[..., 2:]
 
@@ -226,6 +229,11 @@ class _Solved:
             seen = seen + (coupling.shares * (coupling.tested @ d)).sum(0)
         self.paths, self.sums = paths, np.split(np.stack([d.sum(0), seen]), ends, axis=1)
         self.values = [np.stack([path.of(each) for each in sums]) for path, sums in zip(paths, self.sums, strict=True)]
+
+    def apart(self, k: int) -> np.ndarray:
+        """How far paths k and k + 1 are apart at most, near each time, (2, T)."""
+        one, other = ([[self.paths[i].of(each, near) for each in self.sums[i]] for near in _NEARBY] for i in (k, k + 1))
+        return np.abs(np.subtract(one, other)).max(0)
 
     def wrong_at(self, k: int) -> np.ndarray:
         """How far the values of path k may be off as the generating function is, (2, T)."""

@@ -23,8 +23,9 @@ class Inversion:
     sigmas: np.ndarray
     weights: np.ndarray
 
-    def of(self, values: np.ndarray) -> np.ndarray:
-        return (np.exp(np.multiply.outer(self.times, self.sigmas)) @ (self.weights * values)).imag
+    def of(self, values: np.ndarray, near: float = 1.0) -> np.ndarray:
+        """At `near` times the times."""
+        return (np.exp(np.multiply.outer(near * self.times, self.sigmas)) @ (self.weights * values)).imag
 
 
 def circle(times: np.ndarray, alias: float) -> Inversion:

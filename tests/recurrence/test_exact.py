@@ -254,3 +254,26 @@ def test_noise_that_falls_far_more_slowly_than_any_mode(lr):
     with np.errstate(under="ignore"):
         np.testing.assert_allclose(found.loss, 0.5 * factor**steps, rtol=1e-6)
     assert (found.error[:3] < 1e-6).all()
+
+
+def test_the_told_error_where_two_contours_cross():
+    """Their difference changes sign at some early step, where both may be off by more than it."""
+    rng = np.random.default_rng(0)
+    problem, steps = problem_of(rng, 8, test=False), np.arange(13, 400)
+    for sgd in (ss.SGD(0.05, 0.0, 1), ss.SGD(0.02, 0.8, 1, method="nesterov", label_noise=0.001)):
+        expected = recursion(problem, sgd, steps.tolist())
+        for tolerance in np.geomspace(1e-8, 1e-3, 12):
+            found = exact.Averaged(problem, sgd).losses(steps, tolerance)
+            assert (np.abs(found.loss / expected - 1) <= 1e-11 + found.error).all()
+
+
+@pytest.mark.parametrize(("n", "second", "lr", "momentum", "method"), [
+    (9, 0.1, 0.5, 0.5, "nesterov"), (10, 0.3, 0.9, 0.0, "heavy-ball"), (20, 0.1, 0.5, 0.8, "nesterov"),
+])  # fmt: skip
+def test_eigenvectors_of_one_point_each_and_two_eigenvalues(n, second, lr, momentum, method):
+    """Each point is on its own then, M diagonal with two different entries: Krylov spaces are exhausted at once."""
+    kernel = np.diag(np.append(1.0, np.full(n - 1, second)))
+    problem = ss.QuadraticProblem.from_kernel(kernel, np.ones(n))
+    sgd, steps = ss.SGD(lr, momentum, n // 2, method=method), [1, 20, 60]
+    found = exact.Averaged(problem, sgd).losses(np.array(steps))
+    assert (np.abs(found.loss / recursion(problem, sgd, steps) - 1) <= 1e-10 + found.error).all()
