@@ -40,6 +40,7 @@ _FINEST = 1e-13  # relative error of pairs' weights of more points, at best
 _GONE = -800.0  # log of what is nothing
 _MARGIN = 1e-3  # share of the tolerance that is allowed to all but the contours
 _NEARBY = (0.8, 0.9, 1.0, 1.05)  # times a time: where two contours are compared, as their difference changes sign
+_SLOW = 10.0  # times the tolerance: what a path may be off by all along, if it was at the known times
 _POOR = 1000.0  # times the tolerance: an error from which on all is worked out once more, finer
 
 
@@ -207,9 +208,10 @@ class Averaged(AveragedModes):
         missed = np.abs(solved.values[end] - before).max(1) + alias * np.abs(before).max(1)
         cut = solved.paths[0].sigmas.real.min()  # what is left of the path's end dies out as well
         dying = np.exp(max(self.oscillation() - shift, cut, _GONE) * (times - times[0]))
-        least = solved.wrong + tolerance ** (1 + _FINER)
-        wrong = apart + missed[:, None] + least * np.abs(fine)
-        wrong += np.abs(fine[:, :2] - before).max(1)[:, None] * dying
+        began, size = np.abs(fine[:, :2] - before).max(1)[:, None], np.abs(before).max(1)[:, None]
+        slow = np.minimum(relative(size, began), _SLOW * tolerance)  # both paths may converge slowly, and so agree
+        least = solved.wrong + np.maximum(tolerance ** (1 + _FINER), slow)
+        wrong = apart + missed[:, None] + least * np.abs(fine) + began * dying
         return np.stack([fine, wrong])[..., 2:]
 
 

@@ -267,6 +267,22 @@ def test_the_told_error_where_two_contours_cross():
             assert (np.abs(found.loss / expected - 1) <= 1e-11 + found.error).all()
 
 
+def test_the_told_error_where_contours_of_few_nodes_converge_slowly():
+    """At the threshold both have less than an e-fold between them; what they miss at the first steps tells that."""
+    rng = np.random.default_rng(246)
+    lam = np.exp(-rng.uniform(0.1, 1) * np.arange(8))
+    lam[int(rng.integers(3, 9)) :] = 0.0
+    vectors = np.linalg.qr(5 * np.eye(8) + rng.standard_normal((8, 8)))[0]
+    problem = ss.QuadraticProblem.from_kernel((vectors * lam) @ vectors.T, rng.standard_normal(8))
+    sgd = ss.SGD(0.1, 0.7, 2, "with-replacement")
+    sgd = dataclasses.replace(sgd, lr=float(stability.max_lr(problem, sgd, "exact")))
+    steps = np.arange(int(exact.Averaged(problem, sgd).begins(400.0, 1e-4)) + 20, 400, 20)
+    expected = recursion(problem, sgd, steps.tolist())
+    for tolerance in (1e-4, 3.6e-4, 1e-3):
+        found = exact.Averaged(problem, sgd).losses(steps, tolerance)
+        assert (np.abs(found.loss / expected - 1) <= found.error).all()
+
+
 @pytest.mark.parametrize(("n", "second", "lr", "momentum", "method"), [
     (9, 0.1, 0.5, 0.5, "nesterov"), (10, 0.3, 0.9, 0.0, "heavy-ball"), (20, 0.1, 0.5, 0.8, "nesterov"),
 ])  # fmt: skip
