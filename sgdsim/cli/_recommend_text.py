@@ -85,13 +85,17 @@ def _trust(facts: dict[str, Any]) -> list[str]:
     best, closure, lines = facts["best"], facts["closure_best"], []
     if searched := facts["exact"]:
         count = f"{searched['settings']} settings" if searched["settings"] else "the closure, which has no error here"
-        if not searched["interrupted"]:
+        if searched["settled"]:
             lines.append(f"Both are the best by the exact average over batches, found with {count}.")
+        elif not searched["interrupted"]:
+            lines.append(
+                f"Both are the best of {count} by the exact average, where the search ends: others may be better."
+            )
         lines += interrupted(searched, "these are the best of what was tried")
     error = best["closure_error"]
     if best["exact_loss"] is not None:
         lines.append(f"The exact average over batches is {_off(error)} the prediction at the best setting.")
-    elif error is not None:
+    elif error:
         lines.append(f"The exact average amplifies batch noise: {_off(error)} the prediction's, at the best setting.")
     tried = not (searched and searched["interrupted"])
     if tried and (closure["lr"], closure["momentum"]) != (best["lr"], best["momentum"]):

@@ -179,7 +179,8 @@ def _search(quadratic: Any, sgd: Any, horizon: int, tau: float) -> tuple[Any, di
 
     with tqdm(total=exact.SETTINGS, desc="exact average, at most", unit="setting", disable=None) as bar:
         found = exact.best(quadratic, sgd, horizon, tau, heard=bar.update)
-    return found.trusted, {"settings": found.settings, "interrupted": found.interrupted}
+    facts = {"settings": found.settings, "interrupted": found.interrupted, "settled": found.settled}
+    return found.trusted, facts
 
 
 def _doubt(quadratic: Any, best: Any, noise: float, tau: float, horizon: int) -> tuple[float | None, list[str]]:

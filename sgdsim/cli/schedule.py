@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
+from sgdsim.cli._recommend_text import steps as counted
 from sgdsim.cli.arguments import Commands, add_device, add_problem, add_seed, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
@@ -17,6 +18,7 @@ from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Cell, Table
+from sgdsim.common.text import short
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
@@ -68,7 +70,9 @@ def schedule(args: argparse.Namespace) -> int:
 
     delivery = Delivery(args)
     steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
-    estimates.require_memory("learning rates of all steps", 16.0 * steps, "take a smaller --horizon")
+    estimates.require_memory(
+        "learning rates of all steps and what goes with them", 96.0 * steps, "take a smaller --horizon"
+    )
     pieces = integer("pieces", min(PIECES, steps) if args.pieces is None else args.pieces, minimum=1, maximum=steps)
     number("tau", args.tau, maximum=1.0)
     sgd = SGD(1.0, args.momentum, args.batch_size, args.sampling, label_noise=args.label_noise)
@@ -78,6 +82,8 @@ def schedule(args: argparse.Namespace) -> int:
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
+    if not quadratic.coefficients.any():
+        raise InputError("residual: expected one that is not zero, got all zeros: there is nothing to learn")
     compared = best_schedules.compare(quadratic, sgd, steps, pieces, tau=args.tau, averages=True)
     limits = _limits(quadratic, sgd, args.tau)
     sampled = _verify(quadratic, sgd, compared, steps, replicates, args.seed) if args.verify else None
@@ -258,14 +264,14 @@ def _text(facts: dict[str, Any], compared: list[Scheduled]) -> str:
     lines = []
     for row, scheduled in zip(rows, compared, strict=True):
         cells: list[Cell] = [row["name"], _shown(scheduled, steps), WORDS[row["stable"]], row["loss"]]
-        cells.append(f"{row['ratio']:.4f}")
+        cells.append(_ratio(row["ratio"], ".4f"))
         if verified:
-            for end, digits in (("", ".4g"), ("_to_theory", ".3f")):
+            for end, shown in (("", short), ("_to_theory", lambda mean: _ratio(mean, ".3f"))):
                 mean, error = row[f"sampled{end}"], row[f"sampled_stderr{end}"]
-                cells.append("diverges" if mean is None else f"{mean:{digits}} ± {error:.1g}")
+                cells.append("diverges" if mean is None else f"{shown(mean)} ± {error:.1g}")
         lines.append(cells)
     noise = f", label noise {facts['label_noise']:g}" if facts["label_noise"] else ""
-    title = f"{facts['problem'].get('title', '')}: {steps} steps, batch {facts['batch_size']}"
+    title = f"{facts['problem'].get('title', '')}: {counted(steps)}, batch {facts['batch_size']}"
     out = [
         f"{title}, momentum {readable(facts['momentum'])}{noise}, tau {shortest(facts['tau'])}, initial loss "
         f"{facts['initial_loss']:.4g}",
@@ -291,6 +297,10 @@ def _text(facts: dict[str, Any], compared: list[Scheduled]) -> str:
     out += [f"Warning: {text}." for text in facts["warnings"]]
     unit = lr_unit(facts["torch_lr_per_alpha"])
     return "\n".join([*out, *ending(facts, unit, "the schedules were not run on samples")])
+
+
+def _ratio(value: float, digits: str) -> str:
+    return f"{value:{digits}}" if value < 1e4 else f"{value:.3g}"
 
 
 def _rounded(lr: Any) -> Any:

@@ -72,6 +72,8 @@ def minimise(
             value, slope = loss(values[owner])
         if not np.isfinite(value) or value > UNSTABLE:
             return np.log(UNSTABLE), np.zeros(starts.size)
+        if value == 0:  # none is less
+            return np.log(np.finfo(float).tiny), np.zeros(starts.size)
         return float(np.log(value)), np.bincount(owner, slope, starts.size) * values / value
 
     best = min(

@@ -29,6 +29,7 @@ _PLAIN = 14  # of them until the best one without momentum is left, at most
 _WORTH = 2e-3  # relative gain below which a search ends
 _DEVIATIONS = 2.5  # by which a loss that is not worked out may be lower than it seems
 _NEAR = 0.3 * np.linspace(-1, 1, 21)  # around the best setting, in the coordinates of `_Search`
+_BESIDE = 0.5 * np.array([[1.0, 0.0], [-1.0, 0.0], [0.0, 0.5], [0.0, -0.5]])  # of it: tried before a model is believed
 _EDGE = 0.999  # of the largest stable learning rate
 _STEPPED = 1e10  # N³ · steps up to which a loss that the contour does not tell is stepped
 
@@ -67,11 +68,13 @@ def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | list[int], t
 @dataclass(frozen=True)
 class Searched:
     """What `best` found: `trusted`, whose errors are exact; the number of `settings` whose exact loss was worked out;
-    whether Ctrl-C ended it (`interrupted`), and these are the best so far."""
+    whether Ctrl-C ended it (`interrupted`), and these are the best so far; whether no better one was likely
+    (`settled`), not the number of settings what ended it."""
 
     trusted: inside.Trusted
     settings: int
     interrupted: bool
+    settled: bool = True
 
 
 def best(
@@ -81,9 +84,10 @@ def best(
     that are exactly stable, and the best without momentum.
 
     The closure is corrected by what it missed at the settings tried so far (kriging), and the next one is where the
-    loss may be least by that, until none may be 0.2% better, or 40 were tried. On small problems a dense grid finds up
-    to 1% less, where several basins compete. Never worse, by the exact loss, than the closure's own optimum where that
-    is stable, than `inside.best`, or than the best without momentum. N = 100 takes seconds, N = 500 minutes.
+    loss may be least by that, until none may be 0.2% better and none beside the best is, or 40 were tried. On small
+    problems a dense grid finds up to 1% less, where several basins compete. Never worse, by the exact loss, than the
+    closure's own optimum where that is stable, than `inside.best`, or than the best without momentum. N = 100 takes
+    seconds, N = 500 minutes.
 
     Parameters
     ----------
@@ -99,10 +103,12 @@ def best(
     if problem.n > MOST:
         raise InputError(f"exact: expected at most {MOST} training points to search with, got {problem.n}")
     noise = sgd.noise(problem.n)
+    if not problem.coefficients.any():
+        raise InputError("exact: expected an initial residual that is not zero")
     closure = optimal.best(problem, noise=noise, horizon=horizon, tau=tau)
     if noise == 0:  # the closure is exact
         return Searched(inside.trusted(problem, sgd, horizon, tau), 0, False)
-    search, interrupted = _Search(problem, sgd, horizon, tau, heard), False
+    search, interrupted, settled = _Search(problem, sgd, horizon, tau, heard), False, False
     expected = inside.best(search.region, closure)
     try:
         search.try_setting(closure.plain_lr, 0.0)
@@ -111,13 +117,13 @@ def best(
             raise InputError(f"horizon: expected one at which the exact average has digits, got {horizon}")
         for start in (expected, closure):
             search.try_setting(start.lr, start.momentum)
-        search.refine(np.zeros(1), np.linspace(0.02, 0.995, 60), _PLAIN)
-        search.refine(inside.MOMENTA, np.append(inside.FRACTIONS, [0.99, 0.998]), SETTINGS)
+        settled = search.refine(np.zeros(1), np.linspace(0.02, 0.995, 60), _PLAIN)
+        settled &= horizon == 1 or search.refine(inside.MOMENTA, np.append(inside.FRACTIONS, [0.99, 0.998]), SETTINGS)
     except KeyboardInterrupt:
         if not search.tried:
             raise
         interrupted = True
-    return Searched(search.answer(closure), len(search.tried), interrupted)
+    return Searched(search.answer(closure), len(search.tried), interrupted, settled and not interrupted)
 
 
 @dataclass(frozen=True)
@@ -168,28 +174,32 @@ class _Search:
         """log of the loss without what the closure missed, (m,), at points (m, 2)."""
         return self.region.losses(1 - np.exp(points[:, 1]), 1 / (1 + np.exp(-points[:, 0])))[2]
 
-    def refine(self, momenta: np.ndarray, fractions: np.ndarray, most: int) -> None:
-        """Try settings among these, and near the best one, until `most` were tried in all."""
+    def refine(self, momenta: np.ndarray, fractions: np.ndarray, most: int) -> bool:
+        """Try settings among these, and near the best one, until `most` were tried in all (then False)."""
         plain = momenta.size == 1
         grid = np.stack(np.broadcast_arrays(_logit(fractions), np.log(1 - momenta)[:, None]), -1).reshape(-1, 2)
         expected, refused = self._expected(grid), list[np.ndarray]()
         while len(self.tried) + len(refused) < most:
             least = self.least(plain)
             near = least.point + np.stack(np.meshgrid(_NEAR, [0.0] if plain else _NEAR), -1).reshape(-1, 2)
-            near = near[(near[:, 0] < _logit(_EDGE)) & (near[:, 1] < math.log(1.97))]
-            points = np.concatenate([grid, near])
-            known = np.array([each.point for each in self.tried])
+            near = near[_allowed(near)]
+            points, known = np.concatenate([grid, near]), np.array([each.point for each in self.tried])
             missed, unsure = _kriging.between(known, np.array([each.missed for each in self.tried]), points)
             hoped = np.append(expected, self._expected(near)) + missed - _DEVIATIONS * unsure
             for point in refused:
                 hoped[np.abs(points - point).max(1) < 1e-6] = math.inf
             k = int(np.argmin(np.where(np.isnan(hoped), math.inf, hoped)))
+            point = points[k]
             if hoped[k] > least.log_loss - _WORTH:
-                return
-            momentum = 1 - math.exp(points[k, 1])
+                beside = _untried(least.point, np.array([*known, *refused]), _BESIDE[: 2 if plain else 4])
+                if not len(beside):
+                    return True
+                point = beside[0]
+            momentum = 1 - math.exp(point[1])
             limit = float(self.region.limit(np.array([momentum]))[0])
-            if not self.try_setting(limit / (1 + math.exp(-points[k, 0])), momentum):
-                refused.append(points[k])
+            if not self.try_setting(limit / (1 + math.exp(-point[0])), momentum):
+                refused.append(point)
+        return False
 
     def least(self, plain: bool) -> _Tried:
         """The best setting so far; `plain`: without momentum."""
@@ -210,6 +220,22 @@ class _Search:
         )  # fmt: skip
         stable = verdict(self.problem, replace(self.sgd, lr=best.lr, momentum=best.momentum))
         return inside.Trusted(found, closure, stable, *errors)
+
+
+def _allowed(points: np.ndarray) -> np.ndarray:
+    return (points[:, 0] < _logit(_EDGE)) & (points[:, 1] < math.log(1.97))
+
+
+def _untried(point: np.ndarray, known: np.ndarray, beside: np.ndarray) -> np.ndarray:
+    """The allowed points of `point` + `beside` in whose direction none is known between it and twice as far."""
+    away = known - point
+    left = []
+    for step in beside:
+        along = away @ step / (step @ step)
+        across = np.abs(away - along[:, None] * step).max(1)
+        left.append(not ((along > 0.1) & (along < 2) & (across < 0.2)).any())
+    points = point + beside
+    return points[np.array(left) & _allowed(points)]
 
 
 def _logit(fraction: np.ndarray | float) -> np.ndarray:

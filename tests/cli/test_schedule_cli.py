@@ -276,3 +276,21 @@ def test_a_form_is_no_worse_than_the_constant_that_it_contains():
     sgd = ss.SGD(1.0, 0.9, 10)
     constant, power = (best_schedules.best_of_form(form, problem, sgd, 300) for form in ("constant", "power"))
     assert power.loss <= constant.loss * (1 + 1e-9)
+
+
+def test_a_loss_of_zero_and_ratios_without_measure(run):
+    words = ["schedule", "--dataset", "power_law", "--nu", "1.5", "--kappa", "3", "--n", "1", "--batch-size", "1"]
+    lines = run(*words, "--horizon", "5").splitlines()
+    assert max(len(line) for line in lines[1:12]) < 100
+    assert run(*words, "--horizon", "1").splitlines()[0].startswith("power law ν = 1.5, κ = 3, N = 1: 1 step, ")
+
+
+def test_without_a_residual_there_is_nothing_to_learn(run):
+    np.savez("k.npz", kernel=np.eye(4), residual=np.zeros(4))
+    told = run("schedule", "--kernel", "k.npz", "--batch-size", "2", "--horizon", "5", code=2)
+    assert "residual: expected one that is not zero" in told
+
+
+def test_a_horizon_that_does_not_fit_into_memory(run, monkeypatch):
+    monkeypatch.setattr("sgdsim.runs.estimates.physical_memory", lambda: 10**6)
+    assert "take a smaller --horizon" in run("schedule", *SMALL[:4], "--horizon", "20000", code=2)

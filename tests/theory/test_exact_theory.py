@@ -69,6 +69,7 @@ def on_a_grid(problem, batch_size, horizon, momenta, fractions):
         (localised(16), 4, 40),
         (localised(12), 1, 120),
         (ss.QuadraticProblem.power_law(12, 1.5, 3.0, seed=1), 6, 60),
+        (ss.QuadraticProblem.power_law(30, 1.5, 3.0), 4, 1),  # was 15% above it, after 2 settings
     ],
 )
 def test_the_best_setting_is_that_of_a_dense_grid(problem, batch_size, horizon):
@@ -126,3 +127,14 @@ def test_of_full_batches_the_closure_is_exact():
 def test_what_it_does_not_search(problem, sgd, message):
     with pytest.raises(ss.InputError, match=message):
         exact.best(problem, sgd, 10)
+
+
+def test_a_search_that_its_limit_ends_says_so():
+    v = np.random.default_rng(0).standard_normal(20)  # one mode: the closure sees no noise, and jumps to 0 at lr 1
+    problem = ss.QuadraticProblem.from_kernel(np.outer(v, v), residual=v)
+    assert not exact.best(problem, ss.SGD(1.0, 0.0, 2), 50).settled
+
+
+def test_without_a_residual_there_is_nothing_to_search():
+    with pytest.raises(ss.InputError, match="residual"):
+        exact.best(ss.QuadraticProblem(ss.Spectrum(np.ones(3), np.eye(3)), np.zeros(3)), ss.SGD(1.0, 0.0, 2), 50)
