@@ -25,6 +25,7 @@ _MARGINS = 0.1, 0.01  # shares of the error that is allowed for which the contou
 _LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
 _LARGEST = 5000  # points up to which the contour, which takes 100 to 300 n² bytes, is taken without being asked for
+_DIVERGED = 1e10  # times the first loss: no loss from there on is shown
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
 
 
@@ -94,10 +95,10 @@ class BatchAveraged(Regime):
             known = averaged.losses(steps, allowed * margin)
             if np.isnan(known.loss).any():
                 return None
-            finite = np.isfinite(known.loss)
-            error = float(known.error[finite].max(initial=0.0))
+            shown = (known.loss > 0) & (known.loss < _DIVERGED * known.loss[0])
+            error = float(known.error[shown].max(initial=0.0))
             if "test_loss" in observe and known.test_error is not None:
-                error = max(error, float(known.test_error[finite].max(initial=0.0)))
+                error = max(error, float(known.test_error[shown].max(initial=0.0)))
             if error <= allowed:
                 break
         if not error <= allowed:
