@@ -43,5 +43,5 @@ def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Of logs; 0 where both are the same infinity, or neither is a number."""
-    with np.errstate(invalid="ignore"):
+    with np.errstate(invalid="ignore", over="ignore"):
         return np.where((one == other) | (np.isnan(one) & np.isnan(other)), 0.0, np.abs(np.expm1(other - one)))

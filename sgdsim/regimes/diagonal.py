@@ -47,6 +47,8 @@ class SpectralDiagonal(Regime):
     def __post_init__(self) -> None:
         object.__setattr__(self, "tau", number("tau", self.tau) + 0.0)  # -0 is 0
         choice("method", self.method, ("auto", "recurrence", "contour"))
+        if not isinstance(self.compress, bool):
+            raise InputError(f"compress: expected True or False, got {self.compress!r}")
 
     @property
     def name(self) -> str:
@@ -93,7 +95,7 @@ class SpectralDiagonal(Regime):
             momentum=np.array([sgd.momentum for sgd in algorithms]),
             noise=np.array([sgd.noise(problem.n) for sgd in algorithms]),
             tau=np.array([regime.tau for regime in regimes]),
-            compress=self.compress,
+            compress=all(regime.compress for regime in regimes),
         )
         curves = follow(problem.quadratic)
         checked = [self._checked(steps, loss, error) for loss, error in zip(curves.loss, curves.error, strict=True)]

@@ -145,7 +145,6 @@ class _Search:
 
     def try_setting(self, lr: float, momentum: float) -> bool:
         """Work out its exact loss; False if it is not stable, or not known, or was tried before."""
-        fraction = lr / float(self.region.limit(np.array([momentum]))[0])
         sgd = replace(self.sgd, lr=lr, momentum=momentum)
         if (
             any((each.lr, each.momentum) == (lr, momentum) for each in self.tried)

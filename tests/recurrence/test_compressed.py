@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim.common.checks import InputError
 from sgdsim.problem import compression
 from sgdsim.recurrence import compressed, contour, diagonal
 from sgdsim.theory import generating, stability
@@ -70,20 +71,31 @@ def test_contours_of_fewer_modes(problem, lr, momentum, noise):
 
 
 def test_narrower_bins_where_momentum_needs_them(problem, monkeypatch):
-    """Near 1 the first bins are too wide; where none is narrow enough, nothing is compressed."""
-    widths = []
-    pair = compressed.compression.pair
+    """Near 1 the first bins are too wide, and nearer none is narrow enough: then nothing is compressed."""
+    pair, tried = compression.pair, {}
+    for momentum in (0.5, 0.99, 0.999):
+        widths = tried[momentum] = []
 
-    def asked(problem, width):
-        widths.append(width)
-        return pair(problem, width)
+        def asked(problem, width, widths=widths):
+            widths.append(width)
+            return pair(problem, width)
 
-    monkeypatch.setattr(compressed.compression, "pair", asked)
-    for momentum, expected in ((0.5, 1), (0.99, 2), (0.999, 3)):
-        widths.clear()
+        monkeypatch.setattr(compression, "pair", asked)
         sgd = ss.SGD(1.5, momentum, N)
         compressed.follow(problem, lambda modes, sgd=sgd: diagonal.log_losses(modes, sgd, np.array([1500]), 1.0))
-        assert len(widths) >= expected
+    assert tried[0.5] == [compression.WIDTHS[0]]
+    assert len(tried[0.99]) > 1
+    assert len(tried[0.999]) > 1
+
+
+def test_a_switch_that_is_none():
+    with pytest.raises(InputError, match="compress: expected True or False, got 'auto'"):
+        ss.SpectralDiagonal(compress="auto")
+
+
+def test_no_warning_where_losses_are_a_factor_of_1e400_apart(recwarn):
+    assert np.isinf(compressed._difference(np.array([-1000.0]), np.array([0.0]))).all()
+    assert not recwarn.list
 
 
 def test_what_lanczos_made_stays_as_it_is(problem):
