@@ -45,7 +45,7 @@ def landscape(
         bar = ax.figure.colorbar(mesh, ax=ax, ticks=_FACTORS, format=lambda v, _: f"{v:g}", pad=0.02)
         bar.set_label(f"loss at t = {best.horizon:g}, over the least", fontsize=7)
         bar.ax.tick_params(labelsize=6.5, length=2, width=0.5)
-        ax.plot(beta, bound, color=closure_style(1.0)["color"], linewidth=1.5, label="largest stable")
+        ax.plot(beta, bound, color=closure_style(1.0)["color"], linewidth=1.5, label="largest stable by the closure")
         ax.plot(best.momentum, best.lr, "*", color=PALETTE[3], markersize=9, markeredgecolor="white", label="best")
         ax.plot(0, best.plain_lr, "o", color=PALETTE[1], markersize=4.5, markeredgecolor="white", label="best at β = 0")
         ticks = [b for b in (-0.9, -0.5, 0, 0.5, 0.9, 0.99, 0.999, 0.9999) if beta[0] <= b <= beta[-1]]

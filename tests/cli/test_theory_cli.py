@@ -543,7 +543,7 @@ def test_the_landscape_has_its_lowest_point_at_the_optimum(small, tmp_path):
     gamma = (200 - 8) / (199 * 8)
     ax = plot.landscape(small, best, noise=gamma)
     drawn = lines(ax)
-    beta, limit = drawn["largest stable"].T
+    beta, limit = drawn["largest stable by the closure"].T
     np.testing.assert_array_equal(limit, stability.diagonal_max_lr(small, momentum=beta, noise=gamma))
     assert drawn["best"].tolist() == [[best.momentum, best.lr]]
     assert drawn["best at β = 0"].tolist() == [[0.0, best.plain_lr]]
