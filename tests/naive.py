@@ -310,3 +310,23 @@ def polyak(jacobian, residual, factor, batches, errors, floor, maximum):
         moved = moved - min(factor * excess / (gradient @ gradient), maximum) * gradient
         losses.append(np.mean((residual + jacobian @ moved) ** 2) / 2)
     return losses
+
+
+def pair_transforms(eigenvalues, counts, c, transition, kick, begins, readout, own, z):
+    """Ũ, Ũ of what is read, Ṽ and Ṽ of what is read at z, on all m² moments of each mode; `own`: γτ."""
+    size, out = len(kick), np.zeros(4, complex)
+    for lam, count, weight in zip(eigenvalues, counts, c, strict=True):
+        r = np.array(transition)
+        r[:, 0] += lam * kick
+        step = np.kron(r, r)
+        step[:, 0] -= own * lam**2 * np.kron(kick, kick)
+        inverse = np.linalg.inv(np.eye(size**2) - z * step)
+        noise, signal = inverse @ np.kron(kick, kick), inverse @ np.kron(begins, begins)
+        read = np.kron(readout, readout)
+        out += [
+            count * lam**2 * noise[0],
+            count * lam**2 * (read @ noise),
+            weight * signal[0],
+            weight * (read @ signal),
+        ]
+    return out

@@ -11,27 +11,26 @@ noise that is never negative: τ ≤ 1.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named, refuse_weights
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem, compression
-from sgdsim.recurrence import compressed, contour_kernels, share
+from sgdsim.recurrence import any_method, compressed, contour_kernels, hyperbola, pair_maps, share
+from sgdsim.recurrence.hyperbola import GOOD
 
+_Follow = Callable[[QuadraticProblem, np.ndarray], tuple[np.ndarray, ...]]
 METHODS = ("auto", "recurrence", "contour")
 #: How a value may have been found.
 USED = ("recurrence", "contour", "closed form")
-_NODES, _FEWER = 16, 12  # the second contour only tells how far the first can be trusted
-_GOOD = 1e-9  # relative error that is not worth the recurrence
-_EARLIEST = 40  # below, nodes of the contour would wrap around |Im σ| = π
 _WORK = 1e10  # modes × steps of a recurrence that is still run where the contour is poor (some seconds)
 _CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
 _ROOT, _STEP, _POWERS = 10, 0.3, 15  # costs per mode in terms of the contour: of σ₁, a step, a closed form
-_SAMPLE, _AMPLITUDE = 65, 10.0  # eigenvalues at which turning modes are looked for; what they may begin with
 _LATEST = 1e15  # float64 counts steps exactly up to here
 
 
@@ -86,35 +85,39 @@ def loss_at(
     """
     choice("method", method, METHODS)
     problem.check_without_errors("contour")
+    gamma = _noise(problem.n, batch_size, noise, sampling)
+    cells, shape = _cells(problem, lr, momentum, gamma, tau)
+
+    def found(modes: QuadraticProblem, times: np.ndarray) -> tuple[np.ndarray, ...]:
+        patience = _WORK / modes.spectrum.n_modes
+        same = cells if modes is problem else _cells(modes, lr, momentum, gamma, tau)[0]
+        return tuple(v.reshape(*shape, -1) for v in same.follow(times, method, patience))
+
+    return _values(problem, steps, found, 6e-8 * problem.spectrum.n_modes * cells.alpha.size if compress else 0.0)
+
+
+def _values(problem: QuadraticProblem, steps: np.ndarray | int, found: _Follow, seconds: float) -> LossValues:
+    """What `found` tells of a problem at ascending times, (cells…, T) each, with few modes for many where that saves
+    time; `seconds`: of a time with all modes."""
     times = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     if times.ndim != 1 or times.size == 0 or not ((times >= 0) & (times <= _LATEST) & (times % 1 == 0)).all():
         raise InputError(f"steps: expected whole numbers from 0 to {_LATEST:.0e}, got {steps!r}")
-    gamma = _noise(problem.n, batch_size, noise, sampling)
-
-    cells, shape = _cells(problem, lr, momentum, gamma, tau)
     order = np.argsort(times, kind="stable")
-
-    def found(cells: _Cells) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        log_s, error, used = (np.empty((cells.alpha.size, times.size)) for _ in range(3))
-        patience = _WORK / problem.spectrum.n_modes
-        log_s[:, order], error[:, order], used[:, order] = cells.follow(times[order], method, patience)
-        return log_s, error, used
-
     short = None
-    if compress and compressed.worth(problem, 6e-8 * problem.spectrum.n_modes * cells.alpha.size * times.size):
-        short = compressed.follow(problem, lambda modes: found(_cells(modes, lr, momentum, gamma, tau)[0]))
-    (log_s, error, used), missed = short or (found(cells), 0.0)
-    error = error + missed
-    shape = shape if np.ndim(steps) == 0 else (*shape, times.size)
-    log_loss = (log_s - np.log(2 * problem.normaliser)).reshape(shape)
+    if compressed.worth(problem, seconds * times.size):
+        short = compressed.follow(problem, lambda modes: found(modes, times[order]))
+    (log_s, error, used), missed = short or (found(problem, times[order]), 0.0)
+    back = np.argsort(order) if np.ndim(steps) else 0
+    log_loss, error, used = (v[..., back] for v in (log_s - np.log(2 * problem.normaliser), error + missed, used))
     with np.errstate(over="ignore", under="ignore"):
         loss = np.exp(log_loss)
-    return LossValues(np.asarray(steps), loss, log_loss, error.reshape(shape), used.astype(np.int8).reshape(shape))
+    return LossValues(np.asarray(steps), loss, log_loss, error, used.astype(np.int8))
 
 
-def is_cheaper(steps: np.ndarray) -> bool:
+def is_cheaper(n_modes: float, sgd: SGD, steps: np.ndarray) -> bool:
     """Whether some of the ascending `steps` are found sooner by contour than by stepping there."""
-    return _cheap(steps) < len(steps)
+    as_steps = _CONTOUR_STEPS if sgd.is_plain else any_method.contour_steps(n_modes, sgd)
+    return hyperbola.cheap(steps, as_steps) < len(steps)
 
 
 def loss_curve(
@@ -126,16 +129,25 @@ def loss_curve(
     method: str = "auto",
     compress: bool = True,
 ) -> LossValues:
-    """`loss_at` for one algorithm; InputError for schedules and reshuffled epochs: they have no generating function."""
-    refuse_weights(sgd.sampling)
-    if not (sgd.is_constant and sgd.is_plain) or not sgd.sampler.independent:
-        raise InputError(
-            "contour: expected heavy ball with constant hyperparameters and independent batches, got a schedule, "
-            "reshuffle or another algorithm"
-        )
-    lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
-    hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
-    return loss_at(problem, steps, **hyper, method=method, compress=compress)
+    """`loss_at` for one algorithm, any linear method: with memory, noisy labels, fresh points or an average.
+
+    Raises
+    ------
+    InputError : as `loss_at`; and for what has no generating function: schedules, methods and averages that change in
+        time, reshuffled epochs, points with weights.
+    """
+    pair_maps.step(sgd)
+    if problem.with_errors(sgd).is_plain:
+        lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
+        hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
+        return loss_at(problem, steps, **hyper, method=method, compress=compress)
+    choice("method", method, METHODS)
+    tau = number("tau", tau, maximum=1.0)
+
+    def found(modes: QuadraticProblem, times: np.ndarray) -> tuple[np.ndarray, ...]:
+        return any_method.follow(modes, sgd, times, tau, method)
+
+    return _values(problem, steps, found, any_method.seconds(problem.spectrum.n_modes, sgd) if compress else 0.0)
 
 
 def rate(
@@ -235,7 +247,8 @@ class _Cells:
     def _with_noise(self, times: np.ndarray, method: str, patience: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """`follow` with noise, from step 1 on."""
         log_s, error, used = np.empty((3, self.alpha.size, times.size))
-        early = {"auto": _cheap(times), "contour": int(np.searchsorted(times, _EARLIEST))}.get(method, times.size)
+        cheap = hyperbola.cheap(times, _CONTOUR_STEPS if method == "auto" else 0.0)
+        early = times.size if method == "recurrence" else cheap
         counts, recurred = np.full(self.alpha.size, early), np.empty(log_s.shape)
         work, late = self._recur(times, counts, recurred), times[early:]
         if not late.size:
@@ -245,7 +258,7 @@ class _Cells:
             used[:, early:] = USED.index("contour")
             if method == "auto":
                 nothing = (log_s < contour_kernels.LOWEST) & (error < 1)  # no float, however it is found
-                poor = ~(error <= _GOOD) & ~nothing & (times <= patience)
+                poor = ~(error <= GOOD) & ~nothing & (times <= patience)
                 needed = np.where(poor, np.arange(1, times.size + 1), 0)[:, early:].max(1)
                 share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
                 counts = np.maximum(counts, needed)
@@ -281,7 +294,7 @@ class _Cells:
         cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
         at, shift = times[columns], self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
         inverse = np.empty((2, 2, at.size))
-        for nodes, (value, terms) in zip((_NODES, _FEWER), inverse, strict=True):
+        for nodes, (value, terms) in zip((hyperbola.NODES, hyperbola.FEWER), inverse, strict=True):
             arguments = (*self._sums(), shift, cells, at, nodes, value, terms)
             work = work + share.pieces(contour_kernels.invert, arguments, at.size, nodes * self.lam.size)
         share.run(work)
@@ -309,13 +322,11 @@ class _Cells:
     ) -> tuple[np.ndarray, np.ndarray]:
         """`e^{−shift·t} s_t` and its relative error, from two contours: each (value, size of what was summed)."""
         (scaled, size), (other, _) = better, fewer
-        some = self.lam if self.lam.size <= _SAMPLE else np.linspace(0.0, self.lam[0], _SAMPLE)
+        some = self.lam if self.lam.size <= hyperbola.SAMPLE else np.linspace(0.0, self.lam[0], hyperbola.SAMPLE)
         turning = contour_kernels.turning(some, self.alpha, self.beta, self.gamma * self.tau)
         with np.errstate(all="ignore"):
-            # Two contours, the rounding of what was summed, and what modes that turn, or change sign, still have.
-            left = np.exp(at * (np.log(turning) - shift)[cells]) * _AMPLITUDE * self.total
-            wrong = np.abs(scaled - other) + 3e-15 * size + left
-            return scaled, np.where(wrong < scaled, wrong / (scaled - wrong), np.inf)
+            left = np.exp(at * (np.log(turning) - shift)[cells]) * hyperbola.AMPLITUDE * self.total
+        return scaled, hyperbola.judged(scaled, other, size, left)
 
 
 def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> tuple[_Cells, tuple[int, ...]]:
@@ -327,14 +338,6 @@ def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> t
         _within("tau", tau, high=1.0, closed=True),
     )  # fmt: skip
     return _Cells(problem, *(np.array(v, dtype=np.float64).ravel() for v in arrays)), arrays[0].shape
-
-
-def _cheap(times: np.ndarray) -> int:
-    """How many of the ascending times are reached sooner by one recurrence than by a contour each."""
-    later = times.size - np.arange(times.size + 1)
-    reached = np.concatenate([[0.0], times])
-    cheap = int(np.argmin(reached + _CONTOUR_STEPS * later))
-    return max(cheap, int(np.searchsorted(times, _EARLIEST)))
 
 
 def _noise(n: int, batch_size, noise, sampling: str) -> np.ndarray:

@@ -10,10 +10,10 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
-from sgdsim.common.specs import shortest
+from sgdsim.common.specs import brief, shortest
 from sgdsim.common.warning import warn
 from sgdsim.problem import Problem, QuadraticProblem
-from sgdsim.recurrence import compressed, contour, diagonal, doubt
+from sgdsim.recurrence import any_method, compressed, contour, diagonal, doubt, pair_maps
 from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
@@ -58,14 +58,15 @@ class SpectralDiagonal(Regime):
         super().check(problem, sgd)
         if self.method == "contour":
             number("tau", self.tau, maximum=1.0)
-        if self.method == "contour" and not (sgd.is_constant and sgd.is_plain):
+        if self.method == "contour" and not pair_maps.is_stationary(sgd):
             raise InputError(
-                "method: contour needs plain heavy ball with constant hyperparameters, got a schedule or another "
-                "algorithm; use recurrence or auto"
+                "method: contour needs hyperparameters (no schedule), a method and an average that do not change in "
+                "time, and independent batches; got "
+                f"{brief(str(sgd.spec()), 300)}; use recurrence or auto"
             )
 
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
-        if not self._by_contour([sgd], steps, observe):
+        if not self._by_contour(problem.quadratic.spectrum.n_modes, [sgd], steps, observe):
             return self._stepped(problem.quadratic, sgd, steps) if observe == ("loss",) else None
         follow = partial(contour.loss_curve, sgd=sgd, steps=steps, tau=self.tau, compress=self.compress)
         curve = follow(problem.quadratic)
@@ -81,9 +82,9 @@ class SpectralDiagonal(Regime):
         steps: np.ndarray,
         observe: tuple[str, ...],
     ) -> list[Direct] | None:
-        if not self._by_contour(algorithms, steps, observe) or any(not sgd.sampler.independent for sgd in algorithms):
+        if any(regime.tau > 1 for regime in regimes) or any(not sgd.is_plain for sgd in algorithms):
             return None
-        if any(regime.tau > 1 for regime in regimes):
+        if not self._by_contour(problem.quadratic.spectrum.n_modes, algorithms, steps, observe):
             return None
         for sgd, regime in zip(algorithms, regimes, strict=True):
             regime.check(problem, sgd)
@@ -114,13 +115,13 @@ class SpectralDiagonal(Regime):
         with np.errstate(over="ignore", under="ignore"):
             return self._checked(steps, np.exp(found[0][0]), found[1])
 
-    def _by_contour(self, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
+    def _by_contour(self, n_modes: float, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""
         if self.method == "recurrence" or observe != ("loss",) or self.tau > 1:
             return False
-        if not all(sgd.is_constant and sgd.is_plain for sgd in algorithms):
+        if not all(pair_maps.is_stationary(sgd) for sgd in algorithms):
             return False
-        return self.method == "contour" or contour.is_cheaper(steps)
+        return self.method == "contour" or all(contour.is_cheaper(n_modes, sgd, steps) for sgd in algorithms)
 
     def _checked(self, steps: np.ndarray, loss: np.ndarray, error: np.ndarray) -> Direct:
         """What `direct` returns, with a warning where the contour's error is not small."""
@@ -148,8 +149,8 @@ class SpectralDiagonal(Regime):
         self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
     ) -> float:
         modes = min(n, _SHORT) if self.compress and observe == ("loss",) else n
-        if self._by_contour([sgd], steps, observe):
-            return (2e-5 + 6e-8 * modes) * steps.size
+        if self._by_contour(modes, [sgd], steps, observe):
+            return (2e-5 + 6e-8 * modes if sgd.is_plain else any_method.seconds(modes, sgd)) * steps.size
         return float(steps[-1]) * (1e-8 + 4e-10 * modes * (1 if sgd.is_plain else 2 * sgd.components**2))
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:

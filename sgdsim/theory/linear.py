@@ -19,16 +19,13 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgdsim.algorithm.maps import begins, is_first, readout
-from sgdsim.algorithm.methods import Tail
-from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
-from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem
-from sgdsim.recurrence import diagonal
+from sgdsim.recurrence import diagonal, pair_maps
 
 _DOUBLINGS = 60  # of the time over which responses are summed
-SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
+_SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
 _NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective learning rate is asked instead
 
 
@@ -60,19 +57,13 @@ def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
     back. InputError where they change in time or batches are dependent."""
     if not averaged:
         sgd = replace(sgd, average=None)
-    refuse_weights(sgd.sampling)
-    if not sgd.is_constant or not sgd.sampler.independent or isinstance(sgd.average, Tail):
-        raise InputError(
-            "theory: expected hyperparameters, a method and an average that do not change in time, and independent "
-            f"batches; got {brief(str(sgd.spec()), 300)}"
-        )
+    found = pair_maps.step(sgd)
     if not (is_first(begins(sgd.linear)) and is_first(readout(sgd.linear))):
         raise InputError(
             "theory: expected a method whose iterate is where gradients are taken and whose memory begins empty, got "
             f"{sgd.method.spec}; simulate shows its losses"
         )
-    maps = sgd.maps(0, 1)
-    return maps.transition[0], maps.kick[0]
+    return found
 
 
 def effective_lr(sgd: SGD) -> float:
@@ -126,7 +117,7 @@ def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tupl
         out.append(total[:, seen, seen])
     # Where 1 − αλ rounds λ away: e^{−2aλt} summed over time, to leading order in aλ; a is the effective learning rate.
     rate = effective_lr(sgd) * eigenvalues
-    slow = rate < SLOW
+    slow = rate < _SLOW
     out[0][slow], out[1][slow] = effective_lr(sgd) / (2 * eigenvalues[slow]), 1 / (2 * rate[slow])
     return out[0], out[1]
 

@@ -19,9 +19,9 @@ from sgdsim.algorithm.methods import AM1, Corner, Method
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import pair_kernels, pair_maps
 from sgdsim.theory import linear
 
-_BLOCK = 4_000_000  # numbers held at once
 _DIGITS = 10  # to which the contour suppresses what comes after the last step asked for
 
 
@@ -131,33 +131,15 @@ def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau
     """
     if problem.with_errors(sgd).label_noise or sgd.average is not None:
         raise InputError("theory: expected no noisy labels and no average; see linear.floor")
-    _, kick = linear.step(sgd)
-    gamma = sgd.noise(problem.n)
+    linear.step(sgd)
+    gamma, maps = sgd.noise(problem.n), pair_maps.of(sgd, sgd.noise(problem.n) * tau)
     points = np.atleast_1d(np.asarray(z, dtype=np.complex128))
     moves = problem.spectrum.moving
-    lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
-    counts = problem.spectrum.counts[moves]
-    i, j = np.triu_indices(kick.size)
-    pairs, twice = i.size, np.where(i == j, 1.0, 2.0)
-    right = np.stack([kick[i] * kick[j], np.eye(pairs)[0]], 1)  # kkᵀ and e₀e₀ᵀ, packed
-    noise, signal = np.zeros(points.shape, complex), np.zeros(points.shape, complex)
-    size = max(1, _BLOCK // (points.size * pairs**2))
-    for low in range(0, lam.size, size):
-        part = slice(low, low + size)
-        r = linear.mode_maps(lam[part], sgd)
-        packed = 0.5 * (r[:, i][:, :, i] * r[:, j][:, :, j] + r[:, i][:, :, j] * r[:, j][:, :, i]) * twice
-        packed[:, :, 0] -= gamma * tau * lam[part, None] ** 2 * right[:, 0]
-        system = np.eye(pairs) - points.reshape(-1, 1, 1, 1) * packed
-        rate = linear.effective_lr(sgd) * lam[part]
-        # Near z = 1 rounding takes 1 − z(1 − 2aλ) away: there the pole stands for all, to leading order.
-        pole = (rate < linear.SLOW) & (np.abs(1 - points.reshape(-1, 1)) < linear.SLOW)
-        system[pole] = np.eye(pairs)
-        sources = np.broadcast_to(right.astype(complex), (*system.shape[:2], pairs, 2))
-        p, q = np.moveaxis(np.linalg.solve(system, sources)[..., 0, :], -1, 0)
-        at = 1 / (1 - points.reshape(-1, 1) + 2 * rate * points.reshape(-1, 1))
-        p, q = np.where(pole, linear.effective_lr(sgd) ** 2 * at, p), np.where(pole, at, q)
-        noise += (p @ (gamma * counts[part] * lam[part] ** 2)).reshape(points.shape)
-        signal += (q @ c[part]).reshape(points.shape)
+    measures = problem.eigenvalues[moves], problem.spectrum.counts[moves], problem.coefficients[moves] ** 2
+    sums = np.empty((points.size, 8), complex)
+    for out, point in zip(sums, points.ravel(), strict=True):
+        pair_kernels.transforms(*measures, np.stack(maps[:3]), np.stack(maps[3:]), 1 - point, point, False, out)
+    noise, signal = gamma * sums[:, 0].reshape(points.shape), sums[:, 2].reshape(points.shape)
     if still := problem.still:
         with np.errstate(divide="ignore", invalid="ignore"):
             signal = signal + np.where(points == 1, np.inf, still / (1 - points))

@@ -173,8 +173,8 @@ def test_what_is_not_stationary_is_refused(problem):
             linear.at_one(problem, sgd)
     with pytest.raises(InputError, match="theory: expected"):
         linear.floor(problem, ss.SGD(0.1, average="tail", label_noise=0.1))
-    with pytest.raises(InputError, match="method: contour needs plain heavy ball"):
-        ss.simulate(problem, ss.SGD(0.1, method="nesterov"), ss.SpectralDiagonal(method="contour"), 10)
+    with pytest.raises(InputError, match="method: contour needs hyperparameters"):
+        ss.simulate(problem, ss.SGD(0.1, average="tail"), ss.SpectralDiagonal(method="contour"), 10)
     with pytest.raises(InputError, match="predict: expected heavy ball"):
         power_law.predict(problem, ss.SGD(0.1, label_noise=0.1))
 

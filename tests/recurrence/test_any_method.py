@@ -1,0 +1,123 @@
+"""Losses of any stationary method at any time: the contour against literal sums, the recurrence and the floors."""
+
+import naive
+import numpy as np
+import pytest
+
+import sgdsim as ss
+from sgdsim.common.checks import InputError
+from sgdsim.recurrence import any_method, contour, diagonal, pair_kernels, pair_maps
+from sgdsim.theory import linear
+
+ALGORITHMS = {
+    "nesterov": ss.SGD(0.1, 0.7, 4, method="nesterov"),
+    "labels": ss.SGD(0.2, 0.5, 4, label_noise=0.1),
+    "one pass": ss.SGD(0.1, 0.6, 4, sampling="one-pass", label_noise=0.01),
+    "average": ss.SGD(0.2, 0.5, 4, average="ema:0.99"),
+    "average, labels": ss.SGD(0.1, -0.3, 4, average="ema:0.9", label_noise=0.1),
+    "memory": ss.SGD(0.1, 0.0, 4, method=ss.methods.Memory((0.5, -0.2), (0.4, 0.6), (-0.5, -0.2), 0.8)),
+    "full batch": ss.SGD(0.5, 0.5, 60, method="nesterov"),
+}
+
+
+@pytest.fixture(scope="module")
+def problem() -> ss.QuadraticProblem:
+    return ss.QuadraticProblem.power_law(60, 1.5, 1.0)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("z", [0.7, 1.2 - 0.4j])
+def test_sums_and_their_slopes_are_the_literal_ones(problem, name, z):
+    sgd, own = ALGORITHMS[name], 0.03
+    transition, kick = pair_maps.step(sgd)
+    modes = problem.eigenvalues, np.arange(60) % 3 + 0.0, problem.coefficients**2
+    maps, sums = pair_maps.of(sgd, own), np.empty(8, complex)
+    pair_kernels.transforms(*modes, np.stack(maps[:3]), np.stack(maps[3:]), 1 - z, complex(z), True, sums)
+
+    def literal(sigma):
+        return naive.pair_transforms(*modes, transition, kick, sgd.begins, sgd.readout, own, z * np.exp(-sigma))
+
+    np.testing.assert_allclose(sums[:4], literal(0.0), rtol=1e-10)
+    # Seven-point difference, of error h⁶.
+    slope = sum(weight * (literal(k * 1e-3) - literal(-k * 1e-3)) for k, weight in ((1, 45.0), (2, -9.0), (3, 1.0))) / (
+        60 * 1e-3
+    )
+    np.testing.assert_allclose(sums[4:], slope, rtol=1e-8)
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("tau", [1.0, -0.7])
+def test_agrees_with_the_recurrence(problem, name, tau):
+    steps = np.array([1, 30, 60, 400, 3000, 20_000])
+    found = contour.loss_curve(problem, ALGORITHMS[name], steps, tau=tau, method="contour")
+    stepped, rounding = diagonal.log_losses(problem, ALGORITHMS[name], steps, tau)
+    off = np.abs(np.expm1(found.log_loss - stepped))
+    assert (off <= found.error + rounding).all()
+    assert found.error[3:].max() < 1e-8
+    assert contour.USED[found.method[-1]] == "contour"
+
+
+def test_random_algorithms_are_within_what_is_told():
+    rng = np.random.default_rng(5)
+    near = 0
+    for _ in range(60):
+        n = int(rng.integers(1, 80))
+        modes = ss.QuadraticProblem.power_law(n, rng.uniform(0.6, 3), rng.uniform(0.1, 5))
+        momentum = rng.choice([0.0, rng.uniform(-0.9, 0.98)])
+        sgd = ss.SGD(
+            2 * (1 - abs(momentum)) * 10 ** rng.uniform(-2, 0),
+            momentum,
+            int(rng.integers(1, n + 1)),
+            method=str(rng.choice(["heavy-ball", "nesterov"])),
+            label_noise=float(rng.choice([0.0, 0.1])),
+            average=str(rng.choice(["none", "ema:0.95", "ema:0.999"])),
+        )
+        tau, steps = float(rng.uniform(-1, 1)), np.array([50, 500, 5000])
+        log_s, error = any_method.Method(modes, sgd, tau).losses(steps.astype(float))
+        stepped, rounding = diagonal.log_losses(modes, sgd, steps, tau)
+        there = np.abs(stepped) < 600
+        off = np.abs(np.expm1(log_s - np.log(2 * n) - stepped))[there]
+        told = (error + 3 * rounding + 1e-13 * np.abs(stepped))[there]
+        assert (off <= told).all(), (sgd.spec(), tau, n)
+        near += int((off < 1e-9).sum())
+    assert near > 90
+
+
+@pytest.mark.parametrize("name", ["labels", "average, labels", "one pass"])
+def test_late_losses_are_the_floor(problem, name):
+    """At 10¹² steps the loss is the residue of the pole of noisy labels, which `linear.floor` sums in closed form."""
+    sgd, tau = ALGORITHMS[name], -1.0
+    late = contour.loss_curve(problem, sgd, 10**12, tau=tau)
+    assert late.loss == pytest.approx(linear.floor(problem, sgd, tau).loss, rel=1e-9)
+    assert late.error < 1e-8
+
+
+def test_a_population_keeps_its_noise():
+    population = ss.QuadraticProblem.from_population(np.arange(1, 41) ** -1.5, np.arange(1, 41) ** -2.0, 0.05, 0.1)
+    sgd = ss.SGD(0.1, 0.4, 3, sampling="one-pass")
+    steps = np.array([500, 5000])
+    found = contour.loss_curve(population, sgd, steps, tau=-1.0, method="contour")
+    np.testing.assert_allclose(found.log_loss, diagonal.log_losses(population, sgd, steps, -1.0)[0], rtol=1e-9)
+
+
+def test_few_modes_stand_for_many_of_any_method():
+    problem = ss.QuadraticProblem.power_law(20_000, 1.4, 0.8)
+    sgd = ss.SGD(0.05, 0.5, 8, method="nesterov", label_noise=0.02)
+    short, whole = (contour.loss_curve(problem, sgd, [100, 10**9], compress=compress) for compress in (True, False))
+    assert (np.abs(short.loss / whole.loss - 1) <= short.error + whole.error).all()
+    assert short.error.max() < 1e-8
+
+
+def test_the_regime_takes_it_for_late_times(problem):
+    sgd, late = ALGORITHMS["average, labels"], 10**9
+    loss = ss.simulate(problem, sgd, ss.SpectralDiagonal(), late)["loss"].values.ravel()
+    assert loss[-1] == pytest.approx(linear.floor(problem, sgd).loss, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"average": "tail:start=10"}, {"sampling": "reshuffle"}, {"sampling": "importance"}, {"method": "am1:nu=1.5"}],
+)
+def test_what_changes_in_time_is_refused(problem, change):
+    with pytest.raises(InputError, match="expected"):
+        contour.loss_curve(problem, ss.SGD(0.1, batch_size=4, **change), 1000)
