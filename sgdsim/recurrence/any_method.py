@@ -14,28 +14,29 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim.algorithm.sgd import SGD
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import diagonal, hyperbola, pair_kernels, pair_maps, share
 
 USED = ("recurrence", "contour")  # as the first two of `sgdsim.recurrence.contour.USED`
-_LEAST = 1e-15  # of a square of an eigenvalue: what is smaller is gone at the first time of a contour
+_LEAST = 1e-15  # rounding of an eigenvalue's square; and what is smaller is gone at the first time of a contour
+# Half-angles of the sectors that a contour goes around, and the step before which it would wrap around |Im σ| = π.
+_SECTORS = ((0.0, hyperbola.EARLIEST), (0.8, 100), (1.1, 200))
+_BEYOND = 800.0  # log of what has left the range of floats by far, however modes turn on the way
 _PATIENCE = 10.0  # seconds of a recurrence that is still run where the contour is poor
 
 
 class Method:
-    """One stationary algorithm on one problem."""
+    """One stationary algorithm on one problem. `labels`: whether their noise counts."""
 
-    def __init__(self, problem: QuadraticProblem, sgd: SGD, tau: float) -> None:
-        self.problem, self.sgd, self.tau = problem, sgd, tau
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, tau: float, labels: bool = True) -> None:
+        self.sgd = sgd
         seen = problem.with_errors(sgd)
         values = seen.values(problem.n, 0, 1)
         self.gamma = float(values.noise[0])
-        self.label = float(seen.label_source(problem.normaliser, values.batch_size)[0])
+        self.label = float(seen.label_source(problem.normaliser, values.batch_size)[0]) if labels else 0.0
         self.maps = pair_maps.of(seen, self.gamma * tau)
         self.lam, self.counts, self.c = problem.eigenvalues, problem.spectrum.counts, problem.coefficients**2
-        self.sums = (
-            self.lam, self.counts, self.c, np.stack(self.maps[:3]), np.stack(self.maps[3:]),
-        )  # fmt: skip
+        self.sums = (self.lam, self.counts, self.c, np.stack(self.maps[:3]), np.stack(self.maps[3:]))
 
     def rightmost(self, tolerance: float) -> float:
         """Where s̃ is first singular, coming from the right on the σ-axis, to within `tolerance`, never left of it.
@@ -48,7 +49,9 @@ class Method:
         lowest = 0.0 if self.label > 0 else -math.inf
         if not there.any():
             return lowest
-        own = _largest(self.sgd, self.lam[there]) + tolerance
+        own = _largest(self.sgd, self.lam[there])
+        tolerance = max(tolerance, 1e-12 * abs(own), _LEAST)
+        own += tolerance
         if self.gamma > 0 and self._gap(own) <= 0:
             step = tolerance
             while self._gap(own + step) <= 0:
@@ -60,32 +63,48 @@ class Method:
     def _gap(self, sigma: float) -> float:
         return max(pair_kernels.gap(*self.sums, self.gamma, sigma), -1e300)
 
-    def turning(self) -> float:
-        """log of the largest modulus of a mode's eigenvalues that are not real and positive."""
+    def turning(self) -> np.ndarray:
+        """σ = log μ of the eigenvalues μ of the moments' maps that are not real and positive, at some modes."""
         places = np.unique(np.linspace(0, self.lam.size - 1, hyperbola.SAMPLE).astype(int))
         spread = np.linspace(0.0, self.lam[0], hyperbola.SAMPLE)
         changes = self.maps.changes(np.concatenate([self.lam[places], spread]))
-        values = 1.0 + np.linalg.eigvals(changes)
-        size = np.abs(values)
-        turns = (values.real <= 0) | (np.abs(values.imag) > 1e-7 * size)
-        return math.log(max(size[turns].max(initial=0.0), 1e-300))
+        values = 1.0 + np.linalg.eigvals(changes).astype(complex)
+        turns = (values.real <= 0) | (np.abs(values.imag) > 1e-7 * np.abs(values))
+        return np.log(values[turns & (values != 0)])
 
     def losses(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log s and its relative error at times ≥ `hyperbola.EARLIEST`, (T,) each."""
         start = self.c.sum() + self.label * float(self.counts @ self.lam**2)
         if start == 0:
             return np.full(times.size, -np.inf), np.zeros(times.size)
-        shift = self.rightmost(0.02 / times[-1])
+        shift, turning = self.rightmost(0.02 / times[-1]), self.turning()
+        away = np.arctan2(np.abs(turning.imag), shift - turning.real)  # from the negative axis
+        log_s, error = np.full(times.size, np.nan), np.full(times.size, np.inf)
+        for sector, earliest in _SECTORS:
+            poor = np.flatnonzero(~(error <= hyperbola.GOOD) & (times >= earliest))
+            if poor.size:
+                outside = turning.real[away > sector].max(initial=-math.inf)
+                left = np.exp(times[poor] * (outside - shift)) * hyperbola.AMPLITUDE * start
+                again = self._along(sector, times[poor], shift, left)
+                better = ~(again[1] >= error[poor])
+                log_s[poor[better]], error[poor[better]] = (v[better] for v in again)
+        gone = (error == np.inf) & (np.abs(shift * times + math.log(start)) > _BEYOND)
+        return np.where(gone, shift * times, log_s), error
+
+    def _along(self, sector: float, times: np.ndarray, shift: float, left: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """`losses` by the contour around a sector, with what is `left` of modes outside of it."""
         found, work = np.empty((2, 2, times.size)), []
         cost = 0.1 * self.lam.size * self.maps.kick.size**3
-        for nodes, (value, size) in zip((hyperbola.NODES, hyperbola.FEWER), found, strict=True):
-            arguments = (*self.sums, self.gamma, self.label, shift, times, nodes, value, size)
-            work += share.pieces(pair_kernels.invert, arguments, times.size, nodes * cost)
+        contours = hyperbola.wide(sector) if sector else hyperbola.NARROW
+        for contour, (value, size) in zip(contours, found, strict=True):
+            arguments = (*self.sums, self.gamma, self.label, shift, times, contour, value, size)
+            work += share.pieces(pair_kernels.invert, arguments, times.size, contour.nodes * cost)
         share.run(work)
         with np.errstate(all="ignore"):
-            left = np.exp(times * (self.turning() - shift)) * hyperbola.AMPLITUDE * start
             scaled, other = found[:, 0]
-            error = hyperbola.judged(scaled, other, found[0, 1], left) + 2e-14 * np.abs(shift * times)
+            # Where modes turn near the contour, nodes less may agree by chance: three times what they differ by.
+            error = hyperbola.judged(scaled, scaled + 3 * (other - scaled), found[0, 1], left)
+            error += 2e-14 * np.abs(shift * times)
             return np.log(scaled) + shift * times, np.where(scaled > 0, error, np.inf)
 
 
@@ -115,10 +134,17 @@ def follow(
     return log_s, error, used
 
 
+def rate(problem: QuadraticProblem, sgd: SGD, tau: float) -> float:
+    """σ₁ of `L_t ~ e^{σ₁t}`, or of the approach to the floor of noisy labels; −∞ if nothing is left after one step."""
+    if sgd.noise(problem.n) > 0:  # without noise the slowest mode decides that holds an error: bins blur which it is
+        problem = compression.short(problem)
+    return Method(problem, sgd, tau, labels=False).rightmost(0.0)
+
+
 def seconds(n_modes: float, sgd: SGD) -> float:
     """Seconds of a value by contour, roughly."""
     pairs = sgd.components * (sgd.components + 1) // 2
-    return 2 * hyperbola.NODES * n_modes * (4e-8 * pairs**2 + 1e-9 * pairs**3)
+    return 2 * hyperbola.NODES * n_modes * (2e-8 * pairs**2 + 1e-9 * pairs**3)
 
 
 def contour_steps(n_modes: float, sgd: SGD) -> float:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -171,6 +171,19 @@ def rate(
     cells, shape = _cells(problem, lr, momentum, gamma, tau)
     found = cells.rightmost(np.zeros(cells.alpha.size)).reshape(shape)
     return np.where(found <= contour_kernels.LOWEST, -np.inf, found)[()]
+
+
+def rate_of(problem: QuadraticProblem, sgd: SGD, *, tau: float = 1.0) -> float:
+    """`rate` of any stationary linear method; where labels are noisy it is that of the approach to the floor.
+
+    Raises InputError as `loss_curve`.
+    """
+    tau, quiet = number("tau", tau, maximum=1.0), replace(sgd, label_noise=0.0)
+    pair_maps.step(sgd)
+    if quiet.is_plain:
+        lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
+        return float(rate(problem, lr=lr, momentum=momentum, noise=noise, tau=tau))
+    return any_method.rate(problem, quiet, tau)
 
 
 class _Cells:

@@ -15,24 +15,31 @@ from sgdsim.recurrence.hyperbola import OPTIONS, expm1, node
 
 
 @numba.njit(**OPTIONS)
+def _inverse(value):
+    return value.conjugate() / (value.real * value.real + value.imag * value.imag)
+
+
+@numba.njit(**OPTIONS)
 def _factor(a, order):
-    """LU decomposition in place, rows exchanged as `order` says."""
+    """LU decomposition in place, rows exchanged as `order` says; the diagonal of U is inverted."""
     size = a.shape[0]
     for i in range(size):
-        best, most = i, abs(a[i, i])
-        for k in range(i + 1, size):
-            if abs(a[k, i]) > most:
-                best, most = k, abs(a[k, i])
+        best, most = i, 0.0
+        for k in range(i, size):
+            here = abs(a[k, i].real) + abs(a[k, i].imag)
+            if here > most:
+                best, most = k, here
         order[i] = best
         if best != i:
             for j in range(size):
                 a[i, j], a[best, j] = a[best, j], a[i, j]
-        inverse = 1.0 / a[i, i]
+        a[i, i] = _inverse(a[i, i])
         for k in range(i + 1, size):
             if a[k, i] != 0.0:
-                a[k, i] *= inverse
+                share = a[k, i] * a[i, i]
+                a[k, i] = share
                 for j in range(i + 1, size):
-                    a[k, j] -= a[k, i] * a[i, j]
+                    a[k, j] -= share * a[i, j]
 
 
 @numba.njit(**OPTIONS)
@@ -43,12 +50,15 @@ def _solve(a, order, x):
         if order[i] != i:
             x[i], x[order[i]] = x[order[i]], x[i]
     for i in range(1, size):
+        value = x[i]
         for j in range(i):
-            x[i] -= a[i, j] * x[j]
+            value -= a[i, j] * x[j]
+        x[i] = value
     for i in range(size - 1, -1, -1):
+        value = x[i]
         for j in range(i + 1, size):
-            x[i] -= a[i, j] * x[j]
-        x[i] /= a[i, i]
+            value -= a[i, j] * x[j]
+        x[i] = value * a[i, i]
 
 
 @numba.njit(**OPTIONS)
@@ -126,14 +136,14 @@ def _slope(lam, counts, c, maps, pairs, gamma, label, sigma, sums):
 
 
 @numba.njit(**OPTIONS)
-def invert(lam, counts, c, maps, pairs, gamma, label, shift, times, n_nodes, out, size, low, high):
+def invert(lam, counts, c, maps, pairs, gamma, label, shift, times, contour, out, size, low, high):
     """`e^{−shift·t} s_t` of what is read, at some times, and the size of what was summed; by parts, as near σ = 0 the
     derivative is large, while s̃ itself is a constant whose digits would cancel."""
     sums = np.empty(8, np.complex128)
     for i in range(low, high):
         out[i], size[i] = 0.0, 0.0
-        for number in range(n_nodes):
-            local, weight = node(number, n_nodes, times[i])
+        for number in range(contour[3]):
+            local, weight = node(number, contour, times[i])
             term = weight * _slope(lam, counts, c, maps, pairs, gamma, label, shift + local, sums)
             out[i] += term.real
             size[i] += abs(term)

@@ -124,7 +124,14 @@ class SpectralDiagonal(Regime):
         return self.method == "contour" or all(contour.is_cheaper(n_modes, sgd, steps) for sgd in algorithms)
 
     def _checked(self, steps: np.ndarray, loss: np.ndarray, error: np.ndarray) -> Direct:
-        """What `direct` returns, with a warning where the contour's error is not small."""
+        """What `direct` returns, with a warning where the contour's error is not small; InputError where it tells
+        nothing."""
+        unknown = ~(error < 1) & ~np.isinf(loss) & (loss != 0)
+        if unknown.any():
+            raise InputError(
+                f"{self.name}: the loss at step {steps[unknown][0]} cannot be told: modes turn there which no contour "
+                "goes around, and stepping takes long; ask for fewer steps, or method recurrence"
+            )
         known = (loss > 0) & np.isfinite(loss)
         poor = (error > _TRUSTED) & known
         if poor.any():

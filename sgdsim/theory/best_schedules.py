@@ -20,7 +20,7 @@ from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.problem import QuadraticProblem
-from sgdsim.recurrence import adjoint, diagonal
+from sgdsim.recurrence import adjoint, contour, diagonal, pair_maps
 from sgdsim.theory import _pieces, _search, optimal, stability
 
 AVERAGES = ("ema", "tail")
@@ -238,8 +238,9 @@ def _start(share: float, horizon: int) -> int:
 def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> tuple[SGD, float]:
     """The constant learning rate (and momentum, where the method takes one) with the least loss after `horizon` steps.
 
-    For any stationary method, with noisy labels and averages: by stepping the spectral-diagonal regime, on a thinned
-    spectrum to find the basin. Returns the algorithm with these values, and its loss on the whole spectrum.
+    For any stationary method, with noisy labels and averages: by the contour, or by stepping the spectral-diagonal
+    regime where that is cheaper, on a thinned spectrum to find the basin. Returns the algorithm with these values, and
+    its loss on the whole spectrum.
     """
     horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau, maximum=1.0)
     thin = optimal.sketch(problem)
@@ -265,6 +266,9 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
 
 def _log_loss(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> float:
     """log of the spectral-diagonal loss after `horizon` steps; that of `UNSTABLE` where it diverges."""
+    late = np.array([horizon])
+    if pair_maps.is_stationary(sgd) and contour.is_cheaper(problem.spectrum.n_modes, sgd, late):
+        return min(float(contour.loss_curve(problem, sgd, horizon, tau=tau).log_loss), float(np.log(_pieces.UNSTABLE)))
     state = diagonal.start(problem, sgd, tau)
     with np.errstate(over="ignore", invalid="ignore"):
         state.advance(0, horizon)

@@ -7,14 +7,14 @@ z = 1 (`sgdsim.symbolic.derive`); Ũ(1) and Ṽ(1) are those of the spectrum at 
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem, fits, power_modes
-from sgdsim.recurrence import contour
+from sgdsim.recurrence import contour, pair_maps
 from sgdsim.theory import _search, generating, linear, stability
 
 SIGNAL, NOISE = "signal-dominated", "noise-dominated"
@@ -96,6 +96,7 @@ class Prediction:
     window : (first, last) t at which the law is within `within` of the exact curve, half a decade at least, or None.
     within : relative deviation allowed in the window.
     steps, loss : the exact curve, (T,) each; `law` beside it.
+    floor : what noisy labels leave in the end, a part of `law`; None where labels are exact or nothing converges.
     """
 
     phase: str
@@ -111,13 +112,14 @@ class Prediction:
     within: float
     steps: np.ndarray
     loss: np.ndarray
+    floor: float | None = None
 
     @property
     def law(self) -> np.ndarray:
-        """`constant · t^{−exponent}` at `steps`, (T,); NaN where there is no law."""
+        """`floor + constant · t^{−exponent}` at `steps`, (T,); NaN where there is no law."""
         if self.exponent is None or self.constant is None:
             return np.full(self.steps.shape, np.nan)
-        return self.constant * self.steps**-self.exponent
+        return self.constant * self.steps**-self.exponent + (self.floor or 0.0)
 
 
 def constants(
@@ -136,6 +138,17 @@ def constants(
     Only meaningful below the stability threshold, Ũ(1) < 1, and the second for ν > 1/2.
     """
     problem.check_without_errors("law")
+    return _constants(problem, law, lr, momentum, noise, tau)
+
+
+def _constants(
+    problem: QuadraticProblem,
+    law: PowerLaw,
+    lr: np.ndarray | float,
+    momentum: np.ndarray | float,
+    noise: np.ndarray | float,
+    tau: np.ndarray | float,
+) -> tuple[np.ndarray, np.ndarray]:
     lam, moving = problem.eigenvalues, problem.spectrum.moving
     c = np.where(moving, problem.coefficients**2, 0.0)
     u = generating.noise_propagator_at_one(lam, lr, momentum, noise, tau, problem.multiplicity)
@@ -166,6 +179,10 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
     (Yarotsky & Velikanov, arXiv:2410.04228, thm. 3); Ũ(1) and Ṽ(1) are those of `sgdsim.theory.linear`.
     """
     problem.check_without_errors("law")
+    return _method_constants(problem, law, sgd, tau)
+
+
+def _method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, tau: float) -> tuple[float, float]:
     sums, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
     gamma = sgd.noise(problem.n)
     signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - sums.noise)
@@ -192,44 +209,64 @@ def predict(
     horizon : last step of the exact curve (it stops sooner, after the exponential cut-off).
     within : relative deviation from the exact curve that the window allows.
 
+    For any stationary linear method, with an average or not: late laws know no more of it than its effective learning
+    rate. Where labels are noisy, `floor` is where the loss ends, and the law is of what it has above that while the
+    signal decides: `window` says where that is.
+
     Raises
     ------
-    InputError : schedules or reshuffled epochs, anything but plain heavy ball, a spectrum without a power law.
+    InputError : schedules, methods or averages that change in time, reshuffled epochs, a spectrum without a power law.
     """
     law = PowerLaw.of(problem) if law is None else law
-    if not sgd.is_plain:
-        raise InputError(
-            "predict: expected heavy ball on the data set itself, got another algorithm; method_constants has the law "
-            "of any method, linear.floor the floor of noisy labels"
-        )
-    lr, beta, gamma = stability.constants(problem, sgd)
-    at_threshold = stability.max_lr(problem, sgd, tau=tau)
-    stable = lr < at_threshold
-    rate = float(contour.rate(problem, lr=lr, momentum=beta, noise=gamma, tau=tau))
+    pair_maps.step(sgd)
+    quiet = replace(sgd, label_noise=0.0, average=None)
+    plain = quiet.is_plain  # and then there are closed forms
+    gamma = sgd.noise(problem.n)
+    lr, beta, _ = stability.constants(problem, quiet)
+    stable = lr < stability.max_lr(problem, sgd, tau=tau) if plain else linear.at_one(problem, quiet, tau).stable
+    rate = contour.rate_of(problem, sgd, tau=tau)
     name = str(phase(law.nu, law.zeta)) if gamma > 0 else SIGNAL
+    noisy = problem.with_errors(sgd).label_noise > 0
+    floor = linear.floor(problem, sgd, tau).loss if stable and noisy else None
     end = min(number("horizon", horizon, minimum=10), max(40 / abs(rate), 100.0) if rate else horizon)
     steps = np.unique(np.geomspace(1, end, 241).round())
-    loss = contour.loss_at(problem, steps, lr=lr, momentum=beta, noise=gamma, tau=tau).loss
+    loss = contour.loss_curve(problem, sgd, steps, tau=tau).loss
     signal = noise = crossover = best = None
     # Where the infinite spectrum diverges a finite one may be stable; there is no law then, only the exact curve.
     if stable and name in (SIGNAL, NOISE):
-        first, second = constants(problem, law, lr=lr, momentum=beta, noise=gamma, tau=tau)
-        signal = (law.zeta, float(first))
+        if plain:
+            first, second = map(float, _constants(problem, law, lr, beta, gamma, tau))
+        else:
+            first, second = _method_constants(problem, law, quiet, tau)
+        signal = (law.zeta, first)
         # Below ζ = 1 the sum Ṽ(1) belongs to the cut-off: noise only repeats the signal's law.
         if gamma > 0 and law.zeta > 1 and not problem.still:  # else the noise has a floor, not a law
-            noise = (2 - 1 / law.nu, float(second))
+            noise = (2 - 1 / law.nu, second)
             crossover = _crossing(signal, noise, 1 / abs(rate) if rate else math.inf)
         best = {SIGNAL: signal, NOISE: noise}.get(name)
     window = None
     if best is not None:
         with np.errstate(divide="ignore", over="ignore"):
-            close = np.abs(best[1] * steps ** -best[0] / loss - 1) <= within
+            close = np.abs((best[1] * steps ** -best[0] + (floor or 0.0)) / loss - 1) <= within
         window = _longest(steps, close)
     exponent, constant = best or (None, None)
+    cutoff = 1 / abs(rate) if stable and rate else None if not stable else math.inf
     return Prediction(
-        name, bool(stable), exponent, constant, signal, noise, crossover,
-        1 / abs(rate) if stable and rate else None if not stable else math.inf, rate, window, within, steps, loss,
-    )  # fmt: skip
+        name,
+        bool(stable),
+        exponent,
+        constant,
+        signal,
+        noise,
+        crossover,
+        cutoff,
+        rate,
+        window,
+        within,
+        steps,
+        loss,
+        floor,
+    )
 
 
 def _crossing(signal: tuple[float, float], noise: tuple[float, float], last: float) -> float | None:

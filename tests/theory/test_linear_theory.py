@@ -175,8 +175,8 @@ def test_what_is_not_stationary_is_refused(problem):
         linear.floor(problem, ss.SGD(0.1, average="tail", label_noise=0.1))
     with pytest.raises(InputError, match="method: contour needs hyperparameters"):
         ss.simulate(problem, ss.SGD(0.1, average="tail"), ss.SpectralDiagonal(method="contour"), 10)
-    with pytest.raises(InputError, match="predict: expected heavy ball"):
-        power_law.predict(problem, ss.SGD(0.1, label_noise=0.1))
+    with pytest.raises(InputError, match="theory: expected hyperparameters"):
+        power_law.predict(problem, ss.SGD(0.1, average="tail"))
 
 
 def test_one_pass_is_exact_at_tau_minus_one(problem):
