@@ -35,7 +35,7 @@ from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import arpack
 from sgdsim.problem import QuadraticProblem
-from sgdsim.recurrence import pairs
+from sgdsim.recurrence import pairs, skeleton
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_term_at_one
 
@@ -43,6 +43,8 @@ _BLOCK = 4_000_000  # pairs of modes weighed at once
 _BASIS = 8  # vectors of Lanczos between two looks
 _CONDITION = 1e3  # of eigenvectors; the weights' error is rounding times its square
 _PRODUCTS = 300  # after which a matter that is not settled is left open
+_LEADING = 3  # share of the modes, one in so many, that finds a vector to begin with
+_NODES = 1e-10  # relative error of W at modes between nodes
 _ROUNDING = 1e-9  # of a number, within which it is not called smaller than another one
 
 
@@ -117,25 +119,37 @@ class Renewal:
 
     def pairs(self, sgd: SGD) -> np.ndarray:
         """W, (modes that move,) twice; the mean must converge."""
+        return self._weights(self.lam, sgd)
+
+    def _weights(self, lam: np.ndarray, sgd: SGD) -> np.ndarray:
         n, gamma = self.problem.n, sgd.noise(self.problem.n)
         form = pairs.form_of(sgd)
         if form is None:
-            return method_pairs(self.lam, sgd, gamma, n)
+            return method_pairs(lam, sgd, gamma, n)
         values = sgd.values(n, 0, 1)
-        return closed_pairs(form, values.lr[0] * self.lam, float(values.momentum[0]), gamma, n)
+        return closed_pairs(form, values.lr[0] * lam, float(values.momentum[0]), gamma, n)
+
+    def _at_nodes(self, squares: np.ndarray, sgd: SGD, top: float) -> tuple[np.ndarray, np.ndarray]:
+        """Nodes in λ, and `squares` (modes, modes) gathered there: with weights as smooth in log λ as W is for learning
+        rates up to `top` their sums are the same to `_NODES`."""
+        form, values = pairs.form_of(sgd), sgd.values(self.problem.n, 0, 1)
+        if form is None:
+            return self.lam, squares
+        momentum, gamma = float(values.momentum[0]), float(values.noise[0])
+        rates, others = top * np.geomspace(1e-3, 1.0, 5)[:, None, None], self.lam[:: max(1, self.lam.size // 9)]
+
+        def family(nodes: np.ndarray) -> np.ndarray:
+            weights = pairs.responses(form, rates * nodes[:, None], rates * others, momentum, gamma, 1.0, 0.0)[0]
+            return np.moveaxis(weights, 1, 0).reshape(nodes.size, -1)
+
+        bins = skeleton.bins(self.lam, family, _NODES)
+        for _ in range(2):
+            squares = np.concatenate([squares[:, b.low : b.high] @ b.shares for b in bins], 1).T
+        return np.concatenate([b.nodes for b in bins]), squares
 
     def image(self, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
         """`M v`, (n,): two products of N × N matrices."""
-        inner = self._inner(v)
-        inner *= weights
-        return np.einsum("ik,ik->i", self.u @ inner, self.u)
-
-    def _inner(self, v: np.ndarray) -> np.ndarray:
-        """`Uᵀ diag(v) U`; where v ≥ 0 as a matrix times its transpose, which takes BLAS half the time."""
-        if v.min() < 0:
-            return (self.u * v[:, None]).T @ self.u
-        scaled = self.u * np.sqrt(v)[:, None]
-        return scaled.T @ scaled
+        return _image(self.u, weights, v)
 
     def below_one(self, sgd: SGD) -> bool | None:
         """Whether ρ(M) < 1, by a vector that proves it; None where rounding or 300 products leave it open.
@@ -191,14 +205,16 @@ class Renewal:
     def max_lr(self, sgd: SGD, start: float, top: float, tolerance: float) -> float:
         """The learning rate of heavy ball at which ρ(M) is 1, from `start` on; at most `top`, where the mean diverges.
 
-        Each round takes some power iterations and then the α at which the vector's quotient is 1: errors are squared.
-        Above that α no run is stable; that just below it all are is then proved.
+        Each round takes some power iterations and then the α at which the vector's quotient is 1: errors are squared,
+        and so iterations in single precision do, the first of the leading modes alone. Above that α no run is stable;
+        that just below it all are is then proved.
         """
         lr = start
-        for _ in range(100):
-            self._approach(replace(sgd, lr=lr))
+        for number in range(100):
+            leading = self.lam.size if number else -(-self.lam.size // _LEADING)
+            self._approach(replace(sgd, lr=lr), self.u[:, :leading].astype(np.float32), 3 if number else 6)
             before, lr = lr, self._quotient_one(sgd, lr * 0.1, top)
-            if abs(lr - before) <= 0.1 * tolerance * lr:
+            if number and abs(lr - before) <= 0.1 * tolerance * lr:
                 break
         # The quotient is 1 for a mixture of eigenvectors with nearly the same eigenvalue as well.
         for _ in range(10):
@@ -209,27 +225,49 @@ class Renewal:
         return lr
 
     def _proves(self, sgd: SGD) -> bool:
-        """Whether ρ(M) < 1, by the present vector if that will do."""
-        smaller = self.image(self.pairs(sgd), self.v) < self.v * (1 - _ROUNDING)
-        return bool(smaller.all()) or self.below_one(sgd) is True
-
-    def _approach(self, sgd: SGD, steps: int = 4) -> None:
+        """Whether ρ(M) < 1, by the present vector if a few iterations make it right at every point."""
         weights = self.pairs(sgd)
+        for _ in range(_BASIS):
+            image = self.image(weights, self.v)
+            if (image < self.v * (1 - _ROUNDING)).all():
+                return True
+            if not (image > 0).all():
+                break
+            self.v = image / np.linalg.norm(image)
+        return self.below_one(sgd) is True
+
+    def _approach(self, sgd: SGD, u: np.ndarray, steps: int) -> None:
+        """Power iterations with the leading modes in `u`, in its precision."""
+        weights = self._weights(self.lam[: u.shape[1]], sgd).astype(u.dtype)
         for _ in range(steps):
-            image = np.maximum(self.image(weights, self.v), 0.0)
+            image = np.maximum(_image(u, weights, self.v.astype(u.dtype)).astype(np.float64), 0.0)
             if not image.any():  # lr² is no float: nothing moves
                 return
             self.v = image / np.linalg.norm(image)
 
     def _quotient_one(self, sgd: SGD, low: float, high: float) -> float:
-        """The α where `vᵀMv = 1` for the present v: with U's part fixed, α enters W only."""
-        squares = self._inner(self.v) ** 2
+        """The α where `vᵀMv = 1` for the present v: with U's part fixed, α enters W only, at a few nodes."""
+        nodes, squares = self._at_nodes(_inner(self.u, self.v) ** 2, sgd, high)
 
         def excess(log_lr: float) -> float:
-            return math.log(np.vdot(self.pairs(replace(sgd, lr=math.exp(log_lr))), squares))
+            return math.log(np.vdot(self._weights(nodes, replace(sgd, lr=math.exp(log_lr))), squares))
 
         if excess(math.log(high)) <= 0:
             return high
         while excess(math.log(low)) > 0:
             low *= 0.1
         return math.exp(scipy.optimize.brentq(excess, math.log(low), math.log(high), xtol=1e-12))
+
+
+def _image(u: np.ndarray, weights: np.ndarray, v: np.ndarray) -> np.ndarray:
+    inner = _inner(u, v)
+    inner *= weights
+    return np.einsum("ik,ik->i", u @ inner, u)
+
+
+def _inner(u: np.ndarray, v: np.ndarray) -> np.ndarray:
+    """`Uᵀ diag(v) U`; where v ≥ 0 as a matrix times its transpose, which takes BLAS half the time."""
+    if v.min() < 0:
+        return (u * v[:, None]).T @ u
+    scaled = u * np.sqrt(v)[:, None]
+    return scaled.T @ scaled
