@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test portability fuzz kills verdicts lint format docs examples notebooks browser lock clean
+.PHONY: demo test portability fuzz kills verdicts paths busy lint format docs examples notebooks browser lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -62,6 +62,14 @@ kills: $(READY)
 # Yes, no or "?" against the truth on 40 problems of up to 5000 points: half an hour and 3 GB, with UP_TO=300 two minutes.
 verdicts: $(READY)
 	$(BIN)/python tests/verdict_table.py --up-to $(or $(UP_TO),5000)
+
+# Losses by every path there is, on random problems: one table of differences. make paths COUNT=100 SEED=1
+paths: $(READY)
+	cd tests && OPENBLAS_NUM_THREADS=1 ../$(BIN)/python path_table.py --count $(or $(COUNT),40) --seed $(or $(SEED),0)
+
+# Jobs alone and beside ten busy processes, on a machine that is quiet otherwise.
+busy: $(READY)
+	$(BIN)/python -m benchmarks.busy
 
 # Write down the versions in .venv as the tested set, after the suite passed with them.
 lock: $(READY)
