@@ -109,11 +109,11 @@ class SpectralDiagonal(Regime):
         seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * (1 if sgd.is_plain else 2 * sgd.components**2)
         if not (self.compress and compressed.worth(problem, seconds)):
             return None
-        found = compressed.follow(problem, lambda modes: diagonal.log_losses(modes, sgd, steps, self.tau))
+        found = compressed.losses(problem, steps, lambda modes, at: diagonal.log_losses(modes, sgd, at, self.tau))
         if found is None:
             return None
         with np.errstate(over="ignore", under="ignore"):
-            return self._checked(steps, np.exp(found[0][0]), found[1])
+            return self._checked(steps, np.exp(found.values[0]), found.error)
 
     def _by_contour(self, n_modes: float, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""

@@ -83,9 +83,24 @@ def test_narrower_bins_where_momentum_needs_them(problem, monkeypatch):
         monkeypatch.setattr(compression, "pair", asked)
         sgd = ss.SGD(1.5, momentum, N)
         compressed.follow(problem, lambda modes, sgd=sgd: diagonal.log_losses(modes, sgd, np.array([1500]), 1.0))
-    assert tried[0.5] == [compression.WIDTHS[0]]
-    assert len(tried[0.99]) > 1
-    assert len(tried[0.999]) > 1
+    assert len(tried[0.5]) <= 2
+    assert len(tried[0.99]) > 2
+    assert len(tried[0.999]) > 2
+
+
+@pytest.mark.parametrize(("nu", "lr", "momentum", "time"), [(1.0, 3.497, 0.95, 876), (1.5, 3.547, 0.98, 1040)])
+def test_a_time_at_which_two_compressions_agree_by_chance(nu, lr, momentum, time):
+    """Both are off by 50 times what they differ by there: modes oscillate, and so does that difference."""
+    problem, sgd, at = ss.QuadraticProblem.power_law(2000, nu, 1.0), ss.SGD(lr, momentum, 1000), np.array([time])
+
+    def found(modes, times=at):
+        return diagonal.log_losses(modes, sgd, times, 1.0)
+
+    (loss, _), told = compressed.follow(problem, found)
+    expected, _ = found(problem)
+    assert told < compressed.TOLERANCE < np.abs(np.expm1(loss - expected)) / 40
+    known = compressed.losses(problem, at, found)
+    assert known is None or (np.abs(np.expm1(known.values[0] - expected)) <= known.error + 1e-12).all()
 
 
 def test_a_switch_that_is_none():
