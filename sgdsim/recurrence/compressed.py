@@ -17,7 +17,7 @@ from sgdsim.problem import QuadraticProblem, compression
 TOLERANCE = 1e-9  # of the told relative error of a loss
 _WORTH = 1e-6  # seconds a mode that a compression takes, very roughly
 _LEAST = 400  # modes below which a compression is never half as long, four times the modes that it keeps
-_BEFORE = 1 - np.linspace(0.0, 0.1, 9)  # when else differences are looked at, in units of a time
+_LAST = 0.1, 4.0  # share of a run, or steps, in which differences are looked at
 
 Found = tuple[np.ndarray, ...]
 Losses = Callable[[QuadraticProblem, np.ndarray], Found]
@@ -54,7 +54,7 @@ def losses(problem: QuadraticProblem, times: np.ndarray, found: Losses) -> Follo
     known = _tried(problem, lambda modes: found(modes, at))
     if known is None:
         return None
-    near = [np.searchsorted(at, times * share) for share in _BEFORE]
+    near = np.searchsorted(at, _before(times))
     error = np.max([known.error[..., i] for i in near], axis=0)
     return Followed(tuple(values[..., near[0]] for values in known.values), error, known.problem)
 
@@ -82,8 +82,15 @@ def _tried(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
 
 def _watched(times: np.ndarray) -> np.ndarray:
     """The ascending times, and whole ones shortly before those that have none there."""
-    gaps = times[times > np.append(-np.inf, times[:-1]) / _BEFORE[1]]
-    return np.union1d(times, np.ceil(np.multiply.outer(gaps, _BEFORE))).astype(times.dtype)
+    before = _before(times)
+    gaps = np.append(-np.inf, times[:-1]) < before[1]
+    return np.union1d(times, before[:, gaps])
+
+
+def _before(times: np.ndarray) -> np.ndarray:
+    """The times and eight whole numbers up to them, (9, T)."""
+    back = np.multiply.outer(np.linspace(0.0, 1.0, 9), np.maximum(_LAST[0] * times, _LAST[1]))
+    return np.maximum(np.ceil(times - back), 0).astype(times.dtype)
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:
