@@ -101,7 +101,7 @@ class SpectralDiagonal(Regime):
     def _told(
         self, problem: QuadraticProblem, steps: np.ndarray, follow: Callable[[QuadraticProblem], contour.LossValues]
     ) -> list[Direct]:
-        """What `direct` returns for each cell, with the contour's error and that of Lanczos quadrature in one number."""
+        """What `direct` returns for each cell; the contour's error and that of Lanczos quadrature are one number."""
         curves = follow(problem)
         loss, error = np.atleast_2d(curves.loss, curves.error)
         checked = [self._checked(steps, *cell) for cell in zip(loss, error, strict=True)]
