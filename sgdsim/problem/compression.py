@@ -170,8 +170,10 @@ def _cuts(values: np.ndarray, width: float) -> np.ndarray:
 
 def _problem(problem: QuadraticProblem, made: Modes) -> QuadraticProblem:
     values, counts, c = made
-    spectrum = Spectrum(values, scale=problem.spectrum.scale, multiplicity=counts, size=problem.spectrum.n)
-    description = problem.description | {"compressed": f"{values.size} modes"}
+    n = problem.spectrum.n
+    spectrum = Spectrum(values, scale=problem.spectrum.scale, multiplicity=counts, size=n)
+    facts = {"modes": values.size, "n": n if math.isfinite(n) else "inf"}  # of which a file gives the size back
+    description = problem.description | {"compressed": facts}
     return type(problem)(spectrum, np.sqrt(c), description=description, population=problem.population)
 
 
