@@ -17,6 +17,7 @@ from sgdsim.problem import QuadraticProblem, compression
 TOLERANCE = 1e-9  # of the told relative error of a loss
 _WORTH = 1e-6  # seconds a mode that a compression takes, very roughly
 _LEAST = 400  # modes below which a compression is never half as long, four times the modes that it keeps
+_ROUNDING = 1e-13  # of places in a bin, for each unit of the loss's logarithm
 _LAST = 0.1, 4.0  # share of a run, or steps, in which differences are looked at
 
 Found = tuple[np.ndarray, ...]
@@ -55,8 +56,9 @@ def losses(problem: QuadraticProblem, times: np.ndarray, found: Losses) -> Follo
     if known is None:
         return None
     near = np.searchsorted(at, _before(times))
-    error = np.max([known.error[..., i] for i in near], axis=0)
-    return Followed(tuple(values[..., near[0]] for values in known.values), error, known.problem)
+    values = tuple(each[..., near[0]] for each in known.values)
+    error = np.max([known.error[..., i] for i in near], axis=0) + _ROUNDING * np.abs(values[0])
+    return Followed(values, error, known.problem)
 
 
 def log_loss(problem: QuadraticProblem, time: float, found: Losses) -> tuple[float, QuadraticProblem]:

@@ -103,6 +103,37 @@ def test_a_time_at_which_two_compressions_agree_by_chance(nu, lr, momentum, time
     assert known is None or (np.abs(np.expm1(known.values[0] - expected)) <= known.error + 1e-12).all()
 
 
+def spectrum(rng, kind, n=1500):
+    """Eigenvalues of one kind: a power law, exponential ones, clusters decades apart, or few values and zeros."""
+    values = {
+        "power": np.arange(1, n + 1.0) ** -rng.uniform(0.5, 2.5) * np.exp(0.3 * rng.standard_normal(n)),
+        "exponential": np.exp(-np.linspace(0, rng.uniform(2, 30), n)),
+        "clusters": rng.choice([1.0, 1e-2, 1e-3, 1e-9], n) * np.exp(0.1 * rng.standard_normal(n)),
+        "repeated": rng.choice(np.append(0.0, np.exp(-np.arange(0, 12, 0.3))), n),
+    }[kind]
+    values = np.sort(values)[::-1] / values.max()
+    return ss.QuadraticProblem(ss.Spectrum(values), rng.standard_normal(n) * np.maximum(values, 1e-6) ** 0.4)
+
+
+@pytest.mark.parametrize("kind", ["power", "exponential", "clusters", "repeated"])
+@pytest.mark.parametrize("seed", range(4))
+def test_random_spectra(kind, seed):
+    """Every one of the times as if it were asked for alone, near the threshold too."""
+    rng = np.random.default_rng(seed)
+    problem, momentum, size = spectrum(rng, kind), rng.choice([-0.5, 0.0, 0.9, 0.99]), int(rng.choice([1, 30, 1500]))
+    top = float(stability.max_lr(problem, ss.SGD(1.0, momentum, size)))
+    sgd = ss.SGD(top * rng.choice([0.5, 0.99, 1.001]), momentum, size, label_noise=rng.choice([0.0, 0.1]))
+    used = 0
+    for time in (3, 20, 150, 600):
+        at = np.array([time])
+        found = compressed.losses(problem, at, lambda modes, times: diagonal.log_losses(modes, sgd, times, 1.0))
+        expected, rounding = diagonal.log_losses(problem, sgd, at, 1.0)
+        used += found is not None
+        if found is not None:
+            assert (np.abs(np.expm1(found.values[0] - expected)) <= found.error + 2 * rounding + 1e-12).all()
+    assert used or abs(momentum) > 0.9 or kind == "exponential"
+
+
 def test_a_switch_that_is_none():
     with pytest.raises(InputError, match="compress: expected True or False, got 'auto'"):
         ss.SpectralDiagonal(compress="auto")
