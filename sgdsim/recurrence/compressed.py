@@ -57,8 +57,9 @@ def losses(problem: QuadraticProblem, times: np.ndarray, found: Losses) -> Follo
         return None
     near = np.searchsorted(at, _before(times))
     values = tuple(each[..., near[0]] for each in known.values)
-    error = np.max([known.error[..., i] for i in near], axis=0) + _ROUNDING * np.abs(values[0])
-    return Followed(values, error, known.problem)
+    error = np.max([known.error[..., i] for i in near], axis=0)
+    rounding = np.where(np.isfinite(values[0]), _ROUNDING * np.abs(values[0]), 0.0)
+    return Followed(values, error + rounding, known.problem)
 
 
 def log_loss(problem: QuadraticProblem, time: float, found: Losses) -> tuple[float, QuadraticProblem]:

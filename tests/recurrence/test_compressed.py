@@ -103,6 +103,14 @@ def test_a_time_at_which_two_compressions_agree_by_chance(nu, lr, momentum, time
     assert known is None or (np.abs(np.expm1(known.values[0] - expected)) <= known.error + 1e-12).all()
 
 
+def test_what_diverges_has_no_error(problem):
+    """Where neither all modes nor few give a number."""
+    sgd, steps = ss.SGD(ss.schedules.WarmupCosine(3.0, 100, 10_000), 0.5, 20), np.array([1, 10_000])
+    found = compressed.losses(problem, steps, lambda modes, at: diagonal.log_losses(modes, sgd, at, 1.0))
+    assert np.isfinite(found.error).all()
+    assert ss.simulate(problem, sgd, ss.SpectralDiagonal(), 10_000, record=[1, 10_000]).outcome.item() == 2
+
+
 def spectrum(rng, kind, n=1500):
     """Eigenvalues of one kind: a power law, exponential ones, clusters decades apart, or few values and zeros."""
     values = {
