@@ -62,12 +62,13 @@ def _relative_loss(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Momenta (M,), learning rates below their bound (L, M), that bound (M,), and the loss over that of `best` (L, M),
     within what has a colour."""
+    from sgdsim.problem import compression
     from sgdsim.recurrence import contour
-    from sgdsim.theory import optimal, stability
+    from sgdsim.theory import stability
 
     end = max(0.99, 1 - 0.2 * (1 - best.momentum))
     beta = np.tanh(np.linspace(math.atanh(-0.97), math.atanh(end), 61))
-    sketch = optimal.sketch(problem)  # neighbouring small eigenvalues merged: the eye sees no difference
+    sketch = compression.sketch(problem)
     bound = stability.diagonal_max_lr(sketch, momentum=beta, noise=noise, tau=tau)
     lowest = min(0.3 * bound.min(), 0.1 * min(best.lr, best.plain_lr))
     toward = np.concatenate([np.linspace(0, 0.9, 28), 1 - np.geomspace(0.09, 1e-3, 14)])[:, None]  # dense at the bound

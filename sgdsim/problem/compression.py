@@ -5,8 +5,8 @@ and `Σ c_k f(λ_k)` alone, over counts and error coefficients, of functions tha
 of the two measures becomes its own quadrature of m nodes, exact for polynomials in log λ up to degree 2m − 1 (Golub &
 Welsch, *Math. Comp.* 23 (1969) 221): all weights are positive, and the sums of n and c stay as they are.
 
-Bins are some fraction of an e-fold of λ wide, and get narrower towards both ends, by a factor each: at the lower one
-decays are steep late in a run, at the upper one oscillations and the threshold are near.
+Bins are an e-fold of λ wide, or some fraction of it. Then they get narrower towards both ends, by a factor each: at the
+lower one decays are steep late in a run, at the upper one oscillations and the threshold are near.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 Modes = tuple[np.ndarray, np.ndarray, np.ndarray]  # λ, counts and c
 
-WIDTHS = (0.5, 0.25, 0.125)  # e-folds of a bin, from the one tried first to the last
+WIDTHS = (1.0, 0.5, 0.25, 0.125)  # e-folds of a bin, from the one tried first to the last
 _NODES = 8  # of each measure in a bin; one less for the estimate
 _FIRST, _LAST = 40, 10  # modes that are kept as they are
 _TIMES = 120  # decays by which a tolerance is judged
@@ -39,7 +39,8 @@ _making = threading.Lock()
 
 
 def compress(problem: QuadraticProblem, tolerance: float = 1e-10) -> QuadraticProblem:
-    """The same problem with fewer modes, for the diagonal regime and its theory; itself where that takes no fewer.
+    """The same problem with fewer modes, for the diagonal regime and its theory; itself where that takes no fewer, or
+    where Lanczos quadrature made it: it has few modes, and errors of its own that are larger.
 
     `tolerance`: of `Σ c_k e^{−λ_k s}` and `Σ n_k λ_k² e^{−λ_k s}`, relative, at all s, by the difference of two
     compressions. Losses of momentum up to about 0.9 are as good; nearer to 1, modes oscillate that share a bin, and
@@ -48,6 +49,8 @@ def compress(problem: QuadraticProblem, tolerance: float = 1e-10) -> QuadraticPr
     """
     if not 0 < number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance: expected a number between 0 and 1, got {tolerance}")
+    if problem.alternatives:  # of a shorter one it is not known which other quadratures stand beside it
+        return problem
     found = 1.0
     for width in WIDTHS:
         fine, coarse = pair(problem, width)
@@ -71,11 +74,18 @@ def pair(problem: QuadraticProblem, width: float) -> tuple[QuadraticProblem, Qua
 
 
 def short(problem: QuadraticProblem) -> QuadraticProblem:
-    """The problem in the widest bins, where that is at most half as long, else itself: for what is asked of it at
-    infinite times, Ũ(1) and its like, whose terms are smooth in log λ. Relative errors are about 10⁻¹¹."""
-    if problem.alternatives:  # which other quadratures stand beside it is no longer known of a shorter one
-        return problem
-    found, _ = pair(problem, WIDTHS[0])
+    """The problem on modes enough for what is asked of it at infinite times, Ũ(1) and its like, whose terms are smooth
+    in log λ: relative errors are about 10⁻¹¹. Itself where that is more than half as long."""
+    return _halved(problem, WIDTHS[1])
+
+
+def sketch(problem: QuadraticProblem) -> QuadraticProblem:
+    """The problem in the widest bins, to search on, or for the eye; itself where that is more than half as long."""
+    return _halved(problem, WIDTHS[0])
+
+
+def _halved(problem: QuadraticProblem, width: float) -> QuadraticProblem:
+    found, _ = pair(problem, width)
     return found if 2 * found.spectrum.n_modes <= problem.spectrum.n_modes else problem
 
 
@@ -147,9 +157,12 @@ def _cuts(values: np.ndarray, width: float) -> np.ndarray:
     if not inner.size:
         return np.arange(values.size + 1)
     above, below = inner / values[last] - 1, 1 - inner / values[0]
-    with np.errstate(divide="ignore"):
-        rising = np.where(above < 1, np.log2(above) / (2 * width), np.log((above + 1) / 2) / width)
-        falling = np.where(below < 0.5, np.log2(below) / (2 * width), 0.0)
+    if width == WIDTHS[0]:
+        rising, falling = np.log(above + 1) / width, np.zeros(inner.size)
+    else:
+        with np.errstate(divide="ignore"):
+            rising = np.where(above < 1, np.log2(above) / (2 * width), np.log((above + 1) / 2) / width)
+            falling = np.where(below < 0.5, np.log2(below) / (2 * width), 0.0)
     number = np.floor(np.stack([rising, falling]))
     changes = np.flatnonzero((number[:, 1:] != number[:, :-1]).any(0)) + 1
     return np.concatenate([np.arange(first), first + np.append(0, changes), np.arange(last, values.size + 1)])
@@ -157,8 +170,10 @@ def _cuts(values: np.ndarray, width: float) -> np.ndarray:
 
 def _problem(problem: QuadraticProblem, made: Modes) -> QuadraticProblem:
     values, counts, c = made
-    spectrum = Spectrum(values, scale=problem.spectrum.scale, multiplicity=counts, size=problem.spectrum.n)
-    description = problem.description | {"compressed": f"{values.size} modes"}
+    n = problem.spectrum.n
+    spectrum = Spectrum(values, scale=problem.spectrum.scale, multiplicity=counts, size=n)
+    facts = {"modes": values.size, "n": n if math.isfinite(n) else "inf"}  # of which a file gives the size back
+    description = problem.description | {"compressed": facts}
     return type(problem)(spectrum, np.sqrt(c), description=description, population=problem.population)
 
 

@@ -61,6 +61,8 @@ def restored(
     """The quadratic problem of a file, from its arrays and its description. InputError where they do not fit."""
     kind = KINDS.get(str(description.get("kind")))
     facts = {} if kind is None else kind.restored(description)
+    if isinstance(compressed := description.get("compressed"), dict):
+        facts |= {"size": math.inf if compressed.get("n") == "inf" else compressed.get("n")}
     size = facts.pop("size", None) if multiplicity is not None else None
     spectrum = Spectrum(eigenvalues, eigenvectors, scale, multiplicity=multiplicity, size=size, probe=probe)
     return QuadraticProblem(spectrum, coefficients, test, dict(description), basis_seed, **facts)

@@ -1,12 +1,14 @@
 """Losses of a long spectrum by a short one (`sgdsim.problem.compression`), with the error that this makes.
 
 The bins that a run needs depend on its momentum and its length: they are halved until nodes more or less make no
-difference that counts, or the spectrum would hardly be shorter.
+difference that counts, or the spectrum would hardly be shorter. Where modes oscillate that share a bin the difference
+does so too, and tells nothing at its zeros, so that the largest of the last tenth of a run counts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,14 +16,27 @@ from sgdsim.problem import QuadraticProblem, compression
 
 TOLERANCE = 1e-9  # of the told relative error of a loss
 _WORTH = 1e-6  # seconds a mode that a compression takes, very roughly
+_LEAST = 400  # modes below which a compression is never half as long, four times the modes that it keeps
+_ROUNDING = 1e-13  # of places in a bin, for each unit of the loss's logarithm
+_LAST = 0.1, 4.0  # share of a run, or steps, in which differences are looked at
 
 Found = tuple[np.ndarray, ...]
+Losses = Callable[[QuadraticProblem, np.ndarray], Found]
+
+
+class Followed(NamedTuple):
+    """What was found on a compression, its relative error, and that compression."""
+
+    values: Found
+    error: np.ndarray
+    problem: QuadraticProblem
 
 
 def worth(problem: QuadraticProblem, seconds: float) -> bool:
     """Whether work of so many seconds may be done sooner on fewer modes. What Lanczos quadrature made stays as it is:
     its own error is larger."""
-    return seconds > _WORTH * problem.spectrum.n_modes and not problem.alternatives
+    modes = problem.spectrum.n_modes
+    return modes > _LEAST and seconds > _WORTH * modes and not problem.alternatives
 
 
 def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]) -> tuple[Found, np.ndarray] | None:
@@ -30,6 +45,33 @@ def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
     `found` gives the log of what is wanted, any shape, its own relative error, and whatever else. None where no
     compression at most half as long, both that are compared, meets the tolerance, or is as good as `found` itself.
     """
+    known = _tried(problem, found)
+    return known and known[:2]
+
+
+def losses(problem: QuadraticProblem, times: np.ndarray, found: Losses) -> Followed | None:
+    """`follow` of what is `found` at ascending times, all arrays (…, T): also looked at shortly before each of them."""
+    at = _watched(times)
+    known = _tried(problem, lambda modes: found(modes, at))
+    if known is None:
+        return None
+    near = np.searchsorted(at, _before(times))
+    values = tuple(each[..., near[0]] for each in known.values)
+    error = np.max([known.error[..., i] for i in near], axis=0)
+    rounding = np.where(np.isfinite(values[0]), _ROUNDING * np.abs(values[0]), 0.0)
+    return Followed(values, error + rounding, known.problem)
+
+
+def log_loss(problem: QuadraticProblem, time: float, found: Losses) -> tuple[float, QuadraticProblem]:
+    """The log loss at one time on the first compression with a small told error, or on the problem itself; and which
+    it was."""
+    times = np.array([time])
+    known = losses(problem, times, found) if problem.spectrum.n_modes > _LEAST else None
+    values, _, on = known or (found(problem, times), None, problem)
+    return float(values[0][..., 0]), on
+
+
+def _tried(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]) -> Followed | None:
     for width in compression.WIDTHS:
         fine, coarse = compression.pair(problem, width)
         if 2 * (fine.spectrum.n_modes + coarse.spectrum.n_modes) > problem.spectrum.n_modes:
@@ -37,8 +79,21 @@ def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
         values = found(fine)
         error = _difference(values[0], found(coarse)[0])
         if (error <= np.maximum(TOLERANCE, values[1])).all():
-            return values, error
+            return Followed(values, error, fine)
     return None
+
+
+def _watched(times: np.ndarray) -> np.ndarray:
+    """The ascending times, and whole ones shortly before those that have none there."""
+    before = _before(times)
+    gaps = np.append(-np.inf, times[:-1]) < before[1]
+    return np.union1d(times, before[:, gaps])
+
+
+def _before(times: np.ndarray) -> np.ndarray:
+    """The times and eight whole numbers up to them, (9, T)."""
+    back = np.multiply.outer(np.linspace(0.0, 1.0, 9), np.maximum(_LAST[0] * times, _LAST[1]))
+    return np.maximum(np.ceil(times - back), 0).astype(times.dtype)
 
 
 def _difference(one: np.ndarray, other: np.ndarray) -> np.ndarray:

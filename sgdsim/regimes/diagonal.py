@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -69,10 +70,7 @@ class SpectralDiagonal(Regime):
         if not self._by_contour(problem.quadratic.spectrum.n_modes, [sgd], steps, observe):
             return self._stepped(problem.quadratic, sgd, steps) if observe == ("loss",) else None
         follow = partial(contour.loss_curve, sgd=sgd, steps=steps, tau=self.tau, compress=self.compress)
-        curve = follow(problem.quadratic)
-        values, report = self._checked(steps, curve.loss, curve.error)
-        doubts = doubt.of(problem.quadratic, curve.loss, follow)
-        return values, report | doubt.reports(problem.quadratic, self.name, steps, doubts[None])[0]
+        return self._told(problem.quadratic, steps, follow)[0]
 
     def direct_cells(
         self,
@@ -98,10 +96,17 @@ class SpectralDiagonal(Regime):
             tau=np.array([regime.tau for regime in regimes]),
             compress=all(regime.compress for regime in regimes),
         )
-        curves = follow(problem.quadratic)
-        checked = [self._checked(steps, loss, error) for loss, error in zip(curves.loss, curves.error, strict=True)]
-        doubts = doubt.of(problem.quadratic, curves.loss, follow)
-        reports = doubt.reports(problem.quadratic, self.name, steps, doubts)
+        return self._told(problem.quadratic, steps, follow)
+
+    def _told(
+        self, problem: QuadraticProblem, steps: np.ndarray, follow: Callable[[QuadraticProblem], contour.LossValues]
+    ) -> list[Direct]:
+        """What `direct` returns for each cell; the contour's error and that of Lanczos quadrature are one number."""
+        curves = follow(problem)
+        loss, error = np.atleast_2d(curves.loss, curves.error)
+        checked = [self._checked(steps, *cell) for cell in zip(loss, error, strict=True)]
+        doubts = np.atleast_2d(doubt.of(problem, curves.loss, follow)) + np.where(loss > 0, error, 0.0)
+        reports = doubt.reports(problem, self.name, steps, doubts)
         return [(values, report | more) for (values, report), more in zip(checked, reports, strict=True)]
 
     def _stepped(self, problem: QuadraticProblem, sgd: SGD, steps: np.ndarray) -> Direct | None:
@@ -109,11 +114,11 @@ class SpectralDiagonal(Regime):
         seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * (1 if sgd.is_plain else 2 * sgd.components**2)
         if not (self.compress and compressed.worth(problem, seconds)):
             return None
-        found = compressed.follow(problem, lambda modes: diagonal.log_losses(modes, sgd, steps, self.tau))
+        found = compressed.losses(problem, steps, lambda modes, at: diagonal.log_losses(modes, sgd, at, self.tau))
         if found is None:
             return None
         with np.errstate(over="ignore", under="ignore"):
-            return self._checked(steps, np.exp(found[0][0]), found[1])
+            return self._checked(steps, np.exp(found.values[0]), found.error)
 
     def _by_contour(self, n_modes: float, algorithms: list[SGD], steps: np.ndarray, observe: tuple[str, ...]) -> bool:
         """Whether the contour takes all of `algorithms`, and is to."""

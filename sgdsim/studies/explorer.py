@@ -10,8 +10,8 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import integer, number
-from sgdsim.problem import QuadraticProblem
-from sgdsim.theory import optimal, power_law, stability
+from sgdsim.problem import QuadraticProblem, compression
+from sgdsim.theory import power_law, stability
 
 if TYPE_CHECKING:
     pass
@@ -74,9 +74,9 @@ class View:
 
 @functools.lru_cache(maxsize=64)
 def _spectrum(n: int, nu: float, kappa: float) -> tuple[QuadraticProblem, power_law.PowerLaw]:
-    """The spectrum with neighbouring small eigenvalues merged, which the eye cannot tell from the whole; its law."""
+    """The spectrum on few modes, and its law."""
     problem = QuadraticProblem.power_law(n, nu, kappa)
-    return optimal.sketch(problem, exact=100, ratio=1.04), power_law.PowerLaw.of(problem)
+    return compression.sketch(problem), power_law.PowerLaw.of(problem)
 
 
 def view(nu: float, kappa: float, lr: float, momentum: float, batch_size: int, *, n: int = 10_000) -> View:

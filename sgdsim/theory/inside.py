@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import contour, exact
 from sgdsim.theory import optimal, stability
 from sgdsim.theory.generating import noise_propagator_at_one
@@ -125,7 +125,7 @@ class Region:
     """
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> None:
-        self.thin, self.horizon, self.tau, self.noise = optimal.sketch(problem), horizon, tau, sgd.noise(problem.n)
+        self.thin, self.horizon, self.tau, self.noise = compression.sketch(problem), horizon, tau, sgd.noise(problem.n)
         work, effective = Renewal(problem), []
         for momentum in _KNOTS:
             at, top = replace(sgd, momentum=float(momentum)), 2 * (1 + momentum)

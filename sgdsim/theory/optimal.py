@@ -6,7 +6,8 @@ On the true spectrum, with the loss at the horizon from the contour evaluator: n
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import scipy.optimize
@@ -15,9 +16,8 @@ from scipy.special import eval_jacobi
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer, number
-from sgdsim.problem import QuadraticProblem
-from sgdsim.problem.spectrum import Spectrum
-from sgdsim.recurrence import contour, kernels
+from sgdsim.problem import QuadraticProblem, compression
+from sgdsim.recurrence import compressed, contour, kernels
 from sgdsim.theory import _basins, _search, power_law
 
 _MOMENTA = 1 - np.geomspace(1.95, 1e-4, 40)  # −0.95 … 0.9999, dense near 1
@@ -74,8 +74,8 @@ def best(
 
     A local minimum: near full batch the loss has as many narrow basins as modes turn, and none of them is proved to be
     the deepest. It is no worse than the best of a grid over the whole stable region, than heavy ball tuned to
-    [λ_j, 1] (Polyak 1964) for any j, and than a fine grid around the result, all on a thinned spectrum beyond 800
-    modes; Nelder–Mead from each of the best, and on the full spectrum in the end.
+    [λ_j, 1] (Polyak 1964) for any j, and than a fine grid around the result; Nelder–Mead from each of the best. All of
+    it on few modes where they are many (`sgdsim.problem.compression`), the end on as many as keep the loss to 10⁻⁹.
 
     Raises
     ------
@@ -94,7 +94,7 @@ def best(
     if horizon is None and problem.still:
         raise InputError("horizon: expected a number of steps where part of the residual cannot be removed, got None")
     law = power_law.PowerLaw.of(problem) if horizon is None and law is None else law
-    thin = sketch(problem)
+    thin = compression.sketch(problem)
     value, _ = _objective(thin, gamma, tau, horizon, law)
 
     plane = _basins.Plane(thin, value, gamma, tau)
@@ -111,8 +111,10 @@ def best(
         if better[1] > found[1] - 1e-3:
             break
         found = better
-    value, exponent = _objective(problem, gamma, tau, horizon, law)
-    whole = _basins.Plane(problem, value, gamma, tau)
+    end = plane.lr_and_momentum(found[0])
+    on = thin if horizon is None else compressed.log_loss(problem, int(horizon), partial(_at, *end, gamma, tau))[1]
+    value, exponent = _objective(on, gamma, tau, horizon, law)
+    whole = _basins.Plane(on, value, gamma, tau)
     point, log_loss = whole.descend(found[0], 0.02, 1e-6)
     lr, beta = whole.lr_and_momentum(point)
     limit, plain_limit = (float(top) for top in whole.limits(np.array([beta, 0.0])))
@@ -126,29 +128,18 @@ def _value_of(found: tuple[np.ndarray, float]) -> float:
     return found[1]
 
 
-def sketch(problem: QuadraticProblem, exact: int = 200, ratio: float = 1.02) -> QuadraticProblem:
-    """The problem with runs of neighbouring eigenvalues beyond the first `exact` merged: to find the basin quickly."""
-    if problem.eigenvalues.size <= 4 * exact:
-        return problem
-    reached = problem.n if math.isfinite(problem.n) else problem.n_modes
-    edges = np.unique(np.geomspace(exact, problem.eigenvalues.size, int(math.log(reached / exact) / math.log(ratio))))
-    starts = np.unique(np.concatenate([np.arange(exact), edges[:-1].astype(int)]))
-    counts = problem.spectrum.counts
-    merged = np.add.reduceat(counts, starts)
-    sizes = np.diff(np.append(starts, counts.size))
-    eigenvalues = np.add.reduceat(problem.eigenvalues, starts) / sizes
-    c = np.add.reduceat(problem.coefficients**2, starts)
-    return replace(
-        problem, spectrum=Spectrum(eigenvalues, multiplicity=merged, size=problem.spectrum.size),
-        coefficients=np.sqrt(c), test=None, basis_seed=None,
-    )  # fmt: skip
-
-
 def best_lr(value: _basins.Value, beta: float, limit: float) -> tuple[float, float]:
     """The learning rate below `limit` with the least `value(lr, beta)`, and that value."""
     grid = limit * _FRACTIONS
     ends = (grid[0] * 1e-3, limit * (1 - 1e-9))
     return _search.near_grid(lambda lr: value(lr, beta), grid, 1e-9 * limit, on_grid=value(grid, beta), ends=ends)
+
+
+def _at(
+    lr: float, momentum: float, gamma: float, tau: float, problem: QuadraticProblem, steps: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    known = contour.loss_at(problem, steps, lr=lr, momentum=momentum, noise=gamma, tau=tau, compress=False)
+    return known.log_loss, known.error
 
 
 def best_momentum(
@@ -195,7 +186,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
         factor = eval_jacobi(horizon, a, b, 1 - lr * spectrum.eigenvalues) / eval_jacobi(horizon, a, b, 1.0)
         return float((spectrum.coefficients * factor) @ (spectrum.coefficients * factor)) / (2 * problem.normaliser)
 
-    thin = sketch(problem, exact=50, ratio=1.1)
+    thin = compression.sketch(problem)
 
     def cost(point: np.ndarray) -> float:
         lr, a, b = 2 * _squash(point[0]), math.exp(point[1]) - 0.99, math.exp(point[2]) - 0.99

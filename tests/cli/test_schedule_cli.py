@@ -10,8 +10,9 @@ import pytest
 import sgdsim as ss
 from sgdsim import methods, plot, results, schedules
 from sgdsim.common.checks import InputError
+from sgdsim.problem import compression
 from sgdsim.regimes import _sampled_plain
-from sgdsim.theory import best_schedules, optimal, stability
+from sgdsim.theory import best_schedules, stability
 from sgdsim.theory.verdicts import verdict
 
 SMALL = ["--n", "60", "--width", "40", "--horizon", "80", "--batch-size", "4", "--pieces", "6"]
@@ -106,9 +107,9 @@ def test_averages_where_there_is_no_noise(problem):
 
 
 def test_thinned_spectra():
-    """Many modes: losses are those of the whole spectrum, and the optimum is found on the thinned one."""
+    """Many modes: losses are those of the whole spectrum, and the optimum is found on few."""
     problem = ss.QuadraticProblem.power_law(3000, 1.5, 1.0)
-    assert optimal.sketch(problem).eigenvalues.size < 500
+    assert compression.sketch(problem).eigenvalues.size < 200
     for one in (
         best_schedules.best_of_form("constant", problem, SGD, T),
         best_schedules.best_schedule(problem, SGD, T, 3),

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim import results
 from sgdsim.common.checks import InputError
 from sgdsim.problem import compression
 from sgdsim.recurrence import contour
@@ -87,6 +88,29 @@ def test_bins_of_bins(n):
         contour.loss_at(one, steps, lr=0.3, momentum=0.5, noise=0.2, compress=False).loss for one in (problem, short)
     ]
     assert np.allclose(losses[1], losses[0], rtol=1e-9, atol=0)
+
+
+@pytest.mark.parametrize("problem", [random_problem(0), ss.QuadraticProblem.power_law(float("inf"), 1.5, 1.0)])
+def test_files_of_fewer_modes(problem, tmp_path):
+    """Read again they are the same, not taken for what Lanczos quadrature made, whose modes have c or a count too."""
+    short = problem.compress()
+    run = ss.simulate(short, ss.SGD(0.1, 0.5, 10), ss.SpectralDiagonal(), 5)
+    results.save(run, tmp_path / "run.nc")
+    results.save_problem(short, tmp_path / "problem.nc")
+    for again in (results.problem_of(results.load(tmp_path / "run.nc")), results.load_problem(tmp_path / "problem.nc")):
+        assert again.fingerprint == short.fingerprint
+        assert again.description["compressed"]["modes"] == short.spectrum.n_modes
+        assert again.alternatives == ()
+
+
+@pytest.mark.parametrize("kept", [120, 300])
+def test_what_lanczos_made_stays_as_it_is(kept):
+    """It keeps its estimates of errors, which a shorter one could not have."""
+    rng = np.random.default_rng(0)
+    factor = rng.standard_normal((kept, kept))
+    made = ss.QuadraticProblem.from_operator(factor @ factor.T, rng.standard_normal(kept), n_lanczos=60, n_probes=8)
+    assert made.alternatives
+    assert made.compress() is made
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 1.0, -1e-3, float("nan"), 1e-30])

@@ -11,7 +11,7 @@ import numpy as np
 
 from sgdsim.common.checks import number
 from sgdsim.common.table import Cell, Table
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import contour
 from sgdsim.studies.base import Findings
 from sgdsim.studies.phase_maps.grids import axis
@@ -42,7 +42,7 @@ class BestMomentum:
 def momentum_profile(
     problem: QuadraticProblem, *, noise: float, horizon: float, tau: float = 1.0
 ) -> tuple[BestMomentum, np.ndarray, np.ndarray]:
-    """The best (α, β) by ever finer grids, on a sketch of the spectrum and mostly by contour: for maps of many cells.
+    """The best (α, β) by ever finer grids, on few modes and mostly by contour: for maps of many cells.
 
     Quicker than `optimal.best` and about as good: β to some hundredths where the minimum is flat, the loss to 10⁻⁴. No
     β above 0.998 is looked at. Also returns the first grid's momenta (M,) and the least loss over α at each (M,).
@@ -50,7 +50,7 @@ def momentum_profile(
     Raises InputError for a horizon below 100 steps, where few momenta are within the contour's reach.
     """
     horizon = number("horizon", horizon, minimum=100)
-    thin = optimal.sketch(problem)
+    thin = compression.sketch(problem)
 
     def log_loss(beta: np.ndarray, fraction: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """At momenta (M,) and fractions (F,) or (M, F) of the threshold there: log L and α, both (M, F)."""
