@@ -19,9 +19,11 @@ _WORTH = 1e-6  # seconds a mode that a compression takes, very roughly
 _LEAST = 400  # modes below which a compression is never half as long, four times the modes that it keeps
 _ROUNDING = 1e-13  # of places in a bin, for each unit of the loss's logarithm
 _LAST = 0.1, 4.0  # share of a run, or steps, in which differences are looked at
+_LOOKS, _FEW_LOOKS = 9, 3  # times there; and for each of many cells
 
 Found = tuple[np.ndarray, ...]
 Losses = Callable[[QuadraticProblem, np.ndarray], Found]
+CellLosses = Callable[[QuadraticProblem, np.ndarray, np.ndarray], Found]  # of a problem, times and cells
 
 
 class Followed(NamedTuple):
@@ -51,15 +53,37 @@ def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
 
 def losses(problem: QuadraticProblem, times: np.ndarray, found: Losses) -> Followed | None:
     """`follow` of what is `found` at ascending times, all arrays (…, T): also looked at shortly before each of them."""
-    at = _watched(times)
+    at = _watched(times, _LOOKS)
     known = _tried(problem, lambda modes: found(modes, at))
     if known is None:
         return None
-    near = np.searchsorted(at, _before(times))
-    values = tuple(each[..., near[0]] for each in known.values)
-    error = np.max([known.error[..., i] for i in near], axis=0)
-    rounding = np.where(np.isfinite(values[0]), _ROUNDING * np.abs(values[0]), 0.0)
-    return Followed(values, error + rounding, known.problem)
+    values, error = _at(times, known.values, known.error, at, _LOOKS)
+    return Followed(values, error + _rounding(values[0]), known.problem)
+
+
+def of_cells(problem: QuadraticProblem, times: np.ndarray, found: CellLosses, n_cells: int) -> tuple[Found, np.ndarray]:
+    """`losses` of many cells, (cells, T), each on the first compression that meets the tolerance for it, or on all
+    modes; and the relative error that this makes."""
+    looks = _LOOKS if n_cells == 1 else _FEW_LOOKS
+    at, todo = _watched(times, looks), np.arange(n_cells)
+    parts: list[tuple[np.ndarray, Found, np.ndarray]] = []
+    for width in compression.WIDTHS:
+        fine, coarse = compression.pair(problem, width)
+        if not todo.size or 2 * (fine.spectrum.n_modes + coarse.spectrum.n_modes) > problem.spectrum.n_modes:
+            break
+        values = found(fine, at, todo)
+        values, error = _at(times, values, _difference(values[0], found(coarse, at, todo)[0]), at, looks)
+        unknown = np.isinf(values[1])  # and would be so on all modes
+        good = ((error <= np.maximum(TOLERANCE, values[1])) | unknown).all(-1)
+        error[unknown] = 0.0
+        parts.append((todo[good], tuple(each[good] for each in values), (error + _rounding(values[0]))[good]))
+        todo = todo[~good]
+    if todo.size:
+        values = found(problem, times, todo)
+        parts.append((todo, values, np.zeros(values[0].shape)))
+    order = np.argsort(np.concatenate([cells for cells, _, _ in parts]))
+    joined = tuple(np.concatenate(each)[order] for each in zip(*(values for _, values, _ in parts), strict=True))
+    return joined, np.concatenate([error for _, _, error in parts])[order]
 
 
 def log_loss(problem: QuadraticProblem, time: float, found: Losses) -> tuple[float, QuadraticProblem]:
@@ -83,16 +107,30 @@ def _tried(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
     return None
 
 
-def _watched(times: np.ndarray) -> np.ndarray:
+def _watched(times: np.ndarray, looks: int) -> np.ndarray:
     """The ascending times, and whole ones shortly before those that have none there."""
-    before = _before(times)
+    before = _before(times, looks)
     gaps = np.append(-np.inf, times[:-1]) < before[1]
     return np.union1d(times, before[:, gaps])
 
 
-def _before(times: np.ndarray) -> np.ndarray:
-    """The times and eight whole numbers up to them, (9, T)."""
-    back = np.multiply.outer(np.linspace(0.0, 1.0, 9), np.maximum(_LAST[0] * times, _LAST[1]))
+def _at(
+    times: np.ndarray, values: Found, error: np.ndarray, watched: np.ndarray, looks: int
+) -> tuple[Found, np.ndarray]:
+    """`values` at the times alone, and the largest error shortly before each; twice it where few looks may miss it."""
+    near = np.searchsorted(watched, _before(times, looks))
+    error = np.max([error[..., i] for i in near], axis=0) * (2.0 if looks < _LOOKS else 1.0)
+    return tuple(each[..., near[0]] for each in values), error
+
+
+def _rounding(log_loss: np.ndarray) -> np.ndarray:
+    """What rounding of the places makes."""
+    return np.where(np.isfinite(log_loss), _ROUNDING * np.abs(log_loss), 0.0)
+
+
+def _before(times: np.ndarray, looks: int) -> np.ndarray:
+    """The times and whole numbers up to them, (looks, T)."""
+    back = np.multiply.outer(np.linspace(0.0, 1.0, looks), np.maximum(_LAST[0] * times, _LAST[1]))
     return np.maximum(np.ceil(times - back), 0).astype(times.dtype)
 
 

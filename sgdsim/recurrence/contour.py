@@ -11,7 +11,7 @@ noise that is never negative: τ ≤ 1.
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -24,11 +24,13 @@ from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import any_method, compressed, contour_kernels, hyperbola, pair_maps, share
 from sgdsim.recurrence.hyperbola import GOOD
 
-_Follow = Callable[[QuadraticProblem, np.ndarray], tuple[np.ndarray, ...]]
 METHODS = ("auto", "recurrence", "contour")
 #: How a value may have been found.
 USED = ("recurrence", "contour", "closed form")
 _WORK = 1e10  # modes × steps of a recurrence that is still run where the contour is poor (some seconds)
+_SECONDS = 6e-8  # of a mode in a value by contour, about
+# What has grown by e^2000, however it oscillates, needs no recurrence beyond this share of the steps of others.
+_BEYOND, _SURE = 2000.0, 0.01
 _CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
 _ROOT, _STEP, _POWERS = 10, 0.3, 15  # costs per mode in terms of the contour: of σ₁, a step, a closed form
 _LATEST = 1e15  # float64 counts steps exactly up to here
@@ -88,27 +90,36 @@ def loss_at(
     gamma = _noise(problem.n, batch_size, noise, sampling)
     cells, shape = _cells(problem, lr, momentum, gamma, tau)
 
-    def found(modes: QuadraticProblem, times: np.ndarray) -> tuple[np.ndarray, ...]:
-        patience = _WORK / modes.spectrum.n_modes
+    def found(modes: QuadraticProblem, times: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, ...]:
         same = cells if modes is problem else _cells(modes, lr, momentum, gamma, tau)[0]
-        return tuple(v.reshape(*shape, -1) for v in same.follow(times, method, patience))
+        return same.only(some).follow(times, method, _WORK / modes.spectrum.n_modes)
 
-    return _values(problem, steps, found, 6e-8 * problem.spectrum.n_modes * cells.alpha.size if compress else 0.0)
+    return _values(problem, steps, found, shape, _SECONDS * problem.spectrum.n_modes if compress else 0.0)
 
 
-def _values(problem: QuadraticProblem, steps: np.ndarray | int, found: _Follow, seconds: float) -> LossValues:
-    """What `found` tells of a problem at ascending times, (cells…, T) each, with few modes for many where that saves
-    time; `seconds`: of a time with all modes."""
+def _values(
+    problem: QuadraticProblem,
+    steps: np.ndarray | int,
+    found: compressed.CellLosses,
+    shape: tuple[int, ...],
+    seconds: float,
+) -> LossValues:
+    """What `found` tells of cells in this `shape` at ascending times, (cells, T) each, with few modes for many where
+    that saves time; `seconds`: of a value with all modes."""
     times = np.atleast_1d(np.asarray(steps, dtype=np.float64))
     if times.ndim != 1 or times.size == 0 or not ((times >= 0) & (times <= _LATEST) & (times % 1 == 0)).all():
         raise InputError(f"steps: expected whole numbers from 0 to {_LATEST:.0e}, got {steps!r}")
-    order = np.argsort(times, kind="stable")
-    short = None
-    if compressed.worth(problem, seconds * times.size):
-        short = compressed.follow(problem, lambda modes: found(modes, times[order]))
-    (log_s, error, used), missed = short or (found(problem, times[order]), 0.0)
+    order, n_cells = np.argsort(times, kind="stable"), math.prod(shape)
+    if compressed.worth(problem, seconds * times.size * n_cells):
+        values, missed = compressed.of_cells(problem, times[order], found, n_cells)
+    else:
+        values, missed = found(problem, times[order], np.arange(n_cells)), np.zeros(1)
+    log_s, error, used = values
     back = np.argsort(order) if np.ndim(steps) else 0
-    log_loss, error, used = (v[..., back] for v in (log_s - np.log(2 * problem.normaliser), error + missed, used))
+    log_loss, error, used = (
+        v[..., back].reshape((*shape, *np.shape(steps)))
+        for v in (log_s - np.log(2 * problem.normaliser), error + missed, used)
+    )
     with np.errstate(over="ignore", under="ignore"):
         loss = np.exp(log_loss)
     return LossValues(np.asarray(steps), loss, log_loss, error, used.astype(np.int8))
@@ -144,10 +155,10 @@ def loss_curve(
     choice("method", method, METHODS)
     tau = number("tau", tau, maximum=1.0)
 
-    def found(modes: QuadraticProblem, times: np.ndarray) -> tuple[np.ndarray, ...]:
-        return any_method.follow(modes, sgd, times, tau, method)
+    def found(modes: QuadraticProblem, times: np.ndarray, _: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(v[None] for v in any_method.follow(modes, sgd, times, tau, method))
 
-    return _values(problem, steps, found, any_method.seconds(problem.spectrum.n_modes, sgd) if compress else 0.0)
+    return _values(problem, steps, found, (), any_method.seconds(problem.spectrum.n_modes, sgd) if compress else 0.0)
 
 
 def rate(
@@ -235,11 +246,12 @@ class _Cells:
         quiet = self.gamma == 0
         for some, follow in ((quiet, _Cells._without_noise), (~quiet, _Cells._with_noise)):
             if some.any():
-                found = follow(self._only(some), times[first:], method, patience)
+                found = follow(self.only(some), times[first:], method, patience)
                 log_s[some, first:], error[some, first:], used[some, first:] = found
         return log_s, error, used
 
-    def _only(self, some: np.ndarray) -> _Cells:
+    def only(self, some: np.ndarray) -> _Cells:
+        """These cells alone, by places or a mask."""
         cells = copy.copy(self)
         cells.alpha, cells.beta, cells.gamma, cells.tau = (
             v[some] for v in (self.alpha, self.beta, self.gamma, self.tau)
@@ -267,11 +279,13 @@ class _Cells:
         if not late.size:
             share.run(work)
         else:  # one sharing of threads for both ways
-            log_s[:, early:], error[:, early:] = self._contour(late, work)
+            shift = self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
+            log_s[:, early:], error[:, early:] = self._contour(late, shift, work)
             used[:, early:] = USED.index("contour")
             if method == "auto":
                 nothing = (log_s < contour_kernels.LOWEST) & (error < 1)  # no float, however it is found
-                poor = ~(error <= GOOD) & ~nothing & (times <= patience)
+                gone = (shift[:, None] * times > _BEYOND) & (times > _SURE * patience)
+                poor = ~(error <= GOOD) & ~nothing & ~gone & (times <= patience)
                 needed = np.where(poor, np.arange(1, times.size + 1), 0)[:, early:].max(1)
                 share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
                 counts = np.maximum(counts, needed)
@@ -302,11 +316,12 @@ class _Cells:
             error = 1e-12 + 1e-15 * at * np.sqrt(size / exact)
         return self._unscaled(exact, error, shift[cells] * at)
 
-    def _contour(self, times: np.ndarray, work: list[tuple[float, share.Piece]]) -> tuple[np.ndarray, np.ndarray]:
-        """log s and relative error at late times, (cells, T) each; does the other `work` beside."""
+    def _contour(
+        self, times: np.ndarray, shift: np.ndarray, work: list[tuple[float, share.Piece]]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """log s and relative error at late times, (cells, T) each; does the other `work` beside. `shift`: σ₁."""
         cells, columns = (a.ravel() for a in np.mgrid[: self.alpha.size, : times.size])
-        at, shift = times[columns], self.rightmost(np.full(self.alpha.size, 0.02 / times[-1]))
-        inverse = np.empty((2, 2, at.size))
+        at, inverse = times[columns], np.empty((2, 2, cells.size))
         for nodes, (value, terms) in zip((hyperbola.NODES, hyperbola.FEWER), inverse, strict=True):
             arguments = (*self._sums(), shift, cells, at, nodes, value, terms)
             work = work + share.pieces(contour_kernels.invert, arguments, at.size, nodes * self.lam.size)
