@@ -207,7 +207,7 @@ def _inverse(eigenvalues, weights, c, alpha, beta, gamma, g, shift, t, n_nodes):
         slope = z * (dv + (u + z * du) * v / rest) / rest  # −ds̃/dσ
         term = np.exp(local * t) * slope * (mu / t) * np.cos(angle)
         total += term.real
-        size += abs(term)
+        size += abs(term) * (1.0 + 1.0 / abs(rest))  # near the threshold 1 − zŨ has lost digits
     return total * step / math.pi, size * step / math.pi
 
 

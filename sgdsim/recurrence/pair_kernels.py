@@ -124,7 +124,7 @@ def gap(lam, counts, c, maps, pairs, gamma, sigma):
 
 @numba.njit(**OPTIONS)
 def _slope(lam, counts, c, maps, pairs, gamma, label, sigma, sums):
-    """−ds̃_r/dσ."""
+    """−ds̃_r/dσ, and |1 − γzŨ|, which has lost digits near the threshold."""
     z, one_z = np.exp(-sigma), -expm1(-sigma)
     transforms(lam, counts, c, maps, pairs, one_z, z, True, sums)
     u, u_read, v, _, du, du_read, dv, dv_read = sums
@@ -132,7 +132,8 @@ def _slope(lam, counts, c, maps, pairs, gamma, label, sigma, sums):
     d_drawn = -drawn / one_z
     s = (v + drawn * u) / rest
     ds = (dv + d_drawn * u + drawn * du + gamma * z * (du - u) * s) / rest
-    return -(dv_read + (gamma * z * (ds - s) + d_drawn) * u_read + (gamma * z * s + drawn) * du_read)
+    slope = -(dv_read + (gamma * z * (ds - s) + d_drawn) * u_read + (gamma * z * s + drawn) * du_read)
+    return slope, abs(rest)
 
 
 @numba.njit(**OPTIONS)
@@ -144,6 +145,6 @@ def invert(lam, counts, c, maps, pairs, gamma, label, shift, times, contour, out
         out[i], size[i] = 0.0, 0.0
         for number in range(contour[3]):
             local, weight = node(number, contour, times[i])
-            term = weight * _slope(lam, counts, c, maps, pairs, gamma, label, shift + local, sums)
-            out[i] += term.real
-            size[i] += abs(term)
+            slope, rest = _slope(lam, counts, c, maps, pairs, gamma, label, shift + local, sums)
+            out[i] += (weight * slope).real
+            size[i] += abs(weight * slope) * (1.0 + 1.0 / rest)
