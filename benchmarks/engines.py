@@ -105,6 +105,7 @@ def rows() -> Iterator[dict[str, Any]]:
     speed = {"GB/s": bandwidth(), "GFLOP/s": multiply_adds(np.float64), "GFLOP/s, float32": multiply_adds(np.float32)}
     yield {"job": "this machine", **{name: round(value, 1) for name, value in speed.items()}}
     yield from _diagonal(speed)
+    yield from _linear()
     yield from _averaged()
     yield from _sampled(speed)
     yield from _network()
@@ -135,6 +136,28 @@ def _diagonal(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
     other = contour.loss_at(small, 1000, lr=lr, momentum=momentum, noise=0.1, method="contour")
     apart = np.abs(found.log_loss - other.log_loss)[other.error < 1e-9].max()
     yield _row("diagonal, landscape 100 x 50 by recurrence, each cell", ours, plain, difference=float(f"{apart:.1g}"))
+
+
+def _linear() -> Iterator[dict[str, Any]]:
+    """Other linear methods beside plain heavy ball, ours and the plain loop's, which has less to do."""
+    problem, n_steps = ss.QuadraticProblem.power_law(1000, 1.5, 1.0), 100_000
+    regime, plain_sgd = ss.SpectralDiagonal(method="recurrence", compress=False), ss.SGD(0.3, 0.5, 10)
+    algorithms = {
+        "heavy ball": plain_sgd,
+        "label noise": ss.SGD(0.3, 0.5, 10, label_noise=0.1),
+        "one pass": ss.SGD(0.3, 0.5, 10, sampling="one-pass"),
+        "nesterov": ss.SGD(0.3, 0.5, 10, method="nesterov"),
+        "EMA": ss.SGD(0.3, 0.5, 10, average="ema:0.99"),
+        "nesterov, scheduled, mean of the tail": ss.SGD(
+            ss.schedules.Power(0.3, 0.1), 0.5, 10, method="nesterov", average="tail:start=100"
+        ),
+    }
+    plain, fastest = stepped(problem, 0.3, 0.5, 0.1, 2000)[0], dict.fromkeys(algorithms, np.inf)
+    for _ in range(5):
+        for name, sgd in algorithms.items():
+            fastest[name] = min(fastest[name], per_step(problem, sgd, regime, n_steps, record=[n_steps])[0])
+    for name, ours in fastest.items():
+        yield _row(f"diagonal, N = 1000, {name}", ours, plain, times_heavy_ball=round(ours / fastest["heavy ball"], 2))
 
 
 def _averaged() -> Iterator[dict[str, Any]]:
