@@ -76,6 +76,45 @@ def reshuffled(n_samples, sizes, key):
     return batches
 
 
+def normals(size, stream, step, key):
+    """Standard normals of a stream of one step."""
+    out = []
+    for block in range(-(-size // 4)):
+        words = philox([block, step % 2**32, step // 2**32, stream], [int(k) for k in key])
+        for first, second in (words[:2], words[2:]):
+            radius, angle = np.sqrt(-2 * np.log((first + 1) / 2**32)), 2 * np.pi * second / 2**32
+            out += [radius * np.cos(angle), radius * np.sin(angle)]
+    return np.array(out[:size])
+
+
+def chi_square(degrees, step, key):
+    """χ², by rejection from a normal's cube for more than one degree of freedom."""
+    for block in itertools.count():
+        words = philox([block, step % 2**32, step // 2**32, 4], [int(k) for k in key])
+        z = np.sqrt(-2 * np.log((words[0] + 1) / 2**32)) * np.cos(2 * np.pi * words[1] / 2**32)
+        if degrees == 1:
+            return z**2
+        shape = degrees / 2 - 1 / 3
+        cube = (1 + z / np.sqrt(9 * shape)) ** 3
+        if cube > 0 and np.log((words[2] + 1) / 2**32) < z**2 / 2 + shape * (1 - cube + np.log(cube)):
+            return 2 * shape * cube
+
+
+def one_pass(eigenvalues, start, maps, begins, readout, sizes, key, label):
+    """One run on fresh Gaussian samples, over the modes: the iterate after every step, (T + 1, n). Of Zᵀ Z v, what is
+    along v and what is across it."""
+    components = np.outer(begins, start)
+    out = [readout @ components]
+    for t, b in enumerate(sizes):
+        v, chi = np.append(components[0], -label), chi_square(b, t, key)
+        xi = normals(v.size, 3, t, key)
+        across = xi - v * (v @ xi) / (v @ v)
+        gradient = eigenvalues * (chi * v + np.sqrt(chi) * np.linalg.norm(v) * across)[:-1] / b
+        components = maps.transition[t] @ components + np.outer(maps.kick[t], gradient)
+        out.append(readout @ components)
+    return np.array(out)
+
+
 def sampled(kernel, residual, lr, momentum, batches):
     """Linearised SGD, one batch sequence; residuals after every step, (T + 1, N)."""
     n = len(residual)
