@@ -185,8 +185,9 @@ def _averaged() -> Iterator[dict[str, Any]]:
         problem.residual  # noqa: B018 — the basis is made before the clock starts
         for lr, momentum, tolerance in ((1.0, 0.0, 1e-4), (0.3, 0.9, 1e-3)):
             sgd = ss.SGD(lr, momentum, 10)
+            regime = ss.BatchAveraged(tolerance, method="recurrence")
             plain, loss = plain_averaged(problem, sgd, plain_steps)
-            ours, result = per_step(problem, sgd, ss.BatchAveraged(tolerance), n_steps, record=[plain_steps])
+            ours, result = per_step(problem, sgd, regime, n_steps, record=[plain_steps])
             found = result["loss"].values.ravel()[1]
             yield _row(
                 f"averaged, {title}, momentum {momentum:g}", ours, plain,

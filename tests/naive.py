@@ -213,6 +213,32 @@ def jacobian_ntk(module, x):
     return (jacobian @ jacobian.T).numpy()
 
 
+def tiers(eigenvalues, u, block, variances, mean, residual, trend, shares, hyper):
+    """One step of `sgdsim.regimes.averaged.tiers.Tiers`: E r² before it, the new block and variances. `trend`: what the
+    slow pairs give, per S, and how the far variances spread over the points; u: the modes with an exact source."""
+    (lr, momentum, noise), (c, j, p), n, b = hyper, block, len(residual), len(block[0])
+    scale, near, far = (mean @ mean + np.trace(c) + variances[0].sum()) / n, u.shape[1] - b, variances[0]
+    squares = residual**2 + scale * trend[0] + far[near:].sum() * trend[1]
+    squares = squares + np.diag(u[:, :b] @ c @ u[:, :b].T) + u[:, b:] ** 2 @ far[:near]
+
+    def moved(i, k, moments, source):
+        maps = [np.array([[1 - lr * eigenvalues[at], momentum], [-lr * eigenvalues[at], momentum]]) for at in (i, k)]
+        drawn = noise * (n * source - moments[0, 0] - mean[i] * mean[k])
+        return maps[0] @ moments @ maps[1].T + lr**2 * eigenvalues[i] * eigenvalues[k] * drawn
+
+    new, rest = np.zeros((3, b, b)), np.zeros((3, len(far)))
+    for i in range(b):
+        for k in range(b):
+            pair = np.array([[c[i, k], j[i, k]], [j[k, i], p[i, k]]])
+            pair = moved(i, k, pair, (squares * u[:, i] * u[:, k]).sum())
+            new[:, i, k] = pair[0, 0], pair[0, 1], pair[1, 1]
+    for k in range(len(far)):
+        source = (squares * u[:, b + k] ** 2).sum() if k < near else scale * shares[k - near]
+        both = moved(b + k, b + k, np.array([[v[k] for v in variances[:2]], [v[k] for v in variances[1:]]]), source)
+        rest[:, k] = both[0, 0], both[0, 1], both[1, 1]
+    return squares, new, rest
+
+
 def slow_pairs(problem, exact, moments, means, squares, hypers):
     """An interval of `sgdsim.regimes.averaged.slow_pairs.SlowPairs`, step by step; moments: whole (m, m) c, j, p.
 
