@@ -13,7 +13,8 @@ from sgdsim.regimes.averaged import exact
 from sgdsim.regimes.averaged.tiers import MeanPath, Sizes, Tiers
 from sgdsim.regimes.base import Run
 
-FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 4)  # to begin with
+FIRST = Sizes(exact=16, diagonal=128, pairs=1024, ratio=1 / 2)  # to begin with
+_TEST = replace(FIRST, exact=32, diagonal=256, ratio=1 / 4)  # for test losses, whose error the coarser copy tells late
 _FINEST = 1 / 128  # ratio beyond which the exact form is taken
 _TESTED = 16  # steps between two looks at the test loss, whose mean part costs as much as a step
 _SINGLE = 1e-5  # tolerance down to which U∘U and the slow pairs may be in float32
@@ -28,7 +29,8 @@ class Adaptive(Run):
         self.gram = exact.test_gram(problem) if test else None
         self.error = 0.0  # the largest estimate so far
         self.exact: exact.Exact | None = None  # followed in place of the tiers
-        self._begin(replace(FIRST, pairs=max(FIRST.pairs, problem.n // 2)))
+        first = _TEST if test else FIRST
+        self._begin(replace(first, pairs=max(first.pairs, problem.n // 2)))
 
     def _begin(self, sizes: Sizes) -> None:
         """At the start, with these sizes."""
