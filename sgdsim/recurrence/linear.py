@@ -27,6 +27,14 @@ def occupied(transition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.cumsum([0, *map(len, columns)]), np.concatenate(columns)
 
 
+def times_plain(sgd: SGD) -> float:
+    """About how many steps of plain heavy ball a diagonal step costs."""
+    if sgd.is_plain:
+        return 1.0
+    in_one_loop = sgd.components == 2 or (sgd.components == 3 and sgd.average is not None)
+    return float(sgd.components) if in_one_loop else 2.0 * sgd.components**2
+
+
 class Steps(Run):
     """A run that takes the steps of `sgd` on a problem, in blocks."""
 

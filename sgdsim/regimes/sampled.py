@@ -54,7 +54,6 @@ class SampledLinearized(Regime):
 
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10
-        size = 300 if sgd.is_one_pass else size
         return 1e-3 + 1e-10 * n * (size + 2) * replicates * float(steps[-1])
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:

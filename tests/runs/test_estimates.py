@@ -55,7 +55,7 @@ def test_what_cannot_be_is_refused(regime, changes, words):
         (ss.BatchAveraged(method="recurrence"), {"n_steps": 10**12}),
         (ss.SpectralDiagonal(), {"n_steps": 10**15, "observe": ("loss", "moments")}),
         (ss.SpectralDiagonal(method="recurrence"), {"n_steps": 10**15}),
-        (ss.SpectralDiagonal(), {"n_steps": 10**15, "method": "nesterov"}),
+        (ss.SpectralDiagonal(method="recurrence"), {"n_steps": 10**15, "method": "nesterov"}),
         (ss.SampledLinearized(), {"n_steps": 10**11, "sampling": "one-pass"}),
     ],
 )
