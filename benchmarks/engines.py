@@ -75,6 +75,19 @@ def plain_sampled(problem: ss.QuadraticProblem, sgd: ss.SGD, n_steps: int) -> fl
     return (time.perf_counter() - since) / n_steps
 
 
+def plain_one_pass(problem: ss.QuadraticProblem, sgd: ss.SGD, n_steps: int) -> float:
+    """Seconds per step of one run on fresh Gaussian samples, drawn number by number."""
+    rng, b, lam = np.random.default_rng(0), int(sgd.batch_size), problem.eigenvalues
+    a, v, losses = problem.coefficients.copy(), np.zeros(problem.n), []
+    since = time.perf_counter()
+    for _ in range(n_steps):
+        z = rng.standard_normal((b, problem.n))
+        v = sgd.momentum * v - sgd.lr / b * lam * (z.T @ (z @ a))
+        a = a + v
+        losses.append((a**2).mean() / 2)
+    return (time.perf_counter() - since) / n_steps
+
+
 def plain_network(problem: ss.NetworkProblem, lr: float, sgd: ss.SGD, n_steps: int) -> float:
     """Seconds per step of torch.optim.SGD with the training loss over all points after every step."""
     import copy
@@ -105,8 +118,10 @@ def rows() -> Iterator[dict[str, Any]]:
     speed = {"GB/s": bandwidth(), "GFLOP/s": multiply_adds(np.float64), "GFLOP/s, float32": multiply_adds(np.float32)}
     yield {"job": "this machine", **{name: round(value, 1) for name, value in speed.items()}}
     yield from _diagonal(speed)
+    yield from _linear()
     yield from _averaged()
     yield from _sampled(speed)
+    yield from _one_pass()
     yield from _network()
 
 
@@ -137,6 +152,28 @@ def _diagonal(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
     yield _row("diagonal, landscape 100 x 50 by recurrence, each cell", ours, plain, difference=float(f"{apart:.1g}"))
 
 
+def _linear() -> Iterator[dict[str, Any]]:
+    """Other linear methods beside plain heavy ball, ours and the plain loop's, which has less to do."""
+    problem, n_steps = ss.QuadraticProblem.power_law(1000, 1.5, 1.0), 100_000
+    regime, plain_sgd = ss.SpectralDiagonal(method="recurrence", compress=False), ss.SGD(0.3, 0.5, 10)
+    algorithms = {
+        "heavy ball": plain_sgd,
+        "label noise": ss.SGD(0.3, 0.5, 10, label_noise=0.1),
+        "one pass": ss.SGD(0.3, 0.5, 10, sampling="one-pass"),
+        "nesterov": ss.SGD(0.3, 0.5, 10, method="nesterov"),
+        "EMA": ss.SGD(0.3, 0.5, 10, average="ema:0.99"),
+        "nesterov, scheduled, mean of the tail": ss.SGD(
+            ss.schedules.Power(0.3, 0.1), 0.5, 10, method="nesterov", average="tail:start=100"
+        ),
+    }
+    plain, fastest = stepped(problem, 0.3, 0.5, 0.1, 2000)[0], dict.fromkeys(algorithms, np.inf)
+    for _ in range(5):
+        for name, sgd in algorithms.items():
+            fastest[name] = min(fastest[name], per_step(problem, sgd, regime, n_steps, record=[n_steps])[0])
+    for name, ours in fastest.items():
+        yield _row(f"diagonal, N = 1000, {name}", ours, plain, times_heavy_ball=round(ours / fastest["heavy ball"], 2))
+
+
 def _averaged() -> Iterator[dict[str, Any]]:
     for n, n_steps, plain_steps in ((1000, 10_000, 20), (3000, 10_000, 3)):
         try:
@@ -148,8 +185,9 @@ def _averaged() -> Iterator[dict[str, Any]]:
         problem.residual  # noqa: B018 — the basis is made before the clock starts
         for lr, momentum, tolerance in ((1.0, 0.0, 1e-4), (0.3, 0.9, 1e-3)):
             sgd = ss.SGD(lr, momentum, 10)
+            regime = ss.BatchAveraged(tolerance, method="recurrence")
             plain, loss = plain_averaged(problem, sgd, plain_steps)
-            ours, result = per_step(problem, sgd, ss.BatchAveraged(tolerance), n_steps, record=[plain_steps])
+            ours, result = per_step(problem, sgd, regime, n_steps, record=[plain_steps])
             found = result["loss"].values.ravel()[1]
             yield _row(
                 f"averaged, {title}, momentum {momentum:g}", ours, plain,
@@ -173,6 +211,20 @@ def _sampled(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
         standard_errors_from_the_average=round(float(spread), 1), gflops=round(flops, 1),
         share_of_multiply_adds=round(flops / speed["GFLOP/s"], 2),
     )  # fmt: skip
+
+
+def _one_pass() -> Iterator[dict[str, Any]]:
+    problem = ss.QuadraticProblem.power_law(500, 1.5, 1.0)
+    for b in (1, 64, 4096):
+        sgd = ss.SGD(0.2, 0.5, b, sampling="one-pass")
+        plain = plain_one_pass(problem, sgd, max(5, 2000 // b))
+        runs = [per_step(problem, sgd, ss.SampledLinearized(), 1000, replicates=10, record=[1000]) for _ in range(3)]
+        mean = ss.simulate(problem, sgd, ss.SpectralDiagonal(tau=-1), 1000)["loss"].values.ravel()[-1]
+        final = runs[0][1]["loss"].values[0, :, -1]
+        yield _row(
+            f"sampled in one pass, N = 500, b = {b}, each of 10 replicates", min(r[0] for r in runs) / 10, plain,
+            standard_errors_from_the_average=round(float(abs(final.mean() - mean) / (final.std(ddof=1) / 10**0.5)), 1),
+        )  # fmt: skip
 
 
 def _network() -> Iterator[dict[str, Any]]:

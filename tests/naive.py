@@ -76,6 +76,45 @@ def reshuffled(n_samples, sizes, key):
     return batches
 
 
+def normals(size, stream, step, key):
+    """Standard normals of a stream of one step."""
+    out = []
+    for block in range(-(-size // 4)):
+        words = philox([block, step % 2**32, step // 2**32, stream], [int(k) for k in key])
+        for first, second in (words[:2], words[2:]):
+            radius, angle = np.sqrt(-2 * np.log((first + 1) / 2**32)), 2 * np.pi * second / 2**32
+            out += [radius * np.cos(angle), radius * np.sin(angle)]
+    return np.array(out[:size])
+
+
+def chi_square(degrees, step, key):
+    """χ², by rejection from a normal's cube for more than one degree of freedom."""
+    for block in itertools.count():
+        words = philox([block, step % 2**32, step // 2**32, 4], [int(k) for k in key])
+        z = np.sqrt(-2 * np.log((words[0] + 1) / 2**32)) * np.cos(2 * np.pi * words[1] / 2**32)
+        if degrees == 1:
+            return z**2
+        shape = degrees / 2 - 1 / 3
+        cube = (1 + z / np.sqrt(9 * shape)) ** 3
+        if cube > 0 and np.log((words[2] + 1) / 2**32) < z**2 / 2 + shape * (1 - cube + np.log(cube)):
+            return 2 * shape * cube
+
+
+def one_pass(eigenvalues, start, maps, begins, readout, sizes, key, label):
+    """One run on fresh Gaussian samples, over the modes: the iterate after every step, (T + 1, n). Of Zᵀ Z v, what is
+    along v and what is across it."""
+    components = np.outer(begins, start)
+    out = [readout @ components]
+    for t, b in enumerate(sizes):
+        v, chi = np.append(components[0], -label), chi_square(b, t, key)
+        xi = normals(v.size, 3, t, key)
+        across = xi - v * (v @ xi) / (v @ v)
+        gradient = eigenvalues * (chi * v + np.sqrt(chi) * np.linalg.norm(v) * across)[:-1] / b
+        components = maps.transition[t] @ components + np.outer(maps.kick[t], gradient)
+        out.append(readout @ components)
+    return np.array(out)
+
+
 def sampled(kernel, residual, lr, momentum, batches):
     """Linearised SGD, one batch sequence; residuals after every step, (T + 1, N)."""
     n = len(residual)
@@ -172,6 +211,32 @@ def jacobian_ntk(module, x):
         rows.append(torch.cat([p.grad.ravel() for p in module.parameters() if p.requires_grad and p.grad is not None]))
     jacobian = torch.stack(rows)
     return (jacobian @ jacobian.T).numpy()
+
+
+def tiers(eigenvalues, u, block, variances, mean, residual, trend, shares, hyper):
+    """One step of `sgdsim.regimes.averaged.tiers.Tiers`: E r² before it, the new block and variances. `trend`: what the
+    slow pairs give, per S, and how the far variances spread over the points; u: the modes with an exact source."""
+    (lr, momentum, noise), (c, j, p), n, b = hyper, block, len(residual), len(block[0])
+    scale, near, far = (mean @ mean + np.trace(c) + variances[0].sum()) / n, u.shape[1] - b, variances[0]
+    squares = residual**2 + scale * trend[0] + far[near:].sum() * trend[1]
+    squares = squares + np.diag(u[:, :b] @ c @ u[:, :b].T) + u[:, b:] ** 2 @ far[:near]
+
+    def moved(i, k, moments, source):
+        maps = [np.array([[1 - lr * eigenvalues[at], momentum], [-lr * eigenvalues[at], momentum]]) for at in (i, k)]
+        drawn = noise * (n * source - moments[0, 0] - mean[i] * mean[k])
+        return maps[0] @ moments @ maps[1].T + lr**2 * eigenvalues[i] * eigenvalues[k] * drawn
+
+    new, rest = np.zeros((3, b, b)), np.zeros((3, len(far)))
+    for i in range(b):
+        for k in range(b):
+            pair = np.array([[c[i, k], j[i, k]], [j[k, i], p[i, k]]])
+            pair = moved(i, k, pair, (squares * u[:, i] * u[:, k]).sum())
+            new[:, i, k] = pair[0, 0], pair[0, 1], pair[1, 1]
+    for k in range(len(far)):
+        source = (squares * u[:, b + k] ** 2).sum() if k < near else scale * shares[k - near]
+        both = moved(b + k, b + k, np.array([[v[k] for v in variances[:2]], [v[k] for v in variances[1:]]]), source)
+        rest[:, k] = both[0, 0], both[0, 1], both[1, 1]
+    return squares, new, rest
 
 
 def slow_pairs(problem, exact, moments, means, squares, hypers):

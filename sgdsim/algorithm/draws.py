@@ -13,7 +13,7 @@ from collections.abc import Callable
 import numba
 import numpy as np
 
-BATCH, EPOCH, LABELS, FEATURES = range(4)  # streams of the generator
+BATCH, EPOCH, LABELS, FEATURES, LENGTHS = range(5)  # streams of the generator
 
 _LAID_OUT = 1_000_000  # steps whose batch sizes are held at once
 
@@ -183,6 +183,22 @@ def normals(counter, words, key0, key1, out):
         out[i] = radius * np.cos(angle)
         if i + 1 < out.size:
             out[i + 1] = radius * np.sin(angle)
+
+
+@numba.njit(cache=True, nogil=True)
+def chi_square(counter, words, key0, key1, degrees):
+    """A χ² variable of `degrees` ≥ 1 from the generator's present place (Marsaglia & Tsang, ACM TOMS 26, 363, 2000)."""
+    z = np.empty(1)
+    if degrees == 1:
+        normals(counter, words, key0, key1, z)
+        return z[0] * z[0]
+    shape = degrees / 2 - 1 / 3
+    while True:
+        normals(counter, words, key0, key1, z)  # of two words; the next decides whether it is kept
+        w = z[0] / np.sqrt(9 * shape)
+        level = np.log((np.float64(words[2]) + 1.0) / 4294967296.0)
+        if w > -1 and level < z[0] * z[0] / 2 + shape * (3 * np.log1p(w) - w * (3 + w * (3 + w))):
+            return 2 * shape * (1 + w) ** 3
 
 
 @numba.njit(cache=True, nogil=True, parallel=True)

@@ -80,7 +80,7 @@ def readout(method: Method) -> np.ndarray:
 
 def check_still(maps: Maps, multiples: np.ndarray) -> None:
     """InputError unless `maps` leave what `begins` says, (m,), where it is as long as no gradients come."""
-    moved = maps.transition @ multiples - multiples
+    moved = (maps.transition.reshape(-1, multiples.size) @ multiples).reshape(-1, multiples.size) - multiples
     if not (np.abs(moved) <= 1e-9).all():
         raise InputError("method: expected maps that move nothing without gradients (A·begins = begins), got others")
 

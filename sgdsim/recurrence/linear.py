@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from sgdsim.algorithm import maps
 from sgdsim.algorithm.maps import read, read_second
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
@@ -15,14 +16,23 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 from sgdsim.recurrence.run import Run
 
-_BLOCK = 256  # steps whose maps are held at once
+_HELD = 40_000, 256  # numbers of the maps held at once, and steps at least
 
 
 def occupied(transition: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Where rows of the maps (T, m, m) may differ from 0: offsets (m + 1,) into column numbers."""
-    used = (transition != 0).any(0)
-    columns = [np.flatnonzero(row) for row in used]
+    steps, m, _ = transition.shape
+    used = np.ones(steps) @ (transition.reshape(steps, m * m) != 0)  # how often
+    columns = [np.flatnonzero(row) for row in used.reshape(m, m)]
     return np.cumsum([0, *map(len, columns)]), np.concatenate(columns)
+
+
+def times_plain(sgd: SGD) -> float:
+    """About how many steps of plain heavy ball a diagonal step costs."""
+    if sgd.is_plain:
+        return 1.0
+    in_one_loop = sgd.components == 2 or (sgd.components == 3 and sgd.average is not None)
+    return float(sgd.components) if in_one_loop else 2.0 * sgd.components**2
 
 
 class Steps(Run):
@@ -33,10 +43,10 @@ class Steps(Run):
 
     def blocks(self, start: int, stop: int):
         """Yield (first step, hyperparameters, maps, where they are occupied) for consecutive ranges of steps."""
-        for low in range(start, stop, _BLOCK):
-            high = min(low + _BLOCK, stop)
-            maps = self.sgd.maps(low, high)
-            transition, kick = np.ascontiguousarray(maps.transition), np.ascontiguousarray(maps.kick)
+        block = max(_HELD[0] // self.sgd.components**2, _HELD[1])
+        for low in range(start, stop, block):
+            high = min(low + block, stop)
+            transition, kick = map(np.ascontiguousarray, self.sgd.maps(low, high))
             yield low, self.sgd.values(self.problem.n, low, high), transition, kick, occupied(transition)
 
     def label(self, sizes: np.ndarray) -> np.ndarray:
@@ -69,11 +79,16 @@ class Diagonal(Steps):
 
     def advance(self, start: int, stop: int) -> None:
         modes, second = (self.problem.eigenvalues, self.problem.multiplicity), self.second
+        averaged = self.sgd.average is not None and len(second) == 3
+        seen = [*maps.readout(self.sgd.linear), 0.0][:2]
+        average = (second[0, 2], second[1, 2], second[2, 2]) if averaged else None
         for _, values, transition, kick, where in self.blocks(start, stop):
             steps = self.total, transition, kick, values.noise, self.label(values.batch_size), self.tau
-            if len(second) == 2:
-                self.total = linear_kernels.diagonal_of_two(*modes, second[0, 0], second[0, 1], second[1, 1], *steps)
-                second[1, 0] = second[0, 1]
+            if len(second) == 2 or averaged:
+                moments = second[0, 0], second[0, 1], second[1, 1], average, seen[0], seen[1] or None
+                self.total = linear_kernels.diagonal_of_two(*modes, *moments, *steps)
+                for i in range(1, len(second)):
+                    second[i, :i] = second[:i, i]
             else:
                 self.total = linear_kernels.diagonal(*modes, second, *steps, *where)
             if self.test:

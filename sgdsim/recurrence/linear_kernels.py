@@ -76,25 +76,58 @@ def diagonal(eigenvalues, multiplicity, second, total, transition, kick, noise, 
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def diagonal_of_two(eigenvalues, multiplicity, c, j, p, total, transition, kick, noise, label, tau):
-    """`diagonal` of two components, with moments c, j, p of 00, 01 and 11, (n,) each in place: three arrays are few
-    enough for the compiler to see that one loop over all is one of vectors."""
+def diagonal_of_two(
+    eigenvalues, multiplicity, c, j, p, average, seen, other, total, transition, kick, noise, label, tau
+):  # fmt: skip
+    """`diagonal` of two components, with moments c, j, p of 00, 01 and 11, (n,) each in place; and, where `average` is
+    not None, of an average of `seen` of component 0 and `other` of component 1: its moments 02, 12 and 22.
+
+    `other` may be None: 0. The average acts on nothing, and most methods begin with no memory, so that A's first column
+    is (1, 0). With that known few products are left, in one loop that the compiler sees to be one of vectors.
+    """
     for t in range(noise.size):
-        s = total
-        total = 0.0
-        a1, b1, k0, k1 = transition[t, 0, 1], transition[t, 1, 1], kick[t, 0], kick[t, 1]
-        a, b, gamma, labels = transition[t, 0, 0], transition[t, 1, 0], noise[t], label[t]
-        for k in range(eigenvalues.size):
-            x = eigenvalues[k]
-            w = 1.0 if multiplicity is None else multiplicity[k]
-            ck, jk, pk = c[k], j[k], p[k]
-            source = x * x * (gamma * (w * s - tau * ck) + w * labels)
-            a0, b0 = a + x * k0, b + x * k1
-            ac, aj = a0 * ck + a1 * jk, a0 * jk + a1 * pk
-            bc, bj = b0 * ck + b1 * jk, b0 * jk + b1 * pk
-            ck = ac * a0 + aj * a1 + source * k0 * k0
-            c[k], j[k], p[k] = ck, bc * a0 + bj * a1 + source * k0 * k1, bc * b0 + bj * b1 + source * k1 * k1
-            total += ck
+        a, feed, drift = transition[t], (noise[t] * total + label[t], 1.0 - noise[t] * tau), transition[t, 0, 0] - 1.0
+        if drift == 0.0 and a[1, 0] == 0.0:
+            total = _step_of_two(eigenvalues, multiplicity, c, j, p, average, seen, other, a, kick[t], feed, None)
+        else:
+            total = _step_of_two(eigenvalues, multiplicity, c, j, p, average, seen, other, a, kick[t], feed, drift)
+    return total
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def _step_of_two(eigenvalues, multiplicity, c, j, p, average, seen, other, transition, kick, feed, drift):
+    """One step of `diagonal_of_two`, returns Σ c. `drift`: A_00 − 1, or None where A's first column is (1, 0)."""
+    a, a1, b, b1 = transition[0, 0], transition[0, 1], transition[1, 0], transition[1, 1]
+    k0, k1, (level, kept), total = kick[0], kick[1], feed, 0.0
+    decay = 0.0 if average is None else transition[2, 2]
+    for k in range(eigenvalues.size):
+        x = eigenvalues[k]
+        ck, jk, pk = c[k], j[k], p[k]
+        gc, gj = x * ck, x * jk  # the gradient with the components, and its square
+        gg = x * x * ((level if multiplicity is None else multiplicity[k] * level) + kept * ck)
+        c_new = ck + 2.0 * a * a1 * jk + a1 * a1 * pk + 2.0 * a * k0 * gc + 2.0 * a1 * k0 * gj + k0 * k0 * gg
+        j_new = (a * b1 + a1 * b) * jk + a1 * b1 * pk + (a * k1 + b * k0) * gc + (a1 * k1 + b1 * k0) * gj + k0 * k1 * gg
+        p_new = b1 * b1 * pk + 2.0 * b1 * k1 * gj + k1 * k1 * gg
+        if drift is not None:
+            c_new += drift * (a + 1.0) * ck
+            j_new += a * b * ck
+            p_new += b * b * ck + 2.0 * b * b1 * jk + 2.0 * b * k1 * gc
+        c[k], j[k], p[k] = c_new, j_new, p_new
+        total += c_new
+        if average is not None:
+            d, e, f = average
+            dk, ek, share = d[k], e[k], (1.0 - decay) * seen
+            d_old, e_old = decay * (a * dk + a1 * ek + k0 * (x * dk)), decay * (b1 * ek + k1 * (x * dk))
+            if drift is not None:
+                e_old += decay * b * dk
+            d_new, e_new = d_old + share * c_new, e_old + share * j_new
+            if other is not None:
+                d_new += (1.0 - decay) * other * j_new
+                e_new += (1.0 - decay) * other * p_new
+            f_new = decay * decay * f[k] + share * (d_old + d_new)
+            if other is not None:
+                f_new += (1.0 - decay) * other * (e_old + e_new)
+            d[k], e[k], f[k] = d_new, e_new, f_new
     return total
 
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from sgdsim.recurrence.kernels import FAST
 
+_POINTS = 1024  # whose values in the modes are worked on at once
+
 
 @numba.njit(cache=True, nogil=True, parallel=True)
 def sampled_advance(kernel, r, v, lr, momentum, sizes, batches):
@@ -76,29 +78,6 @@ def averaged_advance(eigenvalues, c, j, p, m, source, n_samples, alpha, beta, ga
                     _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum)
 
 
-@numba.njit(cache=True, nogil=True, parallel=True, fastmath=FAST)
-def weigh_rows(weights, variances, squares):
-    """Adds `weights @ variances` to `squares` (copies, N) and returns `squares @ weights`, (copies, modes).
-
-    weights (N, modes) = U∘U is read once for both and for all copies. The rows are summed in eight fixed parts, so
-    that the result does not depend on the number of threads.
-    """
-    n, copies, modes = weights.shape[0], squares.shape[0], weights.shape[1]
-    parts = np.zeros((8, copies, modes), weights.dtype)
-    for part in numba.prange(8):
-        for i in range(part * n // 8, (part + 1) * n // 8):
-            row = weights[i]
-            for a in range(copies):
-                total, own, sums = row[0] * variances[a, 0], variances[a], parts[part, a]
-                for k in range(1, modes):
-                    total += row[k] * own[k]
-                squares[a, i] += total
-                square = weights.dtype.type(squares[a, i])
-                for k in range(modes):
-                    sums[k] += square * row[k]
-    return parts.sum(0)
-
-
 @numba.njit(cache=True, nogil=True)
 def impulse_responses(eigenvalues, lr, momentum):
     """What later steps make of a kick to the velocity in each of `lr.size` steps of heavy ball, mode by mode.
@@ -158,26 +137,94 @@ def slow_pairs_advance(first, exact, c, j, p, maps, level, slope, responses, inv
 
 
 @numba.njit(cache=True, nogil=True, fastmath=FAST)
-def tiers_advance(eigenvalues, c, j, p, dc, dj, dp, m, source, d_source, n_samples, alpha, beta, gamma, with_momentum):
-    """One step of `sgdsim.regimes.averaged.tiers.Tiers`: `averaged_advance` among the first b modes, variances of
-    the others.
+def tiers_advance(
+    eigenvalues, basis, block, variances, means, squares, trend, shares, hypers, level, rise, offset, with_momentum
+):  # fmt: skip
+    """Steps of `sgdsim.regimes.averaged.tiers.Tiers`: `averaged_advance` among the first b modes, variances of the
+    others. Returns the mean of E r² before each, and the sum of all variances after it, (T,) each.
 
-    c, j, p (b, b) and dc, dj, dp (n − b,) in place; source (b, b) and d_source (n − b,) are Σ_i U_ik U_il E r_i² and
-    Σ_i U_ik² E r_i².
+    In place: block, c, j, p (b, b); variances, dc, dj, dp (n − b,); squares (T, N), of E r and then E r²; level and
+    rise (N,), their sum and that of their products with the time, `offset` at first. means (T, n); hypers (T, 3); basis
+    (kept, N) float32 or float64: the rows of Uᵀ of modes whose source is exact. trend and shares: weights (T, V) of
+    (V, N) what the slow pairs give to E r² per S, and (V, N) how the other variances spread, or (V, n − kept) their
+    share of it as a source.
     """
-    b = c.shape[0]
-    for i in range(b):
-        x_i = alpha * eigenvalues[i]
-        for k in range(i + 1):
-            x_k = alpha * eigenvalues[k]
-            c_ik = c[i, k]
-            noise = gamma * (n_samples * source[i, k] - c_ik - m[i] * m[k])
-            _pair(c, j, p, i, k, x_i, x_k, beta, noise, with_momentum)
-    for k in range(dc.size):
-        x = alpha * eigenvalues[b + k]
-        ck, jk = dc[k], dj[k]
-        noise = gamma * (n_samples * d_source[k] - ck - m[b + k] ** 2)
-        pk = x * x * (ck + noise) + beta * (beta * dp[k] - 2.0 * x * jk)
-        jk = beta * jk - x * ck
-        dc[k] = ck + 2.0 * jk + pk
-        dj[k], dp[k] = jk + pk, pk
+    (c, j, p), (dc, dj, dp), n, b = block, variances, squares.shape[1], block[0].shape[0]
+    kept, full, source = basis.shape[0] - b, np.empty((b, b)), np.empty(dc.size)
+    scales, totals, scratch = np.empty(means.shape[0]), np.empty(means.shape[0]), np.empty((3, _POINTS), basis.dtype)
+    for t in range(means.shape[0]):
+        (alpha, beta, gamma), own, far, now = hypers[t], squares[t], dc[kept:].sum(), np.sum(means[t] ** 2) + dc.sum()
+        for k in range(b):
+            now += c[k, k]
+        now /= n
+        for v in range(trend[0].shape[1]):
+            _add(trend[0][t, v] * now, trend[1][v], own)
+            _add(trend[0][t, v] * far, trend[2][v], own)
+        full[:], source[:] = 0.0, 0.0
+        for low in range(0, n, _POINTS):
+            _weigh(basis, low, c, dc, own[low : low + _POINTS], full, source, scratch)
+        for v in range(shares[0].shape[1]):
+            _add(shares[0][t, v] * now, shares[1][v], source[kept:])
+        _add(1.0, own, level)
+        _add(offset + t, own, rise)
+        for i in range(b):
+            for k in range(i + 1):
+                noise = gamma * (n * full[i, k] - c[i, k] - means[t, i] * means[t, k])
+                _pair(c, j, p, i, k, alpha * eigenvalues[i], alpha * eigenvalues[k], beta, noise, with_momentum)
+        for k in range(dc.size):
+            x, ck, jk = alpha * eigenvalues[b + k], dc[k], dj[k]
+            noise = gamma * (n * source[k] - ck - means[t, b + k] ** 2)
+            pk = x * x * (ck + noise) + beta * (beta * dp[k] - 2.0 * x * jk)
+            jk = beta * jk - x * ck
+            dc[k] = ck + 2.0 * jk + pk
+            dj[k], dp[k] = jk + pk, pk
+        scales[t], totals[t] = own.sum() / n, dc.sum()
+        for k in range(b):
+            totals[t] += c[k, k]
+    return scales, totals
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def _add(factor, x, out):
+    for i in range(out.size):
+        out[i] += factor * x[i]
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def _weigh(basis, low, c, dc, squares, full, source, scratch):
+    """Of the points from `low` on: adds what c (b, b) and dc give to `squares`, and then what those feed to `full` (its
+    lower triangle) and `source`."""
+    b, kind, count, high = c.shape[0], basis.dtype.type, squares.size, low + squares.size
+    total, row, weights = scratch[0, :count], scratch[1, :count], scratch[2, :count]
+    total[:] = 0
+    for a in range(b):
+        u = basis[a, low:high]
+        row[:] = 0
+        for k in range(a):
+            _add(kind(2.0 * c[a, k]), basis[k, low:high], row)
+        _add(kind(c[a, a]), u, row)
+        for i in range(count):
+            total[i] += u[i] * row[i]
+    for k in range(b, basis.shape[0]):
+        u, own = basis[k, low:high], kind(dc[k - b])
+        for i in range(count):
+            total[i] += own * u[i] * u[i]
+    for i in range(count):
+        squares[i] += total[i]
+        weights[i] = kind(squares[i])
+    for a in range(basis.shape[0]):
+        u = basis[a, low:high]
+        for i in range(count):
+            row[i] = weights[i] * u[i]
+        if a >= b:
+            source[a - b] += _dot(row, u)
+        for k in range(a + 1 if a < b else 0):
+            full[a, k] += _dot(row, basis[k, low:high])
+
+
+@numba.njit(cache=True, nogil=True, fastmath=FAST)
+def _dot(x, y):
+    total = x[0] * y[0]
+    for i in range(1, x.size):
+        total += x[i] * y[i]
+    return total

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from sgdsim.algorithm.draws import FEATURES, normals, seek
+from sgdsim.algorithm.draws import FEATURES, LENGTHS, chi_square, normals, seek
 from sgdsim.recurrence.linear_kernels import conjugate
 
 
@@ -78,20 +78,27 @@ def sampled(kernel, components, transition, kick, sizes, batches, errors, weight
 @numba.njit(cache=True, nogil=True, parallel=True)
 def one_pass(eigenvalues, components, transition, kick, sizes, keys, start, label, starts, columns):
     """The run on fresh Gaussian samples, in the eigenbasis: components (R, m, n) in place; `label`: deviation of the
-    labels' error times √n. A sample's features are √λ_k z_k with z standard normal, its residual Σ z_k a_k."""
+    labels' error times √n. A sample's features are √λ_k z_k with z standard normal, its residual Σ z_k a_k.
+
+    With v = (a, −label) and Z (b, n + 1) of all samples, `ZᵀZv = χ v + √χ (‖v‖ ξ − v (v·ξ)/‖v‖)`, χ of b degrees of
+    freedom and ξ standard normal: of the same law, whatever b.
+    """
     replicates, m, n = components.shape
     for replicate in numba.prange(replicates):
         own, gradient, old = components[replicate], np.empty(n), np.empty(m)
-        counter, words, z = np.empty(4, np.uint64), np.empty(4, np.uint64), np.empty(n + 1)
+        key0, key1 = keys[replicate, 0], keys[replicate, 1]
+        counter, words, xi = np.empty(4, np.uint64), np.empty(4, np.uint64), np.empty(n + 1)
         for t in range(sizes.size):
-            gradient[:] = 0.0
-            for sample in range(sizes[t]):
-                seek(counter, start + t, FEATURES + 8 * sample)  # a stream for each sample of the step
-                normals(counter, words, keys[replicate, 0], keys[replicate, 1], z)
-                residual = -label * z[n]
-                for k in range(n):
-                    residual += z[k] * own[0, k]
-                residual /= sizes[t]
-                for k in range(n):
-                    gradient[k] += eigenvalues[k] * z[k] * residual
+            seek(counter, start + t, FEATURES)
+            normals(counter, words, key0, key1, xi)
+            seek(counter, start + t, LENGTHS)
+            chi = chi_square(counter, words, key0, key1, sizes[t])
+            square, along = label * label, -label * xi[n]
+            for k in range(n):
+                square += own[0, k] * own[0, k]
+                along += own[0, k] * xi[k]
+            length, root = np.sqrt(square), np.sqrt(chi)
+            straight, across = (chi - root * along / max(length, 1e-300)) / sizes[t], root * length / sizes[t]
+            for k in range(n):
+                gradient[k] = eigenvalues[k] * (straight * own[0, k] + across * xi[k])
             _move(own, gradient, transition[t], kick[t], starts, columns, old)

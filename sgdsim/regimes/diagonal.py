@@ -14,7 +14,7 @@ from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import brief, shortest
 from sgdsim.common.warning import warn
 from sgdsim.problem import Problem, QuadraticProblem
-from sgdsim.recurrence import any_method, compressed, contour, diagonal, doubt, pair_maps
+from sgdsim.recurrence import any_method, compressed, contour, diagonal, doubt, linear, pair_maps
 from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
@@ -111,7 +111,7 @@ class SpectralDiagonal(Regime):
 
     def _stepped(self, problem: QuadraticProblem, sgd: SGD, steps: np.ndarray) -> Direct | None:
         """By steps of fewer modes; None where that saves nothing."""
-        seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * (1 if sgd.is_plain else 2 * sgd.components**2)
+        seconds = 4e-10 * problem.spectrum.n_modes * float(steps[-1]) * linear.times_plain(sgd)
         if not (self.compress and compressed.worth(problem, seconds)):
             return None
         found = compressed.losses(problem, steps, lambda modes, at: diagonal.log_losses(modes, sgd, at, self.tau))
@@ -163,7 +163,7 @@ class SpectralDiagonal(Regime):
         modes = min(n, _SHORT) if self.compress and observe == ("loss",) else n
         if self._by_contour(modes, [sgd], steps, observe):
             return (2e-5 + 6e-8 * modes if sgd.is_plain else any_method.seconds(modes, sgd)) * steps.size
-        return float(steps[-1]) * (1e-8 + 4e-10 * modes * (1 if sgd.is_plain else 2 * sgd.components**2))
+        return float(steps[-1]) * (1e-8 + 4e-10 * modes * linear.times_plain(sgd))
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
         if problem.quadratic.alternatives:

@@ -18,7 +18,7 @@ from sgdsim.regimes.base import Regime, Run, batch_size, training_seconds
 
 @dataclass(frozen=True)
 class SampledLinearized(Regime):
-    """`v ← βv − α(N/b) K̂[:,B] r_B`, `r ← r + v`: O(Nb) per step and replicate.
+    """`v ← βv − α(N/b) K̂[:,B] r_B`, `r ← r + v`: O(Nb) per step and replicate; O(N) with one pass over a population.
 
     The batches are those of `RealNetwork` for the same seed; the numbers do not depend on the number of threads.
 
@@ -69,7 +69,7 @@ class SampledLinearized(Regime):
     ) -> float:
         if sgd.rule is not None:
             return training_seconds(n, parameters, sgd, steps, replicates)
-        each = n * batch_size(sgd, n) * (1e-9 if sgd.is_one_pass else 1e-10)
+        each = n * (3e-8 if sgd.is_one_pass else 1e-10 * batch_size(sgd, n))
         return float(steps[-1]) * replicates * (1e-7 + each)
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:

@@ -7,8 +7,10 @@ import pytest
 
 import sgdsim as ss
 from sgdsim import cli
+from sgdsim.algorithm import draws
 from sgdsim.common.checks import InputError
 from sgdsim.problem import fits
+from sgdsim.regimes import _linear_kernels
 from sgdsim.runs import results
 from sgdsim.theory import linear, power_law
 from tests import naive
@@ -35,13 +37,54 @@ def test_against_a_literal_recursion(noise, batch_size):
     np.testing.assert_allclose(run["loss"].values.ravel(), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("options", [{}, {"momentum": 0.5}, {"average": "ema:0.8"}])
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5, "batch_size": 64}, {"average": "ema:0.8", "batch_size": 1}])
 def test_sampled_runs_have_that_mean(options):
     problem = ss.QuadraticProblem.from_population(LAMBDA, WEIGHTS, **NOISE)
     sampled = follow(problem, ss.SampledLinearized(), 30, replicates=2000, seed=4, record=10, **options)["loss"].values
     expected = follow(problem, DIAGONAL, 30, record=10, **options)["loss"].values.ravel()
     mean, error = sampled[0].mean(0), sampled[0].std(0, ddof=1) / np.sqrt(2000)
     assert (np.abs(mean - expected)[1:] < 4 * error[1:]).all()
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5, 10**12, ss.schedules.Power(9.0, 0.6)])
+@pytest.mark.parametrize("options", [{}, {"method": "nesterov", "momentum": 0.5}, {"average": "ema:0.8"}])
+def test_sampled_steps_equal_the_twin(batch_size, options):
+    """Each replicate is its own stream, of its seed alone, and what a run is cut into changes no bit."""
+    problem = ss.QuadraticProblem.from_population(LAMBDA, WEIGHTS, **NOISE)
+    sgd = ss.SGD(0.2, batch_size=batch_size, sampling="one-pass", **options)
+    runs = follow(problem, ss.SampledLinearized(), 30, batch_size=batch_size, replicates=3, seed=5, **options)
+    sizes, own = sgd.batch_sizes(0, 30), problem.with_errors(sgd)
+    label = own.label_noise * np.sqrt(problem.normaliser)
+    for key, losses in zip(draws.replicate_keys(5, 3), runs["loss"].values[0], strict=True):
+        path = naive.one_pass(
+            problem.eigenvalues, problem.coefficients, sgd.maps(0, 30), sgd.begins, sgd.readout, sizes.tolist(), key,
+            label,
+        )  # fmt: skip
+        np.testing.assert_allclose(losses, (path**2).sum(1) / 2, rtol=1e-9)
+    rare = follow(problem, ss.SampledLinearized(), 30, batch_size=batch_size, replicates=2, seed=5, record=7, **options)
+    np.testing.assert_array_equal(rare["loss"].values[0, :, 1], runs["loss"].values[0, :2, 7])
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 3, 64])
+def test_gradients_have_the_law_of_samples(batch_size):
+    """Mean, covariance and fourth moments of one step against those of batches drawn number by number."""
+    count, start, label = 40_000, np.array([0.5, -1.0, 2.0]), 0.7
+    rng = np.random.default_rng(batch_size)
+    keys = rng.integers(0, 2**32, (count, 2), dtype=np.uint64)
+    steps = np.full((1, 1, 1), 0.0), np.full((1, 1), 1.0), np.array([batch_size])
+    components = np.tile(start, (count, 1, 1))
+    occupied = np.array([0, 1]), np.array([0])
+    _linear_kernels.one_pass(np.ones(3), components, *steps, keys, 0, label, *occupied)
+    z = rng.standard_normal((count, batch_size, 4))
+    drawn = np.einsum("rbk,rb->rk", z, z @ np.append(start, -label))[:, :3] / batch_size
+    sides = rng.standard_normal((3, 4))
+    moments = []
+    for gradient in (components[:, 0], drawn):
+        off = gradient - start
+        products = [off[:, i] * off[:, k] for i in range(3) for k in range(i + 1)]
+        moments.append(np.stack([*gradient.T, *products, *(off @ sides).T ** 4, *(off @ sides).T ** 3]))
+    error = np.sqrt(sum(each.var(1) / count for each in moments))
+    assert (np.abs(moments[0].mean(1) - moments[1].mean(1)) < 4.5 * error).all()
 
 
 @pytest.mark.parametrize("regime", [DIAGONAL, ss.SampledLinearized()])

@@ -5,11 +5,31 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim.algorithm.maps import Maps
 from sgdsim.recurrence import diagonal
 
+
+class Pulled:
+    """A step that mixes both components, which both begin at w_0, and an iterate between them."""
+
+    memory, uses_momentum, is_stationary, spec, begins, readout = 1, False, False, "pulled", (1.0, 1.0), (0.3, 0.7)
+
+    def maps(self, steps, lr, momentum):
+        mixed = 0.1 / (1 + steps)
+        transition = np.stack([np.stack([1 - mixed, mixed], 1), np.tile([0.2, 0.8], (steps.size, 1))], 1)
+        return Maps(transition, np.stack([-lr, -0.3 * lr], 1))
+
+
 ALGORITHMS = {
+    "any two": ss.SGD(ss.schedules.WarmupCosine(0.3, 3, 12), 0.0, 10, method=Pulled(), label_noise=0.2),
+    "any two, averaged": ss.SGD(ss.schedules.WarmupCosine(0.3, 3, 12), 0.0, 10, method=Pulled(), average="ema:0.6"),
+    "schedule-free": ss.SGD(0.4, 0.0, 10, method="schedule-free"),
+    "four": ss.SGD(0.4, 0.0, 10, method="corner:theta=1.5,memory=2", average="ema:0.6"),
     "two components": ss.SGD(ss.schedules.WarmupCosine(0.3, 3, 12), 0.8, 10, method="nesterov", label_noise=0.2),
     "three components": ss.SGD(0.4, 0.6, 10, average="ema:0.7", label_noise=0.2),
+    "three, scheduled": ss.SGD(
+        ss.schedules.WarmupCosine(0.3, 3, 12), ss.schedules.JacobiMomentum(0.5, 0.5), 10, average="ema:0.7"
+    ),
     "three, nesterov": ss.SGD(0.4, 0.6, 10, method="nesterov", average="tail:start=4"),
 }
 

@@ -6,6 +6,7 @@ import pytest
 
 import sgdsim as ss
 from sgdsim.recurrence import kernels
+from sgdsim.regimes import _kernels
 from sgdsim.regimes.averaged import adaptive
 from sgdsim.regimes.averaged import slow_pairs as _slow
 from sgdsim.regimes.averaged import tiers as _tiers
@@ -24,20 +25,29 @@ def digits():
     )
 
 
+def note(slow, step, mean, squares, hyper):
+    """A step of the slow pairs' interval."""
+    slow.open(step)
+    slow.level += squares
+    slow.rise += (step - slow.begin) * squares
+    slow.note(mean[None], [squares.mean()], np.array([hyper]))
+
+
 def run(problem, sgd, tolerance, n_steps, **options):
     return ss.simulate(problem, sgd, ss.BatchAveraged(tolerance), n_steps, **options)
 
 
 def follow_tiers(problem, sgd, sizes, n_steps, *, single=False):
     """Losses after every step, from `sizes` alone."""
-    path, side = _tiers.MeanPath(problem, sgd), _tiers.Side(problem, [sizes], True, single)
-    losses = []
-    for t in range(n_steps):
-        mean, residual = path.at(t)
-        np.testing.assert_allclose(residual, problem.eigenvectors @ mean, atol=1e-12)
-        side.step(t, mean, residual, path.hyperparameters(t))
-        losses.append((np.square(path.at(t + 1)[0]).sum() + side.tiers[0].total()) / (2 * problem.n))
-    return np.array(losses)
+    path = _tiers.MeanPath(problem, sgd)
+    vectors = problem.eigenvectors.astype(np.float32 if single else np.float64)
+    tiers, losses, now = _tiers.Tiers(problem, vectors, sizes, True), [], 0
+    while now < n_steps:
+        part = path.until(now, n_steps)
+        np.testing.assert_allclose(part.residuals, part.means[:-1] @ problem.eigenvectors.T, atol=1e-12)
+        losses.append((np.square(part.means[1:]).sum(1) + tiers.advance(part)) / (2 * problem.n))
+        now += len(part.hypers)
+    return np.concatenate(losses)
 
 
 ALGORITHMS = [
@@ -89,7 +99,7 @@ def test_slow_pairs_equal_their_literal_twin(momentum):
             squares.append(level + (t - begin) * slope)
             squares[-1] *= scale / squares[-1].mean()
             assert slow.ends(t, hypers[-1]) == (t == begin and t > 0 and bool(slow.hypers))
-            slow.note(t, means[-1], squares[-1], hypers[-1])
+            note(slow, t, means[-1], squares[-1], hypers[-1])
         assert slow.ends(end, hypers[-1])
         given, profile, observed = slow.close(gram := rng.standard_normal((7, 7)))
         c, j, p = naive.slow_pairs(problem, 3, (c, j, p), np.array(means), np.array(squares), hypers)
@@ -104,6 +114,41 @@ def test_slow_pairs_equal_their_literal_twin(momentum):
         begin = end
 
 
+@pytest.mark.parametrize(("kind", "allowed"), [(np.float64, 1e-12), (np.float32, 1e-5)])
+def test_steps_equal_their_literal_twin(kind, allowed):
+    """Three steps between others; points beyond one block of them."""
+    rng, n, b, kept, steps = np.random.default_rng(1), 1100, 3, 7, 3
+    lam = np.sort(rng.random(12))[::-1].copy()
+    u = np.linalg.qr(rng.standard_normal((n, kept)))[0].astype(kind)
+    root, rest = rng.standard_normal((2 * b, 2 * b)), rng.random((3, 12 - b))
+    full = root @ root.T
+    block = [full[:b, :b].copy(), full[:b, b:].copy(), full[b:, b:].copy()]
+    variances = [rest[0].copy(), (rest[1] - 0.5) / 2, rest[2].copy()]
+    means, residuals = rng.standard_normal((steps, 12)), rng.standard_normal((steps, n))
+    hypers = np.array([[0.7, 0.5, 0.1], [0.6, 0.4, 0.2], [0.5, -0.3, 0.0]])
+    weights, given, spread, shares = rng.random((steps, 2)), *rng.random((2, 2, n)), rng.random((2, 12 - kept))
+    level, rise, squares = np.zeros(n), np.zeros(n), residuals**2
+    now, others, seen, totals = block, variances, [], []
+    for t in range(steps):
+        trend = weights[t] @ given, weights[t] @ spread
+        found, now, others = naive.tiers(
+            lam, u, now, others, means[t], residuals[t], trend, weights[t] @ shares, hypers[t]
+        )  # fmt: skip
+        seen.append(found)
+        totals.append(np.trace(now[0]) + others[0].sum())
+    scales = np.mean(seen, 1)
+    found = _kernels.tiers_advance(
+        lam, np.ascontiguousarray(u.T), tuple(block), tuple(variances), means, squares, (weights, given, spread),
+        (weights, shares), hypers, level, rise, 5, True,
+    )  # fmt: skip
+    times = np.arange(5, 5 + steps)[:, None]
+    for ours, twin in (
+        (squares, seen), (block, now), (variances, others), (found, (scales, totals)), (level, np.sum(seen, 0)),
+        (rise, np.sum(times * seen, 0)),
+    ):  # fmt: skip
+        np.testing.assert_allclose(ours, twin, rtol=allowed, atol=allowed)
+
+
 def test_intervals_grow_and_begin_short_again_after_an_abrupt_change():
     problem = ss.QuadraticProblem.power_law(9, 1.2, 1.0, seed=3)
     slow, ends = _slow.SlowPairs(problem, problem.eigenvectors, 3, 7, 0.5, False), []
@@ -112,18 +157,23 @@ def test_intervals_grow_and_begin_short_again_after_an_abrupt_change():
         if slow.ends(t, hyper):
             ends.append(t)
             slow.close()
-        slow.note(t, np.ones(9), np.ones(9), hyper)
+        note(slow, t, np.ones(9), np.ones(9), hyper)
     assert ends == [1, 2, 3, 4, 6, 9, 13, 19, 25, 26, 27, 28, 29, 31, 34, 38]
 
 
 def test_a_trend_is_a_parabola_in_its_time():
     trend = _slow.Trend(np.array([7.0, 8.0]))
-    np.testing.assert_array_equal(trend.at(0.3), [7, 8])
+
+    def at(time):
+        weights, values = trend.at([0.7, time])
+        return weights[1] @ values
+
+    np.testing.assert_array_equal(at(0.3), [7, 8])
     for time in (0.0, 0.5, 1.5, 3.0):
         trend.add(time, np.array([time**2 - time, 3.0]))
-    np.testing.assert_allclose(trend.at(5.0), [20, 3])
+    np.testing.assert_allclose(at(5.0), [20, 3])
     trend.add(0.0, np.array([1.0, 2.0]))
-    np.testing.assert_array_equal(trend.at(9.0), [1, 2])
+    np.testing.assert_array_equal(at(9.0), [1, 2])
 
 
 @pytest.mark.parametrize(

@@ -10,10 +10,11 @@ from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common.blas import one_blas_thread
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes.averaged import exact
-from sgdsim.regimes.averaged.tiers import MeanPath, Side, Sizes, Tiers
+from sgdsim.regimes.averaged.tiers import MeanPath, Sizes, Tiers
 from sgdsim.regimes.base import Run
 
-FIRST = Sizes(exact=32, diagonal=256, pairs=1024, ratio=1 / 4)  # to begin with
+FIRST = Sizes(exact=16, diagonal=128, pairs=1024, ratio=1 / 2)  # to begin with
+_TEST = replace(FIRST, exact=32, diagonal=256, ratio=1 / 4)  # for test losses, whose error the coarser copy tells late
 _FINEST = 1 / 128  # ratio beyond which the exact form is taken
 _TESTED = 16  # steps between two looks at the test loss, whose mean part costs as much as a step
 _SINGLE = 1e-5  # tolerance down to which U∘U and the slow pairs may be in float32
@@ -28,7 +29,8 @@ class Adaptive(Run):
         self.gram = exact.test_gram(problem) if test else None
         self.error = 0.0  # the largest estimate so far
         self.exact: exact.Exact | None = None  # followed in place of the tiers
-        self._begin(replace(FIRST, pairs=max(FIRST.pairs, problem.n // 2)))
+        first = _TEST if test else FIRST
+        self._begin(replace(first, pairs=max(first.pairs, problem.n // 2)))
 
     def _begin(self, sizes: Sizes) -> None:
         """At the start, with these sizes."""
@@ -37,7 +39,9 @@ class Adaptive(Run):
         pairs = sizes.pairs if sizes.pairs >= n else sizes.pairs // 2
         coarse = Sizes(sizes.exact // 2, sizes.diagonal // 2, pairs, 2 * sizes.ratio)
         self.path, self.now, self.sizes = MeanPath(self.problem, self.sgd), 0, sizes
-        self.side = Side(self.problem, [sizes, coarse], has_momentum(self.sgd), self.tolerance >= _SINGLE, self.gram)
+        kind = np.float32 if self.tolerance >= _SINGLE else np.float64
+        vectors, moving = self.problem.eigenvectors.astype(kind, copy=False), has_momentum(self.sgd)
+        self.tiers = [Tiers(self.problem, vectors, each, moving, self.gram) for each in (sizes, coarse)]
 
     def advance(self, start: int, stop: int) -> None:
         while self.now < stop:
@@ -51,46 +55,48 @@ class Adaptive(Run):
     def _advance_tiers(self, stop: int) -> None:
         """To `stop`, or to where the error passes the tolerance: back to the start then, finer."""
         while self.now < stop:
-            mean, residual = self.path.at(self.now)
-            self.side.step(self.now, mean, residual, self.path.hyperparameters(self.now))
-            self.now += 1
-            signal = float(np.square(self.path.at(self.now)[0]).sum())
-            fine, coarse = (tiers.total() for tiers in self.side.tiers)
-            if not np.isfinite(fine):
-                continue  # diverged: there is no error to speak of
-            error = abs(fine - coarse) / max(signal + fine, 1e-300)
-            if self.gram is not None and self.now % _TESTED == 0:
-                fine, coarse = (self._test_loss(tiers) for tiers in self.side.tiers)
-                error = max(error, abs(fine - coarse) / max(fine, 1e-300))
-            if not error <= self.tolerance:
+            part = self.path.until(self.now, stop if self.gram is None else min(stop, self._next_test()))
+            fine, coarse = (tiers.advance(part) for tiers in self.tiers)
+            self.now += len(fine)
+            with np.errstate(over="ignore", invalid="ignore"):
+                signal = np.square(part.means[1:]).sum(1)
+                errors = np.abs(fine - coarse) / np.maximum(signal + fine, 1e-300)
+                errors[~np.isfinite(fine)] = 0.0  # diverged: there is no error to speak of
+            if self.gram is not None and self.now % _TESTED == 0 and np.isfinite(fine[-1]):
+                tested, other = (self._test_loss(tiers) for tiers in self.tiers)
+                errors[-1] = max(errors[-1], abs(tested - other) / max(tested, 1e-300))
+            large = ~(errors <= self.tolerance)
+            self.error = max(self.error, float(errors[: int(np.append(large, True).argmax())].max(initial=0.0)))
+            if large.any():
                 self._refine()
                 return
-            self.error = max(self.error, error)
+
+    def _next_test(self) -> int:
+        return (self.now // _TESTED + 1) * _TESTED
 
     def _refine(self) -> None:
         """Back to the start, finer; the error told stays, as losses from before may have been recorded already."""
         old = self.sizes
         sizes = Sizes(round(1.5 * old.exact), 2 * old.diagonal, 2 * old.pairs, old.ratio / 2)
         if 3 * sizes.exact > self.problem.n or sizes.ratio < _FINEST:
-            del self.path, self.side
+            del self.path, self.tiers
             self.exact, self.now = exact.Exact(self.problem, self.sgd), 0
         else:
             self._begin(sizes)
 
     def _test_loss(self, tiers: Tiers) -> float:
         """By tiers, at the present step."""
-        assert self.gram is not None
-        mean, full = self.path.at(self.now)[0], tiers.exact
-        noise = np.vdot(self.gram[:full, :full], tiers.block.c)
-        noise += np.diag(self.gram)[full:] @ tiers.variances()[full:] + tiers.observed(self.now, mean)
-        return float(self.problem.test_loss(mean, float(noise))[0])
+        mean = self._mean()
+        return float(self.problem.test_loss(mean, tiers.observed(self.now, mean))[0])
+
+    def _mean(self) -> np.ndarray:
+        return self.path.until(self.now, self.now).means[0]
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         if self.exact is not None:
             return self.exact.observe(what)
-        fine, mean = self.side.tiers[0], self.path.at(self.now)[0]
-        variances = fine.variances()
-        moments = mean**2 + variances
+        fine = self.tiers[0]
+        moments = self._mean() ** 2 + fine.diagonal()
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what and self.gram is not None:
             out["test_loss"] = np.array([self._test_loss(fine)])

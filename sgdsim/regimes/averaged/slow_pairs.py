@@ -44,21 +44,24 @@ class SlowPairs:
 
     def ends(self, step: int, hyper: tuple[float, float, float]) -> bool:
         """Whether an interval ends before `step` is taken."""
-        self.abrupt |= bool(self.hypers) and _abrupt(self.hypers[-1], hyper)
+        self.abrupt |= bool(self.hypers) and until_abrupt(np.array([self.hypers[-1], hyper])) == 1
         return bool(self.hypers) and (step == self.end or self.abrupt)
 
-    def note(self, step: int, mean: np.ndarray, squares: np.ndarray, hyper: tuple[float, float, float]) -> None:
-        """Take down a step: E a and E r² before it, (N,) each, learning rate, momentum and noise."""
-        if not self.hypers:
-            self.begin, self.origin = step, step if self.abrupt else self.origin
-            self.abrupt, self.means, self.scales = False, [], []
-            self.level, self.rise = np.zeros((2, self.n))
-            self.end = step + min(max(1, int((step - self.origin) * self.ratio)), _LONGEST)
-        self.level += squares
-        self.rise += (step - self.begin) * squares
-        self.means.append(mean[: self.modes])
-        self.scales.append(squares.sum() / self.n)
-        self.hypers.append(hyper)
+    def open(self, step: int) -> None:
+        """Begin an interval at `step`, unless there is one."""
+        if self.hypers:
+            return
+        self.begin, self.origin = step, step if self.abrupt else self.origin
+        self.abrupt, self.means, self.scales = False, list[np.ndarray](), list[float]()
+        self.level, self.rise = np.zeros((2, self.n))
+        self.end = step + min(max(1, int((step - self.origin) * self.ratio)), _LONGEST)
+
+    def note(self, means: np.ndarray, scales: np.ndarray, hypers: np.ndarray) -> None:
+        """Take down steps: E a before each, the mean of E r², learning rate, momentum and noise; who took them has
+        added to `level` and `rise`."""
+        self.means.extend(means[:, : self.modes])
+        self.scales.extend(scales)
+        self.hypers.extend(map(tuple, hypers.tolist()))
 
     def time(self, step: int) -> float:
         """What trends are drawn against."""
@@ -104,10 +107,12 @@ class SlowPairs:
         return given, profile, observed
 
 
-def _abrupt(before: tuple[float, float, float], now: tuple[float, float, float]) -> bool:
-    (lr, momentum, noise), (lr_now, momentum_now, noise_now) = before, now
-    pairs = ((lr, lr_now), (1 - momentum, 1 - momentum_now), (noise, noise_now))
-    return any(abs(b - a) > _ABRUPT * max(abs(a), abs(b)) for a, b in pairs)
+def until_abrupt(hypers: np.ndarray) -> int:
+    """How many steps of hypers (T, 3) come before the next abrupt change."""
+    compared = hypers * (1, -1, 1) + (0, 1, 0)
+    before, now = compared[:-1], compared[1:]
+    abrupt = (np.abs(now - before) > _ABRUPT * np.maximum(np.abs(before), np.abs(now))).any(1)
+    return 1 + int(abrupt.argmax()) if abrupt.any() else len(hypers)
 
 
 class Trend:
@@ -122,15 +127,12 @@ class Trend:
             self.values, self.times = [], []
         self.values, self.times = [*self.values[-2:], value], [*self.times[-2:], time]
 
-    def at(self, time: float) -> np.ndarray:
-        """The value expected at `time`."""
+    def at(self, times: list[float]) -> tuple[np.ndarray, np.ndarray]:
+        """The values expected at `times` (T,): weights (T, V) of V vectors, (V, size)."""
         if not self.values:
-            return self.guess
-        out = np.zeros_like(self.values[0])
+            return np.ones((len(times), 1)), self.guess[None]
+        weights = np.ones((len(times), len(self.times)))
         for i, own in enumerate(self.times):
-            weight = 1.0
-            for k, other in enumerate(self.times):
-                if k != i:
-                    weight *= (time - other) / (own - other)
-            out = out + weight * self.values[i]
-        return out
+            for other in (*self.times[:i], *self.times[i + 1 :]):
+                weights[:, i] *= (np.array(times) - other) / (own - other)
+        return weights, np.stack(self.values)
