@@ -8,7 +8,7 @@ says after how many steps by `n_steps`, and repeats its last value beyond.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
 
 import numpy as np
 
@@ -31,9 +31,14 @@ class Schedule(Protocol):
     def __call__(self, steps: np.ndarray) -> np.ndarray: ...
 
 
+def changes(value: object) -> TypeGuard[Schedule]:
+    """Whether a hyperparameter is a schedule. Numbers first: a protocol's check is slow."""
+    return not isinstance(value, (int, float)) and isinstance(value, Schedule)
+
+
 def of(value: object) -> object:
     """`value` of a hyperparameter as `SGD` holds it: arrays and functions as schedules, all else as it is."""
-    if isinstance(value, Schedule):
+    if isinstance(value, (int, float)) or changes(value):
         return value
     if isinstance(value, np.ndarray) and value.ndim:
         return Values(value)

@@ -95,13 +95,13 @@ class SGD:
             object.__setattr__(self, name, schedules.of(getattr(self, name)))
         for name in ("lr", "momentum", "label_noise"):
             value = getattr(self, name)
-            if not isinstance(value, (Schedule, int, float)):  # such as a fraction, which files cannot hold
+            if not isinstance(value, (int, float, Schedule)):  # such as a fraction, which files cannot hold
                 object.__setattr__(self, name, number(name, value))
-        if not isinstance(self.lr, Schedule) and number("lr", self.lr) <= 0:
+        if not schedules.changes(self.lr) and number("lr", self.lr) <= 0:
             raise InputError(f"lr: expected a number > 0, got {self.lr}")
-        if not isinstance(self.momentum, Schedule):
+        if not schedules.changes(self.momentum):
             number("momentum", self.momentum, minimum=-1.0, maximum=1.0, open_ends=True)
-        if not isinstance(self.batch_size, Schedule):
+        if not schedules.changes(self.batch_size):
             integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
         choice("sampling", self.sampling, samplers.SAMPLINGS)
         number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
@@ -111,7 +111,7 @@ class SGD:
             raise InputError(f"average: expected None, ema:DECAY or tail:start=…, got {self.average!r}")
         if not self.method.uses_momentum and has_momentum(self):
             raise InputError(f"momentum: expected 0 with {self.method.spec}, which has its own memory")
-        if isinstance(self.lr, Schedule) and getattr(self.method, "constant_lr", False):
+        if getattr(self.method, "constant_lr", False) and isinstance(self.lr, Schedule):
             raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {brief(self.lr.spec)}")
         if self.rule is None:
             _maps.readout(self.linear)
@@ -149,7 +149,7 @@ class SGD:
     @property
     def is_constant(self) -> bool:
         """Whether no hyperparameter changes in time."""
-        scheduled = any(isinstance(value, Schedule) for value in (self.lr, self.momentum, self.batch_size))
+        scheduled = any(map(schedules.changes, (self.lr, self.momentum, self.batch_size)))
         return self.method.is_stationary and not scheduled
 
     @property
@@ -247,14 +247,14 @@ class SGD:
 
 def has_momentum(sgd: SGD) -> bool:
     """Whether the momentum is ever different from 0, so that velocities have to be kept."""
-    return isinstance(sgd.momentum, Schedule) or sgd.momentum != 0
+    return schedules.changes(sgd.momentum) or sgd.momentum != 0
 
 
 def _evaluate(value: float | int | Schedule, start: int, stop: int) -> np.ndarray:
-    if isinstance(value, Schedule):
+    if schedules.changes(value):
         with np.errstate(over="ignore", invalid="ignore"):  # who needs the values checks them
             return np.asarray(value(np.arange(start, stop)), dtype=np.float64)
-    return np.full(stop - start, float(value))
+    return np.full(stop - start, float(value))  # type: ignore[arg-type]  # no schedule
 
 
 def _check_range(name: str, values: np.ndarray, ok: np.ndarray, start: int, rule: str) -> None:
