@@ -40,6 +40,10 @@ from sgdsim.plot.validate import validation
 from sgdsim.studies.base import DRAWERS
 
 DRAWERS |= {
+    "EpochLosses": lambda found, **options: epochs(found.data, **options),
+    "ScheduleComparison": lambda found, **options: schedules(
+        [row.scheduled for row in found.rows], found.horizon, sampled=found.losses, **options
+    ),
     "HessianSpectra": hessian_spectra,
     "ExponentMap": exponent_map,
     "LocalExponents": transition,
