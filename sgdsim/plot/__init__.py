@@ -41,6 +41,7 @@ from sgdsim.studies.base import DRAWERS
 
 DRAWERS |= {
     "EpochLosses": lambda found, **options: epochs(found.data, **options),
+    "Landscape": lambda found, **options: loss_maps(found.data, found.problem, **options),
     "ScheduleComparison": lambda found, **options: schedules(
         [row.scheduled for row in found.rows], found.horizon, sampled=found.losses, **options
     ),
