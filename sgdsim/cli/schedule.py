@@ -7,12 +7,12 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli._recommend_text import steps as counted
 from sgdsim.cli.arguments import Commands, add_device, add_problem, add_seed, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import readable, shortest
+from sgdsim.common.text import steps as counted
 
 if TYPE_CHECKING:
     from sgdsim.problem import Problem
