@@ -55,6 +55,7 @@ DRAWERS |= {
         [row.scheduled for row in found.rows], found.horizon, sampled=found.losses, **options
     ),
     "HessianSpectra": hessian_spectra,
+    "Validation": lambda found, **options: validation(found.cells, **options),
     "ExponentMap": exponent_map,
     "LocalExponents": transition,
     "MomentumMap": momentum_map,
