@@ -15,6 +15,8 @@ from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import short
 
 if TYPE_CHECKING:
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.problem import QuadraticProblem
     from sgdsim.theory.verdicts import Verdict
 
 _LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
@@ -86,7 +88,7 @@ def recommend(args: argparse.Namespace) -> int:
     return delivery.tell(facts, lambda: _text(facts))
 
 
-def algorithm_facts(sgd: Any) -> dict[str, Any]:
+def algorithm_facts(sgd: SGD) -> dict[str, float | int | str]:
     """What the algorithm is, but for the learning rate and momentum that are looked for."""
     return {name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")}
 
@@ -98,7 +100,7 @@ def _notes(known: Verdict) -> list[str]:
     return [f"{what}: {known.reason}."]
 
 
-def _exact(quadratic: Any, sgd: Any) -> float | None:
+def _exact(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
     """The exact threshold where it takes seconds."""
     from sgdsim.theory import stability
 
@@ -109,7 +111,7 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
     return finite_or_none(found)
 
 
-def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
+def _law(quadratic: QuadraticProblem, sgd: SGD, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
     """The late law at a setting and its ratio to the loss at the horizon, None where not known; `without`: for noisy
     labels and averages there is none."""
     from sgdsim.theory import power_law

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
 
-from sgdsim.cli.deliver import interrupted, lr_unit, wrote
+from sgdsim.cli.deliver import interrupted
 from sgdsim.common.specs import shortest
 from sgdsim.common.text import percent, short, steps, tuned
 from sgdsim.studies.recommendation import LateBudget, Recommendation
@@ -18,20 +16,17 @@ _FLAT = 1e-3  # a gain below this is not worth having
 _OPEN = 5e-3  # a gain below this is not sure, as --exact ends where none larger than 0.2% is likely
 
 
-def text(title: str, found: Recommendation, checked: Verification | None, facts: Mapping[str, Any]) -> str:
-    """Everything as lines; learning rates in units of 1/λ_max and, in brackets, those of torch.optim.SGD."""
+def lines(title: str, found: Recommendation, checked: Verification | None) -> list[str]:
+    """All but the last line; learning rates in units of 1/λ_max and, in brackets, those of torch.optim.SGD."""
     head = f"{title}: batch {found.sgd.batch_size}, {steps(found.horizon)}, tau "
-    lines = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", ""]
-    lines += [*_linearised(found, checked), found.table().text(), *_trust(found), *_gain(found), ""]
-    lines += [found.limits().text(), "", *_law(found), *_late(found)]
+    out = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", ""]
+    out += [*_linearised(found, checked), found.table().text(), *_trust(found), *_gain(found), ""]
+    out += [found.limits().text(), "", *_law(found), *_late(found)]
     if found.jacobi is not None:
-        lines += ["", *_jacobi(found.jacobi)]
+        out += ["", *_jacobi(found.jacobi)]
     if notes := found.notes():
-        lines += ["", *(f"Note: {note}" for note in notes)]
-    if checked is not None:
-        lines += ["", *_verified(checked)]
-    times = ", ".join(f"{name} {value:.1f} s" for name, value in facts["seconds"].items() if value is not None)
-    return "\n".join([*lines, "", f"{lr_unit(facts['torch_lr_per_alpha'])}. {times}.", *wrote(facts)])
+        out += ["", *(f"Note: {note}" for note in notes)]
+    return out if checked is None else [*out, "", *_verified(checked)]
 
 
 def _linearised(found: Recommendation, checked: Verification | None) -> list[str]:

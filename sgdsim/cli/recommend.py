@@ -12,7 +12,7 @@ from tqdm import tqdm
 from sgdsim.cli import _recommend_method, _recommend_text
 from sgdsim.cli._recommend_method import TIMES, algorithm_facts
 from sgdsim.cli.arguments import Commands, add_algorithm, add_problem, algorithm, named, whole
-from sgdsim.cli.deliver import Delivery, add_output
+from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer, number
 
@@ -101,8 +101,10 @@ def recommend(args: argparse.Namespace) -> int:
         "seconds": {name: round(took[name], 3) if name in took else None for name in TIMES},
         **delivery.files,
     }
-    title = problem.description.get("title", "")
-    return delivery.tell(facts, lambda: _recommend_text.text(title, found, checked, facts))
+    lines = _recommend_text.lines(problem.description.get("title", ""), found, checked)
+    times = ", ".join(f"{name} {took[name]:.1f} s" for name in TIMES if name in took)
+    last = f"{lr_unit(quadratic.torch_lr(1.0))}. {times}."
+    return delivery.tell(facts, lambda: "\n".join([*lines, "", last, *wrote(facts)]))
 
 
 def _found(args: argparse.Namespace, quadratic: QuadraticProblem, sgd: SGD, horizon: int) -> Recommendation:

@@ -14,18 +14,21 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.studies.explorer import BATCH_SIZES, DEFAULTS, view
 
 if TYPE_CHECKING:
+    import ipywidgets
+
     from sgdsim.plot.showing import Picture
 
 
-def picture(**setting: Any) -> Picture:
+def picture(**setting: float) -> Picture:
     """The explorer's picture for one setting (see `view`; what is not given is as in `DEFAULTS`), for a notebook."""
     from sgdsim.plot.explorer import ExplorerCanvas
     from sgdsim.plot.showing import Picture
 
-    return Picture(ExplorerCanvas(dpi=88).png(view(**{**DEFAULTS, **setting}), compress_level=9))
+    whole: dict[str, Any] = {**DEFAULTS, **setting}
+    return Picture(ExplorerCanvas(dpi=88).png(view(**whole), compress_level=9))
 
 
-def explore(*, n: int = 10_000, **start: float) -> Any:
+def explore(*, n: int = 10_000, **start: float) -> ipywidgets.VBox:
     """Sliders for ν, κ, α, β and b over the picture that they redraw, as an ipywidgets box.
 
     Parameters
