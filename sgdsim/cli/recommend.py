@@ -39,9 +39,10 @@ def add_parser(commands: Commands) -> None:
     add_common(group)
     add_algorithm(group, many=False)
     group.add_argument(
-        "--exact", action="store_true",
+        "--exact",
+        action="store_true",
         help="the best by the exact average over batches, not by the closure (N <= 1000; at 500 minutes)",
-    )  # fmt: skip
+    )
     group.add_argument("--jacobi", action="store_true", help="also the best Jacobi schedule for full batches (slower)")
     check = parser.add_argument_group("check by simulation")
     check.add_argument(

@@ -196,18 +196,29 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
                 cells.append(cell | dict.fromkeys((*PARTS, "ratios", "slopes", "law")))
                 if args.only != "training":
                     found = measured.thresholds(
-                        problem, size, momentum=args.momentum, n_steps=args.threshold_steps, seed=args.seed,
-                        replicates=args.replicates, progress=True,
+                        problem,
+                        size,
+                        momentum=args.momentum,
+                        n_steps=args.threshold_steps,
+                        seed=args.seed,
+                        replicates=args.replicates,
+                        progress=True,
                         regimes=[SampledLinearized(), RealNetwork(args.dtype)],
-                    )  # fmt: skip
+                    )
                     cells[-1]["thresholds"] = jsonable(found)
                     yield cells
                 if args.only != "thresholds":
                     lr = v.safe_lr(problem.quadratic, size, args.momentum) if args.lr is None else args.lr
                     trained = v.train(
-                        problem, SGD(lr, args.momentum, size), args.n_steps, at=AT, replicates=args.replicates,
-                        dtype=args.dtype, seed=args.seed, progress=True,
-                    )  # fmt: skip
+                        problem,
+                        SGD(lr, args.momentum, size),
+                        args.n_steps,
+                        at=AT,
+                        replicates=args.replicates,
+                        dtype=args.dtype,
+                        seed=args.seed,
+                        progress=True,
+                    )
                     cells[-1] |= read_off(trained, problem)
                     yield cells
 

@@ -66,17 +66,27 @@ def explore(*, n: int = 10_000, **start: float) -> ipywidgets.VBox:
             values["kappa"], min=_grid(values["kappa"], 0.2, 0.1), max=8.0, step=0.1, description="κ, target", **wide
         ),
         "lr": widgets.FloatLogSlider(
-            values["lr"], min=_grid(math.log10(values["lr"]), -3, 0.01), max=math.log10(4), step=0.01,
-            description="learning rate α", readout_format=".3g", **wide,
+            values["lr"],
+            min=_grid(math.log10(values["lr"]), -3, 0.01),
+            max=math.log10(4),
+            step=0.01,
+            description="learning rate α",
+            readout_format=".3g",
+            **wide,
         ),
         "momentum": widgets.FloatSlider(
-            values["momentum"], min=_grid(values["momentum"], -0.98, 0.005), max=0.995, step=0.005,
-            description="momentum β", readout_format=".3f", **wide,
+            values["momentum"],
+            min=_grid(values["momentum"], -0.98, 0.005),
+            max=0.995,
+            step=0.005,
+            description="momentum β",
+            readout_format=".3f",
+            **wide,
         ),
         "batch_size": widgets.SelectionSlider(
             options=sizes, value=values["batch_size"], description="batch size b", **wide
         ),
-    }  # fmt: skip
+    }
     canvas = ExplorerCanvas()
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
     message = widgets.HTML()

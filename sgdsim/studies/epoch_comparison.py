@@ -185,10 +185,18 @@ def compare(
         raise KeyboardInterrupt
     found = xr.concat(parts, "batch_size", data_vars="all", coords="different", compat="equals")
     found.attrs |= {
-        "problem": result.attrs["problem"], "n": n, "initial_loss": problem.quadratic.initial_loss,
-        "momentum": float(momentum), "regime": regime.name, "theory": theory.name, "replicates": replicates,
-        "seed": str(seed), "device": device, "asked": np.array(asked), "interrupted": int(len(parts) < len(sizes)),
-    }  # fmt: skip
+        "problem": result.attrs["problem"],
+        "n": n,
+        "initial_loss": problem.quadratic.initial_loss,
+        "momentum": float(momentum),
+        "regime": regime.name,
+        "theory": theory.name,
+        "replicates": replicates,
+        "seed": str(seed),
+        "device": device,
+        "asked": np.array(asked),
+        "interrupted": int(len(parts) < len(sizes)),
+    }
     return _with_ratios(found)
 
 
@@ -215,9 +223,17 @@ def _one(
     runs = []
     for one, samplings in ((theory, SAMPLINGS[:1]), (regime, SAMPLINGS)):
         result = sweep(
-            problem, Grid.product(**values, sampling=list(samplings)), [one], int(steps[-1]), record=steps.tolist(),
-            replicates=replicates, seed=seed, progress=progress, executor="serial", on_error="raise",
-        )  # fmt: skip
+            problem,
+            Grid.product(**values, sampling=list(samplings)),
+            [one],
+            int(steps[-1]),
+            record=steps.tolist(),
+            replicates=replicates,
+            seed=seed,
+            progress=progress,
+            executor="serial",
+            on_error="raise",
+        )
         if result.attrs["interrupted"]:
             return None, result
         runs.append(result["loss"].sel(step=steps).isel(lr=0, momentum=0, batch_size=0, regime=0))
@@ -229,10 +245,14 @@ def _one(
             "reshuffled_exact": ("epoch", _exact(problem.quadratic, sgd, recorded)),
         },
         {
-            "sampling": list(SAMPLINGS), "epoch": recorded, "batch_size": size, "lr": sgd.lr,
-            "noise": float(noise_factor(n, size)), "steps_per_epoch": per_epoch,
+            "sampling": list(SAMPLINGS),
+            "epoch": recorded,
+            "batch_size": size,
+            "lr": sgd.lr,
+            "noise": float(noise_factor(n, size)),
+            "steps_per_epoch": per_epoch,
         },
-    )  # fmt: skip
+    )
     per_size = ("batch_size", "lr", "noise", "steps_per_epoch")
     return part.expand_dims("batch_size").assign_coords({k: ("batch_size", [part[k].item()]) for k in per_size}), result
 

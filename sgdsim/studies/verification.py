@@ -199,9 +199,14 @@ def verify(
         settings.append(("without momentum", plain_lr, 0.0))
     _, lrs, momenta = zip(*settings, strict=True)
     theory = contour.loss_at(
-        problem.quadratic, horizon, lr=np.array(lrs), momentum=np.array(momenta), batch_size=batch_size,
-        sampling=sampling, tau=tau,
-    ).loss  # fmt: skip
+        problem.quadratic,
+        horizon,
+        lr=np.array(lrs),
+        momentum=np.array(momenta),
+        batch_size=batch_size,
+        sampling=sampling,
+        tau=tau,
+    ).loss
     points = tuple(Point(*setting, float(loss)) for setting, loss in zip(settings, theory, strict=True))
     grid = Grid.zip(lr=lrs, momentum=momenta, batch_size=[batch_size], sampling=[sampling])
     record = np.unique(np.geomspace(1, horizon, _RECORDED).round().astype(int)).tolist()
@@ -270,6 +275,13 @@ def _compare(regime: str, losses: np.ndarray) -> Simulated:
         else:
             verdicts.append(SAME)
     return Simulated(
-        regime, mean, np.where(finite, stderr, np.inf), difference, error, log_ratio, log_error,
-        np.isinf(losses).sum(1), tuple(verdicts),
-    )  # fmt: skip
+        regime,
+        mean,
+        np.where(finite, stderr, np.inf),
+        difference,
+        error,
+        log_ratio,
+        log_error,
+        np.isinf(losses).sum(1),
+        tuple(verdicts),
+    )
