@@ -182,7 +182,8 @@ def hessian_spectra(
 
 
 class _Run:
-    """Mini-batch SGD on a copy of a module."""
+    """Mini-batch SGD on a copy of a module. Its own loop: the step of `RealNetwork` maps over replicates and is for
+    networks with a tangent kernel, which batch norm in training mode has not."""
 
     def __init__(self, module: nn.Module, data: Dataset, device: str, dtype: str) -> None:
         self._x = inputs("x", data.x, device, DTYPES[dtype])
