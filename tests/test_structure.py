@@ -153,6 +153,60 @@ def prying(package: Path) -> list[str]:
     return wrong
 
 
+# Public functions whose annotations may say `Any`, by module and name, and why.
+OF_ANY_TYPE = {
+    ("sgdsim", "__getattr__"): "what the package offers",
+    ("sgdsim.regimes", "__getattr__"): "what the package offers",
+    ("sgdsim.cli.arguments", "Parser.__init__"): "arguments of argparse, handed on",
+    ("sgdsim.cli.arguments", "named"): "argparse knows no types: keyword arguments for a function that checks them",
+    ("sgdsim.cli.arguments", "algorithm"): "as `named`",
+    ("sgdsim.problem.base", "Problem.description"): "JSON",
+    ("sgdsim.problem.kinds", "restored"): "JSON",
+    ("sgdsim.problem.network", "NetworkProblem.description"): "JSON",
+    ("sgdsim.problem.population", "facts"): "JSON",
+    ("sgdsim.problem.population", "read"): "JSON",
+    ("sgdsim.problem.population", "restored"): "JSON",
+    ("sgdsim.problem.quadratic", "QuadraticProblem.from_kernel"): "JSON",
+    ("sgdsim.problem.quadratic", "QuadraticProblem.from_measures"): "JSON",
+    ("sgdsim.problem.quadratic", "QuadraticProblem.from_operator"): "JSON",
+    ("sgdsim.regimes._before_runs", "adapted"): "a user's regime of an earlier form",
+    ("sgdsim.regimes._network_rules", "Rows.__init__"): "arguments of the class above, handed on",
+    ("sgdsim.regimes._training", "HeavyBall.__init__"): "arguments of the class above, handed on",
+    ("sgdsim.regimes._training", "Linear.__init__"): "arguments of the class above, handed on",
+    ("sgdsim.regimes._training", "Training.views"): "arrays of NumPy or torch",
+    ("sgdsim.regimes._training", "Training.coefficients"): "arrays of NumPy or torch",
+}
+
+
+def says_any(annotation: ast.expr | None) -> bool:
+    """Whether `Any` stands in an annotation, in quotes too."""
+    nodes = [] if annotation is None else list(ast.walk(annotation))
+    quoted = [node.value for node in nodes if isinstance(node, ast.Constant) and isinstance(node.value, str)]
+    names = {getattr(node, "id", getattr(node, "attr", "")) for node in nodes}
+    return "Any" in names or any(re.search(r"\bAny\b", text) for text in quoted)
+
+
+def untyped(body: list[ast.stmt], owner: str = "") -> Iterator[str]:
+    """The public functions and methods with `Any` in the annotation of a parameter or of what they return."""
+    for node in body:
+        if isinstance(node, ast.ClassDef) and node.name[0] != "_":
+            yield from untyped(node.body, f"{owner}{node.name}.")
+        elif isinstance(node, ast.FunctionDef) and (node.name[0] != "_" or node.name.startswith("__")):
+            given = node.args
+            all_of_them = [*given.posonlyargs, *given.args, *given.kwonlyargs, given.vararg, given.kwarg]
+            annotations = [node.returns, *(one.annotation for one in all_of_them if one is not None)]
+            if any(map(says_any, annotations)):
+                yield owner + node.name
+
+
+def test_public_signatures_have_types():
+    """None says `Any` but those listed, with the reason, above."""
+    found = {(m, name) for m, path in modules(PACKAGE).items() for name in untyped(ast.parse(path.read_text()).body)}
+    assert found <= {*OF_ANY_TYPE}
+    planted = "class A:\n    def f(self, *, x: 'list[Any]'): ...\ndef g() -> Any: ...\ndef _h(x: Any): ..."
+    assert list(untyped(ast.parse(planted).body)) == ["A.f", "g"]
+
+
 def test_rooms_import_only_from_rooms_above_them():
     assert misplaced(PACKAGE) == []
 

@@ -6,7 +6,7 @@ What a method is to the regimes, and what a new one has to say of itself, is in 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import numpy as np
 
@@ -219,13 +219,13 @@ class Tail(Spec):
 
 Average = EMA | Tail
 METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, ScheduleFree)} | RULES
-AVERAGES = {kind.name: kind for kind in (EMA, Tail)}
+AVERAGES: dict[str, type[Average]] = {kind.name: kind for kind in (EMA, Tail)}
 
 
 def parse_method(text: str) -> Method | GradientRule:
     """The method called heavy-ball, nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, or a gradient rule such as adam;
     InputError for others."""
-    return specs.parse("method", "name", text, METHODS)
+    return cast(Method | GradientRule, specs.parse("method", "name", text, METHODS))
 
 
 def parse_average(text: str) -> Average | None:

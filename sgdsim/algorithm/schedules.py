@@ -8,7 +8,7 @@ says after how many steps by `n_steps`, and repeats its last value beyond.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeGuard, runtime_checkable
+from typing import ClassVar, Protocol, TypeGuard, cast, runtime_checkable
 
 import numpy as np
 
@@ -274,4 +274,4 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
             raise InputError(
                 f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(forms)}); got {text!r}"
             ) from None
-    return specs.parse(parameter, "schedule", text, forms)
+    return cast(Schedule, specs.parse(parameter, "schedule", text, forms))

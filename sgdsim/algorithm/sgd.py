@@ -7,7 +7,7 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Generic, NamedTuple, TypedDict, TypeVar, Unpack
 
 import numpy as np
 
@@ -51,6 +51,15 @@ class TextOr(Generic[_Kept]):
 
     def __set__(self, instance: object, value: _Kept | str) -> None:
         instance.__dict__[self.name] = self.parse(value) if isinstance(value, str) else value
+
+
+class Options(TypedDict, total=False):
+    """Arguments of `SGD` that are no schedules."""
+
+    sampling: str
+    method: str | Method | GradientRule
+    label_noise: float
+    average: str | Average | None
 
 
 @dataclass(frozen=True)
@@ -117,7 +126,7 @@ class SGD:
             _maps.readout(self.linear)
 
     @classmethod
-    def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Any) -> SGD:
+    def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Unpack[Options]) -> SGD:
         """The Jacobi-polynomial method: learning rate and momentum by `JacobiLR` and `JacobiMomentum`."""
         return cls(schedules.JacobiLR(lr, a, b), schedules.JacobiMomentum(a, b), batch_size, **options)
 

@@ -15,14 +15,12 @@ from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import short
 
 if TYPE_CHECKING:
+    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.problem import QuadraticProblem
     from sgdsim.theory.verdicts import Verdict
 
 _LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
 TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
-_LAW = (
-    "source", "reason", "nu", "kappa", "zeta", "fit", "phase", "exponent", "constant", "signal", "noise", "crossover",
-    "window", "within", "asymptotic", "ratio",
-)  # fmt: skip
 
 
 def recommend(args: argparse.Namespace) -> int:
@@ -65,28 +63,49 @@ def recommend(args: argparse.Namespace) -> int:
     known = verdict(quadratic, there)
     # The keys of the plain form, in its order; None where nothing is known for this algorithm.
     facts = {
-        "problem": problem.description, "n": problem.n, "lambda_max": quadratic.spectrum.scale,
-        "torch_lr_per_alpha": quadratic.torch_lr(1.0), **algorithm_facts(sgd),
-        "noise": sgd.noise(problem.n), "tau": args.tau, "horizon": args.horizon,
+        "problem": problem.description,
+        "n": problem.n,
+        "lambda_max": quadratic.spectrum.scale,
+        "torch_lr_per_alpha": quadratic.torch_lr(1.0),
+        **algorithm_facts(sgd),
+        "noise": sgd.noise(problem.n),
+        "tau": args.tau,
+        "horizon": args.horizon,
         "seed": args.seed,
         "best": {
-            "lr": lr, "torch_lr": quadratic.torch_lr(lr), "momentum": there.momentum,
-            "loss": finite_or_none(loss), "effective_lr": finite_or_none(linear.effective_lr(there)),
-            "exact_loss": None, "closure_error": None,
+            "lr": lr,
+            "torch_lr": quadratic.torch_lr(lr),
+            "momentum": there.momentum,
+            "loss": finite_or_none(loss),
+            "effective_lr": finite_or_none(linear.effective_lr(there)),
+            "exact_loss": None,
+            "closure_error": None,
         },
-        "plain": None, "closure_best": None, "exact": None, "loss_error": None,
-        "stable": known.stable, "stable_reason": known.reason,
-        "gain": None, "negative_momentum": None,
+        "plain": None,
+        "closure_best": None,
+        "exact": None,
+        "loss_error": None,
+        "stable": known.stable,
+        "stable_reason": known.reason,
+        "gain": None,
+        "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
-        "rate": None, "cutoff": None, "law": law, "jacobi": None, "notes": _notes(known),
+        "rate": None,
+        "cutoff": None,
+        "law": law,
+        "jacobi": None,
+        "notes": _notes(known),
         "floor": None if floor is None else finite_or_none(floor.loss),
-        "floor_reached": None if floor is None else floor.reached, "verify": None, "interrupted": False,
-        "seconds": dict.fromkeys(TIMES) | {"total": delivery.seconds}, "plot": None,
-    }  # fmt: skip
+        "floor_reached": None if floor is None else floor.reached,
+        "verify": None,
+        "interrupted": False,
+        "seconds": dict.fromkeys(TIMES) | {"total": delivery.seconds},
+        "plot": None,
+    }
     return delivery.tell(facts, lambda: _text(facts))
 
 
-def algorithm_facts(sgd: Any) -> dict[str, Any]:
+def algorithm_facts(sgd: SGD) -> dict[str, float | int | str]:
     """What the algorithm is, but for the learning rate and momentum that are looked for."""
     return {name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")}
 
@@ -98,7 +117,7 @@ def _notes(known: Verdict) -> list[str]:
     return [f"{what}: {known.reason}."]
 
 
-def _exact(quadratic: Any, sgd: Any) -> float | None:
+def _exact(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
     """The exact threshold where it takes seconds."""
     from sgdsim.theory import stability
 
@@ -109,12 +128,13 @@ def _exact(quadratic: Any, sgd: Any) -> float | None:
     return finite_or_none(found)
 
 
-def _law(quadratic: Any, sgd: Any, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
+def _law(quadratic: QuadraticProblem, sgd: SGD, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
     """The late law at a setting and its ratio to the loss at the horizon, None where not known; `without`: for noisy
     labels and averages there is none."""
+    from sgdsim.studies.recommendation import LawHere
     from sgdsim.theory import power_law
 
-    facts: dict[str, Any] = dict.fromkeys(_LAW)
+    facts = LawHere(None, None, None).as_dict()
     if without:
         return facts | {"reason": "expected neither noisy labels nor averages"}
     try:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from sgdsim.problem import Problem
     from sgdsim.regimes.base import Regime
     from sgdsim.runs.sweeps import Grid
+    from sgdsim.studies.comparison import CellRow
 
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args: argparse.Namespace) -> list[Regime]:
@@ -204,7 +205,7 @@ def _headline(args: argparse.Namespace, problem: Problem, result: xr.Dataset) ->
     return f"{title}: {run}"
 
 
-def _footnote(rows: list[dict[str, Any]], facts: dict[str, Any], torch_lr: float) -> str:
+def _footnote(rows: list[CellRow], facts: dict[str, Any], torch_lr: float) -> str:
     from sgdsim.studies import comparison
 
     reference = next(iter(rows[0]["regimes"]))

@@ -5,20 +5,17 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
 
 from sgdsim.cli.arguments import Commands, add_batch_sizes, add_device, add_problem, add_seed, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer
-from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import readable
-from sgdsim.common.table import Table
 
 if TYPE_CHECKING:
-    import xarray as xr
-
-    from sgdsim.problem import QuadraticProblem
+    from sgdsim.studies.epoch_comparison import AfterEpochs, EpochLosses
 
 EPOCHS = (1, 2, 5, 10, 20)
 _MANY = 200  # runs from which on their spread is known well
@@ -80,116 +77,62 @@ def epochs(args: argparse.Namespace) -> int:
     options = {"regime": regimes.parse(args.regime), "theory": theory, "progress": True}
     options |= named(args, "lr", "momentum", "epochs", "replicates", "seed")
     compared = epoch_comparison.compare(problem, args.batch_size, **options)
-    delivery.draw(lambda plot: plot.epochs(compared))
+    found = epoch_comparison.EpochLosses.of(compared, problem.quadratic)
+    delivery.draw(lambda plot: found.plot())
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "momentum": args.momentum,
         **{name: compared.attrs[name] for name in ("regime", "theory", "initial_loss")},
         "replicates": args.replicates,
-        "rows": _rows(compared, problem.quadratic),
+        **found.as_dict(),
         "seed": args.seed,
         "device": compared.attrs["device"],
         "interrupted": bool(compared.attrs["interrupted"]),
         "seconds": delivery.seconds,
         **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts))
+    return delivery.tell(facts, lambda: _text(facts, problem.description.get("title", ""), found))
 
 
-def _rows(compared: xr.Dataset, problem: QuadraticProblem) -> list[dict[str, Any]]:
-    """One dict per batch size and number of epochs asked for; None: infinite, or not known."""
-    rows = []
-    for size, epoch in itertools.product(compared["batch_size"].values, compared.attrs["asked"]):
-        at = compared.sel(batch_size=size, epoch=epoch)
-        row = {
-            "batch_size": int(size),
-            "lr": float(at["lr"]),
-            "torch_lr": problem.torch_lr(float(at["lr"])),
-            "noise": float(at["noise"]),
-            "epochs": int(epoch),
-            "steps": int(epoch * at["steps_per_epoch"]),
-            "theory": finite_or_none(at["theory"]),
-            "reshuffled_exact": finite_or_none(at["reshuffled_exact"]),
-        }
-        for name, sampling in zip(("independent", "reshuffled"), compared["sampling"].values, strict=True):
-            runs = at.sel(sampling=sampling)
-            row[name], row[f"{name}_stderr"] = finite_or_none(runs["mean"]), finite_or_none(runs["stderr"])
-            row[f"{name}_diverged"] = int((runs["loss"] == math.inf).sum())
-        for name in ("ratio", "to_theory"):
-            row |= {end: finite_or_none(at[end]) for end in (name, f"{name}_low", f"{name}_high")}
-        rows.append(row)
-    return rows
-
-
-def _text(facts: dict[str, Any]) -> str:
-    rows = facts["rows"]
-    exact = any(row["reshuffled_exact"] is not None for row in rows)
-    ends = ["exact"] if exact else []
-    headers = ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled", *ends, "ratio", "to theory"]
-    lines = []
-    last = None
-    for row in rows:
-        first = [row["batch_size"], row["lr"]] if row["batch_size"] != last else ["", ""]
-        last = row["batch_size"]
-        cells = [row["epochs"], row["steps"], "diverges" if row["theory"] is None else row["theory"]]
-        cells += [_mean(row, name) for name in ("independent", "reshuffled")]
-        cells += [row["reshuffled_exact"]] if exact else []
-        lines.append([*first, *cells, _interval(row, "ratio"), _interval(row, "to_theory")])
-    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
+def _text(facts: Mapping[str, object], title: str, found: EpochLosses) -> str:
+    rows, runs = found.rows, found.data.attrs
     out = [
-        f"{title}, {facts['replicates']} batch sequences of each kind, initial loss {facts['initial_loss']:.4g}",
-        Table(headers, lines).text(),
+        f"{title}: {runs['regime']}, momentum {readable(runs['momentum'])}, {runs['replicates']} batch sequences of "
+        f"each kind, initial loss {runs['initial_loss']:.4g}",
+        found.table().text(),
         "",
-        f"mean ± standard error; theory ({facts['theory']}): the mean over independent batches",
+        f"mean ± standard error; theory ({runs['theory']}): the mean over independent batches",
         "ratio: reshuffled over independent; to theory: reshuffled over theory; with 95% intervals",
     ]
-    if facts["replicates"] < _MANY:
-        out.append(f"errors are estimated from {facts['replicates']} runs; where losses are skewed that is too few")
-    if exact:
+    if runs["replicates"] < _MANY:
+        out.append(f"errors are estimated from {runs['replicates']} runs; where losses are skewed that is too few")
+    if not all(math.isnan(row.reshuffled_exact) for row in rows):
         out.append("exact: the mean over all orders of an epoch")
-    for size in dict.fromkeys(row["batch_size"] for row in rows):
-        out.append(_meaning([row for row in rows if row["batch_size"] == size]))
-    return "\n".join([*out, *ending(facts, lr_unit(rows[0]["torch_lr"] / rows[0]["lr"]))])
+    out += [_meaning(list(own)) for _, own in itertools.groupby(rows, lambda row: row.batch_size)]
+    return "\n".join([*out, *ending(facts, lr_unit(rows[0].torch_lr / rows[0].lr))])
 
 
-def _mean(row: dict[str, Any], name: str) -> str:
-    if row[f"{name}_diverged"]:
-        return f"diverged {row[f'{name}_diverged']}"
-    return "-" if row[name] is None else f"{row[name]:.4g} ± {row[f'{name}_stderr']:.1g}"
-
-
-def _interval(row: dict[str, Any], name: str) -> str:
-    if row[name] is None:
-        return "-"
-    value, low, high = (f"{v:.3f}" if 0.01 <= v < 10 else f"{v:.3g}" for v in (row[name], *_ends(row, name)))
-    return f"{value} ({low}–{high})"
-
-
-def _ends(row: dict[str, Any], name: str) -> tuple[float, float]:
-    return row[f"{name}_low"], row[f"{name}_high"]
-
-
-def _meaning(rows: list[dict[str, Any]]) -> str:
+def _meaning(rows: list[AfterEpochs]) -> str:
     """One sentence for the rows of a batch size: what a loader that shuffles does that theory does not say."""
-    size, end = rows[0]["batch_size"], rows[-1]
-    known = [row for row in rows if row["to_theory"] is not None]
-    if end["noise"] == 0:
+    size, end = rows[0].batch_size, rows[-1]
+    known = [row for row in rows if not math.isnan(row.to_theory)]
+    if end.noise == 0:
         return f"batch {size}: the whole data in each step, so that there is nothing to shuffle"
-    if end["to_theory"] is None or not known:
+    if math.isnan(end.to_theory) or not known:
         return f"batch {size}: runs diverge; lower --lr"
-    when = f"after {end['epochs']} epoch{'s' * (end['epochs'] > 1)}"
+    when = f"after {end.epochs} epoch{'s' * (end.epochs > 1)}"
     loader = f"batch {size}: {when} a loader that shuffles has"
-    if end["reshuffled_exact"] is not None:
-        return f"{loader} {end['reshuffled_exact'] / end['theory']:.3g} times the theory's loss, exactly"
-    low, high = _ends(end, "to_theory")
+    if not math.isnan(end.reshuffled_exact):
+        return f"{loader} {end.reshuffled_exact / end.theory:.3g} times the theory's loss, exactly"
+    low, high = end.to_theory_low, end.to_theory_high
     if low <= 1 <= high:
-        apart = [row["epochs"] for row in known if not row["to_theory_low"] <= 1 <= row["to_theory_high"]]
+        apart = [row.epochs for row in known if not row.to_theory_low <= 1 <= row.to_theory_high]
         widest = max(1 - low, high - 1)
         equal = f"{when} reshuffling cannot be told from the theory's independent batches (within {widest:.1%})"
         return f"batch {size}: {equal}" + (f", after {apart[-1]} it can" if apart else "")
-    if not 0.5 < end["to_theory"] < 2:
-        return f"{loader} {end['to_theory']:.3g} times the theory's loss ({low:.3g} to {high:.3g})"
-    side = "below" if end["to_theory"] < 1 else "above"
+    if not 0.5 < end.to_theory < 2:
+        return f"{loader} {end.to_theory:.3g} times the theory's loss ({low:.3g} to {high:.3g})"
+    side = "below" if end.to_theory < 1 else "above"
     low, high = sorted((abs(low - 1), abs(high - 1)))
-    return f"{loader} a loss {abs(end['to_theory'] - 1):.1%} {side} the theory's ({low:.1%} to {high:.1%})"
+    return f"{loader} a loss {abs(end.to_theory - 1):.1%} {side} the theory's ({low:.1%} to {high:.1%})"

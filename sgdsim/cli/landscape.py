@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from sgdsim.algorithm.rules import GradientRule
 from sgdsim.cli.arguments import (
     Commands,
     add_algorithm,
@@ -23,15 +21,11 @@ from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit, rule_of
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer
-from sgdsim.common.specs import readable
-from sgdsim.common.table import Cell, Table
-from sgdsim.common.text import short
 
 if TYPE_CHECKING:
-    from sgdsim.problem import QuadraticProblem
     from sgdsim.regimes.base import Regime
     from sgdsim.runs.sweeps import Grid
-    from sgdsim.studies.landscape import LossMap
+    from sgdsim.studies.landscape import Landscape
 
 MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
@@ -98,7 +92,7 @@ def _range(name: str) -> Callable[[str], list[float]]:
 def landscape(args: argparse.Namespace) -> int:
     """Follow every cell, print where the least losses lie, save and draw."""
     from sgdsim.runs.sweeps import NotSaved, sweep
-    from sgdsim.studies.landscape import panels
+    from sgdsim.studies.landscape import judged
 
     delivery = Delivery(args)
     grid = _grid(args)
@@ -118,16 +112,15 @@ def landscape(args: argparse.Namespace) -> int:
         delivery.failed("out", error)
     if args.shard is not None:
         return report_shard(args, result)
-    delivery.draw(lambda plot: plot.loss_maps(result, problem))
-    options = {name: values[0] for name, values in algorithm(args).items()}
-    rows = [_row(panel, problem.quadratic, options) for panel in panels(result, problem.quadratic)]
-    rule = rule_of(args.method)
+    found = judged(result, problem.quadratic, cells[0])
+    delivery.draw(lambda plot: found.plot())
+    rule, initial = rule_of(args.method), problem.quadratic.initial_loss
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "n_steps": args.n_steps,
-        "initial_loss": problem.quadratic.initial_loss,
-        "rows": rows,
+        "initial_loss": initial,
+        **found.as_dict(),
         "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0) if rule is None else rule.torch_lr_per_alpha,
         "seed": args.seed,
         "device": result.attrs["device"],
@@ -135,7 +128,11 @@ def landscape(args: argparse.Namespace) -> int:
         "seconds": delivery.seconds,
         **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts, args.replicates, rule))
+    title = problem.description.get("title", "")
+    head = f"{title}: {args.n_steps} steps, initial loss {initial:.4g}, seed {args.seed}"
+    unit = lr_unit(problem.quadratic.torch_lr(1.0)) if rule is None else rule_lr_unit(rule)
+    notes = _notes(found, args.replicates, stable=rule is None)
+    return delivery.tell(facts, lambda: "\n".join([head, found.table().text(), "", *notes, *ending(facts, unit)]))
 
 
 def _grid(args: argparse.Namespace) -> Grid:
@@ -163,87 +160,24 @@ def _regimes(args: argparse.Namespace) -> list[Regime]:
     return followed
 
 
-def _row(panel: LossMap, problem: QuadraticProblem, options: dict[str, Any]) -> dict[str, Any]:
-    """The minimum of one map, and the largest learning rates that theory calls stable at its momentum; `options`: the
-    algorithm, but for learning rate, momentum and batch size."""
-    from sgdsim.algorithm.sgd import SGD
-    from sgdsim.studies.landscape import minimum
-    from sgdsim.theory import stability
-    from sgdsim.theory.verdicts import Verdict, verdict
-
-    least = minimum(panel)
-    stable, full, known = None, None, Verdict(None, "there is no least loss")
-    if least is not None and rule_of(options.get("method")) is None:
-        sgd = SGD(least.lr, least.momentum, panel.batch_size, **options)
-        known = verdict(problem, sgd)
-        with contextlib.suppress(InputError):  # none is known where a method changes in time
-            stable = stability.max_lr(problem, sgd, tau=panel.tau) if panel.tau <= 1 else None
-            full = stability.max_lr(problem, sgd, "full-batch")
-    return {
-        "regime": panel.regime,
-        "batch_size": panel.batch_size,
-        "loss": None if least is None else least.loss,
-        "lr": None if least is None else least.lr,
-        "momentum": None if least is None else least.momentum,
-        "smoothed": least is not None and least.smoothed,
-        "at_edge": [] if least is None else list(least.at_edge),
-        "max_lr_spectral_diagonal": stable,
-        "max_lr_full_batch": full,
-        "stable": known.stable,
-        "stable_reason": known.reason,
-        "tau": panel.tau,
-        "noise": panel.noise,
-        "diverged": int(panel.diverged.sum()),
-        "missing": int(panel.missing.sum()),
-        "cells": int(panel.loss.size),
-    }
-
-
-def _text(facts: dict[str, Any], replicates: int, rule: type[GradientRule] | None) -> str:
-    from sgdsim.theory.verdicts import WORDS
-
-    rows = facts["rows"]
-    missing = any(row["missing"] for row in rows)
-    headers = ["regime", "batch", "least loss", "lr", "momentum", "stable", "stable lr", "lr/stable", "diverged"]
-    headers += ["no result"] if missing else []
-    lines = []
-    for row in rows:
-        known = row["loss"] is not None and row["max_lr_spectral_diagonal"] is not None
-        marks = ("~" if row["smoothed"] else "") + ("!" if row["at_edge"] else "") + ("*" if row["missing"] else "")
-        cells: list[Cell] = [
-            row["regime"],
-            row["batch_size"],
-            short(row["loss"]) + marks,
-            row["lr"],
-            "-" if row["momentum"] is None else readable(row["momentum"], 4),
-            WORDS[row["stable"]],
-            row["max_lr_spectral_diagonal"],
-            row["lr"] / row["max_lr_spectral_diagonal"] if known else None,
-            f"{row['diverged']}/{row['cells']}",
-        ]
-        lines.append([*cells, row["missing"]] if missing else cells)
-    out = [
-        f"{facts['problem'].get('title', '')}: {facts['n_steps']} steps, initial loss {facts['initial_loss']:.4g}, "
-        f"seed {facts['seed']}",
-        Table(headers, lines).text(),
-        "",
-    ]
-    if rule is None:
+def _notes(found: Landscape, replicates: int, *, stable: bool) -> list[str]:
+    """What the marks and columns of the table mean; `stable`: those of stability too."""
+    out, minima = [], [judged.least for judged in found.maps if judged.least is not None]
+    if stable:
         out.append(
             "stable: in the exact average; stable lr: the largest at that momentum by spectral-diagonal theory (tau of "
             "the regime, else 1), below which runs may diverge at small batches: sgdsim stability --exact"
         )
-        for row in rows:
-            if row["stable"] is None and row["loss"] is not None:
-                out.append(f"? at batch {row['batch_size']}: {row['stable_reason']}")
-    if any(row["smoothed"] for row in rows):
+        for judged in found.maps:
+            if judged.known.stable is None and judged.least is not None:
+                out.append(f"? at batch {judged.panel.batch_size}: {judged.known.reason}")
+    if any(least.smoothed for least in minima):
         out.append(
             f"~ where the log of the mean loss over {replicates} replicates is least when smoothed over 1 cell; the "
             "loss is that cell's own"
         )
-    if any(row["at_edge"] for row in rows):
+    if any(least.at_edge for least in minima):
         out.append("! at the edge of the grid: the minimum may lie beyond")
-    if missing:
+    if found.missing:
         out.append("* of the cells that have a result: the minimum may lie in another")
-    unit = lr_unit(facts["torch_lr_per_alpha"]) if rule is None else rule_lr_unit(rule)
-    return "\n".join([*out, *ending(facts, unit)])
+    return out

@@ -143,20 +143,3 @@ def load(args: argparse.Namespace) -> Problem:
     if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
     return problem
-
-
-def infinite_spectrum(problem: Problem) -> list[str]:
-    """A note where the infinite power law that the spectrum is the beginning of diverges at every learning rate."""
-    from sgdsim.theory import power_law
-
-    made = problem.quadratic.exponents
-    if made is None:
-        return []
-    nu, kappa = made
-    phase = power_law.phase(nu, kappa / nu)
-    if phase not in (power_law.EVENTUAL, power_law.IMMEDIATE):
-        return []
-    return [
-        f"ν = {nu:g} ≤ 1: on the infinite spectrum SGD with noise diverges at every learning rate ({phase}); "
-        f"what is stable here is so at N = {problem.n} only, and less of it at larger N."
-    ]

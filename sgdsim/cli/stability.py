@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 
 from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_problem, algorithm
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
-from sgdsim.cli.problems import BATCH_SIZES, add_common, infinite_spectrum, load
+from sgdsim.cli.problems import BATCH_SIZES, add_common, load
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import shortest
 from sgdsim.common.text import short
@@ -34,7 +34,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def stability(args: argparse.Namespace) -> int:
-    from sgdsim.studies.stable_rates import stable_rates
+    from sgdsim.studies.stable_rates import infinite_spectrum, stable_rates
 
     delivery = Delivery(args)
     plain = args.method in (None, "heavy-ball")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Iterator
+import textwrap
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from sgdsim.cli.arguments import (
     named,
     whole,
 )
-from sgdsim.cli.deliver import Delivery, add_output, write_json
+from sgdsim.cli.deliver import Delivery, add_output, ending, interrupted, write_json
 from sgdsim.cli.problems import check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
@@ -29,10 +30,30 @@ from sgdsim.common.jsonable import jsonable
 if TYPE_CHECKING:
     from sgdsim.problem import Problem
     from sgdsim.studies.validation import Training
+    from sgdsim.studies.validation_tables import Validation
 
 KIND = "sgdsim validate"  # in the files written, so that another JSON document is not taken for one
 PARTS = ("thresholds", "training")
 AT = (100, 1000, 10_000)
+THRESHOLDS = (
+    "Learning rates in units of 1/λ_max of the tangent kernel at the start. Predicted: full batch 2(1+β), "
+    "spectral-diagonal closure with τ = 1 and −1, exact in mean square at this N. Measured by bisection, on the same "
+    "batches for linearisation and network: 'settles' while at least half of the replicates end (second half of the "
+    "run) below their initial loss and that of the best constant output or, where they never rose 100-fold, below "
+    "what they had early (T/20 to T/10); 'within 10×' while the loss never passes 10 times the initial one. A network "
+    "that settles though it was not within 10× has catapulted: its loss grew until its kernel had shrunk."
+)
+EXPONENTS = (
+    "Exponents ξ of L ∝ t^−ξ over decades of t, for the widest network of each data set. 'law' is min(ζ, 2 − 1/ν) of "
+    "the power laws fitted to eigenvalues and error coefficients, with its 95% interval: none where that reaches 0. "
+    "The others are slopes of the losses themselves: spectral-diagonal closure (τ = 1, the whole spectrum), "
+    "linearisation and network on the same batches (± standard error over batch sequences)."
+)
+RATIOS = (
+    "Mean loss of the network over that of its linearisation on the same batches (± standard error over batch "
+    "sequences, paired; one network per width, so that the scatter from network to network is not in it). 'kernel "
+    "moved' is ‖Θ_t − Θ_0‖/‖Θ_0‖ and 'λ_max' λ_max(Θ_t)/λ_max(Θ_0) at the last step, first replicate."
+)
 SHORTEST = 40  # steps: a run's beginning and end are compared
 
 
@@ -71,7 +92,7 @@ def add_parser(commands: Commands) -> None:
 
 def validate(args: argparse.Namespace) -> int:
     """Run what was asked for, cell by cell, or read it; print, save and draw."""
-    from sgdsim.cli import _validation_text
+    from sgdsim.studies.validation_tables import Validation
 
     delivery = Delivery(args)
     _check(args)
@@ -94,13 +115,26 @@ def validate(args: argparse.Namespace) -> int:
         args.out = args.plot = None
     if (error := _save(facts, args)) is not None:
         delivery.failed("out", error)
-    if args.plot is not None:
-        from sgdsim import plot
+    found = Validation(facts["cells"])
+    delivery.draw(lambda plot: found.plot())
+    facts |= delivery.files
+    return delivery.tell(facts, lambda: _text(found, facts, markdown=args.markdown))
 
-        with delivery.writing("plot"):
-            plot.save(plot.validation(facts["cells"]), args.plot)
-    facts |= {"out": args.out, "plot": args.plot}
-    return delivery.tell(facts, lambda: _validation_text.text(facts, markdown=args.markdown))
+
+def _text(found: Validation, facts: Mapping[str, object], *, markdown: bool) -> str:
+    """The three tables, each with what it means; those without a row are left out."""
+    out: list[str] = []
+    for title, words, table in (
+        ("Stability thresholds", THRESHOLDS, found.thresholds()),
+        ("Exponents", EXPONENTS, found.exponents()),
+        ("Network against linearisation", RATIOS, found.ratios()),
+    ):
+        if table.rows and markdown:
+            out += [f"**{title}**", "", table.markdown(), "", words, ""]
+        elif table.rows:
+            out += [title, table.text(), "", textwrap.fill(words, 110), ""]
+    out = out or ["Nothing was done."]
+    return "\n".join([*out, *(interrupted(facts) if markdown else ending(facts))]).rstrip("\n")
 
 
 def _check(args: argparse.Namespace) -> None:
@@ -162,18 +196,29 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
                 cells.append(cell | dict.fromkeys((*PARTS, "ratios", "slopes", "law")))
                 if args.only != "training":
                     found = measured.thresholds(
-                        problem, size, momentum=args.momentum, n_steps=args.threshold_steps, seed=args.seed,
-                        replicates=args.replicates, progress=True,
+                        problem,
+                        size,
+                        momentum=args.momentum,
+                        n_steps=args.threshold_steps,
+                        seed=args.seed,
+                        replicates=args.replicates,
+                        progress=True,
                         regimes=[SampledLinearized(), RealNetwork(args.dtype)],
-                    )  # fmt: skip
+                    )
                     cells[-1]["thresholds"] = jsonable(found)
                     yield cells
                 if args.only != "thresholds":
                     lr = v.safe_lr(problem.quadratic, size, args.momentum) if args.lr is None else args.lr
                     trained = v.train(
-                        problem, SGD(lr, args.momentum, size), args.n_steps, at=AT, replicates=args.replicates,
-                        dtype=args.dtype, seed=args.seed, progress=True,
-                    )  # fmt: skip
+                        problem,
+                        SGD(lr, args.momentum, size),
+                        args.n_steps,
+                        at=AT,
+                        replicates=args.replicates,
+                        dtype=args.dtype,
+                        seed=args.seed,
+                        progress=True,
+                    )
                     cells[-1] |= read_off(trained, problem)
                     yield cells
 

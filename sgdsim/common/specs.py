@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 from sgdsim.common.checks import InputError, choice
+
+Kind = TypeVar("Kind")
 
 
 def shortest(value: float) -> str:
@@ -55,14 +57,14 @@ class Spec:
         return f"{self.name}:{words}" if words else self.name
 
 
-def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[Any]]) -> Any:
+def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[Kind]]) -> Kind:
     """The object that `text` describes; `kinds`: by name. Fields annotated `int` take whole numbers; a kind whose text
     has another form reads it, what stands behind the colon, by its `from_text`.
 
     Raises InputError, beginning with `parameter`, for an unknown name (a `kind` of thing) or unknown arguments.
     """
     head, _, tail = text.partition(":")
-    made = kinds[choice(f"{parameter}: {kind}", head, kinds)]
+    made: Any = kinds[choice(f"{parameter}: {kind}", head, kinds)]
     if hasattr(made, "from_text"):
         try:
             return made.from_text(tail)

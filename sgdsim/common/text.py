@@ -5,12 +5,29 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 
+from sgdsim.common.specs import readable
+
 
 def short(value: float | None) -> str:
     """A number in four digits; "-" where there is none."""
     if value is None or math.isnan(value):
         return "-"
     return f"{value:.4g}" if math.isfinite(value) else "infinite"
+
+
+def steps(count: int) -> str:
+    """ "1 step", "10000 steps", "1e+15 steps"."""
+    return f"{count:g} steps" if count >= 10**7 else f"{count} step{'s' if count != 1 else ''}"
+
+
+def percent(share: float) -> str:
+    """A share in two digits, in four close to 1 and beyond."""
+    return f"{100 * share:.2g}%" if share < 0.99 else f"{100 * share:.4g}%"
+
+
+def tuned(momentum: float) -> str:
+    """A momentum that was searched for, in five digits: what the search leaves of 0 is 0."""
+    return "0" if abs(momentum) < 1e-9 else readable(momentum, 5)
 
 
 def estimate(found: Mapping[str, float | None], value: str, ends: str | None = None) -> tuple[str, str, str]:

@@ -14,18 +14,21 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.studies.explorer import BATCH_SIZES, DEFAULTS, view
 
 if TYPE_CHECKING:
+    import ipywidgets
+
     from sgdsim.plot.showing import Picture
 
 
-def picture(**setting: Any) -> Picture:
+def picture(**setting: float) -> Picture:
     """The explorer's picture for one setting (see `view`; what is not given is as in `DEFAULTS`), for a notebook."""
     from sgdsim.plot.explorer import ExplorerCanvas
     from sgdsim.plot.showing import Picture
 
-    return Picture(ExplorerCanvas(dpi=88).png(view(**{**DEFAULTS, **setting}), compress_level=9))
+    whole: dict[str, Any] = {**DEFAULTS, **setting}
+    return Picture(ExplorerCanvas(dpi=88).png(view(**whole), compress_level=9))
 
 
-def explore(*, n: int = 10_000, **start: float) -> Any:
+def explore(*, n: int = 10_000, **start: float) -> ipywidgets.VBox:
     """Sliders for ν, κ, α, β and b over the picture that they redraw, as an ipywidgets box.
 
     Parameters
@@ -63,17 +66,27 @@ def explore(*, n: int = 10_000, **start: float) -> Any:
             values["kappa"], min=_grid(values["kappa"], 0.2, 0.1), max=8.0, step=0.1, description="κ, target", **wide
         ),
         "lr": widgets.FloatLogSlider(
-            values["lr"], min=_grid(math.log10(values["lr"]), -3, 0.01), max=math.log10(4), step=0.01,
-            description="learning rate α", readout_format=".3g", **wide,
+            values["lr"],
+            min=_grid(math.log10(values["lr"]), -3, 0.01),
+            max=math.log10(4),
+            step=0.01,
+            description="learning rate α",
+            readout_format=".3g",
+            **wide,
         ),
         "momentum": widgets.FloatSlider(
-            values["momentum"], min=_grid(values["momentum"], -0.98, 0.005), max=0.995, step=0.005,
-            description="momentum β", readout_format=".3f", **wide,
+            values["momentum"],
+            min=_grid(values["momentum"], -0.98, 0.005),
+            max=0.995,
+            step=0.005,
+            description="momentum β",
+            readout_format=".3f",
+            **wide,
         ),
         "batch_size": widgets.SelectionSlider(
             options=sizes, value=values["batch_size"], description="batch size b", **wide
         ),
-    }  # fmt: skip
+    }
     canvas = ExplorerCanvas()
     image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
     message = widgets.HTML()

@@ -7,7 +7,6 @@ May import: common, problem. A new observable is a module here with a subclass o
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 
@@ -32,7 +31,7 @@ def parse(text: str) -> Observable:
     return specs.parse("observe", "observable", text, KINDS)
 
 
-def parse_all(observe: Any) -> tuple[Observable, ...]:
+def parse_all(observe: str | Observable | Iterable[str | Observable]) -> tuple[Observable, ...]:
     """What `simulate` and `sweep` are asked to observe, a text or an `Observable` or several of them: the loss first,
     each once. InputError for anything else, and for two that results would call by one name."""
     if isinstance(observe, (str, Observable)):

@@ -40,7 +40,22 @@ from sgdsim.plot.validate import validation
 from sgdsim.studies.base import DRAWERS
 
 DRAWERS |= {
+    "EpochLosses": lambda found, **options: epochs(found.data, **options),
+    "Landscape": lambda found, **options: loss_maps(found.data, found.problem, **options),
+    "Recommendation": lambda found, **options: recommendation(
+        found.problem,
+        found.known.best,
+        noise=found.noise,
+        tau=found.tau,
+        found=found.law.prediction,
+        law=found.law.law and (found.law.fit or found.law.law),
+        **options,
+    ),
+    "ScheduleComparison": lambda found, **options: schedules(
+        [row.scheduled for row in found.rows], found.horizon, sampled=found.losses, **options
+    ),
     "HessianSpectra": hessian_spectra,
+    "Validation": lambda found, **options: validation(found.cells, **options),
     "ExponentMap": exponent_map,
     "LocalExponents": transition,
     "MomentumMap": momentum_map,

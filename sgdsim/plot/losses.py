@@ -31,6 +31,7 @@ from sgdsim.common.specs import readable
 from sgdsim.observables import label
 from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
 from sgdsim.plot.styles import Look, regime_style, style
+from sgdsim.runs.followed import followed
 
 MAX_CELLS = 24  # panels of one `comparison`
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
@@ -131,11 +132,11 @@ def _legend(figure: Figure, free: Axes | None, curves: Sequence[_Curve], width: 
 class _Curve:
     """One regime in one cell, at the steps >= 1: the mean (inf once a run has diverged) and, for several, a band."""
 
-    name: str
     steps: np.ndarray  # (n,)
     mean: np.ndarray  # (n,)
     band: np.ndarray | None  # (2, n)
     start: float  # the first recorded mean, step 0 included: the scale of the axes
+    look: Look
 
     @property
     def diverged(self) -> bool:
@@ -162,7 +163,7 @@ def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
     every = data["step"].values
     if not (every >= 1).any():
         raise InputError("result: expected at least one recorded step >= 1, got step 0 only")
-    names = np.atleast_1d(data["regime"].values)
+    names, known = np.atleast_1d(data["regime"].values), followed(cell)
     curves = []
     for name, runs in zip(names, data.transpose("regime", "replicate", "step").values, strict=True):
         runs = runs[~np.isnan(runs).all(axis=1)].astype(float)
@@ -179,7 +180,9 @@ def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
         later = steps >= 1
         start = mean[np.isfinite(mean) & (mean > 0)]
         first = float(start[0]) if start.size else math.nan
-        curves.append(_Curve(str(name), steps[later], mean[later], None if band is None else band[:, later], first))
+        look = regime_style(str(name), known[str(name)].stochastic)
+        band = None if band is None else band[:, later]
+        curves.append(_Curve(steps[later], mean[later], band, first, look))
     return curves
 
 
@@ -202,7 +205,7 @@ def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: t
     prepare(ax)
     ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
     for curve in curves:
-        look = regime_style(curve.name)
+        look = curve.look
         finite = np.where(np.isfinite(curve.mean) & (curve.mean > 0), curve.mean, np.nan)
         if curve.band is not None:
             low, high = np.clip(curve.band, ylim[0] / 10, ylim[1] * 10)  # a log axis takes neither 0 nor inf
@@ -232,7 +235,7 @@ def _end(steps: np.ndarray, mean: np.ndarray, top: float) -> tuple[float, float]
 def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | None:
     handles: dict[str, object] = {}  # lines, patches, or both over each other, which matplotlib's stubs know not
     for curve in curves:
-        look = regime_style(curve.name)
+        look = curve.look
         line = Line2D([], [], **look)
         if curve.band is not None:
             handles[look["label"]] = (Patch(facecolor=look["color"], alpha=0.22), line)

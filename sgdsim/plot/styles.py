@@ -40,18 +40,20 @@ def style() -> Iterator[None]:
         yield
 
 
-def regime_style(name: str) -> Look:
+def regime_style(name: str, stochastic: bool | None = None) -> Look:
     """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
 
     Colours are from seaborn's colour-blind safe palette. A regime without a style of its own gets one that depends on
-    its name alone: a solid line where it is stochastic, as for those that are, a broken one where not or not known.
+    its name: a solid line where it is `stochastic` (None: where a regime of that name is), as for those that are, a
+    broken one where not or not known.
     """
     base, _, rest = name.partition(":")
     label = f"{base}, {rest.replace('tau=', 'τ = ').replace('-', '−')}" if rest else base
     known = _STYLES.get(name)
     if known is None:
         code = zlib.crc32(name.encode())
-        line = "-" if _stochastic(name) else _OTHER_LINES[code // 4 % 4]
+        solid = _stochastic(name) if stochastic is None else stochastic
+        line = "-" if solid else _OTHER_LINES[code // 4 % 4]
         known = {"color": _OTHER_COLORS[code % 4], "linestyle": line, "linewidth": 1.4}
     return {**known, "label": label}
 

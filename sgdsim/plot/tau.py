@@ -84,9 +84,13 @@ def closure_errors(found: ErrorMap) -> Figure:
         for (k, i), ax in np.ndenumerate(axes):
             ax.set_facecolor("0.8")
             mesh = ax.pcolormesh(
-                10 ** _edges(x), _edges(found.fractions), np.minimum(100 * found.error[k, i], _ERRORS[-1]),
-                cmap=ListedColormap(colors), norm=norm, linewidth=0,
-            )  # fmt: skip
+                10 ** _edges(x),
+                _edges(found.fractions),
+                np.minimum(100 * found.error[k, i], _ERRORS[-1]),
+                cmap=ListedColormap(colors),
+                norm=norm,
+                linewidth=0,
+            )
             ax.set(xscale="log", ylim=(0, 1))
             ax.grid(False)
             if k == 0:

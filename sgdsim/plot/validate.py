@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -14,6 +15,7 @@ from matplotlib.lines import Line2D
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.styles import PALETTE, Look, closure_style, regime_style, style
+from sgdsim.studies.validation_tables import ValidationCell
 
 MAX_ROWS = 8  # data sets in one picture
 
@@ -31,7 +33,7 @@ _CURVES = ("diagonal", "sampled", "network")
 _DASHES = ["-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5))]
 
 
-def validation(cells: list[dict[str, Any]]) -> Figure:
+def validation(cells: Sequence[ValidationCell]) -> Figure:
     """Thresholds, loss ratio and exponents, a row for each data set.
 
     Left: predicted levels and measured thresholds over the batch size, one column of marks per width (narrow to wide
@@ -69,7 +71,7 @@ def validation(cells: list[dict[str, Any]]) -> Figure:
     return figure
 
 
-def _draw_thresholds(ax: Axes, cells: list[dict[str, Any]], name: str) -> None:
+def _draw_thresholds(ax: Axes, cells: Sequence[Mapping[str, Any]], name: str) -> None:
     ax.set_ylabel(name)
     sizes = sorted({cell["batch_size"] for cell in cells})
     for place, size in enumerate(sizes):
@@ -104,7 +106,7 @@ def _draw_thresholds(ax: Axes, cells: list[dict[str, Any]], name: str) -> None:
         _empty(ax)
 
 
-def _draw_ratios(ax: Axes, cells: list[dict[str, Any]], colors: dict[int, Any], dashes: dict[int, Any]) -> None:
+def _draw_ratios(ax: Axes, cells: Sequence[Mapping[str, Any]], colors: dict[int, Any], dashes: dict[int, Any]) -> None:
     for cell in cells:
         run = cell["training"]
         steps = np.array(run["steps"])
@@ -124,7 +126,7 @@ def _draw_ratios(ax: Axes, cells: list[dict[str, Any]], colors: dict[int, Any], 
         _empty(ax)
 
 
-def _draw_exponents(ax: Axes, cells: list[dict[str, Any]], dashes: dict[int, Any]) -> None:
+def _draw_exponents(ax: Axes, cells: Sequence[Mapping[str, Any]], dashes: dict[int, Any]) -> None:
     """Of the widest network: the closure dashed, linearised and network as marks, the fitted law as a band."""
     widest = max((cell["network"].get("width", 0) for cell in cells), default=0)
     cells = [cell for cell in cells if cell["network"].get("width", 0) == widest]

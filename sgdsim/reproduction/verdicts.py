@@ -52,7 +52,7 @@ class Row:
             raise InputError(f"reason: expected one for {self.quantity!r}, as it differs; got none")
 
     @classmethod
-    def evidence(cls, quantity: str, ours: str, interval: str, values: Mapping[str, Any], reason: str = "") -> Row:
+    def evidence(cls, quantity: str, ours: str, interval: str, values: Mapping[str, object], reason: str = "") -> Row:
         """A row with nothing published to compare with."""
         return cls(quantity, "–", ours, interval, EVIDENCE, reason, values)
 
@@ -65,7 +65,7 @@ class Row:
         interval: str,
         agrees: bool,
         reason: str,
-        values: Mapping[str, Any],
+        values: Mapping[str, object],
     ) -> Row:
         """A row that is reproduced where the values agree; where they do not, it differs for that reason."""
         return cls(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, cast
 
 import numpy as np
 import pandas as pd
@@ -29,9 +29,26 @@ from sgdsim.theory.verdicts import WORDS, verdicts
 _USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
 
 
-def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[dict[str, Any]]:
-    """One dict per cell: hyperparameters, whether it is stable (None: not known) and why, what each closure says of
-    it, and under "regimes" each regime's final numbers."""
+class CellRow(TypedDict):
+    """One cell: hyperparameters, whether it is stable (None: not known) and why, what each closure says of it, and each
+    regime's final numbers."""
+
+    lr: float | str
+    momentum: float | str
+    batch_size: int | str
+    sampling: str
+    method: str
+    label_noise: float
+    average: str | None
+    torch_lr: float | None
+    stable: bool | None
+    stable_reason: str
+    stable_by_closure: dict[str, bool | None]
+    regimes: dict[str, dict[str, Any]]
+
+
+def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[CellRow]:
+    """All cells, in the order of the grid."""
     quadratic, cells = problem.quadratic, list(grid.cells())
     names = [str(name) for name in result["regime"].values]
     reference = names[0]
@@ -52,7 +69,7 @@ def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) ->
         for numbers in row["regimes"].values():
             final = numbers["final_loss"]
             numbers[f"ratio_to_{reference}"] = finite_or_none(final / base) if final is not None and base else None
-        out.append(row)
+        out.append(cast(CellRow, row))
     return out
 
 
@@ -169,7 +186,7 @@ def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False)
     return len(table)
 
 
-def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
+def table(rows: list[CellRow], label: str = "final_loss") -> str:
     """The rows as aligned text: hyperparameters, predicted stability, and a column per regime.
 
     `label`: "final_loss", or another that the rows have, such as "final_test_loss" (then without stability).
@@ -177,14 +194,14 @@ def table(rows: list[dict[str, Any]], label: str = "final_loss") -> str:
     if not rows:
         return "(no cells)"
     regimes = list(rows[0]["regimes"])
-    named = [name for name in _USUAL if any(row[name] != _USUAL[name] for row in rows)]
+    named = [name for name in _USUAL if any(dict(row)[name] != _USUAL[name] for row in rows)]
     with_stability = label == "final_loss"
     headers = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named)]
     headers += [*(["stable"] if with_stability else []), *regimes]
     lines = []
     for row in rows:
         cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
-        cells += [_short("none" if row[name] is None else row[name]) for name in named]
+        cells += [_short("none" if (value := dict(row)[name]) is None else value) for name in named]
         if with_stability:
             cells.append(WORDS[row["stable"]])
         lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
@@ -195,7 +212,7 @@ def _short(value: Any) -> str:
     return readable(value) if isinstance(value, (int, float)) else brief(str(value))
 
 
-def stability_notes(rows: list[dict[str, Any]]) -> list[str]:
+def stability_notes(rows: list[CellRow]) -> list[str]:
     """Why it is not known whether cells are stable, and why they are not where a closure says that they are: a line
     for each reason."""
     cells: dict[tuple[str, str], list[str]] = {}

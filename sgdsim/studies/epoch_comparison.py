@@ -7,9 +7,11 @@ every single step; only in the second do the batches of an epoch depend on each 
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
-from typing import cast
+from dataclasses import dataclass, field
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -17,11 +19,15 @@ import xarray as xr
 from sgdsim.algorithm.samplers import RESHUFFLE, WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.jsonable import jsonable
+from sgdsim.common.table import Cell, Table
+from sgdsim.common.text import short
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes import BatchAveraged, SampledLinearized
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.follow import MAX_STEPS
 from sgdsim.runs.sweeps import Grid, sweep
+from sgdsim.studies.base import Findings
 from sgdsim.theory import epochs as orders
 from sgdsim.theory import stability
 
@@ -29,6 +35,89 @@ SAMPLINGS = (WITHOUT_REPLACEMENT, RESHUFFLE)
 COVERAGE = 1.96  # standard errors on either side, 95% for normal errors
 _EXACT_UP_TO = 10  # points, where the mean over all orders may be asked for
 _DRAWN = 30  # numbers of epochs that are recorded for curves, log-spaced
+
+
+@dataclass(frozen=True)
+class AfterEpochs:
+    """The losses of one batch size after `epochs` epochs, as `compare` says: `theory`, and of the runs mean, standard
+    error and how many diverged. Infinite, or NaN where not known."""
+
+    batch_size: int
+    lr: float
+    torch_lr: float
+    noise: float
+    epochs: int
+    steps: int
+    theory: float
+    reshuffled_exact: float
+    independent: float
+    independent_stderr: float
+    independent_diverged: int
+    reshuffled: float
+    reshuffled_stderr: float
+    reshuffled_diverged: int
+    ratio: float
+    ratio_low: float
+    ratio_high: float
+    to_theory: float
+    to_theory_low: float
+    to_theory_high: float
+
+    def losses(self, kind: str) -> str:
+        """Mean and error of "independent" or "reshuffled" batches, or that runs diverged."""
+        mean, error, diverged = (getattr(self, f"{kind}{end}") for end in ("", "_stderr", "_diverged"))
+        return f"diverged {diverged}" if diverged else f"{short(mean)} ± {error:.1g}"
+
+
+@dataclass(frozen=True)
+class EpochLosses(Findings):
+    """What `compare` found after the numbers of epochs that it was asked for, a row each; `data` is its result."""
+
+    rows: tuple[AfterEpochs, ...]
+    data: xr.Dataset = field(repr=False, compare=False)
+
+    @classmethod
+    def of(cls, data: xr.Dataset, problem: QuadraticProblem) -> EpochLosses:
+        """Of a result of `compare` for this problem."""
+        cells = itertools.product(data["batch_size"].values, data.attrs["asked"])
+        return cls(tuple(_after(data.sel(batch_size=b, epoch=e), problem, int(b), int(e)) for b, e in cells), data)
+
+    def as_dict(self) -> dict[str, object]:
+        """The rows as JSON holds them."""
+        return {"rows": jsonable(self.rows)}
+
+    def table(self) -> Table:
+        """A row for each batch size and number of epochs; means with their standard error, ratios with 95%
+        intervals."""
+        exact = any(not math.isnan(row.reshuffled_exact) for row in self.rows)
+        headers = ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled"]
+        headers += [*(["exact"] if exact else []), "ratio", "to theory"]
+        lines = []
+        for i, row in enumerate(self.rows):
+            new = i == 0 or row.batch_size != self.rows[i - 1].batch_size
+            line: list[Cell] = [row.batch_size, row.lr] if new else ["", ""]
+            line += [row.epochs, row.steps, "diverges" if row.theory == math.inf else row.theory]
+            line += [row.losses("independent"), row.losses("reshuffled"), *([row.reshuffled_exact] if exact else [])]
+            line.append(_interval(row.ratio, row.ratio_low, row.ratio_high))
+            lines.append([*line, _interval(row.to_theory, row.to_theory_low, row.to_theory_high)])
+        return Table(headers, lines)
+
+
+def _after(at: xr.Dataset, problem: QuadraticProblem, batch_size: int, epochs: int) -> AfterEpochs:
+    ratios = (f"{name}{end}" for name in ("ratio", "to_theory") for end in ("", "_low", "_high"))
+    numbers: dict[str, Any] = {name: float(at[name]) for name in ("lr", "noise", "theory", "reshuffled_exact", *ratios)}
+    for name, sampling in zip(("independent", "reshuffled"), SAMPLINGS, strict=True):
+        own = at.sel(sampling=sampling)
+        numbers |= {name: float(own["mean"]), f"{name}_stderr": float(own["stderr"])}
+        numbers[f"{name}_diverged"] = int((own["loss"] == math.inf).sum())
+    steps, torch_lr = int(epochs * at["steps_per_epoch"]), problem.torch_lr(numbers["lr"])
+    return AfterEpochs(batch_size=batch_size, epochs=epochs, steps=steps, torch_lr=torch_lr, **numbers)
+
+
+def _interval(value: float, low: float, high: float) -> str:
+    if math.isnan(value):
+        return "-"
+    return "{} ({}–{})".format(*(f"{v:.3f}" if 0.01 <= v < 10 else f"{v:.3g}" for v in (value, low, high)))
 
 
 def compare(
@@ -96,10 +185,18 @@ def compare(
         raise KeyboardInterrupt
     found = xr.concat(parts, "batch_size", data_vars="all", coords="different", compat="equals")
     found.attrs |= {
-        "problem": result.attrs["problem"], "n": n, "initial_loss": problem.quadratic.initial_loss,
-        "momentum": float(momentum), "regime": regime.name, "theory": theory.name, "replicates": replicates,
-        "seed": str(seed), "device": device, "asked": np.array(asked), "interrupted": int(len(parts) < len(sizes)),
-    }  # fmt: skip
+        "problem": result.attrs["problem"],
+        "n": n,
+        "initial_loss": problem.quadratic.initial_loss,
+        "momentum": float(momentum),
+        "regime": regime.name,
+        "theory": theory.name,
+        "replicates": replicates,
+        "seed": str(seed),
+        "device": device,
+        "asked": np.array(asked),
+        "interrupted": int(len(parts) < len(sizes)),
+    }
     return _with_ratios(found)
 
 
@@ -126,9 +223,17 @@ def _one(
     runs = []
     for one, samplings in ((theory, SAMPLINGS[:1]), (regime, SAMPLINGS)):
         result = sweep(
-            problem, Grid.product(**values, sampling=list(samplings)), [one], int(steps[-1]), record=steps.tolist(),
-            replicates=replicates, seed=seed, progress=progress, executor="serial", on_error="raise",
-        )  # fmt: skip
+            problem,
+            Grid.product(**values, sampling=list(samplings)),
+            [one],
+            int(steps[-1]),
+            record=steps.tolist(),
+            replicates=replicates,
+            seed=seed,
+            progress=progress,
+            executor="serial",
+            on_error="raise",
+        )
         if result.attrs["interrupted"]:
             return None, result
         runs.append(result["loss"].sel(step=steps).isel(lr=0, momentum=0, batch_size=0, regime=0))
@@ -140,10 +245,14 @@ def _one(
             "reshuffled_exact": ("epoch", _exact(problem.quadratic, sgd, recorded)),
         },
         {
-            "sampling": list(SAMPLINGS), "epoch": recorded, "batch_size": size, "lr": sgd.lr,
-            "noise": float(noise_factor(n, size)), "steps_per_epoch": per_epoch,
+            "sampling": list(SAMPLINGS),
+            "epoch": recorded,
+            "batch_size": size,
+            "lr": sgd.lr,
+            "noise": float(noise_factor(n, size)),
+            "steps_per_epoch": per_epoch,
         },
-    )  # fmt: skip
+    )
     per_size = ("batch_size", "lr", "noise", "steps_per_epoch")
     return part.expand_dims("batch_size").assign_coords({k: ("batch_size", [part[k].item()]) for k in per_size}), result
 

@@ -94,6 +94,17 @@ def view(nu: float, kappa: float, lr: float, momentum: float, batch_size: int, *
     critical = stability.critical_eigenvalue(problem)
     asymptote = 2 * (1 - momenta) / (gamma * critical) if gamma * critical > 0 else None
     return View(
-        float(lr), float(momentum), batch_size, n, found.stable, stability.max_lr(problem, sgd),
-        problem.initial_loss, law, found, momenta, bound, 2 * (1 + momenta), asymptote,
-    )  # fmt: skip
+        float(lr),
+        float(momentum),
+        batch_size,
+        n,
+        found.stable,
+        stability.max_lr(problem, sgd),
+        problem.initial_loss,
+        law,
+        found,
+        momenta,
+        bound,
+        2 * (1 + momenta),
+        asymptote,
+    )

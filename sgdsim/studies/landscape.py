@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import scipy.ndimage
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
-from sgdsim.algorithm.sgd import noise_factor
+from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.specs import readable
+from sgdsim.common.table import Cell, Table
+from sgdsim.common.text import short
 from sgdsim.problem import QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
+from sgdsim.studies.base import Findings
+from sgdsim.theory import stability
+from sgdsim.theory.verdicts import Verdict, verdict
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -62,6 +69,94 @@ class Minimum:
     loss: float
     smoothed: bool
     at_edge: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedMap:
+    """A map with its minimum (None: every cell diverged or is missing), whether the algorithm there is exactly stable,
+    and the largest stable learning rates at its momentum; None: not known."""
+
+    panel: LossMap
+    least: Minimum | None
+    known: Verdict
+    max_lr_spectral_diagonal: float | None
+    max_lr_full_batch: float | None
+
+    @classmethod
+    def of(cls, panel: LossMap, problem: QuadraticProblem, sgd: SGD) -> JudgedMap:
+        """`sgd`: the algorithm, whose learning rate, momentum and batch size count for nothing."""
+        least, stable, full = minimum(panel), None, None
+        if least is None or sgd.rule is not None:
+            return cls(panel, least, Verdict(None, "there is no least loss"), None, None)
+        sgd = replace(sgd, lr=least.lr, momentum=least.momentum, batch_size=panel.batch_size)
+        with contextlib.suppress(InputError):  # none is known where a method changes in time
+            stable = stability.max_lr(problem, sgd, tau=panel.tau) if panel.tau <= 1 else None
+            full = stability.max_lr(problem, sgd, "full-batch")
+        return cls(panel, least, verdict(problem, sgd), stable, full)
+
+    def as_dict(self) -> dict[str, object]:
+        """The minimum and what is known there, as JSON holds it."""
+        least, panel = self.least, self.panel
+        where = dict.fromkeys(("loss", "lr", "momentum")) if least is None else vars(least)
+        return {
+            "regime": panel.regime,
+            "batch_size": panel.batch_size,
+            **{name: where[name] for name in ("loss", "lr", "momentum")},
+            "smoothed": least is not None and least.smoothed,
+            "at_edge": [] if least is None else list(least.at_edge),
+            "max_lr_spectral_diagonal": self.max_lr_spectral_diagonal,
+            "max_lr_full_batch": self.max_lr_full_batch,
+            "stable": self.known.stable,
+            "stable_reason": self.known.reason,
+            "tau": panel.tau,
+            "noise": panel.noise,
+            "diverged": int(panel.diverged.sum()),
+            "missing": int(panel.missing.sum()),
+            "cells": int(panel.loss.size),
+        }
+
+
+@dataclass(frozen=True, eq=False)
+class Landscape(Findings):
+    """The judged maps of a result, which `data` is, for a problem."""
+
+    maps: tuple[JudgedMap, ...]
+    data: xr.Dataset
+    problem: QuadraticProblem
+
+    @property
+    def missing(self) -> bool:
+        """Whether any map lacks cells."""
+        return any(judged.panel.missing.any() for judged in self.maps)
+
+    def as_dict(self) -> dict[str, object]:
+        """A row for each map."""
+        return {"rows": [judged.as_dict() for judged in self.maps]}
+
+    def table(self) -> Table:
+        """The least loss of each map and where it lies. After the loss: ~ found on the smoothed map, ! at the edge of
+        the grid, * of a map that lacks cells."""
+        headers = ["regime", "batch", "least loss", "lr", "momentum", "stable", "stable lr", "lr/stable", "diverged"]
+        headers += ["no result"] if self.missing else []
+        lines = []
+        for judged in self.maps:
+            least, limit, panel = judged.least, judged.max_lr_spectral_diagonal, judged.panel
+            line: list[Cell] = [panel.regime, panel.batch_size]
+            if least is None:
+                line += ["-" + "*" * bool(panel.missing.any()), None, "-"]
+            else:
+                marks = "~" * least.smoothed + "!" * bool(least.at_edge) + "*" * bool(panel.missing.any())
+                line += [short(least.loss) + marks, least.lr, readable(least.momentum, 4)]
+            line += [judged.known.word, limit, None if least is None or limit is None else least.lr / limit]
+            line.append(f"{int(panel.diverged.sum())}/{panel.loss.size}")
+            lines.append([*line, int(panel.missing.sum())] if self.missing else line)
+        return Table(headers, lines)
+
+
+def judged(result: xr.Dataset, problem: QuadraticProblem, sgd: SGD) -> Landscape:
+    """The maps of a result (`panels`) of one algorithm `sgd`, whose learning rate, momentum and batch size count for
+    nothing."""
+    return Landscape(tuple(JudgedMap.of(panel, problem, sgd) for panel in panels(result, problem)), result, problem)
 
 
 def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:

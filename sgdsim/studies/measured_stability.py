@@ -186,9 +186,7 @@ def thresholds(
             }
             trials[regime.name] = tuple(seen[lr] for lr in sorted(seen))
     diagonal = {float(tau): stability.max_lr(quadratic, sgd, tau=tau) for tau in taus}
-    return Thresholds(
-        batch_size, float(momentum), n_steps, replicates, seed, full, diagonal, exact, measured, trials
-    )  # fmt: skip
+    return Thresholds(batch_size, float(momentum), n_steps, replicates, seed, full, diagonal, exact, measured, trials)
 
 
 def bisect(stable: Callable[[float], bool], start: float, width: float, limits: tuple[float, float]) -> Bracket:

@@ -13,9 +13,9 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.studies.base import Findings
-from sgdsim.theory import stability, verdicts
+from sgdsim.theory import power_law, stability, verdicts
 
 
 @dataclass(frozen=True)
@@ -148,3 +148,18 @@ def _critical(problem: QuadraticProblem, rows: Sequence[Limits], taus: Sequence[
             bound = 2 / (noise * critical) if noise * critical > 0 else None
             entries.append(Critical(size, tau, noise, critical, bound))
     return tuple(entries)
+
+
+def infinite_spectrum(problem: Problem) -> list[str]:
+    """A note where the infinite power law that the spectrum is the beginning of diverges at every learning rate."""
+    made = problem.quadratic.exponents
+    if made is None:
+        return []
+    nu, kappa = made
+    phase = power_law.phase(nu, kappa / nu)
+    if phase not in (power_law.EVENTUAL, power_law.IMMEDIATE):
+        return []
+    return [
+        f"ν = {nu:g} ≤ 1: on the infinite spectrum SGD with noise diverges at every learning rate ({phase}); "
+        f"what is stable here is so at N = {problem.n} only, and less of it at larger N."
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, cast
@@ -14,6 +15,7 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Cell, Table
+from sgdsim.common.text import percent, steps, tuned
 from sgdsim.observables import Loss
 from sgdsim.problem import NetworkProblem, Problem
 from sgdsim.recurrence import contour
@@ -74,6 +76,18 @@ class Simulated:
         """Whether the loss at the recommended point is finite, and at no other point "lower"."""
         return bool(np.isfinite(self.mean[0])) and LOWER not in self.verdicts
 
+    def moved(self, i: int) -> float | None:
+        """How far the kernel moved at point i; None where that is not known."""
+        return None if self.kernel_moved is None else finite_or_none(self.kernel_moved[i])
+
+    def beside(self, i: int) -> tuple[str, str]:
+        """At point i, with errors: the mean's difference from the recommended point, and the ratio to it in a typical
+        run; nothing where they are not known."""
+        if not math.isfinite(self.difference[i]):
+            return "", ""
+        difference = f"{self.difference[i]:+.2g} ± {self.difference_stderr[i]:.1g}"
+        return difference, f"×{math.exp(self.log_ratio[i]):.3g} ± {100 * self.log_ratio_stderr[i]:.2g}%"
+
     def as_dict(self) -> dict[str, object]:
         """Whether it is a minimum, and the numbers point by point, as JSON-able values."""
         names = ("mean", "stderr", "difference", "difference_stderr", "log_ratio", "log_ratio_stderr")
@@ -81,27 +95,28 @@ class Simulated:
             {name: finite_or_none(getattr(self, name)[i]) for name in names} for i in range(self.mean.size)
         ]
         for point, diverged, verdict in zip(points, self.diverged, (None, *self.verdicts), strict=True):
-            point |= {"diverged": int(diverged), "verdict": verdict, "kernel_moved": None}
-        for point, moved in zip(points, () if self.kernel_moved is None else self.kernel_moved, strict=False):
-            point["kernel_moved"] = finite_or_none(moved)
+            point |= {"diverged": int(diverged), "verdict": verdict}
+        for i, point in enumerate(points):
+            point["kernel_moved"] = self.moved(i)
         return {"is_minimum": self.is_minimum, "points": points}
 
 
 @dataclass(frozen=True)
 class Verification(Findings):
-    """All points, what each regime found (only regimes that finished), and whether Ctrl-C ended it early.
-
-    `kernel_points`: on how many training points tangent kernels were compared.
-    """
+    """All points, what each regime found (only regimes that finished) after `horizon` steps with so many `replicates`,
+    and whether Ctrl-C ended it early. `kernel_points`: on how many training points tangent kernels were compared."""
 
     points: tuple[Point, ...]
     regimes: tuple[Simulated, ...]
     interrupted: bool
+    horizon: int
+    replicates: int
     kernel_points: int = 0
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""
         return {
+            "replicates": self.replicates,
             "points": [
                 {"name": p.name, "lr": p.lr, "momentum": p.momentum, "predicted_loss": finite_or_none(p.theory)}
                 for p in self.points
@@ -120,6 +135,22 @@ class Verification(Findings):
             columns = zip(simulated.mean, simulated.stderr, (None, *simulated.verdicts), strict=True)
             for row, (mean, error, verdict) in zip(rows, columns, strict=True):
                 row += [float(mean), float(error), verdict]
+        return Table(headers, rows, "lr")
+
+    def compared(self, found: Simulated) -> Table:
+        """One regime in full: the mean, its difference from the recommended point and, typical, the ratio to it; what
+        that says; of a network how far its kernel moved."""
+        headers = [f"after {steps(self.horizon)}", "lr", "momentum", "theory", f"{found.regime}, mean", "difference"]
+        headers += ["typical", "", "" if found.kernel_moved is None else "kernel moved"]
+        rows = []
+        for i, point in enumerate(self.points):
+            verdict = found.verdicts[i - 1] if i else ""
+            line: list[Cell] = [point.name, point.lr, tuned(point.momentum), finite_or_none(point.theory)]
+            if found.diverged[i]:
+                line += [f"diverged {found.diverged[i]}/{self.replicates}", "", ""]
+            else:
+                line += [f"{found.mean[i]:.4g} ± {found.stderr[i]:.1g}", *(found.beside(i) if i else ("", ""))]
+            rows.append([*line, verdict, "" if (moved := found.moved(i)) is None else percent(moved)])
         return Table(headers, rows, "lr")
 
 
@@ -168,9 +199,14 @@ def verify(
         settings.append(("without momentum", plain_lr, 0.0))
     _, lrs, momenta = zip(*settings, strict=True)
     theory = contour.loss_at(
-        problem.quadratic, horizon, lr=np.array(lrs), momentum=np.array(momenta), batch_size=batch_size,
-        sampling=sampling, tau=tau,
-    ).loss  # fmt: skip
+        problem.quadratic,
+        horizon,
+        lr=np.array(lrs),
+        momentum=np.array(momenta),
+        batch_size=batch_size,
+        sampling=sampling,
+        tau=tau,
+    ).loss
     points = tuple(Point(*setting, float(loss)) for setting, loss in zip(settings, theory, strict=True))
     grid = Grid.zip(lr=lrs, momentum=momenta, batch_size=[batch_size], sampling=[sampling])
     record = np.unique(np.geomspace(1, horizon, _RECORDED).round().astype(int)).tolist()
@@ -184,7 +220,7 @@ def verify(
             algorithms = [SGD(point.lr, point.momentum, batch_size, sampling) for point in points]
             moved, interrupted = _kernel_moved(cast(NetworkProblem, problem), algorithms, regimes[i], record, seed)
             compared[i], count = replace(simulated, kernel_moved=moved), _compared_points(problem).size
-    return Verification(points, tuple(compared), interrupted, count)
+    return Verification(points, tuple(compared), interrupted, horizon, replicates, count)
 
 
 class _Trained(Protocol):
@@ -239,6 +275,13 @@ def _compare(regime: str, losses: np.ndarray) -> Simulated:
         else:
             verdicts.append(SAME)
     return Simulated(
-        regime, mean, np.where(finite, stderr, np.inf), difference, error, log_ratio, log_error,
-        np.isinf(losses).sum(1), tuple(verdicts),
-    )  # fmt: skip
+        regime,
+        mean,
+        np.where(finite, stderr, np.inf),
+        difference,
+        error,
+        log_ratio,
+        log_error,
+        np.isinf(losses).sum(1),
+        tuple(verdicts),
+    )

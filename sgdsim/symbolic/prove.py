@@ -20,13 +20,16 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Iterable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import sympy as sp
 
 from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.symbolic.algebra import BETA, G, X, Z
 from sgdsim.symbolic.derive import METHODS, Derivation, derive
+
+if TYPE_CHECKING:
+    import z3
 
 PROVED, COUNTEREXAMPLE, UNKNOWN = "proved", "counterexample", "unknown"
 SIGMA = sp.Symbol("sigma", real=True)  # S at z = 1
@@ -51,8 +54,11 @@ class Claim:
 
 @dataclasses.dataclass(frozen=True)
 class Answer:
-    """`verdict` (PROVED, COUNTEREXAMPLE or UNKNOWN), `seconds`, the resource units that the solver spent (`effort`),
-    and the rational `values` of a counterexample."""
+    """`verdict` (if TYPE_CHECKING:
+        import z3
+
+    PROVED, COUNTEREXAMPLE or UNKNOWN), `seconds`, the resource units that the solver spent (`effort`),
+        and the rational `values` of a counterexample."""
 
     verdict: str
     seconds: float
@@ -235,28 +241,28 @@ def _rational_point(model: Any, variables: dict, domain: tuple, statement: sp.Ba
     return None
 
 
-def to_z3(expression: sp.Basic, variables: dict[sp.Symbol, Any]) -> Any:
+def to_z3(expression: sp.Basic, variables: dict[sp.Symbol, z3.ArithRef]) -> z3.ExprRef:
     """A polynomial with rational coefficients, or an inequality (or conjunction) of such, as a z3 expression."""
-    z3 = _solver_package()
+    solver = _solver_package()
     context = next((variable.ctx for variable in variables.values()), None)
 
     def convert(e: sp.Basic) -> Any:
         if e in variables:
             return variables[e]
         if e.is_Rational:
-            return z3.RealVal(str(e), context)
+            return solver.RealVal(str(e), context)
         if isinstance(e, sp.And):
-            return z3.And(*map(convert, e.args))
+            return solver.And(*map(convert, e.args))
         if isinstance(e, sp.core.relational.Relational):
             left, right = map(convert, e.args)
             compare = {">": left > right, ">=": left >= right, "<": left < right, "<=": left <= right}
             return compare[e.rel_op]
         if e.is_Add:
-            return z3.Sum(*map(convert, e.args))
+            return solver.Sum(*map(convert, e.args))
         if e.is_Mul:
-            return z3.Product(*map(convert, e.args))
+            return solver.Product(*map(convert, e.args))
         if e.is_Pow and e.exp.is_Integer and e.exp > 0:
-            return z3.Product(*[convert(e.base)] * int(e.exp))
+            return solver.Product(*[convert(e.base)] * int(e.exp))
         raise ValueError(f"not a polynomial inequality: {e}")
 
     return convert(expression)

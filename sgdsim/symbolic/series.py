@@ -152,9 +152,15 @@ def law_check(
     x, c = lr * problem.eigenvalues, problem.coefficients**2
     at_one = sp.lambdify((X, BETA, GAMMA), [d.noise_at_one, d.signal_at_one], "numpy")(x, momentum, noise)
     values = {
-        U1: noise * float(np.sum(counts * at_one[0])), V1: float(np.sum(c * at_one[1])), A: lr / (1 - momentum),
-        GAMMA: noise, NU: law.nu, KAPPA: law.kappa, SCALE: law.Lambda, AMPLITUDE: law.A,
-    }  # fmt: skip
+        U1: noise * float(np.sum(counts * at_one[0])),
+        V1: float(np.sum(c * at_one[1])),
+        A: lr / (1 - momentum),
+        GAMMA: noise,
+        NU: law.nu,
+        KAPPA: law.kappa,
+        SCALE: law.Lambda,
+        AMPLITUDE: law.A,
+    }
     phase = str(power_law.phase(law.nu, law.zeta))
     formula = d.signal_law if phase == power_law.SIGNAL else d.noise_law
     exponent = float(asymptotics.exponent(formula).subs(values))

@@ -71,10 +71,14 @@ class Plane:
             return math.inf if math.isnan(value) else max(value, _LOWEST)
 
         least = scipy.optimize.minimize(
-            at, start, method="Nelder-Mead",
+            at,
+            start,
+            method="Nelder-Mead",
             options={
                 "initial_simplex": start + size * np.array([[0.0, 0.0], [1.0, 0.0], [0.0, 0.5]]),
-                "xatol": tolerance, "fatol": tolerance**2, "maxfev": 200,
+                "xatol": tolerance,
+                "fatol": tolerance**2,
+                "maxfev": 200,
             },
-        )  # fmt: skip
+        )
         return least.x, float(least.fun)

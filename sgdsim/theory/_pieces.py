@@ -79,12 +79,15 @@ def minimise(
     best = min(
         (
             scipy.optimize.minimize(
-                cost, np.log(guess), jac=True, method="L-BFGS-B",
+                cost,
+                np.log(guess),
+                jac=True,
+                method="L-BFGS-B",
                 bounds=[(np.log(limit) - 25, np.log(limit) + 3)] * starts.size,
                 options={"maxiter": 500, "ftol": 1e-12},
             )
             for guess in guesses
         ),
         key=lambda minimum: minimum.fun,
-    )  # fmt: skip
+    )
     return float(np.exp(best.fun)), np.exp(best.x)

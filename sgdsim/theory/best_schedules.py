@@ -63,9 +63,15 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
     values = sgd.values(problem.n, 0, horizon)
     counts = problem.spectrum.counts
     return (
-        problem.eigenvalues, counts, problem.coefficients**2, values.lr if lr is None else lr, values.momentum,
-        values.noise, sgd.label_source(problem.normaliser, values.batch_size), float(tau),
-    )  # fmt: skip
+        problem.eigenvalues,
+        counts,
+        problem.coefficients**2,
+        values.lr if lr is None else lr,
+        values.momentum,
+        values.noise,
+        sgd.label_source(problem.normaliser, values.batch_size),
+        float(tau),
+    )
 
 
 def best_schedule(
@@ -218,9 +224,11 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
     begin = min(grid, key=lambda point: loss(thin, point))
     simplex = begin + np.array([[0.0, 0.0], [0.3, 0.0], [0.0, 0.6 if kind == "ema" else 0.15]])
     point = scipy.optimize.minimize(
-        lambda point: loss(thin, point), begin, method="Nelder-Mead",
+        lambda point: loss(thin, point),
+        begin,
+        method="Nelder-Mead",
         options={"initial_simplex": simplex, "xatol": 1e-3, "fatol": 1e-7, "maxfev": 120},
-    ).x  # fmt: skip
+    ).x
     best = made(point)
     return Scheduled(kind, best.lr, float(np.exp(loss(problem, point))), best.average)
 
@@ -252,8 +260,10 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
         rates = np.linspace(top - 6, top, 13)[:-1]
         log_lr, log_loss = _search.near_grid(
             lambda rate: _log_loss(thin, replace(unscaled, lr=float(np.exp(rate))), horizon, tau),
-            rates, 1e-3, ends=(rates[0], top),
-        )  # fmt: skip
+            rates,
+            1e-3,
+            ends=(rates[0], top),
+        )
         return log_loss, float(np.exp(log_lr))
 
     momentum = 0.0

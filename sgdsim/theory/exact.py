@@ -208,15 +208,24 @@ class _Search:
         """The best of what was tried, with the closure's losses beside the exact ones."""
         best, plain = self.least(False), self.least(True)
         losses = contour.loss_at(
-            self.problem, self.horizon, lr=np.array([best.lr, plain.lr]), momentum=np.array([best.momentum, 0.0]),
-            noise=self.region.noise, tau=self.tau,
-        ).loss  # fmt: skip
+            self.problem,
+            self.horizon,
+            lr=np.array([best.lr, plain.lr]),
+            momentum=np.array([best.momentum, 0.0]),
+            noise=self.region.noise,
+            tau=self.tau,
+        ).loss
         exact = [math.exp(each.log_loss) for each in (best, plain)]
         errors = [inside.ClosureError(e / float(c) - 1, e) for e, c in zip(exact, losses, strict=True)]
         found = replace(
-            closure, lr=best.lr, momentum=best.momentum, loss=float(losses[0]), plain_lr=plain.lr,
-            plain_loss=float(losses[1]), max_lr=float(self.region.limit(np.array([best.momentum]))[0]),
-        )  # fmt: skip
+            closure,
+            lr=best.lr,
+            momentum=best.momentum,
+            loss=float(losses[0]),
+            plain_lr=plain.lr,
+            plain_loss=float(losses[1]),
+            max_lr=float(self.region.limit(np.array([best.momentum]))[0]),
+        )
         stable = verdict(self.problem, replace(self.sgd, lr=best.lr, momentum=best.momentum))
         return inside.Trusted(found, closure, stable, *errors)
 

@@ -78,9 +78,17 @@ def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0)
         at, plain = replace(sgd, lr=found.lr, momentum=found.momentum), replace(sgd, lr=found.plain_lr, momentum=0.0)
         stable = verdict(problem, at)
         error = closure_error(problem, at, horizon, found.loss, averaged=averaged and stable.stable is not False)
-        beside = error if found.momentum == 0 else closure_error(
-            problem, plain, horizon, found.plain_loss, averaged=averaged and verdict(problem, plain).stable is not False
-        )  # fmt: skip
+        beside = (
+            error
+            if found.momentum == 0
+            else closure_error(
+                problem,
+                plain,
+                horizon,
+                found.plain_loss,
+                averaged=averaged and verdict(problem, plain).stable is not False,
+            )
+        )
         return Trusted(found, closure, stable, error, beside)
 
     answer = judged(closure)
@@ -113,9 +121,14 @@ def best(region: Region, found: optimal.Optimum) -> optimal.Optimum:
     _, plain_lr, _, plain_loss = settings[1]
     _, lr, momentum, loss = min(settings)
     return replace(
-        found, lr=lr, momentum=momentum, max_lr=float(region.limit(np.array([momentum]))[0]), loss=loss,
-        plain_lr=plain_lr, plain_loss=plain_loss,
-    )  # fmt: skip
+        found,
+        lr=lr,
+        momentum=momentum,
+        max_lr=float(region.limit(np.array([momentum]))[0]),
+        loss=loss,
+        plain_lr=plain_lr,
+        plain_loss=plain_loss,
+    )
 
 
 class Region:

@@ -197,21 +197,31 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
     least = min(
         (
             scipy.optimize.minimize(
-                cost, [4.0, math.log(a + 0.99), math.log(1.5)], method="Nelder-Mead",
+                cost,
+                [4.0, math.log(a + 0.99), math.log(1.5)],
+                method="Nelder-Mead",
                 options={"xatol": 1e-3, "fatol": 1e-6, "maxfev": 150},
             )
             for a in (0.3, 1.5, 4.0)
         ),
         key=lambda minimum: minimum.fun,
-    )  # fmt: skip
+    )
     lr = 2 * _squash(least.x[0])
     a, b = (math.exp(v) - 0.99 for v in least.x[1:])
     values = SGD.jacobi(lr, a, b).values(problem.n, 0, horizon)
     c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
     s = kernels.diagonal_advance(
-        problem.eigenvalues, problem.multiplicity, c, zero[0], zero[1], c.sum(), values.lr, values.momentum,
-        np.full(horizon, noise), tau,
-    )  # fmt: skip
+        problem.eigenvalues,
+        problem.multiplicity,
+        c,
+        zero[0],
+        zero[1],
+        c.sum(),
+        values.lr,
+        values.momentum,
+        np.full(horizon, noise),
+        tau,
+    )
     constant = best(problem, noise=0.0, horizon=horizon).loss
     noisy = s / (2 * problem.normaliser) if np.isfinite(s) else math.inf
     return JacobiOptimum(lr, a, b, loss(problem, lr, a, b), constant, float(noisy), horizon)

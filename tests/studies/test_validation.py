@@ -268,7 +268,7 @@ def test_files_are_joined(run):
 
 
 def test_brackets_that_are_open_are_told():
-    from sgdsim.cli._validation_text import bracket
+    from sgdsim.studies.validation_tables import bracket
 
     assert bracket({"low": 1.918, "high": 1.984}) == "1.92–1.98"
     assert bracket({"low": 128.0, "high": None}) == "> 128"

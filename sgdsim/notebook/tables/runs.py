@@ -99,9 +99,11 @@ def budget_rates(result: xr.Dataset, problem: Problem) -> Frame:
     )
     lr = np.array([curve.lr for curve in found])
     columns = {
-        "steps": [int(curve.steps[-1]) if curve.steps.size else 0 for curve in found], "α": lr,
-        "α / 2(1+β)": lr / (2 * (1 + momentum)), "α / largest stable": lr / bound,
-    }  # fmt: skip
+        "steps": [int(curve.steps[-1]) if curve.steps.size else 0 for curve in found],
+        "α": lr,
+        "α / 2(1+β)": lr / (2 * (1 + momentum)),
+        "α / largest stable": lr / bound,
+    }
     return Frame(columns, index=pd.Index([curve.batch_size for curve in found], name="b"))
 
 

@@ -72,11 +72,16 @@ def laws(checks: Mapping[str, LawCheck]) -> Frame:
     """Derived late-time laws beside exact losses."""
     rows = {
         name: {
-            "phase": check.phase, "exponent": check.exponent, "constant": check.constant, "step": check.step,
-            "law": check.constant * check.step**-check.exponent, "exact": check.exact, "law / exact": check.ratio,
+            "phase": check.phase,
+            "exponent": check.exponent,
+            "constant": check.constant,
+            "step": check.step,
+            "law": check.constant * check.step**-check.exponent,
+            "exact": check.exact,
+            "law / exact": check.ratio,
         }
         for name, check in checks.items()
-    }  # fmt: skip
+    }
     return Frame.from_dict(rows, orient="index")
 
 
@@ -93,10 +98,12 @@ def proofs(effort: int | None = None) -> Frame:
         at = ", ".join(f"{printing.plain(symbol)} = {value}" for symbol, value in values.items())
         rows.append(
             {
-                "update rule": result.claim.method, "statement": result.claim.name, "verdict": result.answer.verdict,
+                "update rule": result.claim.method,
+                "statement": result.claim.name,
+                "verdict": result.answer.verdict,
                 "control": f"{result.control.verdict} at {at}" if at else result.control.verdict,
             }
-        )  # fmt: skip
+        )
     return Frame(rows).set_index("update rule")
 
 
@@ -123,10 +130,12 @@ def stability_levels(
             gamma = sgd.noise(problem.n)
             noisy = gamma * critical > 0
             row = {
-                "b": b, "β": beta, "full batch": stability.max_lr(problem, sgd, "full-batch"),
+                "b": b,
+                "β": beta,
+                "full batch": stability.max_lr(problem, sgd, "full-batch"),
                 "spectral-diagonal": stability.max_lr(problem, sgd, tau=tau),
                 "asymptote": 2 * (1 - beta) / (gamma * critical) if noisy else math.nan,
-            }  # fmt: skip
+            }
             if exact:
                 row["exact"] = stability.max_lr(problem, sgd, "exact", tolerance=tolerance)
             rows.append(row)
@@ -160,11 +169,13 @@ def optima(found: Mapping[str, Optimum]) -> Frame:
     rows = {
         name: {
             "horizon": "late times" if best.horizon is None else f"{best.horizon:g}",
-            "α*": best.lr, "β*": best.momentum,
-            "α at β = 0": best.plain_lr, "gain over β = 0": best.gain,
+            "α*": best.lr,
+            "β*": best.momentum,
+            "α at β = 0": best.plain_lr,
+            "gain over β = 0": best.gain,
         }
         for name, best in found.items()
-    }  # fmt: skip
+    }
     return Frame.from_dict(rows, orient="index")
 
 

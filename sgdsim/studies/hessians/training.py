@@ -60,12 +60,19 @@ class HessianSpectra(Findings):
         headers = ["step", "loss", "|gradient|", "λ_1", "λ_1/λ_2", "λ_min", "trace", "outliers", "in them"]
         rows: list[list[Cell]] = [
             [
-                at.step, f"{at.loss:.3g}", f"{at.gradient_norm:.3g}", f"{at.eigenvalues[0]:.3g}",
-                f"{at.leading_ratio:.2f}", f"{at.smallest:.3g}", f"{at.trace:.3g} ± {at.trace_error:.2g}",
-                at.n_outliers, f"{at.gradient_fraction:.1%}", f"{at.captured[leading - 1]:.1%}",
+                at.step,
+                f"{at.loss:.3g}",
+                f"{at.gradient_norm:.3g}",
+                f"{at.eigenvalues[0]:.3g}",
+                f"{at.leading_ratio:.2f}",
+                f"{at.smallest:.3g}",
+                f"{at.trace:.3g} ± {at.trace_error:.2g}",
+                at.n_outliers,
+                f"{at.gradient_fraction:.1%}",
+                f"{at.captured[leading - 1]:.1%}",
             ]
             for at in self.at
-        ]  # fmt: skip
+        ]
         return Table([*headers, f"in {leading} leading"], rows)
 
 
@@ -175,7 +182,8 @@ def hessian_spectra(
 
 
 class _Run:
-    """Mini-batch SGD on a copy of a module."""
+    """Mini-batch SGD on a copy of a module. Its own loop: the step of `RealNetwork` maps over replicates and is for
+    networks with a tangent kernel, which batch norm in training mode has not."""
 
     def __init__(self, module: nn.Module, data: Dataset, device: str, dtype: str) -> None:
         self._x = inputs("x", data.x, device, DTYPES[dtype])

@@ -150,6 +150,13 @@ def local_exponents(
         rates.append(float(contour.rate(problem, lr=lr, momentum=momentum, noise=noise, tau=tau)))
     log_loss, log_t = np.array(logs), np.log(steps)
     return LocalExponents(
-        nu, kappa, steps, np.exp(log_loss), np.exp((log_t[1:] + log_t[:-1]) / 2),
-        -np.diff(log_loss) / np.diff(log_t), np.asarray(power_law.exponent(nu, kappa / nu)), -1 / np.array(rates), n,
-    )  # fmt: skip
+        nu,
+        kappa,
+        steps,
+        np.exp(log_loss),
+        np.exp((log_t[1:] + log_t[:-1]) / 2),
+        -np.diff(log_loss) / np.diff(log_t),
+        np.asarray(power_law.exponent(nu, kappa / nu)),
+        -1 / np.array(rates),
+        n,
+    )
