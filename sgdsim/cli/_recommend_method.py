@@ -17,15 +17,17 @@ from sgdsim.common.text import short
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import QuadraticProblem
+    from sgdsim.studies.recommendation import LawHere
     from sgdsim.theory.verdicts import Verdict
 
-_LONGEST = 1_000_000  # steps: there is no contour for these, they are stepped
+_LONGEST = 1_000_000  # steps of an average that changes in time: there is no contour, they are stepped
 TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
 
 
 def recommend(args: argparse.Namespace) -> int:
     """Print the best constant learning rate and momentum, thresholds there, the floor of noisy labels."""
     from sgdsim.algorithm.sgd import SGD
+    from sgdsim.recurrence import contour
     from sgdsim.theory import best_schedules, linear, stability
     from sgdsim.theory.verdicts import verdict
 
@@ -44,16 +46,18 @@ def recommend(args: argparse.Namespace) -> int:
     for name in ("jacobi", "exact"):
         if getattr(args, name):
             raise InputError(f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass")
-    if args.horizon > _LONGEST:
-        raise InputError(f"--horizon: expected at most {_LONGEST:g} steps for this algorithm, got {args.horizon:g}")
+    tail = getattr(sgd.average, "name", "") == "tail"  # has neither law nor floor
+    if tail and args.horizon > _LONGEST:
+        raise InputError(f"--horizon: expected at most {_LONGEST:g} steps with a tail average, got {args.horizon:g}")
     problem = load(args)
     sgd.check(problem.n, 1)
     quadratic = problem.quadratic
     there, loss = best_schedules.best_constant(quadratic, sgd, args.horizon, tau=args.tau)
     lr = float(there.lr)  # type: ignore[arg-type] # constant
-    tail = getattr(sgd.average, "name", "") == "tail"  # has no floor
     floor = linear.floor(quadratic, there, args.tau) if sgd.label_noise and not tail else None
-    law = _law(quadratic, there, args.tau, args.horizon, loss, bool(sgd.label_noise or sgd.average))
+    law, rate = _law(quadratic, there, args.tau, args.horizon, loss), None
+    if not tail:
+        rate = contour.rate_of(quadratic, there, tau=args.tau)
     levels = {
         "full_batch": finite_or_none(stability.max_lr(quadratic, there, "full-batch")),
         "spectral_diagonal": finite_or_none(stability.max_lr(quadratic, there, tau=args.tau)),
@@ -90,9 +94,9 @@ def recommend(args: argparse.Namespace) -> int:
         "gain": None,
         "negative_momentum": None,
         "max_lr": [{"momentum": there.momentum, **levels, "torch_lr": torch}],
-        "rate": None,
-        "cutoff": None,
-        "law": law,
+        "rate": finite_or_none(rate),
+        "cutoff": 1 / abs(rate) if rate is not None and -math.inf < rate < 0 else None,
+        "law": law.as_dict(),
         "jacobi": None,
         "notes": _notes(known),
         "floor": None if floor is None else finite_or_none(floor.loss),
@@ -128,30 +132,22 @@ def _exact(quadratic: QuadraticProblem, sgd: SGD) -> float | None:
     return finite_or_none(found)
 
 
-def _law(quadratic: QuadraticProblem, sgd: SGD, tau: float, horizon: int, loss: float, without: bool) -> dict[str, Any]:
-    """The late law at a setting and its ratio to the loss at the horizon, None where not known; `without`: for noisy
-    labels and averages there is none."""
+def _law(quadratic: QuadraticProblem, sgd: SGD, tau: float, horizon: int, loss: float) -> LawHere:
+    """The late law at a setting and its ratio to the loss at the horizon, None where not known."""
+    from sgdsim.problem import fits
     from sgdsim.studies.recommendation import LawHere
     from sgdsim.theory import power_law
 
-    facts = LawHere(None, None, None).as_dict()
-    if without:
-        return facts | {"reason": "expected neither noisy labels nor averages"}
     try:
+        fit = None if quadratic.exponents is not None else fits.fit_power_law(quadratic)
         law = power_law.PowerLaw.of(quadratic)
-        signal, noise = power_law.method_constants(quadratic, law, sgd, tau=tau)
+        found = power_law.predict(quadratic, sgd, law, tau=tau)
     except InputError as error:
-        return facts | {"reason": str(error)}
-    made = quadratic.exponents is not None
-    phase = power_law.phase(law.nu, law.zeta)
-    facts |= {"source": "given" if made else "fitted", "nu": law.nu, "kappa": law.kappa, "zeta": law.zeta}
-    facts["phase"] = str(phase)
-    laws = {power_law.SIGNAL: (signal, law.zeta), power_law.NOISE: (noise, 2 - 1 / law.nu)}
-    constant, exponent = laws.get(str(phase), (None, None))
-    if constant is None or exponent is None or not math.isfinite(constant):
-        return facts
-    ratio = constant * float(horizon) ** -exponent / loss if loss > 0 else None
-    return facts | {"exponent": exponent, "constant": constant, "ratio": ratio}
+        return LawHere(None, None, str(error))
+    ratio = None
+    if found.exponent is not None and found.constant is not None and math.isfinite(found.constant) and loss > 0:
+        ratio = finite_or_none((found.constant * float(horizon) ** -found.exponent + (found.floor or 0.0)) / loss)
+    return LawHere(law, fit, None, found, ratio)
 
 
 def _text(facts: dict[str, Any]) -> str:
@@ -172,10 +168,15 @@ def _text(facts: dict[str, Any]) -> str:
     lines += [f"Warning: {note}" for note in facts["notes"]]
     law = facts["law"]
     if law["constant"] is not None:
-        lines.append(
-            f"late law ({law['phase']}, ν = {law['nu']:.3g}, κ = {law['kappa']:.3g}): L ≈ {law['constant']:.4g}·"
-            f"t^(−{law['exponent']:.4g}), at the horizon {short(law['ratio'])} times that loss"
-        )
+        above = "" if facts["floor"] is None else f"{short(facts['floor'])} + "
+        window = law["window"]
+        where = f"within 10% from step {window[0]:.3g} to {window[1]:.3g}" if window else "nowhere within 10%"
+        lines += [
+            f"late law ({law['phase']}, ν = {law['nu']:.3g}, κ = {law['kappa']:.3g}): L ≈ {above}{law['constant']:.4g}·"
+            f"t^(−{law['exponent']:.4g}), {where}; at the horizon {short(law['ratio'])} times that loss"
+        ]
+    if facts["cutoff"] is not None:
+        lines.append(f"the loss falls exponentially beyond step {facts['cutoff']:.3g}")
     if facts["floor"] is not None:
         when = "" if facts["floor_reached"] is None else f", within a factor 2 from step {facts['floor_reached']}"
         lines.append(f"noisy labels leave a loss of {short(facts['floor'])} at this setting (spectral-diagonal){when}")
