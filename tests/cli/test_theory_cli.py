@@ -544,7 +544,7 @@ def test_the_landscape_has_its_lowest_point_at_the_optimum(small, tmp_path):
     ax = plot.landscape(small, best, noise=gamma)
     drawn = lines(ax)
     beta, limit = drawn["largest stable by the closure"].T
-    np.testing.assert_array_equal(limit, stability.diagonal_max_lr(small, momentum=beta, noise=gamma))
+    np.testing.assert_allclose(limit, stability.diagonal_max_lr(small, momentum=beta, noise=gamma), rtol=1e-9)
     assert drawn["best"].tolist() == [[best.momentum, best.lr]]
     assert drawn["best at β = 0"].tolist() == [[0.0, best.plain_lr]]
     lowest = ax.collections[0].get_paths()[0].vertices  # the region within 2% of the least loss
