@@ -16,8 +16,8 @@ import scipy.optimize
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import diagonal, hyperbola, pair_kernels, pair_maps, share
+from sgdsim.recurrence.cells import USED
 
-USED = ("recurrence", "contour")  # as the first two of `sgdsim.recurrence.contour.USED`
 _LEAST = 1e-15  # rounding of an eigenvalue's square; and what is smaller is gone at the first time of a contour
 # Half-angles of the sectors that a contour goes around, and the step before which it would wrap around |Im σ| = π.
 _SECTORS = ((0.0, hyperbola.EARLIEST), (0.8, 100), (1.1, 200))

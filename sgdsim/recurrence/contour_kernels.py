@@ -10,21 +10,19 @@ With `z = e^{−σ}` and x = αλ the common denominator of both generating func
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numba
 import numpy as np
 
+from sgdsim.recurrence.hyperbola import OPTIONS, expm1, node
 from sgdsim.recurrence.kernels import diagonal_advance
 
-# A division by zero gives infinity: poles are results.
-_OPTIONS: dict[str, Any] = {"cache": True, "nogil": True, "error_model": "numpy"}
 _FAST = {"reassoc", "contract", "nsz", "arcp"}
 _STRIDE = 64  # steps between two looks at the size of the state: it grows by 1e200 at most in between
 LOWEST = -700.0  # e^σ at the end of float64; nothing is left after one step
 
 
-@numba.njit(**_OPTIONS, fastmath=_FAST)
+@numba.njit(**OPTIONS, fastmath=_FAST)
 def _real_sum(eigenvalues, weights, occupied, alpha, beta, g, sigma):
     """Σ w x²/S at real σ, and the smallest S; `occupied`: the first modes, those that count (λ > 0)."""
     z = math.exp(-sigma)
@@ -41,7 +39,7 @@ def _real_sum(eigenvalues, weights, occupied, alpha, beta, g, sigma):
     return total * alpha * alpha, least
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _gap(eigenvalues, weights, occupied, alpha, beta, gamma, g, sigma):
     """`1 − zŨ(z)` at z = e^{−σ}; −inf where some S ≤ 0, that is to the left of a singularity of one mode."""
     total, least = _real_sum(eigenvalues, weights, occupied, alpha, beta, g, sigma)
@@ -51,7 +49,7 @@ def _gap(eigenvalues, weights, occupied, alpha, beta, gamma, g, sigma):
     return 1.0 - z * gamma * (1.0 + beta * z) * total
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
     """σ₁ to within `tolerance`, never below it by more: right of it s̃ has no singularity, at it the first one.
 
@@ -107,7 +105,7 @@ def rightmost(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance):
     return high
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def critical(eigenvalues, weights, beta, gamma, g, out, first, end):
     """The learning rate at which Ũ(1) = 1, or 2(1+β), of each cell; eigenvalues > 0."""
     for i in range(first, end):
@@ -125,7 +123,7 @@ def critical(eigenvalues, weights, beta, gamma, g, out, first, end):
         out[i] = low
 
 
-@numba.njit(**_OPTIONS, fastmath=_FAST)
+@numba.njit(**OPTIONS, fastmath=_FAST)
 def _complex_sums(eigenvalues, weights, c, a, b):
     """Σ wλ²/S, Σ wλ²S'/S², Σ c/S, Σ cλ/S, Σ cS'/S², Σ cλS'/S² for `S = Σ_i a_i λ^i`, `S' = Σ_i b_i λ^i`."""
     a0r, a0i, a1r, a1i, a2r, a2i = a[0].real, a[0].imag, a[1].real, a[1].imag, a[2].real, a[2].imag
@@ -160,17 +158,11 @@ def _complex_sums(eigenvalues, weights, c, a, b):
     )  # fmt: skip
 
 
-@numba.njit(**_OPTIONS)
-def _expm1(z):
-    half = math.sin(0.5 * z.imag)
-    return complex(math.expm1(z.real) * math.cos(z.imag) - 2.0 * half * half, math.exp(z.real) * math.sin(z.imag))
-
-
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def transforms(eigenvalues, weights, c, alpha, beta, gamma, g, sigma):
     """Ũ, Ṽ and their derivatives with respect to z, at `z = e^{−σ}` with complex σ."""
     z = np.exp(-sigma)
-    one_z = -_expm1(-sigma)
+    one_z = -expm1(-sigma)
     bz, b2z = 1.0 - beta * z, 1.0 - beta * beta * z
     plus = 1.0 + beta * z
     a = (one_z * bz * b2z, 2.0 * alpha * (1.0 + beta) * z * bz, alpha * alpha * z * (g * plus - bz))
@@ -187,48 +179,44 @@ def transforms(eigenvalues, weights, c, alpha, beta, gamma, g, sigma):
     return scale * plus * u0, v, scale * (beta * u0 - plus * u1), dv
 
 
-@numba.njit(**_OPTIONS)
-def _inverse(eigenvalues, weights, c, alpha, beta, gamma, g, shift, t, n_nodes):
-    """`e^{−shift·t} s_t` by a hyperbola around everything left of `shift`, and the size of the terms summed.
+@numba.njit(**OPTIONS)
+def _inverse(eigenvalues, weights, c, alpha, beta, gamma, g, shift, t, contour):
+    """`e^{−shift·t} s_t` along a contour around everything left of `shift`, and the size of the terms summed.
 
     By parts, `s_t = −(1/t)(1/2πi)∫ e^{σt} ds̃/dσ dσ`: near σ = 0 the derivative of a loss that falls like t^{−ξ}, ξ < 2,
     is large, while s̃ itself is a constant whose digits would cancel.
     """
-    mu = 4.4921 * n_nodes / t
-    step = 1.0818 / n_nodes
     total, size = 0.0, 0.0
-    for node in range(n_nodes):
-        angle = complex(-1.1721, (node + 0.5) * step)
-        local = mu * (1.0 + np.sin(angle))
+    for number in range(contour[3]):
+        local, weight = node(number, contour, t)
         sigma = shift + local
         z = np.exp(-sigma)
         u, v, du, dv = transforms(eigenvalues, weights, c, alpha, beta, gamma, g, sigma)
         rest = 1.0 - z * u
-        slope = z * (dv + (u + z * du) * v / rest) / rest  # −ds̃/dσ
-        term = np.exp(local * t) * slope * (mu / t) * np.cos(angle)
+        term = weight * z * (dv + (u + z * du) * v / rest) / rest  # times −ds̃/dσ
         total += term.real
         size += abs(term) * (1.0 + 1.0 / abs(rest))  # near the threshold 1 − zŨ has lost digits
-    return total * step / math.pi, size * step / math.pi
+    return total, size
 
 
-@numba.njit(**_OPTIONS)
-def invert(eigenvalues, weights, c, alpha, beta, gamma, g, shift, cells, times, n_nodes, out, size, low, high):
+@numba.njit(**OPTIONS)
+def invert(eigenvalues, weights, c, alpha, beta, gamma, g, shift, cells, times, contour, out, size, low, high):
     """`e^{−shift·t} s_t` of items (cell, t), and the size of what was summed; hyperparameters are arrays over cells."""
     for i in range(low, high):
         k = cells[i]
         out[i], size[i] = _inverse(
-            eigenvalues, weights, c, alpha[k], beta[k], gamma[k], g[k], shift[k], times[i], n_nodes
+            eigenvalues, weights, c, alpha[k], beta[k], gamma[k], g[k], shift[k], times[i], contour
         )
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def rightmost_of(eigenvalues, weights, occupied, alpha, beta, gamma, g, tolerance, out, low, high):
     """`rightmost` of each cell."""
     for i in range(low, high):
         out[i] = rightmost(eigenvalues, weights, occupied, alpha[i], beta[i], gamma[i], g[i], tolerance[i])
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _turning(x, beta, g):
     """The largest modulus of the zeros m = 1/z of one mode's S that are not real and positive, 0 if there is none."""
     mean = 1.0 + beta * beta - 2.0 * x * (1.0 + beta) + x * x
@@ -245,7 +233,7 @@ def _turning(x, beta, g):
     return max(0.0, a2 / 3.0 - size * math.cos(angle + 2.0 * math.pi / 3.0))
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def turning(eigenvalues, alpha, beta, g):
     """`_turning` of the mode where it is largest, or |β|, for each cell."""
     out = np.empty(alpha.size)
@@ -256,7 +244,7 @@ def turning(eigenvalues, alpha, beta, g):
     return out
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts, out, low, high):
     """log s_t by the recurrence at the first `counts[cell]` of the ascending `steps`, into out (cells, steps).
 
@@ -286,7 +274,7 @@ def recur(eigenvalues, multiplicity, c0, alpha, beta, gamma, tau, steps, counts,
             out[cell, i] = scale + math.log(s) if s > 0.0 else -np.inf if s == 0.0 else np.nan
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def _mean_factor(x, beta, t, slope):
     """`f = e^{−slope·t} r_t/r_0` of one mode without noise: `h_{t+1} − βh_t`, `h_t = (μ₁^t − μ₂^t)/(μ₁ − μ₂)`.
 
@@ -328,7 +316,7 @@ def _mean_factor(x, beta, t, slope):
     return size, abs(size)
 
 
-@numba.njit(**_OPTIONS)
+@numba.njit(**OPTIONS)
 def noiseless(eigenvalues, c, alpha, beta, shift, cells, times, out, size, low, high):
     """`e^{−shift·t} s_t` without sampling noise, in closed form, of items (cell, t); and the same with envelopes, each
     stretched by how fast a mode's root moves with x: by 1/(μ₁ − μ₂), or a share t of steps where both meet."""
