@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -95,6 +96,7 @@ def rows() -> Iterator[dict[str, Any]]:
     seconds, _ = timed(lambda: stability.diagonal_max_lr(middle, momentum=momentum, noise=0.1))
     yield _row("largest stable lr at 100 momenta, N = 10^4", seconds)
 
+    yield from _methods()
     yield from _averaged()
     for n in (1000, 3000):
         problem = ss.QuadraticProblem.power_law(n, 1.5, 1.0)
@@ -106,6 +108,42 @@ def rows() -> Iterator[dict[str, Any]]:
         radius = stability.averaged_radius(problem, ss.SGD(critical, 0.5, 10), tolerance=1e-14) if n == 1000 else None
         more = {} if radius is None else {"difference": float(f"{abs(radius - 1):.1g}")}
         yield _row(f"exact threshold, N = {n}", spent, max_lr=round(critical, 6), **more)
+
+
+def _methods() -> Iterator[dict[str, Any]]:
+    """What is not plain heavy ball, at late times: one late value beside the last of 10⁴ steps in NumPy."""
+    problem, late = ss.QuadraticProblem.power_law(1000, 1.5, 1.0), np.geomspace(100, 1e12, 60).round()
+    for name, options in {
+        "nesterov": {"method": "nesterov"},
+        "label noise": {"label_noise": 0.01},
+        "one pass": {"sampling": "one-pass"},
+        "average and label noise": {"average": "ema:0.99", "label_noise": 0.01},
+    }.items():
+        sgd = ss.SGD(0.1, 0.5, 10, **options)
+        seconds, found = timed(partial(contour.loss_curve, problem, sgd, late, tau=-1.0))
+        since = time.perf_counter()
+        plain = stepped_moments(problem, sgd, -1.0, 10_000)
+        step = (time.perf_counter() - since) / 10_000
+        known = contour.loss_curve(problem, sgd, 10_000, tau=-1.0, method="contour")
+        yield _row(
+            f"60 times to 10^12, N = 1000, {name}", seconds, plain_step=float(f"{step:.3g}"),
+            difference=f"{abs(float(known.loss) / plain - 1):.0e}", error_told=f"{found.error.max():.0e}",
+        )  # fmt: skip
+
+
+def stepped_moments(problem: ss.QuadraticProblem, sgd: ss.SGD, tau: float, n_steps: int) -> float:
+    """The loss by all second moments of each mode, (modes, m, m), as one writes it in NumPy."""
+    maps, values, lam = sgd.maps(0, 1), sgd.values(problem.n, 0, 1), problem.eigenvalues
+    kick, gamma = maps.kick[0], values.noise[0]
+    label = sgd.label_noise**2 * problem.n / values.batch_size[0]
+    step = np.repeat(maps.transition[:1], lam.size, 0)
+    step[:, :, 0] += lam[:, None] * kick
+    moments = problem.coefficients[:, None, None] ** 2 * np.outer(sgd.begins, sgd.begins)
+    for _ in range(n_steps):
+        c = moments[:, 0, 0]
+        drawn = lam**2 * (gamma * (c.sum() - tau * c) + label)
+        moments = step @ moments @ step.swapaxes(1, 2) + drawn[:, None, None] * np.outer(kick, kick)
+    return float(np.einsum("a,kab,b->", sgd.readout, moments, sgd.readout)) / (2 * problem.n)
 
 
 def stepped_average(problem: ss.QuadraticProblem, lr: float, noise: float, n_steps: int) -> tuple[float, float]:

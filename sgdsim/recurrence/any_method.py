@@ -80,8 +80,10 @@ class Method:
         shift, turning = self.rightmost(0.02 / times[-1]), self.turning()
         away = np.arctan2(np.abs(turning.imag), shift - turning.real)  # from the negative axis
         log_s, error = np.full(times.size, np.nan), np.full(times.size, np.inf)
+        # Modes that turn and have died out take nothing from the first contour's digits.
+        alive = times * (turning.real.max(initial=-math.inf) - shift) > math.log(_LEAST)
         for sector, earliest in _SECTORS:
-            poor = np.flatnonzero(~(error <= hyperbola.GOOD) & (times >= earliest))
+            poor = np.flatnonzero(~(error <= hyperbola.GOOD) & (times >= earliest) & (alive | (sector == 0)))
             if poor.size:
                 outside = turning.real[away > sector].max(initial=-math.inf)
                 left = np.exp(times[poor] * (outside - shift)) * hyperbola.AMPLITUDE * start
