@@ -8,7 +8,7 @@ from typing import Any, ClassVar, TypeVar
 
 from sgdsim.common.checks import InputError, choice
 
-Kind = TypeVar("Kind")
+_Kind = TypeVar("_Kind")
 
 
 def shortest(value: float) -> str:
@@ -57,7 +57,7 @@ class Spec:
         return f"{self.name}:{words}" if words else self.name
 
 
-def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[Kind]]) -> Kind:
+def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[_Kind]]) -> _Kind:
     """The object that `text` describes; `kinds`: by name. Fields annotated `int` take whole numbers; a kind whose text
     has another form reads it, what stands behind the colon, by its `from_text`.
 

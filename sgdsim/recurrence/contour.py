@@ -35,7 +35,7 @@ class LossValues:
     """Losses `L = s/(2N)` of the spectral-diagonal regime, each array (cells…, T).
 
     `loss` may overflow to infinity or underflow to 0 where `log_loss` is still finite. `error`: estimate of the
-    relative error. `method`: how each was found, an index into `sgdsim.recurrence.contour.USED`.
+    relative error. `method`: how each was found, an index into `sgdsim.recurrence.cells.USED`.
     """
 
     steps: np.ndarray
