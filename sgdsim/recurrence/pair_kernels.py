@@ -16,7 +16,9 @@ from sgdsim.recurrence.hyperbola import OPTIONS, expm1, node
 
 @numba.njit(**OPTIONS)
 def _inverse(value):
-    return value.conjugate() / (value.real * value.real + value.imag * value.imag)
+    scale = 1.0 / (abs(value.real) + abs(value.imag))  # a square alone may leave the range of floats
+    near = value * scale
+    return near.conjugate() * (scale / (near.real * near.real + near.imag * near.imag))
 
 
 @numba.njit(**OPTIONS)

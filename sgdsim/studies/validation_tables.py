@@ -11,7 +11,6 @@ from sgdsim.common.specs import readable
 from sgdsim.common.table import Table
 from sgdsim.common.text import estimate, short
 from sgdsim.studies.base import Findings
-from sgdsim.studies.measured_stability import Bracket
 
 
 class ValidationCell(TypedDict):
@@ -107,6 +106,8 @@ def _lr(cell: ValidationCell) -> str:
 
 def bracket(ends: dict[str, float | None]) -> str:
     """ "1.92–1.98", "> 32" or "< 0.1", of a bracket as JSON holds it, which has no infinity."""
+    from sgdsim.studies.measured_stability import Bracket  # loads torch, which pictures of theory do without
+
     return str(Bracket(ends["low"] or 0.0, ends["high"] or math.inf))
 
 
