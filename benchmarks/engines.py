@@ -141,6 +141,16 @@ def _diagonal(speed: dict[str, float]) -> Iterator[dict[str, Any]]:
             share = {"error_estimate": float(f"{result['error_estimate'].values.item():.1g}")}
         title = f"diagonal, N = {n}" + ", on fewer modes" * compress
         yield _row(title, ours, plain, difference=float(f"{difference:.1g}"), **share)
+    for n, name, options in (
+        (1000, "", {}),
+        (10_000, "", {}),
+        (1_000_000, "", {}),
+        (1000, "nesterov, ", {"method": "nesterov"}),
+    ):
+        problem, sgd = ss.QuadraticProblem.power_law(n, 1.5, 1.0), ss.SGD(0.3, 0.5, 10, **options)
+        plain, _ = stepped(problem, 0.3, 0.5, 0.1, 2000 if n < 1e6 else 200)
+        ours, _ = per_step(problem, sgd, ss.SpectralDiagonal(), 100_000)
+        yield _row(f"diagonal as it is run, {name}N = {n}, 10^5 steps at 106 log-spaced times", ours, plain)
     small, cells = ss.QuadraticProblem.power_law(1000, 1.5, 1.0), (100, 50)
     lr, momentum = np.linspace(0.04, 2, cells[0])[:, None], np.linspace(-0.5, 0.8, cells[1])
     plain, _ = stepped(small, 0.3, 0.5, 0.1, 2000)
