@@ -22,6 +22,7 @@ _LEAST = 1e-15  # rounding of an eigenvalue's square; and what is smaller is gon
 # Half-angles of the sectors that a contour goes around, and the step before which it would wrap around |Im σ| = π.
 _SECTORS = ((0.0, hyperbola.EARLIEST), (0.8, 100), (1.1, 200))
 _BEYOND = 800.0  # log of what has left the range of floats by far, however modes turn on the way
+_AMPLITUDE = 100.0  # what modes that turn may begin with, in units of the initial loss and a step's noise of labels
 _PATIENCE = 10.0  # seconds of a recurrence that is still run where the contour is poor
 
 
@@ -70,7 +71,27 @@ class Method:
         changes = self.maps.changes(np.concatenate([self.lam[places], spread]))
         values = 1.0 + np.linalg.eigvals(changes).astype(complex)
         turns = (values.real <= 0) | (np.abs(values.imag) > 1e-7 * np.abs(values))
-        return np.log(values[turns & (values != 0)])
+        own = np.log(values[turns & (values != 0)])
+        return np.append(own, self._alternating(own.real.max(initial=-40.0)))
+
+    def _alternating(self, own: float) -> np.ndarray:
+        """σ = x + πi of the rightmost root of `γzŨ = 1` at z = −e^{−x}, right of a mode's `own`: where all modes change
+        sign together. Empty if there is none."""
+        sums = np.empty(8, complex)
+
+        def gap(x: float) -> float:
+            z = complex(-math.exp(-x))
+            pair_kernels.transforms(*self.sums, 1 - z, z, False, sums)
+            return float((1 - self.gamma * z * sums[0]).real)
+
+        places = own + np.append(np.geomspace(1e-6, 1.0, 13), [2.0, 5.0, 20.0])
+        below = [k for k, x in enumerate(places) if not gap(x) > 0] if self.gamma > 0 else []
+        if not below:
+            return np.empty(0, complex)
+        x = places[below[-1]]
+        if below[-1] + 1 < places.size and np.isfinite(gap(x)):
+            x = scipy.optimize.brentq(gap, x, places[below[-1] + 1])
+        return np.array([x + math.pi * 1j])
 
     def losses(self, times: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """log s and its relative error at times ≥ `hyperbola.EARLIEST`, (T,) each."""
@@ -86,7 +107,9 @@ class Method:
             poor = np.flatnonzero(~(error <= hyperbola.GOOD) & (times >= earliest) & (alive | (sector == 0)))
             if poor.size:
                 outside = turning.real[away > sector].max(initial=-math.inf)
-                left = np.exp(times[poor] * (outside - shift)) * hyperbola.AMPLITUDE * start
+                with np.errstate(over="ignore", divide="ignore"):
+                    driven = np.minimum(times[poor], 1 / abs(outside))  # steps over which noise adds up in such a mode
+                    left = np.exp(times[poor] * (outside - shift)) * _AMPLITUDE * np.maximum(driven, 1.0) * start
                 again = self._along(sector, times[poor], shift, left)
                 better = ~(again[1] >= error[poor])
                 log_s[poor[better]], error[poor[better]] = (v[better] for v in again)

@@ -193,6 +193,8 @@ def _inverse(eigenvalues, weights, c, alpha, beta, gamma, g, shift, t, contour):
         z = np.exp(-sigma)
         u, v, du, dv = transforms(eigenvalues, weights, c, alpha, beta, gamma, g, sigma)
         rest = 1.0 - z * u
+        if rest == 0.0:  # a node on a root, whose residue is then infinite
+            return np.inf, np.inf
         term = weight * z * (dv + (u + z * du) * v / rest) / rest  # times −ds̃/dσ
         total += term.real
         size += abs(term) * (1.0 + 1.0 / abs(rest))  # near the threshold 1 − zŨ has lost digits

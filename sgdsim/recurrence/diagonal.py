@@ -12,6 +12,7 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import kernels, linear
 from sgdsim.recurrence.run import Run
 
+_LEAST = -640.0  # log of a loss whose moments are still far from the smallest floats
 _PIECE = 100_000  # steps between two looks whether somebody wants to end
 
 
@@ -63,8 +64,11 @@ def start(problem: QuadraticProblem, sgd: SGD, tau: float, test: bool = False) -
 
 
 def log_losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray, tau: float) -> tuple[np.ndarray, np.ndarray]:
-    """log of the losses at ascending `steps`, each stepped to, NaN where that is no positive number; and what rounding
-    may do to them, relative: (T,) each."""
+    """log of the losses at ascending `steps`, each stepped to, and what rounding may do to them, relative: (T,) each.
+
+    NaN where a loss is no positive number, ∞ from where it has left the range of floats, −∞ where it has come so near
+    its other end that digits are lost: none of these with a known error.
+    """
     run, now, out = start(problem, sgd, tau), 0, np.empty(len(steps))
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for i, step in enumerate(steps.tolist()):
@@ -73,8 +77,11 @@ def log_losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray, tau: floa
                 run.advance(now, until)
                 now = until
                 raise_again()
-            out[i] = np.log(run.observe(("loss",))["loss"][0])
-            if not out[i] < np.inf:  # diverged
-                out[i + 1 :] = np.nan
+            loss = run.observe(("loss",))["loss"][0]
+            out[i] = np.log(loss)
+            if not np.isfinite(loss):  # diverged
+                out[i:] = np.inf
                 break
-    return out, 1e-15 * (10.0 + steps)
+    out[out < _LEAST] = -np.inf
+    rounding = 1e-15 * (10.0 + steps) * (1 if sgd.is_plain else sgd.components**2)
+    return out, np.where(np.isfinite(out), rounding, np.inf)

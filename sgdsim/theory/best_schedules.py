@@ -257,7 +257,9 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
     def over_lr(momentum: float) -> tuple[float, float]:
         unscaled = replace(sgd, lr=1.0, momentum=momentum)
         top = np.log(stability.max_lr(thin, replace(unscaled, label_noise=0.0, average=None), tau=tau))
-        rates = np.linspace(top - 6, top, 13)[:-1]
+        # With noisy labels the best rate falls like 1/horizon.
+        reach = max(6.0, np.log(horizon) + 2)
+        rates = np.linspace(top - reach, top, 1 + round(2 * reach))[:-1]
         log_lr, log_loss = _search.near_grid(
             lambda rate: _log_loss(thin, replace(unscaled, lr=float(np.exp(rate))), horizon, tau),
             rates,
@@ -268,7 +270,7 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
 
     momentum = 0.0
     if sgd.method.uses_momentum:
-        grid = [-0.6, -0.3, 0.0, 0.3, 0.6, 0.8, 0.9, 0.97]
+        grid = [-0.9, -0.6, -0.3, 0.0, 0.3, 0.6, 0.8, 0.9, 0.97, 0.99, 0.997, 0.999]
         momentum, _ = _search.near_grid(lambda beta: over_lr(beta)[0], grid, 1e-2)
     _, rate = over_lr(momentum)
     best = replace(sgd, lr=rate, momentum=momentum)

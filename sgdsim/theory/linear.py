@@ -193,11 +193,11 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
 
 
 def _reached(problem: QuadraticProblem, sgd: SGD, tau: float, level: float, most: float = 1e6) -> int | None:
-    """The first step, to 2%, with a loss of at most `level`, found by stepping up to `most`."""
+    """The first step, to 2%, with a loss from a quarter of `level` to it, found by stepping up to `most`."""
     state = diagonal.start(problem, sgd, number("tau", tau))
     now, after = 0, 0
     while level > 0 and now <= most:
-        if state.observe(("loss",))["loss"][0] <= level:
+        if level / 4 <= state.observe(("loss",))["loss"][0] <= level:
             return now
         after = max(now + 1, int(1.02 * now))
         state.advance(now, after)

@@ -7,7 +7,7 @@ import pytest
 import sgdsim as ss
 from sgdsim.common.checks import InputError
 from sgdsim.recurrence import any_method, contour, diagonal, pair_kernels, pair_maps
-from sgdsim.theory import linear
+from sgdsim.theory import best_schedules, linear, stability
 
 ALGORITHMS = {
     "nesterov": ss.SGD(0.1, 0.7, 4, method="nesterov"),
@@ -151,3 +151,35 @@ def test_rates_of_heavy_ball_come_out_the_general_way(problem):
         assert contour.rate_of(problem, ss.SGD(0.2, 0.0, batch_size, method=as_memory), tau=tau) == pytest.approx(
             plain, rel=1e-9
         )
+
+
+def test_modes_that_change_sign_together_are_counted():
+    """With τ < 0 and β < 0 a root of the coupled system lies on the line Im σ = π, right of each mode's own: without it
+    the loss at step 200 was told to 4e-10 and off by 9e-4."""
+    modes = ss.QuadraticProblem.power_law(11, 0.7, 1.0)
+    slow = ss.SGD(1.0, -0.9, 9, "one-pass", "nesterov")
+    sgd = ss.SGD(1.045 * stability.max_lr(modes, slow, tau=-1.0), -0.9, 9, "one-pass", "nesterov")
+    steps = np.array([60, 200, 890])
+    log_s, error = any_method.Method(modes, sgd, -1.0).losses(steps.astype(float))
+    off = np.abs(np.expm1(log_s - np.log(22) - diagonal.log_losses(modes, sgd, steps, -1.0)[0]))
+    assert not (off > error + 1e-12).any()
+    assert error[2] < 1e-6
+
+
+def test_steps_that_end_near_the_smallest_floats_are_not_believed():
+    modes = ss.QuadraticProblem.power_law(5, 1.5, 1.0)
+    sgd, steps = ss.SGD(0.3, 0.0, 2, method="nesterov"), np.array([100, 60_000])
+    stepped, rounding = diagonal.log_losses(modes, sgd, steps, 1.0)
+    assert stepped[1] == -np.inf
+    assert rounding[1] == np.inf
+    late = contour.loss_curve(modes, sgd, steps, method="contour")
+    assert -1e6 < late.log_loss[1] < -700
+    grown = ss.SGD(2.5, 0.0, 2, method="nesterov")
+    assert diagonal.log_losses(modes, grown, steps, 1.0)[0][1] == np.inf
+
+
+def test_the_best_rate_with_noisy_labels_falls_with_the_horizon(problem):
+    """Floors are proportional to the learning rate, so that the best of a longer run is smaller, without a bound."""
+    sgd = ss.SGD(1.0, 0.0, 4, label_noise=0.1)
+    rates = [best_schedules.best_constant(problem, sgd, horizon)[0].lr for horizon in (10**4, 10**7)]
+    assert rates[1] < 0.02 * rates[0]
