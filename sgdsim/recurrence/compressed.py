@@ -19,7 +19,9 @@ _WORTH = 1e-6  # seconds a mode that a compression takes, very roughly
 _LEAST = 400  # modes below which a compression is never half as long, four times the modes that it keeps
 _ROUNDING = 1e-13  # of places in a bin, for each unit of the loss's logarithm
 _LAST = 0.1, 4.0  # share of a run, or steps, in which differences are looked at
-_LOOKS, _FEW_LOOKS = 9, 3  # times there; and for each of many cells
+_LOOKS, _FEW_LOOKS = 9, 3  # times there; and for each of many cells, or where times lie close
+_LATE = 10  # times from which that is asked: the first ones are whole numbers near 1
+_NEIGHBOURS, _CLOSE = 3, 1.6  # times before one that count for it too, where they are at most so many times earlier
 
 Found = tuple[np.ndarray, ...]
 Losses = Callable[[QuadraticProblem, np.ndarray], Found]
@@ -53,18 +55,19 @@ def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
 
 def losses(problem: QuadraticProblem, times: np.ndarray, found: Losses) -> Followed | None:
     """`follow` of what is `found` at ascending times, all arrays (…, T): also looked at shortly before each of them."""
-    at = _watched(times, _LOOKS)
+    looks = _looks(times)
+    at = _watched(times, looks)
     known = _tried(problem, lambda modes: found(modes, at))
     if known is None:
         return None
-    values, error = _at(times, known.values, known.error, at, _LOOKS)
+    values, error = _at(times, known.values, known.error, at, looks)
     return Followed(values, error + _rounding(values[0]), known.problem)
 
 
 def of_cells(problem: QuadraticProblem, times: np.ndarray, found: CellLosses, n_cells: int) -> tuple[Found, np.ndarray]:
     """`losses` of many cells, (cells, T), each on the first compression that meets the tolerance for it, or on all
     modes; and the relative error that this makes."""
-    looks = _LOOKS if n_cells == 1 else _FEW_LOOKS
+    looks = _looks(times) if n_cells == 1 else _FEW_LOOKS
     at, todo = _watched(times, looks), np.arange(n_cells)
     parts: list[tuple[np.ndarray, Found, np.ndarray]] = []
     for width in compression.WIDTHS:
@@ -107,6 +110,17 @@ def _tried(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]
     return None
 
 
+def _looks(times: np.ndarray) -> int:
+    """How many looks there are for each of the ascending times: few where those before look there too."""
+    return _FEW_LOOKS if _before_are_close(times)[_LATE:].all() and times.size > 4 * _LATE else _LOOKS
+
+
+def _before_are_close(times: np.ndarray) -> np.ndarray:
+    """Whether the `_NEIGHBOURS` before a time lie close to it, (T,)."""
+    earlier = np.append(np.full(min(_NEIGHBOURS, times.size), -1.0), times)[: times.size]
+    return times <= _CLOSE * earlier
+
+
 def _watched(times: np.ndarray, looks: int) -> np.ndarray:
     """The ascending times, and whole ones shortly before those that have none there."""
     before = _before(times, looks)
@@ -120,6 +134,12 @@ def _at(
     """`values` at the times alone, and the largest error shortly before each; twice it where few looks may miss it."""
     near = np.searchsorted(watched, _before(times, looks))
     error = np.max([error[..., i] for i in near], axis=0) * (2.0 if looks < _LOOKS else 1.0)
+    if times.size > 1:
+        close = _before_are_close(times)
+        before = [
+            np.append(error[..., :1].repeat(k, -1), error, -1)[..., : times.size] for k in range(1, _NEIGHBOURS + 1)
+        ]
+        error = np.where(close, np.max([error, *before], axis=0), error)
     return tuple(each[..., near[0]] for each in values), error
 
 

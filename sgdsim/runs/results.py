@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -116,14 +117,17 @@ def _modes(
     return variables
 
 
+_version = functools.cache(importlib.metadata.version)
+
+
 def provenance(
     call: Mapping[str, object], description: Mapping[str, object], fingerprint: str, seed: int, device: str
 ) -> dict[str, str | int]:
     """The attributes that say how to make the result again."""
-    versions = {name: importlib.metadata.version(name) for name in ("numpy", "scipy", "torch", "numba", "xarray")}
+    versions = {name: _version(name) for name in ("numpy", "scipy", "torch", "numba", "xarray")}
     return {
         "schema": SCHEMA,
-        "sgdsim_version": importlib.metadata.version("sgdsim"),
+        "sgdsim_version": _version("sgdsim"),
         "versions": json.dumps({"python": platform.python_version(), **versions}),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "call": json.dumps(call),
