@@ -52,9 +52,11 @@ def _kept_places(sgd: SGD, n_samples: int) -> draws.EpochPlaces:
     return draws.EpochPlaces(n_samples, sgd.batch_sizes)
 
 
-def label_errors(sgd: SGD, batches: np.ndarray, start: int, keys: np.ndarray) -> np.ndarray:
-    """The labels' errors of `batches` (R, T, b) from step `start` on, (R, T, b); (R, T, 0) where there are none."""
+def label_errors(sgd: SGD, batches: np.ndarray, start: int, keys: np.ndarray, outputs: int = 1) -> np.ndarray:
+    """The labels' errors of `batches` (R, T, b) from step `start` on, (R, T, b), independent ones of C `outputs`
+    (R, T, b, C); (R, T, 0) where there are none."""
     replicates, steps, size = batches.shape
     if not sgd.label_noise:
         return np.zeros((replicates, steps, 0))
-    return sgd.label_noise * draws.label_errors(start, start + steps, size, keys)
+    drawn = draws.label_errors(start, start + steps, size * outputs, keys)
+    return sgd.label_noise * (drawn if outputs == 1 else drawn.reshape(replicates, steps, size, outputs))

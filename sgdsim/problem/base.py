@@ -7,13 +7,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, noise_factor
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.identity import made_once
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from sgdsim.algorithm.sgd import SGD
+    from sgdsim.algorithm.sgd import SGD, StepValues
     from sgdsim.problem.quadratic import QuadraticProblem
 
 _LARGEST_RISK = 1e140  # its square root, and that of twice as much, are floats, and so is what gradients make of them
@@ -105,6 +106,34 @@ class Problem:
     def population(self) -> Population | None:
         """What a population has, of which every step draws new points; None: there is a fixed set of points."""
         return None
+
+    @property
+    def n_outputs(self) -> int:
+        """Number of outputs C, each with a target for every point; a mini-batch takes points with all of them."""
+        return self.quadratic.n_outputs
+
+    @property
+    def share(self) -> float:
+        """Of a point's noise, what a mode gets of it: 1, or 1/C where each of NC modes is of all outputs together."""
+        return self.quadratic.share
+
+    def values(self, sgd: SGD, start: int, stop: int, checked: bool = True) -> StepValues:
+        """`sgd.values` for this problem's points, with γ as its modes see it."""
+        found = sgd.values(self.n, start, stop, checked)
+        return found if self.share == 1 else found._replace(noise=found.noise * self.share)
+
+    def noise(self, sgd: SGD) -> float:
+        """γ of the first step, as the modes see it: `sgd.noise(N)` times `share`."""
+        return sgd.noise(self.n) * self.share
+
+    def noise_factor(self, batch_size: np.ndarray | int, sampling: str = WITHOUT_REPLACEMENT) -> np.ndarray:
+        """`algorithm.samplers.noise_factor` of N points, as the modes see it."""
+        return noise_factor(self.n, batch_size, sampling) * self.share
+
+    def label_source(self, sgd: SGD, batch_size: np.ndarray) -> np.ndarray:
+        """What noisy labels add to the noise of a gradient, over λ_k² in mode k: of a kernel that outputs share, that
+        of all of them."""
+        return sgd.label_source(self.normaliser, batch_size) * self.quadratic.n_outputs * self.quadratic.share
 
     def with_errors(self, sgd: SGD) -> SGD:
         """`sgd` as it sees this problem's labels: with the noise that a population has beside its own."""

@@ -171,10 +171,14 @@ def _cuts(values: np.ndarray, width: float) -> np.ndarray:
 def _problem(problem: QuadraticProblem, made: Modes) -> QuadraticProblem:
     values, counts, c = made
     n = problem.spectrum.n
-    spectrum = Spectrum(values, scale=problem.spectrum.scale, multiplicity=counts, size=n)
+    spectrum = Spectrum(
+        values, scale=problem.spectrum.scale, multiplicity=counts, size=n, outputs=problem.spectrum.outputs
+    )
     facts = {"modes": values.size, "n": n if math.isfinite(n) else "inf"}  # of which a file gives the size back
     description = problem.description | {"compressed": facts}
-    return type(problem)(spectrum, np.sqrt(c), description=description, population=problem.population)
+    return type(problem)(
+        spectrum, np.sqrt(c), description=description, population=problem.population, n_outputs=problem.n_outputs
+    )
 
 
 def _difference(one: QuadraticProblem, other: QuadraticProblem) -> float:

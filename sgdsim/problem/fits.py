@@ -146,7 +146,7 @@ def fit_power_law(
     confidence = number("confidence", confidence, minimum=0, maximum=1, open_ends=True)
     seed = integer("seed", seed)
     spectrum, coefficients = _inputs(problem, coefficients)
-    usable = int((spectrum.eigenvalues > spectrum.n * np.finfo(float).eps).sum())
+    usable = int((spectrum.eigenvalues > spectrum.n_modes * np.finfo(float).eps).sum())
     if usable < FEWEST_MODES:
         raise InputError(f"spectrum: expected at least {FEWEST_MODES} eigenvalues above rounding, got {usable}")
     start = (max(3, math.ceil(usable**0.25 - 1e-9)), usable // 2)
@@ -248,7 +248,7 @@ def _inputs(problem: Problem | Spectrum, coefficients: np.ndarray | None) -> tup
     if spectrum.multiplicity is not None:
         raise InputError("spectrum: expected every eigenvalue by itself, got modes with a multiplicity")
     if coefficients is not None:
-        coefficients = array("coefficients", coefficients, ndim=1, shape=(spectrum.n,))
+        coefficients = array("coefficients", coefficients, ndim=1, shape=(spectrum.n_modes,))
         if not coefficients.any():
             raise InputError("coefficients: expected some that are not zero, got all zeros")
     return spectrum, coefficients

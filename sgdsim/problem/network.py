@@ -76,6 +76,11 @@ class NetworkProblem(Problem):
         return self.data.y
 
     @property
+    def n_outputs(self) -> int:
+        """Number of outputs C."""
+        return 1 if self.data.y.ndim == 1 else self.data.y.shape[1]
+
+    @property
     def n_parameters(self) -> int:
         """Number of the network's trainable parameters."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
@@ -96,10 +101,11 @@ class NetworkProblem(Problem):
         from sgdsim.networks import ntk
 
         f, f_test = self.initial_outputs
-        theta = ntk.empirical_ntk(self.network, self.data.x, device=self.device)
+        which = "full" if self.data.y.ndim == 2 else "trace"
+        theta = ntk.empirical_ntk(self.network, self.data.x, output=which, device=self.device)
         cross = None
         if f_test is not None and self.data.x_test is not None:
-            cross = ntk.empirical_ntk(self.network, self.data.x_test, self.data.x, device=self.device)
+            cross = ntk.empirical_ntk(self.network, self.data.x_test, self.data.x, output=which, device=self.device)
         return QuadraticProblem.from_kernel(
             theta,
             f - self.data.y,

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
-from sgdsim.problem import population, power_modes
+from sgdsim.problem import outputs, population, power_modes
 from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.problem.transfer import TestPoints
@@ -37,6 +37,9 @@ class QuadraticProblem(Problem):
     basis_seed : where the spectrum has no eigenvectors, the seed of the random orthogonal ones made on demand.
     population : of a population of Gaussian points, of which every step draws new ones, what no training removes; n is
         infinite then. None: a fixed set of points.
+    n_outputs : C. With a spectrum of `outputs` = C each mode is of all outputs together.
+    signed : (modes, C) where C outputs share the kernel: signed `a_ko = ⟨u_k, r_0 of output o⟩`, whose squares sum to
+        `a_k² = c_k`, `coefficients` squared. None: there is one output, or each mode is of all.
 
     Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
     """
@@ -47,6 +50,8 @@ class QuadraticProblem(Problem):
     description: dict[str, Any] = field(default_factory=dict)
     basis_seed: int | None = None
     population: Population | None = None  # type: ignore[assignment]  # read-only, as all of it
+    n_outputs: int = 1  # type: ignore[assignment]  # read-only
+    signed: np.ndarray | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -60,6 +65,12 @@ class QuadraticProblem(Problem):
         object.__setattr__(self, "description", json_object("description", self.description))
         if self.multiplicity is not None and (self.test is not None or self.basis_seed is not None):
             raise InputError("problem: expected no test points and no basis_seed where modes have a multiplicity")
+        object.__setattr__(self, "n_outputs", integer("n_outputs", self.n_outputs, minimum=1))
+        if self.spectrum.outputs not in (1, self.n_outputs):
+            raise InputError(f"n_outputs: expected the spectrum's {self.spectrum.outputs}, got {self.n_outputs}")
+        if self.signed is not None:
+            shape = (self.spectrum.n_modes, self.n_outputs)
+            object.__setattr__(self, "signed", own_array("signed", self.signed, ndim=2, shape=shape))
         if self.population is not None and self.test is not None:
             raise InputError("problem: expected no test points of a population, whose losses are those on new points")
 
@@ -121,24 +132,43 @@ class QuadraticProblem(Problem):
 
         With Θ(test, train) `cross_kernel` (m, n) and `test_residual` (m,) the test loss can be followed too.
 
+        With C outputs residuals are (n, C) and (m, C), and kernels either those that all outputs share, as of a network
+        of infinite width, or (nC, nC) and (mC, nC), outputs of a point adjacent, or (n, n, C, C) and (m, n, C, C), as
+        `networks.ntk.empirical_ntk` gives them. The loss is summed over outputs, `‖r‖²/(2n)`.
+
         Raises
         ------
         InputError : a kernel that is not square, symmetric, finite and positive semidefinite, or sizes that differ.
         """
-        residual = array("residual", residual, ndim=1)
-        if np.shape(kernel) != (residual.size, residual.size) and np.ndim(kernel) == 2:
-            raise InputError(
-                f"kernel: expected shape {(residual.size,) * 2} to match the residual, got {np.shape(kernel)}"
-            )
+        several = np.ndim(residual) == 2 and np.shape(residual)[1] > 1
+        residual = array("residual", residual, ndim=2) if several else array("residual", _column(residual), ndim=1)
+        n, n_outputs = residual.shape if several else (residual.size, 1)
+        if several:
+            kernel = outputs.checked_kernel(kernel, residual)
+        elif np.shape(kernel) != (n, n) and np.ndim(kernel) == 2:
+            raise InputError(f"kernel: expected shape {(n, n)} to match the residual, got {np.shape(kernel)}")
         spectrum = Spectrum.from_kernel(kernel)
+        shared = several and spectrum.n_modes == n
+        if several and not shared:
+            spectrum = replace(spectrum, outputs=n_outputs)
         test = None
         if cross_kernel is not None or test_residual is not None:
             if cross_kernel is None or test_residual is None:
                 raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
+            if several:
+                test_residual = array("test residual", test_residual, ndim=2, shape=(None, n_outputs))
+                cross_kernel = outputs.checked_cross(cross_kernel, n, test_residual, shared)
             test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
-        facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
-        coefficients = spectrum.eigenvectors.T @ residual  # type: ignore[union-attr]  # a full decomposition
-        return cls(spectrum, freeze(coefficients), test, description or facts)
+        facts = {"kind": "kernel", "title": f"kernel of {n} points", "n": n}
+        if several:
+            facts |= {"title": f"kernel of {n} points, {n_outputs} outputs", "n_outputs": n_outputs}
+        vectors: np.ndarray = spectrum.eigenvectors  # type: ignore[assignment]  # a full decomposition
+        if not shared:
+            made = freeze(vectors.T @ residual.ravel())
+            return cls(spectrum, made, test, description or facts, n_outputs=n_outputs)
+        signed = freeze(vectors.T @ residual)
+        norms = freeze(np.linalg.norm(signed, axis=1))
+        return cls(spectrum, norms, test, description or facts, n_outputs=n_outputs, signed=signed)
 
     @classmethod
     def from_operator(
@@ -224,6 +254,21 @@ class QuadraticProblem(Problem):
         return self.spectrum.n if self.population is None else cast(int, math.inf)
 
     @property
+    def share(self) -> float:
+        """1/C where each mode is of all C outputs, and has on average so much of a point's noise; else 1."""
+        return 1.0 / self.spectrum.outputs
+
+    def output(self, index: int) -> QuadraticProblem:
+        """One of the outputs that share the kernel, as a problem of its own; their losses add up."""
+        if self.signed is None:
+            if self.n_outputs > 1:
+                raise InputError("output: expected outputs that share one kernel, got a kernel over all outputs")
+            return self
+        test = None if self.test is None else TestPoints(self.test.residual[:, index], self.test.transfer)
+        description = self.description | {"output": index}
+        return QuadraticProblem(self.spectrum, self.signed[:, index], test, description, self.basis_seed)
+
+    @property
     def exponents(self) -> tuple[float, float] | None:
         """(ν, κ) of the infinite power law that the spectrum was made as the beginning of; None where it was not."""
         made = self.description
@@ -257,12 +302,22 @@ class QuadraticProblem(Problem):
 
     @property
     def has_basis(self) -> bool:
-        """Whether it has eigenvectors, its own or random ones."""
-        return self.spectrum.eigenvectors is not None or self.basis_seed is not None
+        """Whether it has eigenvectors over the points, its own or random ones."""
+        own = self.spectrum.eigenvectors is not None and self.spectrum.outputs == 1
+        return own or self.basis_seed is not None
 
     @made_once
     def eigenvectors(self) -> np.ndarray:
-        """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own."""
+        """Eigenvectors in columns, (n, n); a seeded random orthogonal basis where the problem has none of its own.
+
+        InputError where there are none, and where they are of all outputs of all points (`spectrum.eigenvectors`).
+        """
+        if self.spectrum.outputs > 1:
+            raise InputError(
+                f"problem: expected one kernel over the points, got one over their {self.n_outputs} outputs, of which "
+                "this is not known; use the network, sampled, averaged or diagonal regime, and levels full-batch and "
+                "spectral-diagonal"
+            )
         if self.spectrum.eigenvectors is not None:
             return self.spectrum.eigenvectors
         if self.multiplicity is not None:
@@ -279,15 +334,24 @@ class QuadraticProblem(Problem):
 
     @made_once
     def kernel(self) -> np.ndarray:
-        """`K̂ = U diag(λ) Uᵀ`, (n, n), exactly symmetric."""
-        u = self.eigenvectors
+        """`K̂ = U diag(λ) Uᵀ`, (n, n), exactly symmetric; (nC, nC) where it is over all C outputs."""
+        u = self._vectors
         kernel = (u * self.eigenvalues) @ u.T
         return freeze((kernel + kernel.T) * 0.5)
 
     @made_once
     def residual(self) -> np.ndarray:
-        """`r_0 = U a`, (n,)."""
-        return freeze(self.eigenvectors @ self.coefficients)
+        """`r_0 = U a`, (n,), or (n, C) of C outputs."""
+        if self.signed is not None:
+            return freeze(self.eigenvectors @ self.signed)
+        flat = self._vectors @ self.coefficients
+        return freeze(flat.reshape(self.n, -1) if self.n_outputs > 1 else flat)
+
+    @property
+    def _vectors(self) -> np.ndarray:
+        """Eigenvectors, whatever they are over."""
+        own = self.spectrum.eigenvectors
+        return self.eigenvectors if own is None or self.spectrum.outputs == 1 else own
 
     @property
     def initial_loss(self) -> float:
@@ -305,16 +369,19 @@ class QuadraticProblem(Problem):
         still = float(np.sum(self.coefficients[~moving] ** 2))
         if not still or self.spectrum.eigenvectors is None:
             return still
-        mixed = self.n * np.finfo(float).eps / self.eigenvalues[moving].min()
+        mixed = self.spectrum.n_modes * np.finfo(float).eps / self.eigenvalues[moving].min()
         return still if still > mixed**2 * float(self.coefficients @ self.coefficients) else 0.0
 
     def test_loss(self, coefficients: np.ndarray, spread: float = 0.0) -> np.ndarray:
         """Test loss with residual `U a`, (1,) from a (n,) or (R,) from (R, n); `spread`: the mean square over test
-        points of what is random about them, where a is a mean. InputError without test points."""
+        points of what is random about them, where a is a mean. InputError without test points, and where outputs share
+        the kernel: add up those of each `output`."""
+        if self.signed is not None:
+            raise InputError("test_loss: expected one output, or modes of all; add up the losses of each output")
         if self.test is None:
             raise InputError("test_loss: expected a problem with test points, got one without")
         square = (self.test.residuals(coefficients - self.coefficients) ** 2).mean(-1)
-        return np.atleast_1d((square + spread) / 2)
+        return np.atleast_1d((square * self.spectrum.outputs + spread) / 2)
 
     def torch_lr(self, lr: float) -> float:
         """The learning rate for `torch.optim.SGD` on `½·mean((f − y)²)` that equals α = `lr`: `α·N/λ_max(Θ)`."""
@@ -329,4 +396,10 @@ class QuadraticProblem(Problem):
             self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else vars(self.test).values()),
             *(() if self.spectrum.size is None else ("size", float(self.spectrum.size))),
             *(() if self.population is None else ("population", *vars(self.population).values())),
+            *(() if self.n_outputs == 1 else ("outputs", self.n_outputs, self.signed)),
         )  # fmt: skip
+
+
+def _column(residual: np.ndarray) -> np.ndarray:
+    """(n,) of (n, 1), which is one output; anything else as it is."""
+    return np.ravel(residual) if np.ndim(residual) == 2 and np.shape(residual)[1] == 1 else residual

@@ -62,6 +62,8 @@ class Spectrum:
         by quadrature alone. Not with eigenvectors.
     size : n, where the multiplicities are floats whose sum does not say it: large, or `math.inf`. The last mode then
         stands for all that are left. None: their sum.
+    outputs : C of a kernel over all C outputs of n points, (nC, nC): there are C eigenvalues for each point. 1 also
+        where outputs share one kernel over the points.
 
     Arrays are copied and read-only.
     """
@@ -73,6 +75,7 @@ class Spectrum:
     multiplicity: np.ndarray | None = None
     size: float | None = None
     probe: np.ndarray | None = None
+    outputs: int = 1
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -86,6 +89,8 @@ class Spectrum:
         if self.eigenvectors is not None:
             vectors = own_array("eigenvectors", self.eigenvectors, ndim=2, shape=(values.size, values.size))
             object.__setattr__(self, "eigenvectors", vectors)
+        if values.size % integer("outputs", self.outputs, minimum=1) and self.multiplicity is None:
+            raise InputError(f"eigenvalues: expected {self.outputs} for each point, got {values.size}")
         if number("scale", self.scale) <= 0:
             raise InputError(f"scale: expected λ_max(Θ) > 0, got {self.scale}")
         if self.multiplicity is not None:
@@ -96,7 +101,7 @@ class Spectrum:
     def _checked_multiplicity(self) -> np.ndarray:
         counts = own_array("multiplicity", self.multiplicity, ndim=1, shape=self.eigenvalues.shape)
         total = counts.sum()
-        n = round(total) if self.size is None else self.size
+        n = round(total) if self.size is None else self.size * self.outputs
         if counts.min() < 0 or n < 1 or (math.isfinite(n) and abs(total - n) > 1e-6 * total):
             raise InputError(
                 "multiplicity: expected numbers >= 0 that sum to the number of training points, got "
@@ -108,9 +113,16 @@ class Spectrum:
 
     @property
     def n(self) -> int:
-        """Number of training points N: of eigenvalues, counted with their multiplicity; maybe `math.inf`."""
+        """Number of training points N, one for each eigenvalue of each output; maybe `math.inf`."""
         if self.size is not None:
             return cast(int, self.size)  # infinity is no int, but no array has that length either
+        return self.n_eigenvalues // self.outputs
+
+    @property
+    def n_eigenvalues(self) -> int:
+        """Number of eigenvalues, counted with their multiplicity; maybe `math.inf`."""
+        if self.size is not None:
+            return cast(int, self.size * self.outputs)
         return self.eigenvalues.size if self.multiplicity is None else round(self.multiplicity.sum())
 
     @property
@@ -132,7 +144,7 @@ class Spectrum:
     def moving(self) -> np.ndarray:
         """Which modes SGD ever moves, (modes,) bool: λ > 0, and more than rounding, N·eps, where a kernel matrix was
         decomposed. It decides what happens as t → ∞; at any finite t such modes hardly differ."""
-        return self.eigenvalues > (0.0 if self.eigenvectors is None else self.n * np.finfo(float).eps)
+        return self.eigenvalues > (0.0 if self.eigenvectors is None else self.n_modes * np.finfo(float).eps)
 
     @classmethod
     def from_kernel(cls, kernel: np.ndarray, *, device: str = "cpu") -> Spectrum:
@@ -260,10 +272,10 @@ class Spectrum:
         if self.multiplicity is None:
             return self.eigenvalues, np.asarray(c, dtype=np.float64)
         reached = np.cumsum(self.multiplicity)
-        index = np.searchsorted(reached, np.arange(self.n) + 0.5)
-        rank = np.clip(np.ceil(reached - 0.5), 1, self.n).astype(int)
+        index = np.searchsorted(reached, np.arange(self.n_eigenvalues) + 0.5)
+        rank = np.clip(np.ceil(reached - 0.5), 1, self.n_eigenvalues).astype(int)
         values = self.eigenvalues[np.minimum(index, self.n_modes - 1)]
-        return values, np.bincount(rank - 1, weights=c, minlength=self.n)
+        return values, np.bincount(rank - 1, weights=c, minlength=self.n_eigenvalues)
 
     def at_ranks(self, c: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """About `count` ranks k, log-spaced over all, with λ_k and Σ_{l≥k} c_l between the modes as power laws would

@@ -16,8 +16,9 @@ class TestPoints:
 
     Parameters
     ----------
-    residual : (m,) test residuals e_0 = f(x) − y(x) at the start.
-    transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding.
+    residual : (m,) test residuals e_0 = f(x) − y(x) at the start; (m, C) of C outputs that share the kernel.
+    transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding. Where each mode is of
+        all C outputs m counts the outputs of all points.
 
     Both are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
     """
@@ -29,8 +30,8 @@ class TestPoints:
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
-        residual = own_array("test residual", self.residual, ndim=1)
-        transfer = own_array("transfer", self.transfer, ndim=2, shape=(residual.size, None))
+        residual = own_array("test residual", self.residual, ndim=1 if np.ndim(self.residual) < 2 else 2)
+        transfer = own_array("transfer", self.transfer, ndim=2, shape=(len(residual), None))
         object.__setattr__(self, "residual", residual)
         object.__setattr__(self, "transfer", transfer)
 
@@ -43,8 +44,10 @@ class TestPoints:
         """From Θ(test, train), (m, n), in the kernel's units, and the test residuals (m,)."""
         if spectrum.eigenvectors is None:
             raise InputError("cross_kernel: expected a spectrum with eigenvectors, got eigenvalues only")
-        residual = array("test residual", residual, ndim=1)
-        cross = array("cross_kernel", cross_kernel, ndim=2, shape=(residual.size, spectrum.n))
+        if spectrum.outputs > 1:
+            residual = np.ravel(residual)
+        residual = array("test residual", residual, ndim=1 if np.ndim(residual) < 2 else 2)
+        cross = array("cross_kernel", cross_kernel, ndim=2, shape=(len(residual), spectrum.n_modes))
         projected = cross @ spectrum.eigenvectors / spectrum.scale
         # K̂(x, ·)·u_k vanishes with λ_k; below this level both are rounding, and the mode does not move.
         kept = spectrum.moving

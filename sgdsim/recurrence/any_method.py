@@ -32,9 +32,9 @@ class Method:
     def __init__(self, problem: QuadraticProblem, sgd: SGD, tau: float, labels: bool = True) -> None:
         self.sgd = sgd
         seen = problem.with_errors(sgd)
-        values = seen.values(problem.n, 0, 1)
+        values = problem.values(seen, 0, 1)
         self.gamma = float(values.noise[0])
-        self.label = float(seen.label_source(problem.normaliser, values.batch_size)[0]) if labels else 0.0
+        self.label = float(problem.label_source(seen, values.batch_size)[0]) if labels else 0.0
         self.maps = pair_maps.of(seen, self.gamma * tau)
         self.lam, self.counts, self.c = problem.eigenvalues, problem.spectrum.counts, problem.coefficients**2
         self.sums = (self.lam, self.counts, self.c, np.stack(self.maps[:3]), np.stack(self.maps[3:]))
@@ -161,7 +161,7 @@ def follow(
 
 def rate(problem: QuadraticProblem, sgd: SGD, tau: float) -> float:
     """σ₁ of `L_t ~ e^{σ₁t}`, or of the approach to the floor of noisy labels; −∞ if nothing is left after one step."""
-    if sgd.noise(problem.n) > 0:  # without noise the slowest mode decides that holds an error: bins blur which it is
+    if problem.noise(sgd) > 0:  # without noise the slowest mode decides that holds an error: bins blur which it is
         problem = compression.short(problem)
     return Method(problem, sgd, tau, labels=False).rightmost(0.0)
 

@@ -34,19 +34,21 @@ class AveragedModes:
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
         refuse_weights(sgd.sampling)
+        if problem.signed is not None:
+            raise InputError("exact average: expected one output; add up the losses of each, problem.output(index)")
         if not follows(sgd):
             raise InputError(
                 "exact average: expected heavy ball or nesterov with constant hyperparameters, no average and "
                 "independent batches of a fixed set of points, got another algorithm; step it by the averaged regime"
             )
-        values = sgd.values(problem.n, 0, 1)
+        values = problem.values(sgd, 0, 1)
         self.problem, self.n, self.sgd = problem, problem.n, sgd
         self.u, self.a = problem.eigenvectors, problem.coefficients
         if not problem.still:  # what rounding left in modes that never move is nothing
             self.a = np.where(problem.spectrum.moving, self.a, 0.0)
         self.x, self.momentum = float(values.lr[0]) * problem.eigenvalues, float(values.momentum[0])
         self.gamma = float(values.noise[0])
-        self.label = float(sgd.label_source(self.n, values.batch_size)[0])
+        self.label = float(problem.label_source(sgd, values.batch_size)[0])
         test = problem.test
         self.gram = None if test is None else test.transfer.T @ test.transfer / len(test.transfer)
         form = pairs.form_of(sgd)

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
-from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import any_method, compressed, contour_kernels, hyperbola, pair_maps
@@ -81,7 +81,7 @@ def loss_at(
     """
     choice("method", method, METHODS)
     problem.check_without_errors("contour")
-    gamma = _noise(problem.n, batch_size, noise, sampling)
+    gamma = _noise(problem, batch_size, noise, sampling)
     cells, shape = _cells(problem, lr, momentum, gamma, tau)
 
     def found(modes: QuadraticProblem, times: np.ndarray, some: np.ndarray) -> tuple[np.ndarray, ...]:
@@ -143,7 +143,7 @@ def loss_curve(
     """
     pair_maps.step(sgd)
     if problem.with_errors(sgd).is_plain:
-        lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
+        lr, momentum, _, noise = (values[0] for values in problem.values(sgd, 0, 1))
         hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}
         return loss_at(problem, steps, **hyper, method=method, compress=compress)
     choice("method", method, METHODS)
@@ -170,7 +170,7 @@ def rate(
     `σ₁ = −log z₁` with z₁ the first root of `zŨ(z) = 1`, or the slowest rate of a single mode (2 log|μ| without noise).
     Arguments and cells as in `loss_at`; −∞ if nothing is left after one step.
     """
-    gamma = _noise(problem.n, batch_size, noise, sampling)
+    gamma = _noise(problem, batch_size, noise, sampling)
     if (gamma > 0).all():  # without noise the slowest mode decides that holds an error, and bins blur which it is
         problem = compression.short(problem)
     cells, shape = _cells(problem, lr, momentum, gamma, tau)
@@ -186,7 +186,7 @@ def rate_of(problem: QuadraticProblem, sgd: SGD, *, tau: float = 1.0) -> float:
     tau, quiet = number("tau", tau, maximum=1.0), replace(sgd, label_noise=0.0)
     pair_maps.step(sgd)
     if quiet.is_plain:
-        lr, momentum, _, noise = (values[0] for values in sgd.values(problem.n, 0, 1))
+        lr, momentum, _, noise = (values[0] for values in problem.values(sgd, 0, 1))
         return float(rate(problem, lr=lr, momentum=momentum, noise=noise, tau=tau))
     return any_method.rate(problem, quiet, tau)
 
@@ -202,15 +202,15 @@ def _cells(problem: QuadraticProblem, lr, momentum, gamma: np.ndarray, tau) -> t
     return Cells(problem, *(np.array(v, dtype=np.float64).ravel() for v in arrays)), arrays[0].shape
 
 
-def _noise(n: int, batch_size, noise, sampling: str) -> np.ndarray:
+def _noise(problem: QuadraticProblem, batch_size, noise, sampling: str) -> np.ndarray:
     if (batch_size is None) == (noise is None):
         raise InputError("batch_size, noise: expected exactly one of them")
     if noise is not None:
         return _within("noise", noise, 0.0, 1.0, closed=True)
     b = np.asarray(batch_size, dtype=np.float64)
-    if not ((b >= 1) & (b % 1 == 0)).all() or (named(sampling).bounded and (b > n).any()):
-        raise InputError(f"batch_size: expected integers from 1 to {n} (training points), got {batch_size!r}")
-    return noise_factor(n, b, sampling)
+    if not ((b >= 1) & (b % 1 == 0)).all() or (named(sampling).bounded and (b > problem.n).any()):
+        raise InputError(f"batch_size: expected integers from 1 to {problem.n} (training points), got {batch_size!r}")
+    return problem.noise_factor(b, sampling)
 
 
 def _within(name: str, value, low: float = -np.inf, high: float = np.inf, closed: bool = False) -> np.ndarray:

@@ -32,7 +32,7 @@ class Plain(Run):
     gram_diagonal: np.ndarray  # mean over test points of T_xk²
 
     def advance(self, start: int, stop: int) -> None:
-        values = self.sgd.values(self.problem.n, start, stop)
+        values = self.problem.values(self.sgd, start, stop)
         lam = self.problem.eigenvalues
         self.total = kernels.diagonal_advance(
             lam, self.problem.multiplicity, self.c, self.j, self.p, self.total,

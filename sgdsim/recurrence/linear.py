@@ -47,11 +47,11 @@ class Steps(Run):
         for low in range(start, stop, block):
             high = min(low + block, stop)
             transition, kick = map(np.ascontiguousarray, self.sgd.maps(low, high))
-            yield low, self.sgd.values(self.problem.n, low, high), transition, kick, occupied(transition)
+            yield low, self.problem.values(self.sgd, low, high), transition, kick, occupied(transition)
 
     def label(self, sizes: np.ndarray) -> np.ndarray:
         """What noisy labels add to the noise, per λ², (T,)."""
-        return self.sgd.label_source(self.problem.normaliser, sizes)
+        return self.problem.label_source(self.sgd, sizes)
 
     def started(self, values: np.ndarray) -> np.ndarray:
         """(…, m) components before the first step, from the iterate's (…,): no memory, the average at the iterate."""
@@ -62,7 +62,7 @@ def gram_diagonal(problem: QuadraticProblem) -> np.ndarray:
     """Mean over the test points of T_xk², (modes,); InputError without test points."""
     if problem.test is None:
         raise InputError("test_loss: expected a problem with test points, got one without")
-    return (problem.test.transfer**2).mean(0)
+    return (problem.test.transfer**2).mean(0) * problem.spectrum.outputs
 
 
 class Diagonal(Steps):

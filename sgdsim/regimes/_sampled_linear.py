@@ -10,6 +10,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence.linear import Steps
 from sgdsim.regimes import _linear_kernels
+from sgdsim.regimes._outputs import Rows
 from sgdsim.regimes._sampled_plain import observed
 from sgdsim.regimes.base import diagonal
 
@@ -20,11 +21,12 @@ class Sampled(Steps):
     def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray) -> None:
         super().__init__(problem, sgd)
         self.keys, self.one_pass, self.diagonal = keys, sgd.is_one_pass, diagonal(problem, sgd)
-        start = self.started(problem.coefficients if self.one_pass else problem.residual).T
-        self.components = np.tile(start, (len(keys), 1, 1))
+        self.rows = None if self.one_pass else Rows(problem)
+        start = problem.coefficients[None] if self.rows is None else self.rows.start
+        self.components = np.tile(np.moveaxis(self.started(start), -1, 1), (len(keys), 1, 1))
 
     def advance(self, start: int, stop: int) -> None:
-        if self.one_pass:
+        if self.rows is None:
             deviation = self.sgd.label_noise * np.sqrt(self.problem.normaliser)
             for low, values, transition, kick, where in self.blocks(start, stop):
                 _linear_kernels.one_pass(
@@ -37,14 +39,18 @@ class Sampled(Steps):
             for part, batches, weights in batch_blocks(
                 self.sgd, self.problem.n, self.keys, low, low + values.lr.size, self.diagonal
             ):
-                errors, window = label_errors(self.sgd, batches, low + at, self.keys), slice(at, at + part.lr.size)
+                errors = label_errors(self.sgd, batches, low + at, self.keys, self.rows.outputs)
+                given = np.zeros((*batches.shape[:2], 0)) if weights is None else weights
+                window = slice(at, at + part.lr.size)
                 _linear_kernels.sampled(
-                    self.problem.kernel, self.components, transition[window], kick[window], part.batch_size, batches,
-                    errors, np.zeros((len(batches), part.lr.size, 0)) if weights is None else weights, *where,
+                    self.problem.kernel, self.components, transition[window], kick[window],
+                    part.batch_size * self.rows.together, self.rows.batches(batches), self.rows.errors(errors),
+                    self.rows.weights(given), *where,
                 )  # fmt: skip
                 at += part.lr.size
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
             r = read(self.readout, self.components.swapaxes(0, 1))
+        r = r if self.rows is None else self.rows.residuals(r)
         return observed(self.problem, r, what, over_modes=self.one_pass)

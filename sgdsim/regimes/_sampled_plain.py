@@ -10,13 +10,17 @@ from sgdsim.algorithm.batches import batch_blocks
 from sgdsim.algorithm.sgd import SGD, StepValues
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import _kernels
+from sgdsim.regimes._outputs import Rows
 from sgdsim.regimes.base import Run
 
 
 def observed(
     problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], *, over_modes: bool = False
 ) -> dict[str, np.ndarray]:
-    """`Run.observe` from the residuals r (R, N) over the points; over the modes where those are what is followed."""
+    """`Run.observe` from the residuals r over the points, (R, N), or (R, N, C) of several outputs; over the modes
+    where those are what is followed."""
+    if r.ndim == 3:
+        return _observed_outputs(problem, r, what)
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
         out = {"loss": (r**2).mean(1) / 2 if problem.population is None else (r**2).sum(1) / 2}
         if "test_loss" in what or "moments" in what:
@@ -28,42 +32,60 @@ def observed(
     return out
 
 
+def _observed_outputs(problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """`observed` from residuals (R, N, C)."""
+    vectors, shared = problem.spectrum.eigenvectors, problem.signed is not None
+    with np.errstate(over="ignore", invalid="ignore"):
+        out = {"loss": (r**2).sum((1, 2)) / (2 * problem.n)}
+        if "test_loss" in what or "moments" in what:
+            a = np.moveaxis(r, 2, 1) @ problem.eigenvectors if shared else r.reshape(len(r), -1) @ vectors
+        if "test_loss" in what:
+            each = range(problem.n_outputs)
+            parts = [problem.output(o).test_loss(a[:, o]) for o in each] if shared else [problem.test_loss(a)]
+            out["test_loss"] = np.sum(parts, axis=0)
+        if "moments" in what:
+            out["moments"] = (a**2).sum(1) if shared else a**2
+    return out
+
+
 class HeavyBall(Run):
     """The residuals of each replicate; a subclass says where they are and takes the steps."""
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray) -> None:
-        self.problem, self.sgd, self.keys = problem, sgd, keys
+        self.problem, self.sgd, self.keys, self.rows = problem, sgd, keys, Rows(problem)
 
     @abstractmethod
     def take(self, values: StepValues, batches: np.ndarray) -> None:
-        """Some steps, in place, on batches (R, T, b) as `batch_blocks` gives them."""
+        """Some steps, in place, on batches (rows, T, b) as `Rows` has them, and of sizes as it has."""
 
     @abstractmethod
-    def residuals(self) -> np.ndarray:
-        """(R, N) on the host."""
+    def held(self) -> np.ndarray:
+        """The residuals of all rows, on the host."""
 
     def advance(self, start: int, stop: int) -> None:
         for values, batches, _ in batch_blocks(self.sgd, self.problem.n, self.keys, start, stop):
-            self.take(values, batches)
+            sizes = values.batch_size * self.rows.together
+            self.take(values._replace(batch_size=sizes), self.rows.batches(batches))
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        return observed(self.problem, self.residuals(), what)
+        return observed(self.problem, self.rows.residuals(self.held()), what)
 
 
 class Compiled(HeavyBall):
-    """Residuals `r` and velocities `v`, (R, N), in compiled loops."""
+    """Residuals `r` and velocities `v`, (rows, N), in compiled loops."""
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray) -> None:
         super().__init__(problem, sgd, keys)
-        self.kernel, self.r = problem.kernel, np.tile(problem.residual, (len(keys), 1))
+        self.kernel, self.r = problem.kernel, self.rows.started(len(keys))
         self.v = np.zeros_like(self.r)
 
     def take(self, values: StepValues, batches: np.ndarray) -> None:
         _kernels.sampled_advance(self.kernel, self.r, self.v, values.lr, values.momentum, values.batch_size, batches)
 
-    def residuals(self) -> np.ndarray:
+    def held(self) -> np.ndarray:
         return self.r
 
     def keep(self, replicates: np.ndarray) -> bool:
-        self.keys, self.r, self.v = self.keys[replicates], self.r[replicates], self.v[replicates]
+        places = self.rows.kept(replicates)
+        self.keys, self.r, self.v = self.keys[replicates], self.r[places], self.v[places]
         return True

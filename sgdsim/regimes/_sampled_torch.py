@@ -34,11 +34,11 @@ class OnTorch(_sampled_plain.HeavyBall):
     def __init__(self, problem: QuadraticProblem, sgd: SGD, keys: np.ndarray, device: str) -> None:
         super().__init__(problem, sgd, keys)
         self.kernel = kernel_on(problem, device)
-        self.r = self.kernel.new_tensor(np.tile(problem.residual, (len(keys), 1)))
+        self.r = self.kernel.new_tensor(self.rows.started(len(keys)))
         self.v = torch.zeros_like(self.r)
 
     def take(self, values: StepValues, batches: np.ndarray) -> None:
-        n, replicates = self.problem.n, len(self.r)
+        n, replicates = len(self.kernel), len(self.r)
         indices = torch.as_tensor(batches, device=self.kernel.device).long()
         for t in range(values.lr.size):
             b = int(values.batch_size[t])
@@ -51,9 +51,10 @@ class OnTorch(_sampled_plain.HeavyBall):
                 self.v[group, None].baddbmm_(weights, self.kernel[batch], beta=beta, alpha=-scale)
             self.r += self.v
 
-    def residuals(self) -> np.ndarray:
+    def held(self) -> np.ndarray:
         return self.r.cpu().numpy()
 
     def keep(self, replicates: np.ndarray) -> bool:
-        self.keys, self.r, self.v = self.keys[replicates], self.r[replicates], self.v[replicates]
+        places = self.rows.kept(replicates)
+        self.keys, self.r, self.v = self.keys[replicates], self.r[places], self.v[places]
         return True

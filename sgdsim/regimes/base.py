@@ -37,6 +37,8 @@ class Regime(ABC):
     """Whether it follows gradient rules, which are not linear in the gradient and need parameters."""
     follows_weights: ClassVar[bool] = False
     """Whether it follows samplers whose points have chances and weights of their own."""
+    follows_outputs: ClassVar[bool] = False
+    """Whether it follows several outputs."""
     follows_one_pass: ClassVar[bool] = False
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
@@ -73,12 +75,21 @@ class Regime(ABC):
             )
         if sgd.sampler.weighted:
             self._check_weights(problem, sgd)
+        if problem.n_outputs > 1:
+            self.check_outputs(problem, sgd)
         if self.needs_basis and not problem.has_every_eigenvalue:
             raise InputError(
                 f"regime: {self.name} needs the kernel's eigenvectors, got a problem known by "
                 f"{problem.quadratic.spectrum.known_by} alone; use the diagonal regime, or build the problem from its "
                 "kernel matrix"
             )
+
+    def check_outputs(self, problem: Problem, sgd: SGD) -> None:
+        """InputError, with the reason, where this regime cannot follow `sgd` on the problem's several outputs."""
+        if not self.follows_outputs:
+            raise InputError(f"regime: {self.name} follows one output, got a problem of {problem.n_outputs}")
+        if sgd.is_one_pass:
+            raise InputError(f"sampling: one-pass knows one output, got a problem of {problem.n_outputs}")
 
     def check_observable(self, observable: Observable) -> None:
         """InputError, with the reason, if this regime does not know what `observable` is computed from."""
@@ -152,8 +163,12 @@ class Regime(ABC):
 
 
 def diagonal(problem: Problem, sgd: SGD) -> np.ndarray | None:
-    """Of K̂, (N,), where the points' chances depend on it: what `algorithm.batches.batch_blocks` takes."""
-    return np.diag(problem.quadratic.kernel) if sgd.sampler.weighted else None
+    """Of K̂, (N,), where the points' chances depend on it: what `algorithm.batches.batch_blocks` takes. Of several
+    outputs the sum over those of a point, ‖j_i‖² in units of λ_max."""
+    if not sgd.sampler.weighted:
+        return None
+    quadratic = problem.quadratic
+    return np.diag(quadratic.kernel).reshape(-1, quadratic.spectrum.outputs).sum(1)
 
 
 def batch_size(sgd: SGD, n: float) -> float:

@@ -15,6 +15,7 @@ from sgdsim.common.specs import brief, shortest
 from sgdsim.common.warning import warn
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.recurrence import any_method, compressed, contour, diagonal, doubt, linear, pair_maps
+from sgdsim.regimes import _outputs
 from sgdsim.regimes.base import Direct, Regime, Run
 
 _TRUSTED = 1e-6  # relative error of a loss that needs no warning
@@ -44,6 +45,7 @@ class SpectralDiagonal(Regime):
     stochastic: ClassVar[bool] = False
     needs_basis: ClassVar[bool] = False
     follows_one_pass: ClassVar[bool] = True
+    follows_outputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tau", number("tau", self.tau) + 0.0)  # -0 is 0
@@ -92,7 +94,7 @@ class SpectralDiagonal(Regime):
             steps=steps,
             lr=np.array([sgd.lr for sgd in algorithms]),
             momentum=np.array([sgd.momentum for sgd in algorithms]),
-            noise=np.array([sgd.noise(problem.n) for sgd in algorithms]),
+            noise=np.array([problem.quadratic.noise(sgd) for sgd in algorithms]),
             tau=np.array([regime.tau for regime in regimes]),
             compress=all(regime.compress for regime in regimes),
         )
@@ -168,4 +170,6 @@ class SpectralDiagonal(Regime):
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
         if problem.quadratic.alternatives:
             return doubt.Doubted(self.name, problem.quadratic, sgd, self.tau)
+        if test and problem.quadratic.signed is not None:
+            return _outputs.Summed([diagonal.start(o, sgd, self.tau, test) for o in _outputs.each(problem.quadratic)])
         return diagonal.start(problem.quadratic, sgd, self.tau, test)

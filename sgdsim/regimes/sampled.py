@@ -35,6 +35,7 @@ class SampledLinearized(Regime):
     follows_rules: ClassVar[bool] = True
     follows_one_pass: ClassVar[bool] = True
     follows_weights: ClassVar[bool] = True
+    follows_outputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", devices.resolve(self.device))
@@ -51,6 +52,14 @@ class SampledLinearized(Regime):
             _sampled_rules.check(problem, sgd.rule)
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
+
+    def check_outputs(self, problem: Problem, sgd: SGD) -> None:
+        super().check_outputs(problem, sgd)
+        if sgd.rule is not None:
+            raise InputError(
+                f"method: {sgd.rule.name} is followed on the linearised parameters of one output, got a network of "
+                f"{problem.n_outputs}; use the network regime"
+            )
 
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10

@@ -60,7 +60,7 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
     refuse_weights(sgd.sampling)
     if not replace(sgd, label_noise=0.0).is_plain or not sgd.sampler.independent:
         raise InputError("horizon: expected heavy ball with independent batches and no average, got another algorithm")
-    values = sgd.values(problem.n, 0, horizon)
+    values = problem.values(sgd, 0, horizon)
     counts = problem.spectrum.counts
     return (
         problem.eigenvalues,
@@ -69,7 +69,7 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
         values.lr if lr is None else lr,
         values.momentum,
         values.noise,
-        sgd.label_source(problem.normaliser, values.batch_size),
+        problem.label_source(sgd, values.batch_size),
         float(tau),
     )
 

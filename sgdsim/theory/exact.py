@@ -102,7 +102,7 @@ def best(
         raise InputError("exact: expected a problem with eigenvectors and independent batches of its points")
     if problem.n > MOST:
         raise InputError(f"exact: expected at most {MOST} training points to search with, got {problem.n}")
-    noise = sgd.noise(problem.n)
+    noise = problem.noise(sgd)
     if not problem.coefficients.any():
         raise InputError("exact: expected an initial residual that is not zero")
     closure = optimal.best(problem, noise=noise, horizon=horizon, tau=tau)

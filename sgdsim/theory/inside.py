@@ -70,7 +70,7 @@ def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0)
     one of that and `best`. Up to N = 300 losses are compared with the exact average itself, which also decides between
     momentum and none. `sgd` says batches. Raises InputError as `sgdsim.theory.optimal.best`.
     """
-    noise = sgd.noise(problem.n)
+    noise = problem.noise(sgd)
     closure = optimal.best(problem, noise=noise, horizon=horizon, tau=tau)
     averaged = problem.has_basis and problem.n <= AVERAGED_UP_TO and closure.loss > 0 and not sgd.is_one_pass
 
@@ -138,7 +138,7 @@ class Region:
     """
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> None:
-        self.thin, self.horizon, self.tau, self.noise = compression.sketch(problem), horizon, tau, sgd.noise(problem.n)
+        self.thin, self.horizon, self.tau, self.noise = compression.sketch(problem), horizon, tau, problem.noise(sgd)
         work, effective = Renewal(problem), []
         for momentum in _KNOTS:
             at, top = replace(sgd, momentum=float(momentum)), 2 * (1 + momentum)
@@ -171,7 +171,7 @@ def closure_error(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float
     """
     if not problem.has_basis or not loss > 0 or sgd.is_one_pass:
         return ClosureError(None)
-    if sgd.noise(problem.n) == 0:
+    if problem.noise(sgd) == 0:
         return ClosureError(0.0)
     if averaged:
         known = exact.Averaged(problem, sgd).losses(np.array([horizon]), 1e-6)

@@ -128,7 +128,7 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     As for heavy ball with γτ < 0, every mode by itself must be stable as well: `1 + γτλ²p > 0`. Raises InputError for
     τ > 1 with γ > 0 (see `stability.diagonal_is_stable`) and for what is not stationary.
     """
-    gamma = sgd.noise(problem.n)
+    gamma = problem.noise(sgd)
     number("tau", tau, maximum=1.0 if gamma > 0 else math.inf)
     if not mean_is_stable(problem, sgd):
         return AtOne(math.inf, math.inf, False)
@@ -175,9 +175,9 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     lam = problem.eigenvalues
     counts = problem.spectrum.counts
     moves = problem.spectrum.moving
-    gamma = sgd.noise(problem.n)
-    size = sgd.values(problem.n, 0, 1).batch_size
-    label = float(problem.with_errors(sgd).label_source(problem.normaliser, size)[0])
+    gamma = problem.noise(sgd)
+    size = problem.values(sgd, 0, 1).batch_size
+    label = float(problem.label_source(problem.with_errors(sgd), size)[0])
     still = problem.still  # what the model cannot fit makes noise for ever
     square, counts = lam[moves] ** 2, counts[moves]
     p, _ = responses(lam[moves], sgd)

@@ -132,7 +132,7 @@ def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau
     if problem.with_errors(sgd).label_noise or sgd.average is not None:
         raise InputError("theory: expected no noisy labels and no average; see linear.floor")
     linear.step(sgd)
-    gamma, maps = sgd.noise(problem.n), pair_maps.of(sgd, sgd.noise(problem.n) * tau)
+    gamma, maps = problem.noise(sgd), pair_maps.of(sgd, problem.noise(sgd) * tau)
     points = np.atleast_1d(np.asarray(z, dtype=np.complex128))
     moves = problem.spectrum.moving
     measures = problem.eigenvalues[moves], problem.spectrum.counts[moves], problem.coefficients[moves] ** 2

@@ -14,7 +14,7 @@ import scipy.optimize
 from scipy.special import eval_jacobi
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
-from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import compressed, contour, kernels
@@ -89,7 +89,7 @@ def best(
         size = integer("batch_size", batch_size, minimum=1)
         if named(sampling).bounded and size > problem.n:
             raise InputError(f"batch_size: expected an integer from 1 to {problem.n} (training points), got {size}")
-        noise = float(noise_factor(problem.n, size, sampling))
+        noise = float(problem.noise_factor(size, sampling))
     gamma, tau = number("noise", noise, minimum=0.0, maximum=1.0), number("tau", tau, maximum=1.0)
     if horizon is None and problem.still:
         raise InputError("horizon: expected a number of steps where part of the residual cannot be removed, got None")
@@ -208,7 +208,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
     )
     lr = 2 * _squash(least.x[0])
     a, b = (math.exp(v) - 0.99 for v in least.x[1:])
-    values = SGD.jacobi(lr, a, b).values(problem.n, 0, horizon)
+    values = problem.values(SGD.jacobi(lr, a, b), 0, horizon)
     c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
     s = kernels.diagonal_advance(
         problem.eigenvalues,

@@ -184,7 +184,7 @@ def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau:
 
 def _method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, tau: float) -> tuple[float, float]:
     sums, a, rest = linear.at_one(problem, sgd, tau), linear.effective_lr(sgd), 2 - 1 / law.nu
-    gamma = sgd.noise(problem.n)
+    gamma = problem.noise(sgd)
     signal = law.A * _factorial(law.zeta) * (2 * a * law.Lambda) ** -law.zeta / (1 - sums.noise)
     total = sums.signal if gamma else 0.0
     noisy = total * gamma * a**2 * law.Lambda ** (1 / law.nu) / law.nu * _gamma(rest)
@@ -221,7 +221,7 @@ def predict(
     pair_maps.step(sgd)
     quiet = replace(sgd, label_noise=0.0, average=None)
     plain = quiet.is_plain  # and then there are closed forms
-    gamma = sgd.noise(problem.n)
+    gamma = problem.noise(sgd)
     lr, beta, _ = stability.constants(problem, quiet)
     stable = lr < stability.max_lr(problem, sgd, tau=tau) if plain else linear.at_one(problem, quiet, tau).stable
     rate = contour.rate_of(problem, sgd, tau=tau)

@@ -60,9 +60,9 @@ def local_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
 
 def mode_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     """Share of each mode that moves in Ũ(1) at τ = 1, (modes that move,): W_kk/N."""
-    lam, gamma = problem.eigenvalues[problem.spectrum.moving], sgd.noise(problem.n)
+    lam, gamma = problem.eigenvalues[problem.spectrum.moving], problem.noise(sgd)
     if isinstance(sgd.method, HeavyBall):
-        values = sgd.values(problem.n, 0, 1)
+        values = problem.values(sgd, 0, 1)
         return gamma * noise_term_at_one(values.lr[0] * lam, values.momentum[0], gamma)
     response, _ = linear.responses(lam, sgd)
     return gamma * lam**2 * response / (1 + gamma * lam**2 * response)
@@ -122,7 +122,7 @@ class Renewal:
         return self._weights(self.lam, sgd)
 
     def _weights(self, lam: np.ndarray, sgd: SGD) -> np.ndarray:
-        n, gamma = self.problem.n, sgd.noise(self.problem.n)
+        n, gamma = self.problem.n, self.problem.noise(sgd)
         form = pairs.form_of(sgd)
         if form is None:
             return method_pairs(lam, sgd, gamma, n)
@@ -132,7 +132,7 @@ class Renewal:
     def _at_nodes(self, squares: np.ndarray, sgd: SGD, top: float) -> tuple[np.ndarray, np.ndarray]:
         """Nodes in λ, and `squares` (modes, modes) gathered there: with weights as smooth in log λ as W is for learning
         rates up to `top` their sums are the same to `_NODES`."""
-        form, values = pairs.form_of(sgd), sgd.values(self.problem.n, 0, 1)
+        form, values = pairs.form_of(sgd), self.problem.values(sgd, 0, 1)
         if form is None:
             return self.lam, squares
         momentum, gamma = float(values.momentum[0]), float(values.noise[0])

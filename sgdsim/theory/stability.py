@@ -32,8 +32,8 @@ def constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]
             "stability: expected hyperparameters and a method that do not change in time, and independent batches; got "
             f"{brief(str(sgd.spec()), 300)}"
         )
-    values = sgd.values(problem.n, 0, 1)
-    return float(values.lr[0]), float(values.momentum[0]), sgd.noise(problem.n)
+    values = problem.values(sgd, 0, 1)
+    return float(values.lr[0]), float(values.momentum[0]), problem.noise(sgd)
 
 
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
@@ -210,7 +210,7 @@ def _in_turn(problem: QuadraticProblem) -> Callable[[SGD], bool]:
     def stable(sgd: SGD) -> bool:
         if not full_batch_is_stable(problem, sgd):
             return False
-        return sgd.noise(problem.n) == 0 or work.below_one(sgd) is True
+        return problem.noise(sgd) == 0 or work.below_one(sgd) is True
 
     return stable
 

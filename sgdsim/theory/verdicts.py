@@ -109,7 +109,7 @@ def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]
         converges = stability.diagonal_is_stable(problem, sgd, -1.0)
         side = "below" if converges else "not below"
         return Verdict(converges, f"Ũ(1) at τ = −1, exact for Gaussian points, is {side} 1")
-    if sgd.noise(problem.n) == 0:
+    if problem.noise(sgd) == 0:
         return Verdict(True, "full batches make no noise, and the mean converges")
     shares = mode_noise(problem, sgd) * problem.spectrum.counts[problem.spectrum.moving]
     closure = float(shares.sum())

@@ -16,7 +16,8 @@ from sgdsim.common.warning import warn
 from sgdsim.problem import Problem
 from sgdsim.recurrence import exact as generating
 from sgdsim.recurrence.coupling import Coupling
-from sgdsim.regimes.averaged import adaptive, exact, linear
+from sgdsim.regimes import _outputs
+from sgdsim.regimes.averaged import adaptive, exact, linear, over_outputs
 from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
 
 TOLERANCE = 1e-4  # relative error of the loss, by default
@@ -62,6 +63,7 @@ class BatchAveraged(Regime):
     stochastic: ClassVar[bool] = False
     uses_all_cores: ClassVar[bool] = True
     follows_weights: ClassVar[bool] = True
+    follows_outputs: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "tolerance", number("tolerance", self.tolerance, minimum=0.0, maximum=1.0))
@@ -84,7 +86,20 @@ class BatchAveraged(Regime):
                 "algorithm; use recurrence or auto"
             )
 
+    def check_outputs(self, problem: Problem, sgd: SGD) -> None:
+        super().check_outputs(problem, sgd)
+        if problem.quadratic.signed is None and (self.device != "cpu" or self.method == "contour"):
+            raise InputError(
+                f"regime: {self.name} of a kernel over {problem.n_outputs} outputs is stepped, on the CPU; got device "
+                f"{self.device}, method {self.method}"
+            )
+
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
+        if problem.n_outputs > 1:
+            if problem.quadratic.signed is None:
+                return None
+            parts = [self.direct(output, sgd, steps, observe) for output in _outputs.each(problem.quadratic)]
+            return None if None in parts else _outputs.summed([part for part in parts if part is not None])
         if not self._by_contour(problem.n, sgd, steps, observe):
             return None
         allowed = _EXACT if self.tolerance == 0 or problem.n <= _SMALL else self.tolerance
@@ -162,6 +177,11 @@ class BatchAveraged(Regime):
         return float(steps[-1]) * (1e-5 + min(4 * n**3, 40 * n**2 + 4e6) / FLOPS)
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
+        if problem.n_outputs > 1:
+            if problem.quadratic.signed is None:
+                return over_outputs.OverOutputs(problem.quadratic, sgd)
+            parts = _outputs.each(problem.quadratic)
+            return _outputs.Summed([self.start(o, sgd, replicates=1, seed=seed, test=test) for o in parts])
         if not sgd.is_plain:
             return linear.Averaged(problem.quadratic, sgd, test)
         if self.device != "cpu":

@@ -15,17 +15,17 @@ from sgdsim.regimes.base import Run
 
 
 def test_gram(problem: QuadraticProblem) -> np.ndarray:
-    """TᵀT/m of the test points' transfer T, (n, n): the mean test residual's squared dependence on a. InputError
-    without test points."""
+    """TᵀT/m of the m test points' transfer T, (modes, modes): the mean test residual's squared dependence on a.
+    InputError without test points."""
     if problem.test is None:
         raise InputError("test_loss: expected a problem with test points, got one without")
     transfer = problem.test.transfer
-    return transfer.T @ transfer / len(transfer)
+    return transfer.T @ transfer / (len(transfer) // problem.spectrum.outputs)
 
 
 def report(problem: QuadraticProblem, error: float = 0.0) -> dict[str, float]:
     """`Run.report` where nothing is left out; `error`: the largest estimate from before, where something was."""
-    return {"error_estimate": error, "exact_modes": problem.n, "diagonal_modes": 0}
+    return {"error_estimate": error, "exact_modes": problem.spectrum.n_modes, "diagonal_modes": 0}
 
 
 class Exact(Run):
@@ -43,7 +43,7 @@ class Exact(Run):
         return test_gram(self.problem)
 
     def advance(self, start: int, stop: int) -> None:
-        values = self.sgd.values(self.problem.n, start, stop)
+        values = self.problem.values(self.sgd, start, stop)
         for lr, momentum, noise in zip(values.lr, values.momentum, values.noise, strict=True):
             if noise > 0 or self.c.any():
                 self._add_noise(lr, momentum, noise)

@@ -30,7 +30,7 @@ class OnTorch(Run):
             self.gram = transfer.T @ transfer / len(transfer)
 
     def advance(self, start: int, stop: int) -> None:
-        values = self.sgd.values(self.problem.n, start, stop)
+        values = self.problem.values(self.sgd, start, stop)
         for lr, momentum, noise in zip(values.lr, values.momentum, values.noise, strict=True):
             self._step(float(lr), float(momentum), float(noise))
 

@@ -48,7 +48,7 @@ class MeanPath:
         """Steps from `step` to `stop`, or to where the block ends; asked for in ascending order."""
         while step >= self.first + BLOCK:
             self.first += BLOCK
-            values = self.sgd.values(self.problem.n, self.first, self.first + BLOCK, checked=False)
+            values = self.problem.values(self.sgd, self.first, self.first + BLOCK, checked=False)
             lam = self.problem.eigenvalues
             path = kernels.mean_path(lam, self.mean, self.velocity, values.lr, values.momentum)
             hypers = np.stack([values.lr, values.momentum, values.noise], 1)
