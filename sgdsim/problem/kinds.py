@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypedDict
 
 import numpy as np
 
@@ -46,6 +46,14 @@ _ALL = (
 KINDS = {kind.name: kind for kind in _ALL}
 
 
+class SeveralOutputs(TypedDict):
+    """Of a problem in a file, its outputs: see `restored`."""
+
+    n_outputs: int
+    over_outputs: int
+    signed: np.ndarray | None
+
+
 def restored(
     description: Mapping[str, Any],
     coefficients: np.ndarray,
@@ -57,12 +65,20 @@ def restored(
     probe: np.ndarray | None = None,
     test: TestPoints | None = None,
     basis_seed: int | None = None,
+    n_outputs: int = 1,
+    over_outputs: int = 1,
+    signed: np.ndarray | None = None,
 ) -> QuadraticProblem:
-    """The quadratic problem of a file, from its arrays and its description. InputError where they do not fit."""
+    """The quadratic problem of a file, from its arrays and its description; `over_outputs`: `Spectrum.outputs`.
+    InputError where they do not fit."""
     kind = KINDS.get(str(description.get("kind")))
     facts = {} if kind is None else kind.restored(description)
     if isinstance(compressed := description.get("compressed"), dict):
         facts |= {"size": math.inf if compressed.get("n") == "inf" else compressed.get("n")}
     size = facts.pop("size", None) if multiplicity is not None else None
-    spectrum = Spectrum(eigenvalues, eigenvectors, scale, multiplicity=multiplicity, size=size, probe=probe)
-    return QuadraticProblem(spectrum, coefficients, test, dict(description), basis_seed, **facts)
+    spectrum = Spectrum(
+        eigenvalues, eigenvectors, scale, multiplicity=multiplicity, size=size, probe=probe, outputs=over_outputs
+    )
+    return QuadraticProblem(
+        spectrum, coefficients, test, dict(description), basis_seed, n_outputs=n_outputs, signed=signed, **facts
+    )

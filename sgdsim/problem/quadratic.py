@@ -268,6 +268,13 @@ class QuadraticProblem(Problem):
         description = self.description | {"output": index}
         return QuadraticProblem(self.spectrum, self.signed[:, index], test, description, self.basis_seed)
 
+    def by_output(self) -> tuple[QuadraticProblem, ...]:
+        """The outputs that share the kernel, a problem each; itself alone where there is one output.
+
+        InputError as `output`.
+        """
+        return tuple(self.output(index) for index in range(self.n_outputs))
+
     @property
     def exponents(self) -> tuple[float, float] | None:
         """(ν, κ) of the infinite power law that the spectrum was made as the beginning of; None where it was not."""

@@ -63,6 +63,24 @@ def relative(value: np.ndarray, wrong: np.ndarray) -> np.ndarray:
     )
 
 
+def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray, tolerance: float = 1e-9) -> ExactLosses:
+    """`Averaged.losses`, over all outputs where several share the kernel. Raises InputError as `Averaged`."""
+    parts = [Averaged(output, sgd).losses(steps, tolerance) for output in problem.by_output()]
+    if len(parts) == 1:
+        return parts[0]
+    loss, error = _summed([(part.loss, part.error) for part in parts])
+    tested = [(p.test_loss, p.test_error) for p in parts if p.test_loss is not None and p.test_error is not None]
+    return ExactLosses(parts[0].steps, loss, error, *(_summed(tested) if tested else ()))
+
+
+def _summed(parts: list[tuple[np.ndarray, np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+    """Of losses and their relative errors."""
+    losses, errors = np.array(parts).swapaxes(0, 1)
+    total = losses.sum(0)
+    with np.errstate(invalid="ignore"):
+        return total, np.where(losses > 0, losses * errors, 0.0).sum(0) / np.where(total > 0, total, 1.0)
+
+
 def stepped_until(n: float, first: float) -> float:
     """Until which step the loss of n points is stepped, where `first` is the first that a contour serves."""
     return 0.0 if n > _STEPPED >= first else first

@@ -94,11 +94,6 @@ def summed(parts: Sequence[Direct]) -> Direct:
     return _added(values), _largest(reports)
 
 
-def each(problem: QuadraticProblem) -> list[QuadraticProblem]:
-    """The problems of the outputs that share the kernel."""
-    return [problem.output(index) for index in range(problem.n_outputs)]
-
-
 def _added(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     return {name: np.sum([part[name] for part in parts], axis=0) for name in parts[0]}
 

@@ -171,5 +171,5 @@ class SpectralDiagonal(Regime):
         if problem.quadratic.alternatives:
             return doubt.Doubted(self.name, problem.quadratic, sgd, self.tau)
         if test and problem.quadratic.signed is not None:
-            return _outputs.Summed([diagonal.start(o, sgd, self.tau, test) for o in _outputs.each(problem.quadratic)])
+            return _outputs.Summed([diagonal.start(o, sgd, self.tau, test) for o in problem.quadratic.by_output()])
         return diagonal.start(problem.quadratic, sgd, self.tau, test)

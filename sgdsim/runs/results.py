@@ -69,8 +69,7 @@ def allocate(
     `axes` are the grid's dims with their coordinates; `along` further coordinates as (dim, values). `problem`: whose
     modes it has; None: none.
     """
-    none = np.zeros(0)
-    eigenvalues, coefficients = (none, none) if problem is None else (problem.eigenvalues, problem.coefficients)
+    eigenvalues = np.zeros(0) if problem is None else problem.eigenvalues
     sizes = {**{name: len(values) for name, values in axes.items()}, "regime": len(regimes)}
     sizes |= {"replicate": replicates, "step": steps.size, "mode": eigenvalues.size}
     per_regime = (*axes, "regime")
@@ -91,7 +90,7 @@ def allocate(
     variables["seconds"] = full(per_regime, 0.0, units="s")
     for name, text in REPORTED.items():
         variables[name] = full(per_regime, np.nan, long_name=text)
-    variables |= _modes(eigenvalues, coefficients, None if problem is None else problem.multiplicity)
+    variables |= _modes(problem)
     coords = {
         **axes,
         **along,
@@ -103,17 +102,23 @@ def allocate(
     return xr.Dataset(variables, coords)
 
 
-def _modes(
-    eigenvalues: np.ndarray, coefficients: np.ndarray, multiplicity: np.ndarray | None
-) -> dict[str, xr.Variable]:
+def _modes(problem: QuadraticProblem | None) -> dict[str, xr.Variable]:
     """The variables of a problem, (mode)."""
+    none = np.zeros(0)
+    eigenvalues, coefficients = (none, none) if problem is None else (problem.eigenvalues, problem.coefficients)
+    words: dict[str, object] = {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}
+    if problem is not None and problem.n_outputs > 1:
+        words |= {"n_outputs": problem.n_outputs, "over_outputs": problem.spectrum.outputs}
     variables = {
-        "eigenvalues": xr.Variable("mode", eigenvalues, {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}),
+        "eigenvalues": xr.Variable("mode", eigenvalues, words),
         "coefficients": xr.Variable("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
     }
-    if multiplicity is not None:
-        words = {"long_name": "number of eigenvalues that a mode stands for"}
-        variables["multiplicity"] = xr.Variable("mode", multiplicity, words)
+    if problem is not None and problem.multiplicity is not None:
+        text = {"long_name": "number of eigenvalues that a mode stands for"}
+        variables["multiplicity"] = xr.Variable("mode", problem.multiplicity, text)
+    if problem is not None and problem.signed is not None:
+        text = {"long_name": "a_ko = ⟨u_k, r_0 of output o⟩, whose squares sum to a_k²"}
+        variables["signed"] = xr.Variable(("mode", "output"), problem.signed, text)
     return variables
 
 
@@ -189,14 +194,15 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
     """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients; eigenvectors, test points and
     multiplicity where it has them), so that `load_problem` gives it back to the last bit. InputError as `save`."""
-    variables = _modes(problem.eigenvalues, problem.coefficients, problem.multiplicity)
+    variables = _modes(problem)
     if problem.spectrum.probe is not None:
         words = {"long_name": "random probe of Lanczos quadrature that a mode comes from; 0: none"}
         variables["probe"] = xr.Variable("mode", problem.spectrum.probe, words)
     if problem.spectrum.eigenvectors is not None:
         variables["eigenvectors"] = xr.Variable(("sample", "mode"), problem.spectrum.eigenvectors)
     if problem.test is not None:
-        variables["test_residual"] = xr.Variable("test_sample", problem.test.residual)
+        dims = ("test_sample", "output")[: problem.test.residual.ndim]
+        variables["test_residual"] = xr.Variable(dims, problem.test.residual)
         variables["transfer"] = xr.Variable(("test_sample", "mode"), problem.test.transfer)
     attributes: dict[str, object] = dict(provenance({}, problem.description, problem.fingerprint, seed, device))
     attributes["scale"] = problem.spectrum.scale
@@ -230,6 +236,7 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
         probe=stored["probe"].values if "probe" in stored else None,
         test=test,
         basis_seed=basis_seed,
+        **_outputs(stored),
     )
 
 
@@ -244,7 +251,23 @@ def problem_of(result: xr.Dataset) -> QuadraticProblem:
         description = dict(json.loads(result.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"result: expected the description of its problem, got none: {error}") from error
-    return kinds.restored(description, result["coefficients"].values, result["eigenvalues"].values, multiplicity=counts)
+    return kinds.restored(
+        description,
+        result["coefficients"].values,
+        result["eigenvalues"].values,
+        multiplicity=counts,
+        **_outputs(result),
+    )
+
+
+def _outputs(stored: xr.Dataset) -> kinds.SeveralOutputs:
+    """What `_modes` wrote of several outputs."""
+    words = stored["eigenvalues"].attrs
+    return {
+        "n_outputs": int(words.get("n_outputs", 1)),
+        "over_outputs": int(words.get("over_outputs", 1)),
+        "signed": stored["signed"].values if "signed" in stored else None,
+    }
 
 
 def _read(path: Path, variable: str, kind: str) -> xr.Dataset:

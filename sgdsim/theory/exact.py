@@ -18,6 +18,7 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.recurrence.all_pairs import Stepped
 from sgdsim.recurrence.exact import Averaged, ExactLosses, follows
+from sgdsim.recurrence.exact import losses as averaged_losses
 from sgdsim.theory import _kriging, inside, optimal
 from sgdsim.theory.verdicts import verdict
 
@@ -62,7 +63,7 @@ def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | list[int], t
         or (np.diff(at) < 0).any()
     ):
         raise InputError(f"steps: expected ascending whole numbers from 0 on, got {steps}")
-    return Averaged(problem, sgd).losses(at, tolerance)
+    return averaged_losses(problem, sgd, at, tolerance)
 
 
 @dataclass(frozen=True)
@@ -163,7 +164,10 @@ class _Search:
         return True
 
     def _loss(self, sgd: SGD) -> float:
-        averaged = Averaged(self.problem, sgd)
+        return sum(self._loss_of(output, sgd) for output in self.problem.by_output())
+
+    def _loss_of(self, problem: QuadraticProblem, sgd: SGD) -> float:
+        averaged = Averaged(problem, sgd)
         known = averaged.losses(np.array([self.horizon]), 1e-5)
         if known.error[0] > _WORTH / 2 and float(self.problem.n) ** 3 * self.horizon < _STEPPED:
             return Stepped(averaged).to(self.horizon)[0]

@@ -174,7 +174,7 @@ def closure_error(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float
     if problem.noise(sgd) == 0:
         return ClosureError(0.0)
     if averaged:
-        known = exact.Averaged(problem, sgd).losses(np.array([horizon]), 1e-6)
+        known = exact.losses(problem, sgd, np.array([horizon]), 1e-6)
         if known.error[0] < 0.01:
             return ClosureError(float(known.loss[0]) / loss - 1, float(known.loss[0]))
     if problem.n > stability.EXACT_IN_TABLES:

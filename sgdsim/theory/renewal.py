@@ -59,13 +59,14 @@ def local_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
 
 
 def mode_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
-    """Share of each mode that moves in Ũ(1) at τ = 1, (modes that move,): W_kk/N."""
-    lam, gamma = problem.eigenvalues[problem.spectrum.moving], problem.noise(sgd)
+    """Share of each mode that moves in Ũ(1) at τ = 1, (modes that move,): W_kk/N, or W_kk/(NC) where each mode is of
+    all C outputs, with what it does to itself in full."""
+    lam, gamma = problem.eigenvalues[problem.spectrum.moving], problem.noise(sgd) / problem.share
     if isinstance(sgd.method, HeavyBall):
         values = problem.values(sgd, 0, 1)
-        return gamma * noise_term_at_one(values.lr[0] * lam, values.momentum[0], gamma)
+        return problem.share * gamma * noise_term_at_one(values.lr[0] * lam, values.momentum[0], gamma)
     response, _ = linear.responses(lam, sgd)
-    return gamma * lam**2 * response / (1 + gamma * lam**2 * response)
+    return problem.share * gamma * lam**2 * response / (1 + gamma * lam**2 * response)
 
 
 def closed_pairs(form: pairs.Form, x: np.ndarray, momentum: float, gamma: float, n: int) -> np.ndarray:

@@ -17,6 +17,7 @@ from sgdsim.recurrence import contour_kernels, share
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_propagator_at_one
 from sgdsim.theory.renewal import Renewal
+from sgdsim.theory.renewal_outputs import OverOutputs
 
 LEVELS = ("full-batch", "spectral-diagonal", "exact")
 # Numbers of points N up to which the exact level is worked out: where it is asked for (beyond, N × N eigenvectors and
@@ -184,6 +185,8 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
         return math.inf
     if noise == 0:
         return 0.0
+    if problem.spectrum.outputs > 1:
+        return OverOutputs(problem).radius(sgd, tolerance)
     work = Renewal(problem)
     return work.radius(work.pairs(sgd), tolerance)
 
@@ -199,13 +202,15 @@ def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> floa
         return full
     top = full * (1 - 1e-12)
     start = min(float(diagonal_max_lr(problem, momentum=momentum, noise=noise)), 0.9 * top)
-    lr = Renewal(problem).max_lr(sgd, start, top, tolerance)
+    work = Renewal(problem) if problem.spectrum.outputs == 1 else OverOutputs(problem)
+    lr = work.max_lr(sgd, start, top, tolerance)
     return lr if lr < top else full
 
 
 def _in_turn(problem: QuadraticProblem) -> Callable[[SGD], bool]:
     """`averaged_is_stable` of one algorithm after the other, for which the operator is made once."""
-    work = Renewal(problem)
+    several = problem.spectrum.outputs > 1
+    work = OverOutputs(problem) if several else Renewal(problem)
 
     def stable(sgd: SGD) -> bool:
         if not full_batch_is_stable(problem, sgd):

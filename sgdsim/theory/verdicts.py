@@ -26,9 +26,10 @@ from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
-from sgdsim.theory import stability
+from sgdsim.theory import renewal_outputs, stability
 from sgdsim.theory.generating import noise_term_at_one
 from sgdsim.theory.renewal import Renewal, local_noise, mode_noise
+from sgdsim.theory.renewal_outputs import largest_local_noise
 
 WORDS: dict[bool | None, str] = {True: "yes", False: "no", None: "?"}
 _LEADING = 400  # modes by whose noise alone more points than that are tried
@@ -115,6 +116,8 @@ def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]
     closure = float(shares.sum())
     if closure / (1 + _relative_error(problem)) >= 1 + _MARGIN:
         return Verdict(False, f"Ũ(1) = {closure:.3g}, at least 1, makes it unstable in every eigenbasis")
+    if problem.spectrum.outputs > 1:
+        return _of_outputs(problem, sgd)
     if not problem.has_basis:
         return Verdict(None, "Ũ(1) is below 1: eigenvectors decide, not known here: it takes the kernel itself")
     small = problem.n <= stability.EXACT_UP_TO
@@ -135,6 +138,21 @@ def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]
         return Verdict(None, "it is at its threshold, where rounding decides")
     side = "below" if stable else "above"
     return Verdict(stable, f"the exact average's noise has a spectral radius {side} 1 (Ũ(1) = {closure:.3g})")
+
+
+def _of_outputs(problem: QuadraticProblem, sgd: SGD) -> Verdict:
+    """The verdict with a kernel over all outputs, where the mean over points of its noise leaves it open."""
+    modes = problem.spectrum.n_modes
+    if problem.spectrum.eigenvectors is None:
+        return Verdict(None, "the mean noise of points is below 1: eigenvectors decide, not known here")
+    if (largest := largest_local_noise(problem, sgd)) < 1 - _MARGIN:
+        return Verdict(True, f"the noise of every training point is below 1, {largest:.3g} at most")
+    if modes > renewal_outputs.MOST:
+        return Verdict(None, f"it takes products of {modes} × {modes} matrices: {renewal_outputs.MOST} at most")
+    stable = renewal_outputs.OverOutputs(problem).below_one(sgd)
+    if stable is None:
+        return Verdict(None, "it is at its threshold, where rounding decides")
+    return Verdict(stable, f"the exact average's noise has a spectral radius {'below' if stable else 'above'} 1")
 
 
 def _relative_error(problem: QuadraticProblem) -> float:

@@ -13,6 +13,7 @@ from sgdsim.algorithm.methods import EMA
 from sgdsim.common.checks import InputError
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
+from sgdsim.runs import results
 
 N, C = 6, 3
 ALGORITHMS = {
@@ -69,7 +70,8 @@ def test_copies_of_one_target_have_as_many_times_its_loss(name, regime):
 def test_a_shared_kernel_is_the_full_one_with_equal_blocks(name, regime):
     problem, sgd = drawn(1), ALGORITHMS[name]
     full = over_all(problem)
-    assert full.spectrum.outputs == C and problem.signed is not None
+    assert full.spectrum.outputs == C
+    assert problem.signed is not None
     np.testing.assert_allclose(losses(full, sgd, regime), losses(problem, sgd, regime), rtol=1e-9)
 
 
@@ -171,3 +173,25 @@ def test_what_is_not_known_of_several_outputs_is_refused():
         losses(full, ss.SGD(0.1, 0.0, 2), ss.BatchAveraged(method="contour"))
     with pytest.raises(InputError, match=r"kernel: expected shape \(6, 6\), \(18, 18\)"):
         QuadraticProblem.from_kernel(np.eye(5), np.ones((N, C)))
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_files_give_problems_of_several_outputs_back(full, tmp_path):
+    problem = drawn(9, full, test=True)
+    again = results.load_problem(results.save_problem(problem, tmp_path / "p.nc"))
+    assert again.fingerprint == problem.fingerprint
+    ss.save(ss.simulate(problem, ss.SGD(0.2, 0.0, 2), ss.SpectralDiagonal(), 5), tmp_path / "r.nc")
+    known = results.problem_of(ss.load(tmp_path / "r.nc"))
+    assert (known.n, known.n_outputs, known.share) == (N, C, problem.share)
+    np.testing.assert_array_equal(known.coefficients, problem.coefficients)
+
+
+def test_a_compressed_kernel_over_outputs_has_the_same_losses():
+    rng = np.random.default_rng(10)
+    lam = np.arange(1, 1201) ** -1.2
+    problem = QuadraticProblem(Spectrum(lam, outputs=C), rng.standard_normal(1200) * lam, n_outputs=C)
+    short, sgd = problem.compress(1e-8), ss.SGD(0.5, 0.6, 2)
+    assert short.spectrum.n_modes < 400
+    assert (short.n, short.share, short.spectrum.n_eigenvalues) == (400, problem.share, 1200)
+    followed = ss.SpectralDiagonal(compress=False)
+    np.testing.assert_allclose(losses(short, sgd, followed, 400), losses(problem, sgd, followed, 400), rtol=1e-7)

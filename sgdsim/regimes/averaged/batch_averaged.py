@@ -98,7 +98,7 @@ class BatchAveraged(Regime):
         if problem.n_outputs > 1:
             if problem.quadratic.signed is None:
                 return None
-            parts = [self.direct(output, sgd, steps, observe) for output in _outputs.each(problem.quadratic)]
+            parts = [self.direct(output, sgd, steps, observe) for output in problem.quadratic.by_output()]
             return None if None in parts else _outputs.summed([part for part in parts if part is not None])
         if not self._by_contour(problem.n, sgd, steps, observe):
             return None
@@ -180,7 +180,7 @@ class BatchAveraged(Regime):
         if problem.n_outputs > 1:
             if problem.quadratic.signed is None:
                 return over_outputs.OverOutputs(problem.quadratic, sgd)
-            parts = _outputs.each(problem.quadratic)
+            parts = problem.quadratic.by_output()
             return _outputs.Summed([self.start(o, sgd, replicates=1, seed=seed, test=test) for o in parts])
         if not sgd.is_plain:
             return linear.Averaged(problem.quadratic, sgd, test)
