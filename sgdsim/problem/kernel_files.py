@@ -15,14 +15,15 @@ from sgdsim.problem.quadratic import QuadraticProblem
 def load_kernel(
     path: str | os.PathLike, *, residual: str | os.PathLike | None = None, targets: str | os.PathLike | None = None
 ) -> QuadraticProblem:
-    """The problem of a kernel Θ (n, n) with an initial residual `r_0`, or targets y (then `r_0 = −y`).
+    """The problem of a kernel Θ (n, n) with an initial residual `r_0`, or targets y (then `r_0 = −y`); of C outputs
+    with residuals (n, C) and kernels as `QuadraticProblem.from_kernel` takes them.
 
     Parameters
     ----------
     path : `.npz` or a torch file (`.pt`, `.pth`; read with `weights_only=True`) holding `kernel` and `residual` or
         `targets`, and, for test losses, `cross_kernel` (m, n) with `test_residual` or `test_targets` (m,); or `.npy`
         holding the kernel alone.
-    residual, targets : `.npy` files (n,), instead of what `path` holds.
+    residual, targets : `.npy` files (n,) or (n, C), instead of what `path` holds.
 
     Raises
     ------
@@ -52,9 +53,14 @@ def load_kernel(
         extra["cross_kernel"] = arrays["cross_kernel"]
     if "test_residual" in arrays or "test_targets" in arrays:
         extra["test_residual"] = (
-            arrays["test_residual"] if "test_residual" in arrays else -array("targets", arrays["test_targets"], ndim=1)
+            arrays["test_residual"] if "test_residual" in arrays else -_numbers("targets", arrays["test_targets"])
         )
-    start = arrays["residual"] if "residual" in arrays else -array("targets", arrays["targets"], ndim=1)
-    n = np.size(start)
+    start = arrays["residual"] if "residual" in arrays else -_numbers("targets", arrays["targets"])
+    n = len(start)
     description = {"kind": "kernel", "title": f"{path.name}, N = {n}", "n": n, "file": path.name}
     return QuadraticProblem.from_kernel(arrays["kernel"], start, description=description, **extra)
+
+
+def _numbers(name: str, values: np.ndarray) -> np.ndarray:
+    """Finite numbers, (n,) or (n, C)."""
+    return array(name, values, ndim=2 if np.ndim(values) == 2 else 1)

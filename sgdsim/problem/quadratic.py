@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -140,35 +140,30 @@ class QuadraticProblem(Problem):
         ------
         InputError : a kernel that is not square, symmetric, finite and positive semidefinite, or sizes that differ.
         """
-        several = np.ndim(residual) == 2 and np.shape(residual)[1] > 1
-        residual = array("residual", residual, ndim=2) if several else array("residual", _column(residual), ndim=1)
-        n, n_outputs = residual.shape if several else (residual.size, 1)
-        if several:
-            kernel = outputs.checked_kernel(kernel, residual)
-        elif np.shape(kernel) != (n, n) and np.ndim(kernel) == 2:
-            raise InputError(f"kernel: expected shape {(n, n)} to match the residual, got {np.shape(kernel)}")
+        if (cross_kernel is None) != (test_residual is None):
+            raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
+        if np.ndim(residual) == 2 and np.shape(residual)[1] > 1:
+            made = outputs.decomposed(kernel, residual, cross_kernel, test_residual)
+            return cls(
+                made.spectrum,
+                made.coefficients,
+                made.test,
+                description or made.facts,
+                n_outputs=made.n_outputs,
+                signed=made.signed,
+            )
+        residual = array("residual", _column(residual), ndim=1)
+        if np.shape(kernel) != (residual.size, residual.size) and np.ndim(kernel) == 2:
+            raise InputError(
+                f"kernel: expected shape {(residual.size,) * 2} to match the residual, got {np.shape(kernel)}"
+            )
         spectrum = Spectrum.from_kernel(kernel)
-        shared = several and spectrum.n_modes == n
-        if several and not shared:
-            spectrum = replace(spectrum, outputs=n_outputs)
         test = None
-        if cross_kernel is not None or test_residual is not None:
-            if cross_kernel is None or test_residual is None:
-                raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
-            if several:
-                test_residual = array("test residual", test_residual, ndim=2, shape=(None, n_outputs))
-                cross_kernel = outputs.checked_cross(cross_kernel, n, test_residual, shared)
-            test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
-        facts = {"kind": "kernel", "title": f"kernel of {n} points", "n": n}
-        if several:
-            facts |= {"title": f"kernel of {n} points, {n_outputs} outputs", "n_outputs": n_outputs}
-        vectors: np.ndarray = spectrum.eigenvectors  # type: ignore[assignment]  # a full decomposition
-        if not shared:
-            made = freeze(vectors.T @ residual.ravel())
-            return cls(spectrum, made, test, description or facts, n_outputs=n_outputs)
-        signed = freeze(vectors.T @ residual)
-        norms = freeze(np.linalg.norm(signed, axis=1))
-        return cls(spectrum, norms, test, description or facts, n_outputs=n_outputs, signed=signed)
+        if cross_kernel is not None and test_residual is not None:
+            test = TestPoints.from_cross_kernel(spectrum, cross_kernel, _column(test_residual))
+        facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
+        coefficients = spectrum.eigenvectors.T @ residual  # type: ignore[union-attr]  # a full decomposition
+        return cls(spectrum, freeze(coefficients), test, description or facts)
 
     @classmethod
     def from_operator(

@@ -65,26 +65,27 @@ def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.nd
         raise InputError(f"epochs: expected at most {MOST_ORDERS} orders, got {count}; use the sampled regime")
     maps = sgd.maps(0, 1)
     transition, kick = maps.transition[0], maps.kick[0]
-    m, kernel = kick.size, problem.kernel
-    plain, iterate = np.kron(transition, np.eye(n)), np.eye(m)[0]
+    m, kernel, together = kick.size, problem.kernel, problem.spectrum.outputs
+    rows = len(kernel)
+    plain, iterate = np.kron(transition, np.eye(rows)), np.eye(m)[0]
 
     def step(batch: tuple[int, ...]) -> np.ndarray:
-        gradient = np.zeros((n, n))
-        gradient[:, batch] = n / size * kernel[:, batch]
+        gradient, drawn = np.zeros((rows, rows)), np.repeat(np.isin(np.arange(n), batch), together)
+        gradient[:, drawn] = n / size * kernel[:, drawn]
         return plain + np.kron(np.outer(kick, iterate), gradient)
 
     steps = {batch: step(batch) for batch in itertools.combinations(range(n), size)}
-    products = np.empty((batches, count, m * n, m * n))
+    products = np.empty((batches, count, m * rows, m * rows))
     for number, order in enumerate(_orders(tuple(range(n)), size, batches)):
-        product = np.eye(m * n)
+        product = np.eye(m * rows)
         for at, batch in enumerate(order):
             product = steps[batch] @ product
             products[at, number] = product
-    start = np.kron(sgd.begins, problem.residual)
-    second = np.outer(start, start)
+    start = np.kron(np.asarray(sgd.begins)[:, None], problem.residual.reshape(rows, -1))  # a column an output
+    second = start @ start.T
 
     def seen(second: np.ndarray) -> float:
-        blocks = np.trace(second.reshape(m, n, m, n), axis1=1, axis2=3)
+        blocks = np.trace(second.reshape(m, rows, m, rows), axis1=1, axis2=3)
         return float(read_second(sgd.readout, blocks))
 
     loss = [seen(second)]

@@ -171,7 +171,7 @@ def test_a_rank_deficient_kernel_keeps_its_null_space():
         (np.diag([1.0, -0.5]), np.ones(2), "positive semidefinite"),
         (np.zeros((2, 2)), np.ones(2), "zeros"),
         (np.eye(2), np.array([1.0, np.inf]), "infinite"),
-        (np.eye(2), np.ones((2, 1)), "dimension"),
+        (np.eye(2), np.ones((2, 1, 1)), "dimension"),
         ("kernel", np.ones(2), "real numbers"),
     ],
 )

@@ -14,6 +14,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
 from sgdsim.runs import results
+from sgdsim.theory import epochs
 
 N, C = 6, 3
 ALGORITHMS = {
@@ -195,3 +196,15 @@ def test_a_compressed_kernel_over_outputs_has_the_same_losses():
     assert (short.n, short.share, short.spectrum.n_eigenvalues) == (400, problem.share, 1200)
     followed = ss.SpectralDiagonal(compress=False)
     np.testing.assert_allclose(losses(short, sgd, followed, 400), losses(problem, sgd, followed, 400), rtol=1e-7)
+
+
+@pytest.mark.parametrize("full", [False, True])
+def test_reshuffled_epochs_of_several_outputs_average_all_orders(full):
+    rng = np.random.default_rng(11)
+    features = rng.standard_normal((4 * 2, 10) if full else (4, 6))
+    problem = QuadraticProblem.from_kernel(features @ features.T, rng.standard_normal((4, 2)))
+    sgd = ss.SGD(0.3, 0.4, 2, sampling="reshuffle")
+    expected = epochs.reshuffled_loss(problem, sgd, 2)
+    found = losses(problem, sgd, ss.SampledLinearized(), 4, replicates=4000)
+    error = found.std(0)[1:] / np.sqrt(4000)
+    assert (np.abs(found.mean(0) - expected)[1:] < 5 * error).all()
