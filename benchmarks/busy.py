@@ -27,7 +27,7 @@ def jobs() -> dict[str, Callable[[], object]]:
     small, middle, large = (ss.QuadraticProblem.power_law(n, 1.5, 1.0) for n in (200, 1000, 10_000))
     steps, lr = np.geomspace(40, 1e9, 400).round(), np.geomspace(0.01, 0.5, 60)[:, None]
     grid = {"momentum": np.linspace(-0.9, 0.99, 300)[:, None], "noise": np.geomspace(1e-3, 1, 300)}
-    averaged = ss.SGD(0.2, 0.5, 4)
+    averaged, threshold = ss.SGD(0.2, 0.5, 4), ss.QuadraticProblem.power_law(300, 1.5, 1.0)
     return {
         "losses of 400 times, N = 1000": lambda: contour.loss_at(middle, steps, lr=0.3, noise=0.1),
         "losses of 60 x 60 settings": lambda: contour.loss_at(
@@ -35,6 +35,8 @@ def jobs() -> dict[str, Callable[[], object]]:
         ),
         "thresholds of 300 x 300 cells": lambda: stability.diagonal_max_lr(large, **grid),
         "best learning rate and momentum": lambda: optimal.best(middle, batch_size=10, horizon=10_000),
+        "exact threshold, N = 300": lambda: stability.max_lr(threshold, averaged, "exact"),
+        "averaged regime, exact, 20 steps at N = 200": lambda: ss.simulate(small, averaged, ss.BatchAveraged(0.0), 20),
         "exact average, N = 200": lambda: exact.Averaged(small, averaged).losses(np.array([100, 10_000]), 1e-4),
     }
 

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import inversion, one_space
 from sgdsim.recurrence.all_pairs import Stepped
@@ -118,6 +119,7 @@ class Averaged(AveragedModes):
         rough = self.rightmost(max(near, self.slowest() / (4 * _GONE)))
         return rough if rough * last < _GONE else self.rightmost(near)  # noise may fall far more slowly than any mode
 
+    @calm
     def losses(self, steps: np.ndarray, tolerance: float = 1e-9) -> ExactLosses:
         """The losses at `steps`, (T,) ascending from 0 on, to a relative `tolerance` where the estimate does not say
         otherwise; NaN where a solve fails.

@@ -34,6 +34,7 @@ import scipy.sparse.linalg
 from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import arpack
+from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import pairs, skeleton
 from sgdsim.theory import linear
@@ -152,6 +153,7 @@ class Renewal:
         """`M v`, (n,): two products of N × N matrices."""
         return _image(self.u, weights, v)
 
+    @calm
     def below_one(self, sgd: SGD) -> bool | None:
         """Whether ρ(M) < 1, by a vector that proves it; None where rounding or 300 products leave it open.
 
@@ -185,6 +187,7 @@ class Renewal:
             direction = residual + square / before * direction
         return None
 
+    @calm
     def radius(self, weights: np.ndarray, tolerance: float) -> float:
         """ρ(M) to a relative `tolerance`, and its eigenvector in `v`, by Lanczos from there on.
 
@@ -203,6 +206,7 @@ class Renewal:
         self.v = np.abs(vectors[:, -1])
         return float(values[-1])
 
+    @calm
     def max_lr(self, sgd: SGD, start: float, top: float, tolerance: float) -> float:
         """The learning rate of heavy ball at which ρ(M) is 1, from `start` on; at most `top`, where the mean diverges.
 

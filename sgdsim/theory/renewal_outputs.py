@@ -16,6 +16,7 @@ import scipy.sparse.linalg
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import arpack
+from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import pairs
 from sgdsim.theory.renewal import closed_pairs, method_pairs, mode_noise
@@ -58,6 +59,7 @@ class OverOutputs:
         inner *= weights
         return ((self.flat @ inner).reshape(self.u.shape) @ self.u.transpose(0, 2, 1)).ravel()
 
+    @calm
     def radius(self, sgd: SGD, tolerance: float = _RADIUS) -> float:
         """ρ(M) to a relative `tolerance`, by Lanczos."""
         weights, size = self.pairs(sgd), self.v.size
@@ -69,11 +71,13 @@ class OverOutputs:
         self.v = vectors[:, -1] * np.sign(vectors[:, -1].sum() or 1.0)
         return float(values[-1])
 
+    @calm
     def below_one(self, sgd: SGD) -> bool | None:
         """Whether ρ(M) < 1; None where rounding leaves it open."""
         radius = self.radius(sgd)
         return None if abs(radius - 1) <= 10 * _RADIUS else radius < 1
 
+    @calm
     def max_lr(self, sgd: SGD, start: float, top: float, tolerance: float) -> float:
         """The learning rate at which ρ(M) is 1, looked for from `start` on; at most `top`, where the mean diverges."""
 

@@ -7,6 +7,7 @@ from functools import cached_property
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD, has_momentum
+from sgdsim.common.blas import calm
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import kernels
@@ -42,6 +43,7 @@ class Exact(Run):
         """See `test_gram`."""
         return test_gram(self.problem)
 
+    @calm
     def advance(self, start: int, stop: int) -> None:
         values = self.problem.values(self.sgd, start, stop)
         for lr, momentum, noise in zip(values.lr, values.momentum, values.noise, strict=True):

@@ -7,6 +7,7 @@ import numpy as np
 from sgdsim.algorithm.maps import read, read_second
 from sgdsim.algorithm.samplers import Sampler
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 from sgdsim.recurrence.linear import Steps
@@ -25,6 +26,7 @@ class Averaged(Steps):
         self.inclusion = sampler.pair_inclusion(own) if isinstance(sampler, Sampler) and own is not None else None
         self.first, self.second = self.started(problem.coefficients), np.zeros((n, n, m, m))
 
+    @calm
     def advance(self, start: int, stop: int) -> None:
         u, lam = self.problem.eigenvectors, self.problem.eigenvalues
         for _, values, transition, kick, where in self.blocks(start, stop):

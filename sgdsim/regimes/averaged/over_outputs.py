@@ -11,6 +11,7 @@ import numpy as np
 from sgdsim.algorithm.maps import read, read_second
 from sgdsim.algorithm.samplers import Sampler
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 from sgdsim.recurrence.linear import Steps
@@ -30,6 +31,7 @@ class OverOutputs(Steps):
         self.vectors = np.asarray(problem.spectrum.eigenvectors).reshape(problem.n, problem.n_outputs, modes)
         self.first, self.second = self.started(problem.coefficients), np.zeros((modes, modes, m, m))
 
+    @calm
     def advance(self, start: int, stop: int) -> None:
         lam, n, strength = self.problem.eigenvalues, self.problem.n, 1 / self.problem.share
         for _, values, transition, kick, where in self.blocks(start, stop):
