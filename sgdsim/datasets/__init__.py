@@ -5,8 +5,10 @@ files. May import: common. A new data set is an entry in `data/MANIFEST.toml`, b
 package, and a reader in `formats`.
 """
 
+from sgdsim.datasets.dataset import Dataset
 from sgdsim.datasets.fetching import fetch
-from sgdsim.datasets.loading import MAX_DEFAULT_TEST, NAMES, Dataset, load
+from sgdsim.datasets.loading import NAMES, load
 from sgdsim.datasets.manifest import status, verify
+from sgdsim.datasets.preparing import MAX_DEFAULT_TEST
 
 __all__ = ["MAX_DEFAULT_TEST", "NAMES", "Dataset", "fetch", "load", "status", "verify"]

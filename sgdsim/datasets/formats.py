@@ -14,13 +14,13 @@ import struct
 import warnings
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
 from sgdsim.common.checks import InputError
+from sgdsim.datasets.preparing import RawData
 
 CIFAR_RECORD = 3073  # one label byte, then 3 x 32 x 32 pixels
 CIFAR_FOLDERS = ("cifar10", "cifar10/cifar-10-batches-bin", "cifar-10-batches-bin")
@@ -34,23 +34,6 @@ SGEMM_FEATURES = (
 )
 _COMPRESSED = 15  # the type of a compressed variable in a Matlab file
 SGEMM_RUNS = ("Run1 (ms)", "Run2 (ms)", "Run3 (ms)", "Run4 (ms)")
-
-
-@dataclass(frozen=True, eq=False)
-class RawData:
-    """Rows as stored: `x` (N, d), `y` (N,); `x_test`, `y_test` where the data set has an official test part.
-
-    `scale` divides the inputs (the white level of images, 1 for tables); `labels` says that y holds class labels.
-    """
-
-    x: np.ndarray
-    y: np.ndarray
-    kind: str
-    shape: tuple[int, ...]
-    scale: float
-    labels: bool
-    x_test: np.ndarray | None = None
-    y_test: np.ndarray | None = None
 
 
 def data_folder(data_dir: str | os.PathLike[str] | None = None) -> Path:

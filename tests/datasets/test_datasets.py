@@ -15,7 +15,7 @@ import scipy.io
 
 from sgdsim import datasets
 from sgdsim.common.checks import InputError
-from sgdsim.datasets import formats, loading
+from sgdsim.datasets import formats, preparing
 
 IMAGES = {"digits", "mnist", "cifar10", "olivetti"}
 SINGLE_FILE = {"digits": 1797, "olivetti": 400, "bike_sharing": 17379, "sgemm_product": 241600}
@@ -289,7 +289,7 @@ def test_few_rows_of_equal_classes_differ_with_the_seed(tmp_path):
 )
 def test_largest_remainders(total, weights, capacity, expected):
     rng = np.random.default_rng(0)
-    assert loading._allocate(total, np.array(weights), np.array(capacity), rng).tolist() == expected
+    assert preparing._allocate(total, np.array(weights), np.array(capacity), rng).tolist() == expected
 
 
 # The standardisation.
