@@ -42,6 +42,7 @@ THIRD_PARTY = {
     "ipywidgets": {"notebook"},
     "llvmlite": {"common"},
     "matplotlib": {"plot"},
+    "PIL": {"datasets"},
     "numba": {"algorithm", "recurrence", "regimes", "runs"},
     "pandas": {"common", "datasets", "notebook", "studies"},
     "pooch": {"datasets"},

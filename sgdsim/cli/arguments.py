@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypedDict
 from sgdsim.algorithm.rules import RULES
 from sgdsim.algorithm.samplers import SAMPLINGS
 from sgdsim.cli.deliver import add_output
+from sgdsim.cli.own_data import POINTS, add_own_data
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
@@ -28,7 +29,7 @@ DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_pro
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
 # What `compare` takes where a list is not given; with --cells only the first of each.
 LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
-DEFAULTS = {"n": 500, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
+DEFAULTS = {"n": POINTS, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
 
 
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -133,11 +134,15 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
         if kind.option:
             source.add_argument(kind.source, metavar="FILE", help=f"{kind.help}, instead of --dataset")
     source.add_argument("--spectrum", metavar="FILE", help="a spectrum written by sgdsim spectrum --out")
-    group.add_argument("--residual", metavar="FILE", help="initial residual (.npy) for --kernel")
-    group.add_argument("--targets", metavar="FILE", help="targets (.npy) for --kernel: the residual is minus them")
+    group.add_argument("--residual", metavar="FILE", help="initial residual (.npy, .csv) for --kernel")
+    add_own_data(source, group)
     add_data_dir(group)
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
-    group.add_argument("--n", type=_points, help="training points N (default: 500); power_law: up to 1e18, or inf")
+    group.add_argument(
+        "--n",
+        type=_points,
+        help="training points N (default: 500, of --data at most 80%%); power_law: up to 1e18, or inf",
+    )
     group.add_argument("--n-test", type=whole, help="test points (default: as many as N, at most 1000)")
     group.add_argument("--width", type=whole, help="hidden units of the network (default: 500)")
     group.add_argument("--depth", type=whole, help="hidden layers (default: 1)")
@@ -145,7 +150,7 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model",
         metavar="MODULE:FACTORY",
-        help="your own torch model instead of the MLP: a function that returns it; its inputs come as (n, d)",
+        help="your own torch model instead of the MLP: a function that returns it",
     )
     group.add_argument("--nu", type=float, help="power_law: eigenvalues k^-nu")
     group.add_argument("--kappa", type=float, help="power_law: tail sums of c_k fall as k^-kappa")

@@ -18,12 +18,14 @@ from sgdsim.cli.arguments import (
     whole,
 )
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
+from sgdsim.cli.own_data import POINTS, add_own_data, complete, load_data
 from sgdsim.cli.problems import check_output, own_model
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from sgdsim.datasets import Dataset
     from sgdsim.studies.hessians import HessianSpectra
 
 _DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
@@ -38,9 +40,11 @@ def add_parser(commands: Commands) -> None:
     """Add the command's parser to `commands`."""
     parser = commands.add_parser("hessian", help="density, outliers and gradient of the Hessian along training")
     group = parser.add_argument_group("problem")
-    group.add_argument("--dataset", default="digits", choices=DATASETS, help="data")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument("--dataset", default="digits", choices=DATASETS, help="data")
+    add_own_data(source, group)
     add_data_dir(group)
-    group.add_argument("--n", type=whole, default=500, help="training points N")
+    group.add_argument("--n", type=whole, help="training points N (default: 500, of --data at most 80%%)")
     # Left open here, so that one beside --model can be refused; see _DEFAULTS.
     group.add_argument("--batch-norm", choices=["both", *_VARIANTS], help="in the hidden layers (default: both)")
     group.add_argument("--width", type=whole, help="hidden units, standard parametrisation (default: 32)")
@@ -75,7 +79,6 @@ def add_parser(commands: Commands) -> None:
 
 
 def hessian(args: argparse.Namespace) -> int:
-    from sgdsim import datasets
     from sgdsim.studies import hessians
 
     delivery = Delivery(args)
@@ -90,7 +93,8 @@ def hessian(args: argparse.Namespace) -> int:
 
         check_panels(1, set(args.steps))
     networks = _networks(args)
-    data = datasets.load(args.dataset, args.n, args.seed, n_test=0, data_dir=args.data_dir)
+    complete(args, POINTS)
+    data = load_data(args, args.dataset, built_in=args.model is None)
     runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
         runs[name] = hessians.hessian_spectra(
@@ -109,7 +113,7 @@ def hessian(args: argparse.Namespace) -> int:
     delivery.write(facts)
     delivery.draw(lambda plot: plot.hessian_spectra(runs))
     facts |= delivery.files
-    return delivery.tell(facts, lambda: _text(args, runs, facts))
+    return delivery.tell(facts, lambda: _text(args, data, runs, facts))
 
 
 def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
@@ -127,12 +131,12 @@ def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
     }
 
 
-def _text(args: argparse.Namespace, runs: dict[str, HessianSpectra], facts: dict[str, object]) -> str:
+def _text(args: argparse.Namespace, data: Dataset, runs: dict[str, HessianSpectra], facts: dict[str, object]) -> str:
     lines = []
     for name, run in runs.items():
         lr = f"{run.lr:.4g}" if isinstance(run.lr, float) else "none" if run.lr is None else run.lr.spec
         how = " (1/λ_max of the Hessian at the start)" if args.lr is None else ""
-        lines.append(f"{args.dataset}, N = {args.n}, {name}: {run.n_parameters} parameters, torch lr {lr}{how}")
+        lines.append(f"{data.name}, N = {data.n}, {name}: {run.n_parameters} parameters, torch lr {lr}{how}")
         lines.append(run.table().text())
         if run.diverged_at is not None:
             lines.append(f"diverged at step {run.diverged_at}")

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import importlib
 import os
-import sys
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from sgdsim.algorithm.samplers import CLOSED
 from sgdsim.cli.arguments import DEFAULTS, Group, add_device, add_seed
-from sgdsim.common import files
+from sgdsim.cli.own_data import OF_OWN_DATA, load_data
+from sgdsim.common import files, own_code
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem.base import Kind, Problem
 from sgdsim.problem.kinds import KINDS
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 
 BATCH_SIZES = (1, 10, 100)
 _DATA = "data sets"
+_OWN = "--data"
 _FILE: Literal["--spectrum"] = "--spectrum"
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
@@ -27,7 +27,8 @@ _MODULE = 2000.0  # bytes of a layer beside its parameters
 def described(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     kind = asked_kind(args)
-    _complete(args, _DATA if kind is None else kind if isinstance(kind, str) else kind.source)
+    data = _DATA if args.data is None else _OWN
+    _complete(args, data if kind is None else kind if isinstance(kind, str) else kind.source)
     if isinstance(kind, str):
         from sgdsim.runs.results import load_problem
 
@@ -47,13 +48,14 @@ def asked_kind(args: argparse.Namespace) -> Kind | Literal["--spectrum"] | None:
 def _complete(args: argparse.Namespace, source: str) -> None:
     """Put defaults where `source` takes options that are not given; InputError for those that it does not take."""
     takes = {kind.source: kind.takes for kind in KINDS.values()} | {_FILE: ()}
-    takes[_DATA] = ("n", "n_test", "width", "depth", "activation", "model", "data_dir")
+    built_in = ("width", "depth", "activation")
+    takes[_DATA] = ("n", "n_test", *(built_in if args.model is None else ()), "model", "targets", "data_dir")
+    takes[_OWN] = (*takes[_DATA][:-1], *OF_OWN_DATA)
     if args.model is not None:
-        takes[_DATA] = tuple(set(takes[_DATA]) - {"width", "depth", "activation"})
-        takes[f"{_DATA} without --model"] = ("width", "depth", "activation")
+        takes[f"{_DATA} without --model"] = built_in
     for name in dict.fromkeys(name for names in takes.values() for name in names):
         if name in takes[source]:
-            if getattr(args, name) is None:
+            if getattr(args, name) is None and (source, name) != (_OWN, "n"):
                 setattr(args, name, DEFAULTS.get(name))
         elif getattr(args, name) is not None:
             where = " or ".join(other for other, names in takes.items() if name in names)
@@ -62,7 +64,7 @@ def _complete(args: argparse.Namespace, source: str) -> None:
 
 def _network(args: argparse.Namespace) -> Problem:
     """A network on a data set."""
-    from sgdsim import datasets, networks
+    from sgdsim import networks
     from sgdsim.problem import NetworkProblem
     from sgdsim.runs import estimates
 
@@ -71,7 +73,7 @@ def _network(args: argparse.Namespace) -> Problem:
         network = own_model(args.model)
     else:
         network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
-    data = datasets.load(args.dataset, args.n, args.seed, n_test=args.n_test, data_dir=args.data_dir)
+    data = load_data(args, args.dataset, built_in=args.model is None)
     if args.model is None:
         inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
         advice = "take a smaller --width or --depth"
@@ -81,16 +83,7 @@ def _network(args: argparse.Namespace) -> Problem:
 
 def own_model(text: str) -> nn.Module:
     """The module that the function named MODULE:FACTORY returns, looked up from the current folder as well."""
-    home, _, factory = text.partition(":")
-    if not home or not factory:
-        raise InputError(f"--model: expected MODULE:FACTORY, got {text!r}")
-    if "" not in sys.path:
-        sys.path.insert(0, "")
-    try:
-        return getattr(importlib.import_module(home), factory)()
-    except Exception as error:  # it is the user's code: anything can happen in it
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise InputError(f"--model: expected {text!r} to import and return a torch module, got {reason}") from error
+    return cast("nn.Module", own_code.call(text, "--model", "MODULE:FACTORY", "a torch module"))
 
 
 def check_output(args: argparse.Namespace) -> None:
@@ -107,7 +100,14 @@ def check_output(args: argparse.Namespace) -> None:
 
 def check_distinct(args: argparse.Namespace) -> None:
     """InputError if one file would be written twice, or over an input."""
-    inputs = (*(kind.option for kind in KINDS.values() if kind.option), "spectrum", "residual", "targets", "cells")
+    inputs = (
+        *(kind.option for kind in KINDS.values() if kind.option),
+        "spectrum",
+        "data",
+        "residual",
+        "targets",
+        "cells",
+    )
     outputs = ("out", "plot", "log_file")
     files = [(f"--{name.replace('_', '-')}", getattr(args, name, None)) for name in (*inputs, *outputs)]
     given = [(name, os.path.realpath(path)) for name, path in files if path is not None]

@@ -22,6 +22,7 @@ from sgdsim.cli.arguments import (
     whole,
 )
 from sgdsim.cli.deliver import Delivery, add_output, ending, interrupted, write_json
+from sgdsim.cli.own_data import add_own_data, complete, load_data
 from sgdsim.cli.problems import check_distinct
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
@@ -54,6 +55,7 @@ RATIOS = (
     "sequences, paired; one network per width, so that the scatter from network to network is not in it). 'kernel "
     "moved' is ‖Θ_t − Θ_0‖/‖Θ_0‖ and 'λ_max' λ_max(Θ_t)/λ_max(Θ_0) at the last step, first replicate."
 )
+_POINTS = 300
 SHORTEST = 40  # steps: a run's beginning and end are compared
 
 
@@ -61,9 +63,11 @@ def add_parser(commands: Commands) -> None:
     """Add the parser of `sgdsim validate` to the command line's subparsers."""
     parser = commands.add_parser("validate", help="theory against real networks: thresholds, exponents, loss ratios")
     group = parser.add_argument_group("problem")
-    group.add_argument("--dataset", nargs="+", default=["digits"], choices=DATASETS, help="data, one or several")
+    source = group.add_mutually_exclusive_group()
+    source.add_argument("--dataset", nargs="+", default=["digits"], choices=DATASETS, help="data, one or several")
+    add_own_data(source, group)
     add_data_dir(group)
-    group.add_argument("--n", type=whole, default=300, help="training points N")
+    group.add_argument("--n", type=whole, help=f"training points N (default: {_POINTS}, of --data at most 80%%)")
     group.add_argument("--widths", type=whole, nargs="+", default=[100, 300], metavar="WIDTH", help="hidden units")
     group.add_argument("--depth", type=whole, default=1, help="hidden layers")
     group.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden units")
@@ -158,7 +162,8 @@ def _check(args: argparse.Namespace) -> None:
         values = getattr(args, name)
         if len(set(values)) < len(values):
             raise InputError(f"{name}: expected different values, got {', '.join(map(str, values))}")
-    integer("n", args.n, minimum=1, maximum=stability.EXACT_UP_TO)
+    complete(args, _POINTS)
+    n = _POINTS if args.n is None else integer("n", args.n, minimum=1, maximum=stability.EXACT_UP_TO)
     integer("seed", args.seed)
     integer("depth", args.depth)
     integer("replicates", args.replicates, minimum=1, maximum=1_000_000)  # each trains a network
@@ -169,7 +174,7 @@ def _check(args: argparse.Namespace) -> None:
     for width in args.widths:
         integer("widths", width, minimum=1)
     for size in args.batch_size:
-        SGD(1.0 if args.lr is None else args.lr, args.momentum, size).check(args.n, 1)
+        SGD(1.0 if args.lr is None else args.lr, args.momentum, size).check(n, 1)
 
 
 def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
@@ -177,21 +182,21 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
 
     A long run that Ctrl-C ended is the last one, with what it had.
     """
-    from sgdsim import datasets, networks
+    from sgdsim import networks
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import NetworkProblem
     from sgdsim.regimes import RealNetwork, SampledLinearized
     from sgdsim.studies import measured_stability as measured
     from sgdsim.studies import validation as v
 
-    loaded = {name: datasets.load(name, args.n, args.seed, n_test=0, data_dir=args.data_dir) for name in args.dataset}
+    chosen = [load_data(args, name, built_in=True, n_at_most=_POINTS) for name in args.dataset]
     cells: list[dict[str, object]] = []
-    for name, data in loaded.items():
+    for data in chosen:
         for width in args.widths:
             network = networks.MLP(width, args.depth, args.activation, seed=args.seed)
             problem = NetworkProblem(network, data, device=args.device)
             for size in args.batch_size:
-                cell = {"dataset": name, "n": args.n, "network": network.describe(), "batch_size": size}
+                cell = {"dataset": data.name, "n": data.n, "network": network.describe(), "batch_size": size}
                 cell |= named(args, "momentum", "seed", "dtype")
                 cells.append(cell | dict.fromkeys((*PARTS, "ratios", "slopes", "law")))
                 if args.only != "training":

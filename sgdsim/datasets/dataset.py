@@ -87,66 +87,58 @@ class Dataset:
         return f"Dataset({self.name!r}, n={self.n}, d={self.d}, n_test={m}{more})"
 
 
-def values(name: str, given: object) -> object:
-    """`given` as NumPy holds it where it is a tensor or a frame; InputError where something in it is masked or is no
-    number, with the rows or columns named."""
+def values(name: str, given: object) -> np.ndarray:
+    """`given`, a tensor, a frame or what else NumPy takes, as an array; InputError where something in it is masked or,
+    of a frame, no number, with the rows or columns named."""
     if hasattr(given, "detach") and hasattr(given, "resolve_conj"):  # a tensor
         tensor = given.detach().cpu().resolve_conj().resolve_neg()
         return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
     if isinstance(given, np.ma.MaskedArray):
         masked = np.ma.getmaskarray(given)
         if masked.any():
-            rows = np.flatnonzero(masked.reshape(len(masked), -1).any(axis=1)) if masked.ndim else np.zeros(1, int)
+            rows = np.flatnonzero(masked.reshape(len(masked), -1).any(axis=1))
             shown = ", ".join(map(str, rows[:_SHOWN])) + (", …" if rows.size > _SHOWN else "")
             raise InputError(
-                f"{name}: expected no masked values, got some in {rows.size} of {max(len(masked), 1)} rows (from 0): "
-                f"{shown}; leave these rows out, or fill them"
+                f"{name}: expected no masked values, got some in {rows.size} of {len(masked)} rows (from 0): {shown}; "
+                "leave these rows out, or fill them"
             )
         return given.data
-    if hasattr(given, "columns") and hasattr(given, "__getitem__"):  # a frame
+    if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # a frame
         for column in given.columns:
-            held = np.asarray(given[column])
+            held = np.asarray(given[column])  # type: ignore[index]
             if held.dtype.kind not in "biuf" and not all(isinstance(value, Real) for value in held.ravel()):
                 raise InputError(
                     f"{name}: expected columns of numbers with none missing, got others in {column!r}; "
                     "datasets.load_file takes text and fills or drops what is missing"
                 )
-    return given
+    try:
+        return np.asarray(given)
+    except (TypeError, ValueError, RuntimeError) as error:  # of rows of different lengths
+        raise InputError(f"{name}: expected an array of real numbers, got {type(given).__name__}: {error}") from error
 
 
 def _inputs(name: str, given: object, tokens: bool, shape: tuple[int, ...] | None = None) -> np.ndarray:
     """Inputs (n, …), `shape` that of one row where it is known; integers for tokens."""
     held = values(name, given)
-    try:
-        ndim = np.ndim(held)  # type: ignore[arg-type]
-    except ValueError:  # of ragged lists
-        ndim = 2
-    if ndim < 2:
-        raise InputError(f"{name}: expected 2 dimensions or more, (n, …), got shape {np.shape(held)}")  # type: ignore[arg-type]
-    if tokens:
-        held = np.asarray(held)
-        if held.dtype.kind not in "iu":
-            raise InputError(f"{name}: expected integers with tokens=True, got {held.dtype}")
-    expected = None if shape is None else (None, *shape) if len(shape) == ndim - 1 else None
-    if shape is not None and expected is None:
-        raise InputError(f"{name}: expected rows of shape {shape} as in x, got shape {np.shape(held)}")  # type: ignore[arg-type]
-    checked = own_array(name, held, ndim=ndim, shape=expected)
-    if tokens:
-        whole = np.asarray(held).astype(np.int64)
-        checked = np.ndarray(whole.shape, whole.dtype, whole.tobytes())
-    return checked
+    if held.ndim < 2:
+        raise InputError(f"{name}: expected 2 dimensions or more, (n, …), got shape {held.shape}")
+    if shape is not None and len(shape) != held.ndim - 1:
+        raise InputError(f"{name}: expected rows of shape {shape} as in x, got shape {held.shape}")
+    checked = own_array(name, held, ndim=held.ndim, shape=None if shape is None else (None, *shape))
+    if not tokens:
+        return checked
+    if held.dtype.kind not in "iu":
+        raise InputError(f"{name}: expected integers with tokens=True, got {held.dtype}")
+    whole = held.astype(np.int64)
+    return np.ndarray(whole.shape, whole.dtype, whole.tobytes())
 
 
 def _targets(name: str, given: object, n: int, outputs: tuple[int, ...] | None = None) -> np.ndarray:
     """Targets (n,) or (n, C), `outputs` being (), (C,), or not known yet."""
     held = values(name, given)
-    shape = np.shape(held)  # type: ignore[arg-type]
-    if len(shape) != 2:
-        checked = own_array(name, held, ndim=1, shape=(n,))
-    else:
-        checked = own_array(name, held, ndim=2, shape=(n, None))
-        if shape[1] == 1:
-            checked = own_array(name, checked[:, 0], ndim=1)
+    if held.ndim == 2 and held.shape[1] == 1:
+        held = held[:, 0]
+    checked = own_array(name, held, ndim=2 if held.ndim == 2 else 1, shape=(n, None)[: 2 if held.ndim == 2 else 1])
     if outputs is not None and checked.shape[1:] != outputs:
         raise InputError(f"{name}: expected {outputs or 'one output'} for each row as in y, got shape {checked.shape}")
     return checked

@@ -88,9 +88,11 @@ def prepared(
     return Dataset(xs[0], ys[0], name, x_test, y_test, info, tokens=raw.kind == "tokens")
 
 
-def _inputs(raw: RawData, parts: list[np.ndarray], standardise: bool) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+def _inputs(
+    raw: RawData, parts: list[np.ndarray], standardise: bool
+) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The inputs of train (and test), and the mean and spread that they were standardised with."""
-    no_shift, no_spread = np.float64(0.0), np.float64(1.0)
+    no_shift, no_spread = np.zeros(()), np.ones(())
     if raw.kind == "tokens":
         return parts, no_shift, no_spread
     parts = [np.divide(x, raw.scale, dtype=np.float64) for x in parts]
@@ -122,7 +124,7 @@ def _targets(
     raw: RawData, parts: list[np.ndarray], standardise: bool
 ) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
     """The targets of train (and test), and the mean and spread that they were standardised with."""
-    no_shift, no_spread = np.float64(0.0), np.float64(1.0)
+    no_shift, no_spread = np.zeros(()), np.ones(())
     if raw.targets == "one-hot":
         return [np.eye(len(raw.classes))[y] for y in parts], no_shift, no_spread
     if raw.classes:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
+from sgdsim.common.array_files import read_arrays
 from sgdsim.common.checks import InputError, array
-from sgdsim.problem.array_files import read_arrays
 from sgdsim.problem.quadratic import QuadraticProblem
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from sgdsim.common.array_files import read_arrays
 from sgdsim.common.checks import InputError, array
-from sgdsim.problem.array_files import read_arrays
 from sgdsim.problem.base import Population
 from sgdsim.problem.spectrum import Spectrum
 
