@@ -37,7 +37,7 @@ def read_arrays(path: Path, kind: str = "kernel") -> dict[str, np.ndarray]:
     except Exception as error:  # a damaged file makes NumPy, zlib and torch raise almost anything
         reason = str(error).splitlines()[0][:100] if str(error) else type(error).__name__
         raise InputError(f"{path}: expected a readable {path.suffix} file of plain arrays, got: {reason}") from error
-    raise InputError(f"{path}: expected a .npz, .npy, .pt or .pth file, got {path.suffix or 'no ending'}")
+    raise InputError(f"{path}: expected a .npz, .npy, .csv, .pt or .pth file, got {path.suffix or 'no ending'}")
 
 
 def _check_archive(path: Path) -> None:

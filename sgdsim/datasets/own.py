@@ -141,7 +141,8 @@ def sentence(data: Dataset) -> str:
     columns, one_hot = info.get("columns"), info.get("one_hot")
     parts = []
     if "target" in info:
-        parts.append(f"target {info['target']}")
+        target = info["target"]
+        parts.append("target " + (", ".join(target) if isinstance(target, list) else str(target)))
     kinds = {"number": "numbers", "one-hot": f"{data.n_outputs} columns of 0 and 1, one for each class"}
     kind = str(info.get("targets", "number"))
     parts.append(
@@ -149,7 +150,7 @@ def sentence(data: Dataset) -> str:
     )
     if isinstance(columns, list) and isinstance(one_hot, dict):
         text = f", of them {', '.join(one_hot)} one-hot" if one_hot else ""
-        parts.append(f"{len(columns)} input columns{text}")
+        parts.append(f"{len(columns)} input column{'' if len(columns) == 1 else 's'}{text}")
     else:
         parts.append(f"inputs of shape {tuple(data.x.shape[1:])}")
     dropped, filled = info.get("rows_dropped"), info.get("values_filled")

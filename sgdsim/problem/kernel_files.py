@@ -1,4 +1,4 @@
-"""A user's own kernel and residual, read from .npz, .npy or torch files."""
+"""A user's own kernel and residual, read from .npz, .npy, .csv or torch files."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ import numpy as np
 
 from sgdsim.common.array_files import read_arrays
 from sgdsim.common.checks import InputError, array
+from sgdsim.datasets import tables
 from sgdsim.problem.quadratic import QuadraticProblem
+
+_TEXT = (".csv", ".gz")
 
 
 def load_kernel(
@@ -22,27 +25,29 @@ def load_kernel(
     ----------
     path : `.npz` or a torch file (`.pt`, `.pth`; read with `weights_only=True`) holding `kernel` and `residual` or
         `targets`, and, for test losses, `cross_kernel` (m, n) with `test_residual` or `test_targets` (m,); or `.npy`
-        holding the kernel alone.
-    residual, targets : `.npy` files (n,) or (n, C), instead of what `path` holds.
+        or `.csv` holding the kernel alone.
+    residual, targets : `.npy` or `.csv` files (n,) or (n, C), instead of what `path` holds.
 
     Raises
     ------
     InputError : unreadable files, missing arrays, wrong shapes, or what `QuadraticProblem.from_kernel` refuses.
     """
     path = Path(path)
-    arrays = read_arrays(path)
+    arrays = _read(path)
     if residual is not None and targets is not None:
         raise InputError("kernel: expected either a residual or targets, got both")
     if residual is not None or targets is not None:
         arrays = {k: v for k, v in arrays.items() if k not in ("residual", "targets")}
         given = (("residual", residual), ("targets", targets))
         key, file = next((key, file) for key, file in given if file is not None)
-        if Path(file).suffix != ".npy":
-            raise InputError(f"{file}: expected a .npy file for the {key}, got {Path(file).suffix or 'no ending'}")
-        arrays[key] = read_arrays(Path(file))["kernel"]
+        if Path(file).suffix not in (".npy", *_TEXT):
+            raise InputError(
+                f"{file}: expected a .npy or .csv file of the {key}, got {Path(file).suffix or 'no ending'}"
+            )
+        arrays[key] = _read(Path(file))["kernel"]
     if "kernel" not in arrays or not arrays.keys() & {"residual", "targets"}:
         raise InputError(
-            f"{path}: expected arrays 'kernel' and 'residual' (or 'targets'; for .npy, --residual or --targets FILE), "
+            f"{path}: expected arrays 'kernel' and 'residual' (or 'targets'; else --residual or --targets FILE), "
             f"got {', '.join(sorted(arrays)) or 'none'}"
         )
     for prefix in ("", "test_"):
@@ -59,6 +64,13 @@ def load_kernel(
     n = len(start)
     description = {"kind": "kernel", "title": f"{path.name}, N = {n}", "n": n, "file": path.name}
     return QuadraticProblem.from_kernel(arrays["kernel"], start, description=description, **extra)
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of a file by name; of one without names it is "kernel"."""
+    if path.suffix in _TEXT and path.is_file():
+        return {"kernel": tables.read_matrix(path)}
+    return read_arrays(path)
 
 
 def _numbers(name: str, values: np.ndarray) -> np.ndarray:

@@ -38,7 +38,7 @@ def _population(given: Mapping[str, Any]) -> Problem:
 
 
 _ALL = (
-    Kind("kernel", "--kernel", ("residual", "targets"), _kernel, "your own kernel: .npz, .npy or torch file"),
+    Kind("kernel", "--kernel", ("residual", "targets"), _kernel, "your own kernel: .npz, .npy, .csv or torch file"),
     Kind("power_law", "power_law", ("n", "nu", "kappa", "lambda_min"), _power_law, restored=_size),
     Kind("population", "--population", (), _population, "eigenvalues and weights (.npz)", population.restored),
 )

@@ -182,13 +182,13 @@ def _without_cluster() -> contextlib.AbstractContextManager:
 
 
 def load(path: str | os.PathLike) -> xr.Dataset:
-    """Read a result saved by `save`, whole, into memory.
+    """Read a result saved by `save`, or a spectrum that `save_problem` wrote, whole, into memory.
 
     Raises
     ------
     InputError : no such file, not a netCDF-4 file, or not a result of sgdsim.
     """
-    return _read(as_path(path), "loss", "result")
+    return _read(as_path(path), ("loss", "coefficients"), "result")
 
 
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
@@ -213,7 +213,7 @@ def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: in
 
 def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     """The problem that `save_problem` wrote; InputError for any other file."""
-    stored = _read(as_path(path), "coefficients", "spectrum")
+    stored = _read(as_path(path), ("coefficients",), "spectrum")
     if "scale" not in stored.attrs:
         raise InputError(
             f"{path}: expected a spectrum written by sgdsim spectrum --out, got a result of another command"
@@ -270,8 +270,8 @@ def _outputs(stored: xr.Dataset) -> kinds.SeveralOutputs:
     }
 
 
-def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
-    """The whole file; InputError unless it is one of sgdsim's that holds `variable`."""
+def _read(path: Path, variables: tuple[str, ...], kind: str) -> xr.Dataset:
+    """The whole file; InputError unless it is one of sgdsim's that holds one of `variables`."""
     if not path.is_file():
         raise InputError(f"{path}: expected a {kind} file, found none")
     if not _is_as_written(path):
@@ -284,7 +284,7 @@ def _read(path: Path, variable: str, kind: str) -> xr.Dataset:
         raise InputError(
             f"{path}: expected a netCDF-4 file written by sgdsim, got one that cannot be read ({reason})"
         ) from error
-    if "schema" not in stored.attrs or variable not in stored:
+    if "schema" not in stored.attrs or not {*variables} & {*stored}:
         raise InputError(f"{path}: expected a {kind} written by sgdsim, got a netCDF file without its schema")
     schema = stored.attrs["schema"]
     if not isinstance(schema, (int, np.integer)) or schema > SCHEMA:
