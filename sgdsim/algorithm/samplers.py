@@ -107,7 +107,7 @@ class WithReplacement(Sampler):
 
 class Reshuffle(WithoutReplacement):
     """Every epoch is a fresh permutation cut into batches; points left over when the next batch does not fit are
-    skipped (as a data loader with `shuffle=True, drop_last=True` does)."""
+    skipped (as a data loader with `shuffle=True, drop_last=True` does; for False see `whole_epochs`)."""
 
     name = RESHUFFLE
     independent = False

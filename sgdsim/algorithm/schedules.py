@@ -14,6 +14,7 @@ import numpy as np
 
 from sgdsim.algorithm.piecewise_linear import PiecewiseLinear
 from sgdsim.algorithm.values import File, Function, Values
+from sgdsim.algorithm.whole_epochs import WholeEpochs
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
@@ -248,6 +249,7 @@ SCHEDULES: tuple[tuple[type[Spec | File], tuple[str, ...]], ...] = (
     (JacobiMomentum, ("momentum",)),
     (Piecewise, PARAMETERS),
     (PiecewiseLinear, PARAMETERS),
+    (WholeEpochs, ("batch_size",)),
     (Values, PARAMETERS),
     (File, PARAMETERS),
 )

@@ -241,6 +241,9 @@ class SGD:
             self.values(n_samples, 0, 1)
             return
         self._check_lengths(n_steps)
+        points = getattr(self.batch_size, "points", n_samples)  # of epochs: another number would begin them elsewhere
+        if points != n_samples:
+            raise InputError(f"batch_size: expected epochs of {n_samples} points, got a schedule for {points}")
         block = 100_000
         later = (2**i for i in range(_CHECKED_STEPS.bit_length(), n_steps.bit_length()))
         for start in itertools.chain(range(0, min(n_steps, _CHECKED_STEPS), block), later):

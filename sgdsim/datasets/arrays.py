@@ -129,6 +129,8 @@ def from_arrays(given: Mapping[str, object], source: str, missing: str, tokens: 
     (x, y, dropped), *more = parts
     kind = "tokens" if tokens else "table" if x.ndim == 2 else "images"
     facts: dict[str, object] = {"source": source, "missing": missing, "rows_dropped": dropped}
+    if kind == "table":
+        facts["values_filled"] = int(np.isnan(x).sum())
     raw = RawData(x, y, kind, x.shape[1:], 1.0, False, facts=facts)
     for x_test, y_test, _ in more:
         if x_test.shape[1:] != x.shape[1:] or y_test.shape[1:] != y.shape[1:]:
