@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sgdsim.cli import streams
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
@@ -39,7 +38,7 @@ def add_own_data(source: Group, group: Group) -> None:
 
 
 def load_data(args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS) -> Dataset:
-    """The data of --data, or the built-in set `name`; what was made of one's own is told on standard error.
+    """The data of --data, or the built-in set `name`; what was made of one's own is told at the end, as `note`.
 
     `built_in`: for a network of ours, which takes rows (n, d) and has one output.
     """
@@ -50,7 +49,7 @@ def load_data(args: argparse.Namespace, name: str, *, built_in: bool, n_at_most:
         data = datasets.load(name, args.n, args.seed, n_test=args.n_test, targets=targets, data_dir=args.data_dir)
     else:
         data = _own(args, n_at_most, built_in)
-        streams.tell(f"sgdsim: {datasets.sentence(data)}")
+        args.note = datasets.sentence(data)
     if built_in and data.n_outputs > 1:
         raise InputError(
             f"--targets: expected --model with {data.n_outputs} outputs for as many columns of targets, got the "

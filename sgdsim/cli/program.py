@@ -32,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
                 args = _parse(argv)
                 program = f"sgdsim {args.command}"
                 code = COMMANDS[args.command].run(args)
+                if hasattr(args, "note"):  # of the data; not earlier, as an error is one line
+                    streams.tell(f"sgdsim: {args.note}")
             except SystemExit as stop:  # argparse: help was printed, or an error
                 code = int(stop.code or 0)
             sys.stdout.flush()  # here, where a failure can still be told

@@ -36,7 +36,10 @@ VALUES: dict[str, list[str] | None] = {
     "kernel": ["kernel.npz", "kernel.pt"],
     "spectrum": ["spectrum.nc"],
     "residual": ["residual.npy"],
-    "targets": ["residual.npy"],
+    "targets": ["residual.npy", "class:3,8"],
+    "data": ["table.csv"],
+    "target": ["y"],
+    "features": ["a", "b"],
     "cells": ["cells.csv"],
     "read": ["validated.json"],
     "file": ["result.nc", "map.nc", "budget.nc"],
@@ -93,6 +96,7 @@ PROBLEMS = {
     "power_law": ("n", "nu", "kappa", "lambda_min"),
     "data": ("n", "n_test", "width", "depth", "activation", "data_dir"),
     "model": ("n", "n_test", "model", "data_dir"),
+    "own data": ("data", "target", "n", "n_test", "width", "depth"),
     "kernel": ("kernel",),
     "spectrum": ("spectrum",),
 }
@@ -102,8 +106,9 @@ NEEDS = {"--shard": "--out", "--resume": "--out", "--retry-failed": "--out"}
 ONLY_CHECKED = ("recommend", "schedule")  # replicates belong to --verify
 TRAINING_ONLY = ("budget", "landscape", "epochs", "schedule", "stability", "recommend")  # take no test points
 OPTIONAL = {"lambda_min", "activation", "data_dir"}
-OWN = {name for names in PROBLEMS.values() for name in names} | {"dataset", "residual", "targets"}
-SOLVED = ("power_law", "power_law", "power_law", "data", "model", "kernel", "spectrum")
+OWN = {name for names in PROBLEMS.values() for name in names} | {"dataset", "residual", "targets", "features"}
+OWN |= {"missing", "no_standardise", "tokens"}
+SOLVED = ("power_law", "power_law", "power_law", "data", "own data", "model", "kernel", "spectrum")
 # Lines that options alone would not hit upon.
 GOOD = [
     f"{SWEEP} --out half.nc --resume",
