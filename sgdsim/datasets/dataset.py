@@ -104,13 +104,16 @@ def values(name: str, given: object) -> np.ndarray:
             )
         return given.data
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):  # a frame
-        for column in given.columns:
-            held = np.asarray(given[column])  # type: ignore[index]
-            if held.dtype.kind not in "biuf" and not all(isinstance(value, Real) for value in held.ravel()):
+        columns = {str(column): np.asarray(given[column]) for column in given.columns}  # type: ignore[index]
+        for column, held in columns.items():
+            kind = held.dtype.kind
+            numbers = kind in "biuf" or all(isinstance(value, Real) for value in held.ravel())
+            if not numbers or (kind == "f" and np.isnan(held).any()):
                 raise InputError(
                     f"{name}: expected columns of numbers with none missing, got others in {column!r}; "
                     "datasets.load_file takes text and fills or drops what is missing"
                 )
+        given = np.stack([*columns.values()], axis=1) if columns else given
     try:
         return np.asarray(given)
     except (TypeError, ValueError, RuntimeError) as error:  # of rows of different lengths

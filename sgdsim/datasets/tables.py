@@ -192,6 +192,9 @@ def _rows(path: Path) -> tuple[list[list[str]], list[int], str]:
     if announced:
         separator, text, skipped = announced[1], text[announced.end() :], 1
     separator = separator or _separator(text)
+    # blanks between a closing quote and what separates fields
+    between = re.escape(separator)
+    text = re.sub(rf'(?<=[^"\s{between}])("(?:"")*)[ \t]+(?={between}|[\r\n]|\Z)', r"\1", text)
     rows, lines, end = [], [], 0
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:

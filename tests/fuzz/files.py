@@ -103,8 +103,8 @@ def all_formats(inputs: Path) -> dict[str, Format]:
         "kernel.npz": Format(("kernel.npz",), (kernel.format(".npz"),), printed),
         "kernel.pt": Format(("kernel.pt",), (kernel.format(".pt"),), printed),
         "kernel.npy": Format(("kernel.npy", "residual.npy"), (npy,), printed, "cut append empty swap flip", 10),
-        "table.csv": Format(("table.csv",), (f"simulate --data table.csv --target y --features a b {NETWORK}",), printed,
-                            **TEXT),
+        "table.csv": Format(("table.csv",), (f"simulate --data table.csv --target y --features a b {NETWORK}",),
+                            printed, **TEXT),
         "arrays.npz": Format(("arrays.npz",), (f"simulate --data arrays.npz {NETWORK}",), printed),
         "cells.csv": Format(("cells.csv",), ("compare --cells cells.csv --dataset power_law --nu 1 --kappa 1 --n 8 "
                             "--n-steps 3 --replicates 1 --regimes diagonal --json",), printed, **TEXT),
