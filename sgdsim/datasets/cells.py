@@ -1,7 +1,7 @@
 """The cells of one column of a table as numbers or as text, read as a person would.
 
 Numbers may have a decimal comma where the fields are not separated by commas, and marks between thousands. Where more
-than one reading fits, and they differ, nothing is guessed.
+than one reading fits, and they differ, the column says what was decided, or nothing is guessed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _COMMA = re.compile(rf"[+-]?([1-9]\d{{0,2}}(\.\d{{3}})+(,\d+)?|\d+,?\d*{_POWER}|
 _THOUSANDS = re.compile(r"[+-]?([1-9]\d{0,2}(,\d{3})+|\d+)(\.\d*)?", re.ASCII)
 _ENDLESS = re.compile(r"[+-]?inf(inity)?", re.IGNORECASE)
 _ALMOST = re.compile(r"[\s$€£+-]*\d[\d.,'\s]*[\s$€£%]*")  # a number with something to it that is not read
-_DECIMAL_COMMA = re.compile(r"[+-]?\d+,\d+")
+_DECIMAL_COMMA = re.compile(r"[+-]?[\d.]*\d,(\d{1,2}|\d{4,})")  # 1,234 may be a thousand and something
 _TRUTH = {"false": "0", "true": "1"}
 
 
@@ -40,10 +40,14 @@ _WITH_THOUSANDS = Style(_THOUSANDS, lambda cell: cell.replace(",", ""))
 
 @dataclass(frozen=True, eq=False)
 class Column:
-    """`numbers` (N,) float64 with NaN where a value is missing, or `texts`, None where one is."""
+    """`numbers` (N,) float64 with NaN where a value is missing, or `texts`, None where one is.
+
+    `note`: how a number was read that could have been another.
+    """
 
     numbers: np.ndarray | None
     texts: list[str | None] | None = None
+    note: str = ""
 
     @property
     def missing(self) -> np.ndarray:
@@ -81,13 +85,12 @@ def column(cells: Sequence[str], separator: str, where: Callable[[int], str], de
     if not fitting:
         return _text(cells, given, styles, where)
     read = [np.array([float(style.python(cells[i])) for i in given]) for style in fitting]
-    numbers[given] = read[0]
-    for other in read[1:]:
-        _check_alike(cells, given, read[0], other, fitting, separator, decimal_comma, where)
+    plain, shown = fitting[0] is _AS_PYTHON, [cells[i] for i in given]
+    numbers[given], note = _settled(read, shown, plain, separator, decimal_comma, lambda at: where(given[at]))
     for i in given:
         if not np.isfinite(numbers[i]):
             raise InputError(f"{where(i)}: expected a number that float64 holds, got {cells[i]!r}")
-    return Column(numbers)
+    return Column(numbers, note=note)
 
 
 def _quick(cells: Sequence[str]) -> np.ndarray | None:
@@ -99,26 +102,33 @@ def _quick(cells: Sequence[str]) -> np.ndarray | None:
     return numbers if np.isfinite(numbers).all() and not any("_" in cell for cell in cells) else None
 
 
-def _check_alike(
-    cells: Sequence[str],
-    given: list[int],
-    first: np.ndarray,
-    other: np.ndarray,
-    fitting: list[Style],
+def _settled(
+    read: list[np.ndarray],
+    cells: list[str],
+    plain: bool,
     separator: str,
     decimal_comma: bool,
     where: Callable[[int], str],
-) -> None:
-    """InputError where two readings of a column differ, and nothing says which of them is meant."""
-    apart = np.flatnonzero(first != other)
-    # "1.234" is what Python reads, unless there are decimal commas; "1,234" is 1.234 where semicolons separate
-    settled = not decimal_comma if fitting[0] is _AS_PYTHON else separator == ";"
-    if apart.size and not settled:
-        at = apart[0]
-        raise InputError(
-            f"{where(given[at])}: {cells[given[at]]!r} may be {first[at]:g} or {other[at]:g}; write it without a mark "
-            "between thousands and with a decimal point, or leave the column out"
-        )
+) -> tuple[np.ndarray, str]:
+    """Which of several readings of a column is meant, and in words what was decided. `plain`: the first is Python's.
+
+    InputError where they differ, and nothing says which it is: 1.234 is what Python reads, unless other columns have
+    decimal commas; 1,234 has one where semicolons separate fields.
+    """
+    first = read[0]
+    for other in read[1:]:
+        apart = np.flatnonzero(first != other)
+        if not apart.size or (plain and not decimal_comma):
+            continue
+        at = int(apart[0])
+        if separator != ";":
+            raise InputError(
+                f"{where(at)}: {cells[at]!r} may be {first[at]:.10g} or {other[at]:.10g}; write it without a mark "
+                "between thousands and with a decimal point, or leave the column out"
+            )
+        taken = other if plain else first
+        return taken, f"{cells[at]} is {taken[at]:.10g}"
+    return first, ""
 
 
 def _text(cells: Sequence[str], given: list[int], styles: tuple[Style, ...], where: Callable[[int], str]) -> Column:

@@ -42,6 +42,7 @@ def from_table(
         "missing": missing,
         "rows_dropped": len(table.places) - kept.size,
         "values_filled": sum(int(column.missing[kept].sum()) for column in inputs.values()),
+        "read_as": {name: column.note for name, column in (inputs | outputs).items() if column.note},
         "unnamed_columns_left_out": table.unnamed if features is None else 0,
     }
     return RawData(x, _outputs(outputs, kept), "table", (x.shape[1],), 1.0, False, plain=plain, facts=facts)

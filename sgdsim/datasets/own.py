@@ -153,9 +153,11 @@ def sentence(data: Dataset) -> str:
         parts.append(f"{len(columns)} input column{'' if len(columns) == 1 else 's'}{text}")
     else:
         parts.append(f"inputs of shape {tuple(data.x.shape[1:])}")
+    if isinstance(read := info.get("read_as"), dict):
+        parts += [f"in {name} {note}" for name, note in read.items()]
     dropped, filled = info.get("rows_dropped"), info.get("values_filled")
-    parts += [f"{dropped} rows with missing values left out"] if dropped else []
-    parts += [f"{filled} missing values filled with means"] if filled else []
+    parts += [f"rows with missing values, left out: {dropped}"] if dropped else []
+    parts += [f"missing values, filled with means: {filled}"] if filled else []
     if info.get("standardised"):
         parts.append("numbers standardised")
         spread = info.get("input_std")

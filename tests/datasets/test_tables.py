@@ -97,6 +97,8 @@ def test_a_file_with_every_quirk(tmp_path):
         ('a,price\n"1,234.5",1\n"12,000",2\n7,3\n', [1234.5, 12000, 7]),
         ("a;price\n1,234;1\n2,500;2\n", [1.234, 2.5]),  # semicolons: a decimal comma
         ("a;price\n1,234.5;1\n2;2\n", [1234.5, 2]),
+        ("a;b;price\n1.234;1,5;1\n2;2,5;2\n", [1234, 2]),  # as other columns have decimal commas
+        ("a;b;price\n1.234;1,500;1\n2;2,500;2\n", [1.234, 2]),  # no sign of them
         ("a;b;price\n0.125;1,5;1\n2.5;2,5;2\n", [0.125, 2.5]),
         ("a;price\n1.234;1\n2.5;2\n", [1.234, 2.5]),
         ("a,price\n.5,1\n-1E-3,2\n+4.,3\n", [0.5, -0.001, 4]),
@@ -124,7 +126,7 @@ def test_numbers_as_people_write_them(tmp_path, text, numbers):
         ("a,price\n1_000,2\n2,3\n", "line 2, column 'a': expected a number as in most of the column, got '1_000'"),
         ("a,price\n45%,2\n50%,3\n", "line 2, column 'a': expected a plain number or text, got '45%'"),
         ('a,price\n"1,5",2\n"2,5",3\n', "line 2, column 'a': expected a plain number or text, got '1,5'"),
-        ("a;b;price\n1.234;1,5;1\n2.345;2,5;2\n", "line 2, column 'a': '1.234' may be 1.234 or 1234;"),
+        ("a\tb\tprice\n1.234\t1,5\t1\n2.345\t2,5\t2\n", "line 2, column 'a': '1.234' may be 1.234 or 1234;"),
         ("a\tprice\n1,234\t1\n2\t2\n", "'1,234' may be 1.234 or 1234;"),
         ("a;price\n1.5;1\n2,5;2\n", "line 2, column 'a': expected numbers with one kind of decimal mark"),
         ('a,price\n"1,2\n3,4\n', "line 2: expected fields that a csv reader can tell apart, got: unexpected end"),
@@ -146,6 +148,11 @@ def test_what_nobody_could_read_is_one_line(tmp_path, content, words):
 
 
 GAPS = "a,b,price\n1,NA,10\n,x,20\n3,,30\n4,y,40\n5,y,60\n"
+
+
+def test_how_numbers_were_read_is_said(tmp_path):
+    data = datasets.load_file(write(tmp_path, "a;b;price\n7;1,5;1.000\n2;2,5;2.000\n"), 2, target="price", n_test=0)
+    assert "; in price 1.000 is 1000;" in datasets.sentence(data)
 
 
 def test_missing_values_are_named(tmp_path):
