@@ -61,7 +61,7 @@ def load_kernel(
             arrays["test_residual"] if "test_residual" in arrays else -_numbers("targets", arrays["test_targets"])
         )
     start = arrays["residual"] if "residual" in arrays else -_numbers("targets", arrays["targets"])
-    n = len(start)
+    n = len(np.atleast_1d(start))  # a single number is refused next
     description = {"kind": "kernel", "title": f"{path.name}, N = {n}", "n": n, "file": path.name}
     return QuadraticProblem.from_kernel(arrays["kernel"], start, description=description, **extra)
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 import sgdsim as ss
 from sgdsim.cli import main
+from sgdsim.problem.kernel_files import load_kernel
 
 OPTIONS = ["--data", "t.csv", "--target", "price", "--n", "20", "--width", "8"]
 
@@ -143,6 +144,12 @@ def test_a_kernel_from_csv(run):
         found = json.loads(out)["rows"][0]["regimes"]["diagonal:tau=1"]
         rows.append({name: value for name, value in found.items() if name != "seconds"})
     assert rows[0] == rows[1] == rows[2]
+    Path("two.csv").write_text("\n".join(f"{y:g},{1 - y:g}" for y in np.sign(x)))  # two outputs
+    np.save("two.npy", np.column_stack([np.sign(x), 1 - np.sign(x)]))
+    first, second = (load_kernel("k.npy", targets=path) for path in ("two.csv", "two.npy"))
+    np.testing.assert_array_equal(first.coefficients, second.coefficients)
+    np.save("one.npy", np.float64(1))
+    assert "residual: expected" in run("simulate", "--kernel", "k.npy", "--residual", "one.npy", code=2)
     assert "expected a .npy or .csv file of the targets, got no ending" in run(
         "simulate", "--kernel", "k.npy", "--targets", "one-hot", code=2
     )
