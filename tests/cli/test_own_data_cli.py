@@ -149,7 +149,7 @@ def test_a_kernel_from_csv(run):
     first, second = (load_kernel("k.npy", targets=path) for path in ("two.csv", "two.npy"))
     np.testing.assert_array_equal(first.coefficients, second.coefficients)
     np.save("one.npy", np.float64(1))
-    assert "residual: expected" in run("simulate", "--kernel", "k.npy", "--residual", "one.npy", code=2)
+    assert "expected shape (1, 1) to match" in run("simulate", "--kernel", "k.npy", "--residual", "one.npy", code=2)
     assert "expected a .npy or .csv file of the targets, got no ending" in run(
         "simulate", "--kernel", "k.npy", "--targets", "one-hot", code=2
     )
