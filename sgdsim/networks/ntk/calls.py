@@ -79,7 +79,7 @@ def recorded(
             [_call(layer, a, f.new_zeros(shape) if (d := of[k]) is None else d, len(x)) for of in gradients]
         )
     numbers = sum(a.numel() + math.prod(shape) for _, a, shape in seen)
-    return Recorded(calls, f.shape[1], numbers, _uses(f.grad_fn), reached)
+    return Recorded(calls, f.shape[1], numbers, parameter_uses(f.grad_fn), reached)
 
 
 def _call(layer: nn.Module, a: torch.Tensor, d: torch.Tensor, n: int) -> layers.Call | None:
@@ -92,7 +92,7 @@ def _call(layer: nn.Module, a: torch.Tensor, d: torch.Tensor, n: int) -> layers.
         return None
 
 
-def _uses(root: Node | None) -> Counter[int]:
+def parameter_uses(root: Node | None) -> Counter[int]:
     """How often each parameter, by its id, enters the graph that ends in `root`."""
     found: Counter[int] = Counter()
     seen, todo = {root}, [root]

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
-from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk.modules import differentiated, outputs, plain_attention
 from sgdsim.networks.ntk.probe import Sample
 
@@ -28,20 +27,18 @@ class Jacobian:
         if names:
             sample = Sample(module, x, min(16, max(3, _PROBED // self.width)))
             self._mapped = self._maps(sample)
-            if not self._mapped and not self._adds_up(sample, self._one_by_one(sample.x, sample.own)):
-                raise InputError(
-                    "network: expected gradients of a batch that are the sum of its inputs' own, got others"
-                )
+            if not self._mapped:
+                sample.check_sum(self._totals(sample, self._one_by_one(sample.x, sample.own)))
 
     def _maps(self, sample: Sample) -> bool:
         try:
-            return self._adds_up(sample, self._by_vmap(sample.x, sample.own))
+            return sample.agree(self._totals(sample, self._by_vmap(sample.x, sample.own)))
         except Exception:  # it is the user's code: what torch.func makes of it can be anything
             return False
 
-    def _adds_up(self, sample: Sample, rows: torch.Tensor) -> bool:
+    def _totals(self, sample: Sample, rows: torch.Tensor) -> dict[str, torch.Tensor]:
         totals = (sample.shares[:, 0] @ rows).split([p.numel() for p in self._parameters.values()])
-        return sample.agree(dict(zip(self._parameters, totals, strict=True)))
+        return dict(zip(self._parameters, totals, strict=True))
 
     def rows(self, x: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
         """(n, width) for inputs x (n, ...) and weights (n, C)."""

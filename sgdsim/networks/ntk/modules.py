@@ -97,7 +97,7 @@ def outputs(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     """The module's outputs on `x`, (n, C); InputError if it does not take `x` or give C ≥ 1 numbers per input."""
     try:
         f = module(x)
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except Exception as error:  # it is the user's code: anything can happen in it
         raise not_taken(x, error) from error
@@ -155,6 +155,8 @@ def differentiated(
         raise InputError("network: expected outputs that depend on its trainable parameters, got constant ones")
     try:
         found = torch.autograd.grad(scalar, by, retain_graph=keep or again, create_graph=again, allow_unused=True)
+    except MemoryError:
+        raise
     except Exception as error:  # as in `outputs`
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise InputError(f"network: expected a module that torch.autograd.grad takes, got: {first}") from error

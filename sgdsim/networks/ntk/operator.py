@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, jvp, vjp
 
 from sgdsim.common import devices
-from sgdsim.common.checks import InputError, choice, integer
+from sgdsim.common.checks import choice, integer
 from sgdsim.networks.ntk.functions import function_of
 from sgdsim.networks.ntk.modules import DTYPES, differentiated, inputs, outputs, plain_attention, with_gradients
 from sgdsim.networks.ntk.probe import Sample
@@ -127,6 +127,5 @@ def _products(module: nn.Module, x: torch.Tensor) -> _Products:
         plain = _Products(module, own.shape[1])
         plain.forth(sample.x, plain.back(sample.x, own))
         singles = [plain.back(*one) for one in zip(sample.x.split(1), own.split(1), strict=True)]
-    if not sample.agree({name: torch.stack([one[name] for one in singles]).sum(0) for name in singles[0]}):
-        raise InputError("network: expected gradients of a batch that are the sum of its inputs' own, got others")
+    sample.check_sum({name: torch.stack([one[name] for one in singles]).sum(0) for name in singles[0]})
     return plain

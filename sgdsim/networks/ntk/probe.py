@@ -33,21 +33,28 @@ class Sample:
             raise InputError("network: its gradient has NaN or infinite entries; check the parameters and the inputs")
         self.gradient = dict(zip(self._trained, found, strict=True))
 
-    def agrees(self, name: str, total: torch.Tensor) -> bool:
+    def agrees(self, name: str, total: torch.Tensor, tolerance: float | None = None) -> bool:
         """Whether `total` is the gradient of the weighted sum of the outputs by this parameter, as autograd has it."""
         expected, parameter = self.gradient[name], self._trained[name]
         if total.numel() != parameter.numel():
             return False
-        return self.close(total.reshape(parameter.shape), torch.zeros_like(parameter) if expected is None else expected)
+        want = torch.zeros_like(parameter) if expected is None else expected
+        return self.close(total.reshape(parameter.shape), want, tolerance)
 
-    def agree(self, totals: dict[str, torch.Tensor]) -> bool:
+    def agree(self, totals: dict[str, torch.Tensor], tolerance: float | None = None) -> bool:
         """`agrees` for each of these parameters."""
-        return all(self.agrees(name, total) for name, total in totals.items())
+        return all(self.agrees(name, total, tolerance) for name, total in totals.items())
+
+    def check_sum(self, totals: dict[str, torch.Tensor]) -> None:
+        """InputError unless `totals`, the sum of the inputs' own gradients, is that of all: up to rounding to float32,
+        which a module may do inside."""
+        if not self.agree(totals, max(1e-5, 10 * _TOLERANCE[self.own.dtype])):
+            raise InputError("network: expected gradients of a batch that are the sum of its inputs' own, got others")
 
     @staticmethod
-    def close(found: torch.Tensor, expected: torch.Tensor) -> bool:
+    def close(found: torch.Tensor, expected: torch.Tensor, tolerance: float | None = None) -> bool:
         """Whether they are equal up to rounding."""
-        tolerance = _TOLERANCE[expected.dtype]
+        tolerance = tolerance or _TOLERANCE[expected.dtype]
         return _largest(found - expected) <= tolerance * (_largest(expected) + tolerance)
 
 
