@@ -41,23 +41,21 @@ def function_of(module: nn.Module, x: torch.Tensor, dtype: torch.dtype) -> nn.Mo
     check_module(module)
     module = prepared(module, x, dtype)
     rows = x[torch.randperm(x.shape[0], generator=torch.Generator().manual_seed(0))[:_ROWS].to(x.device)]
-    before = {name for name, _ in module.named_parameters()}
-    given = outputs(module, rows)
-    if late := sorted({name for name, _ in module.named_parameters()} - before):
-        raise InputError(f"network: {late[0]}: made in the first forward; call the network once on inputs before")
-    if not given.requires_grad:
-        raise InputError("network: expected outputs that depend on its trainable parameters, got constant ones")
     with _moved(module):
-        if torch.isfinite(outputs(module, rows)).all():
-            _check_alike(module, rows)
+        if _check_alike(module, rows):
             return module
     _check_alike(module, rows)
     return module
 
 
-def _check_alike(module: nn.Module, x: torch.Tensor) -> None:
-    drawn = _random_state(x.device)
-    f = outputs(module, x).detach()
+def _check_alike(module: nn.Module, x: torch.Tensor) -> bool:
+    """Whether the outputs are finite and can be compared; InputError where they, or the parameters, change."""
+    drawn, before = _random_state(x.device), {name for name, _ in module.named_parameters()}
+    f = outputs(module, x)
+    if late := sorted({name for name, _ in module.named_parameters()} - before):
+        raise InputError(f"network: {late[0]}: made in the first forward; call the network once on inputs before")
+    if not f.requires_grad:
+        raise InputError("network: expected outputs that depend on its trainable parameters, got constant ones")
     again = 1 if torch.equal(drawn, _random_state(x.device)) else _AGAIN
     if any(_differ(outputs(module, x), f) for _ in range(again)):
         raise InputError(
@@ -69,6 +67,7 @@ def _check_alike(module: nn.Module, x: torch.Tensor) -> None:
             "network: gives an input another output by itself than in its batch: it mixes inputs (a mean or a norm "
             "over dimension 0, attention without batch_first) or rounds to float32; expected a function of each input"
         )
+    return bool(torch.isfinite(f).all())
 
 
 def _random_state(device: torch.device) -> torch.Tensor:
