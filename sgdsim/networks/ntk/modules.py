@@ -134,6 +134,10 @@ def not_taken(x: torch.Tensor, error: Exception) -> InputError:
             f"network: expected a module that computes in float64 throughout, got: {first}; make its constants like "
             "its input (dtype=x.dtype) and drop casts to float32; sgdsim.ntk.empirical_ntk takes dtype='float32' too"
         )
+    if x.is_floating_point() and "indices" in first:
+        return InputError(
+            f"network: expected integers for a module of tokens, got {x.dtype} (take x.long() in forward): {first}"
+        )
     kind = "" if isinstance(error, (RuntimeError, IndexError, ValueError, TypeError)) else f"{type(error).__name__}: "
     return InputError(f"network: expected a module that takes inputs of shape {tuple(x.shape)}, got: {kind}{first}")
 
