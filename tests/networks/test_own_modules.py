@@ -236,6 +236,8 @@ REFUSED = {
     "lazy by hand": (odd(by_hand), "late.*call the network once"),
     "float32 inside": (odd(lambda self, x: Body.forward(self, x.float())), "float32"),
     "float32 constant": (odd(lambda self, x: Body.forward(self, x @ torch.eye(D))), "float32"),
+    "float32 outputs": (odd(lambda self, x: Body.forward(self, x).float()), "float64.*got torch.float32"),
+    "classes": (odd(lambda self, x: self.fc(x).argmax(1)), "float64.*got torch.int64"),
     "dict": (odd(lambda self, x: {"loss": x, "logits": x}), "'loss', 'logits'.*output="),
     "tuple": (odd(lambda self, x: (x, x)), "tuple of 0, 1.*output="),
     "bare squeeze": (odd(lambda self, x: Body.forward(self, x).squeeze()), r"squeeze\(-1\)"),
@@ -360,6 +362,15 @@ def test_one_of_several_results(kind):
         problem(made(Body), output=0)
     run = ss.simulate(chosen, ss.SGD(0.1, 0.0, 5), ss.RealNetwork(), 5)
     np.testing.assert_array_equal(run["loss"], ss.simulate(plain, ss.SGD(0.1, 0.0, 5), ss.RealNetwork(), 5)["loss"])
+
+
+def test_tied_weights_have_two_names():
+    def tied():
+        net = nn.Sequential(nn.Linear(D, D), nn.Tanh(), nn.Linear(D, D), nn.Tanh(), nn.Linear(D, 1))
+        net[2].weight = net[0].weight
+        return net
+
+    assert problem(made(tied)).n_parameters == D * D + 3 * D + 1
 
 
 def test_training_moves_a_parameter_by_its_own_name_only():

@@ -107,6 +107,9 @@ def outputs(module: nn.Module, x: torch.Tensor) -> torch.Tensor:
     if f.ndim not in (1, 2) or f.shape[0] != n or f.numel() == 0:
         hint = "; does it end in squeeze()? squeeze(-1) keeps a batch of one" if n == 1 and f.ndim < 2 else ""
         raise InputError(f"network: expected outputs of shape ({n},) or ({n}, C), got {tuple(f.shape)}{hint}")
+    wanted = x.dtype if x.is_floating_point() else next((p.dtype for p in module.parameters() if p.requires_grad), None)
+    if f.dtype != (wanted or f.dtype):
+        raise InputError(f"network: expected outputs in {wanted}, as it was asked for, got {f.dtype}; drop the cast")
     return f.reshape(n, -1)
 
 
