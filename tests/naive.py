@@ -213,6 +213,23 @@ def jacobian_ntk(module, x):
     return (jacobian @ jacobian.T).numpy()
 
 
+def rowwise_ntk(module, x):
+    """The NTK of all pairs of outputs, (n, n, C, C): a copy of each row by itself, a backward pass for each output."""
+    import torch
+
+    trained = [p for p in module.parameters() if p.requires_grad]
+    rows = []
+    for row in torch.as_tensor(x):
+        jacobian = []
+        for c in range(module(row[None].clone()).numel()):
+            f = module(row[None].clone()).reshape(-1)[c]
+            parts = torch.autograd.grad(f, trained, allow_unused=True, materialize_grads=True)
+            jacobian.append(torch.cat([part.to_dense().ravel() for part in parts]))
+        rows.append(torch.stack(jacobian))
+    jacobian = torch.stack(rows)
+    return torch.einsum("icp,jep->ijce", jacobian, jacobian).detach().numpy()
+
+
 def tiers(eigenvalues, u, block, variances, mean, residual, trend, shares, hyper):
     """One step of `sgdsim.regimes.averaged.tiers.Tiers`: E r² before it, the new block and variances. `trend`: what the
     slow pairs give, per S, and how the far variances spread over the points; u: the modes with an exact source."""

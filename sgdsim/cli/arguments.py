@@ -123,6 +123,10 @@ def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one o
     group.add_argument("--batch-size", type=whole, nargs="+", default=default, metavar="B", help=words)
 
 
+def _entry(text: str) -> str | int:
+    return int(text) if text.isdecimal() else text
+
+
 def add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     source = group.add_mutually_exclusive_group()
@@ -151,6 +155,9 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
         "--model",
         metavar="MODULE:FACTORY",
         help="your own torch model instead of the MLP: a function that returns it",
+    )
+    group.add_argument(
+        "--output", type=_entry, help="key or index of the outputs, of a --model that gives several things"
     )
     group.add_argument("--nu", type=float, help="power_law: eigenvalues k^-nu")
     group.add_argument("--kappa", type=float, help="power_law: tail sums of c_k fall as k^-kappa")

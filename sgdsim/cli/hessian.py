@@ -79,6 +79,7 @@ def add_parser(commands: Commands) -> None:
 
 
 def hessian(args: argparse.Namespace) -> int:
+    from sgdsim.networks import described
     from sgdsim.studies import hessians
 
     delivery = Delivery(args)
@@ -102,10 +103,10 @@ def hessian(args: argparse.Namespace) -> int:
         )
         if runs[name].interrupted:
             break
-    described = {name: getattr(network, "describe", lambda: None)() for name, network in networks.items()}
+    facts_of = {name: None if args.model else described(network) for name, network in networks.items()}
     facts: dict[str, object] = {
         "data": data.info,
-        "runs": {name: {"network": described[name], **run.as_dict()} for name, run in runs.items()},
+        "runs": {name: {"network": facts_of[name], **run.as_dict()} for name, run in runs.items()},
         "seed": args.seed,
         "interrupted": any(run.interrupted for run in runs.values()),
         "seconds": delivery.seconds,

@@ -27,6 +27,8 @@ _MODULE = 2000.0  # bytes of a layer beside its parameters
 def described(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     kind = asked_kind(args)
+    if args.output is not None and args.model is None:
+        raise InputError(f"--output: expected only beside --model, got {args.output!r} without it")
     data = _DATA if args.data is None else _OWN
     _complete(args, data if kind is None else kind if isinstance(kind, str) else kind.source)
     if isinstance(kind, str):
@@ -78,7 +80,7 @@ def _network(args: argparse.Namespace) -> Problem:
         inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
         advice = "take a smaller --width or --depth"
         estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
-    return NetworkProblem(network, data, device=args.device)
+    return NetworkProblem(network, data, output=args.output, device=args.device)
 
 
 def own_model(text: str) -> nn.Module:

@@ -77,7 +77,7 @@ def _contraction(problem: Problem, args: argparse.Namespace) -> dict[str, object
     if args.analytic or args.lanczos is not None:
         return {}
     network = cast("NetworkProblem", problem)
-    return {"contraction": ntk.contraction_plan(network.network, network.data.x[:1])}
+    return {"contraction": ntk.contraction_plan(network.network, network.data.x)}
 
 
 def _whole(quadratic: QuadraticProblem) -> dict[str, object]:

@@ -3,6 +3,6 @@
 May import: common. A new architecture is a module here, offered below; a new layer's kernel goes into `ntk.layers`.
 """
 
-from sgdsim.networks.mlp import ACTIVATIONS, MLP, NTKLinear, StandardMLP
+from sgdsim.networks.mlp import ACTIVATIONS, MLP, NTKLinear, StandardMLP, described
 
-__all__ = ["ACTIVATIONS", "MLP", "NTKLinear", "StandardMLP"]
+__all__ = ["ACTIVATIONS", "MLP", "NTKLinear", "StandardMLP", "described"]

@@ -56,7 +56,7 @@ class MLP(nn.Module):
     seed : decides the parameters (together with the sizes).
     n_inputs : input dimension d; None: taken from the first data seen (see `build`).
 
-    `forward` maps (n, d) to (n,). Raises InputError for values out of range.
+    `forward` maps (n, d) to (n,), images (n, ...) as rows. Raises InputError for values out of range.
     """
 
     def __init__(
@@ -100,7 +100,8 @@ class MLP(nn.Module):
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.build(x.shape[-1])
+        x = x.flatten(1)
+        self.build(x.shape[1])
         activation = ACTIVATIONS[self.activation]
         for layer in self.layers[:-1]:
             x = activation(layer(x))
@@ -126,7 +127,7 @@ class StandardMLP(nn.Module):
     width, depth, activation, seed, n_inputs : as for `MLP`.
     batch_norm : a `torch.nn.BatchNorm1d` (affine) before each activation.
 
-    `forward` maps (n, d) to (n,), float64. Raises InputError for values out of range.
+    `forward` maps (n, d) to (n,), float64, images (n, ...) as rows. Raises InputError for values out of range.
     """
 
     def __init__(
@@ -170,7 +171,8 @@ class StandardMLP(nn.Module):
         return self
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        self.build(x.shape[-1])
+        x = x.flatten(1)
+        self.build(x.shape[1])
         activation = ACTIVATIONS[self.activation]
         for index, layer in enumerate(self.layers[:-1]):
             h = layer(x)
@@ -181,3 +183,8 @@ class StandardMLP(nn.Module):
         """What is needed to make this network again, as JSON-able values."""
         names = ("width", "depth", "activation", "batch_norm", "seed")
         return {"kind": "StandardMLP", **{name: getattr(self, name) for name in names}}
+
+
+def described(network: nn.Module) -> dict[str, str | int | float]:
+    """What says which network it is: all of it of one of ours, of others the name of their class."""
+    return network.describe() if isinstance(network, (MLP, StandardMLP)) else {"kind": type(network).__name__}

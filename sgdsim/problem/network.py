@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -23,36 +22,41 @@ class NetworkProblem(Problem):
 
     Parameters
     ----------
-    network : any `torch.nn.Module` with one output per input. It is copied; what happens to the original later does
-        not matter.
-    data : training (and test) inputs and targets. The network gets inputs as (n, d); one that wants images reshapes
-        them itself (`torch.nn.Unflatten`).
+    network : any `torch.nn.Module` with as many outputs per input as the data have targets. It is copied; what happens
+        to the original later does not matter. A lazy one gets its parameters here, by torch's seed as it is now.
+    data : training (and test) inputs and targets. The network gets inputs in the shape of `data.x`.
+    output : of a network that gives a dict, a tuple or the like: the key or the index of the outputs.
     device : where kernel and training run: "cpu", "cuda" or "auto".
 
     Raises
     ------
-    InputError : no module, no trainable parameters, dropout or batch norm in training mode, inputs that do not fit.
+    InputError : no module, no trainable parameters, dropout or batch norm in training mode, a network that is random or
+        mixes the inputs of a batch (see `sgdsim.networks.ntk.functions.function_of`), inputs or targets that do not
+        fit.
     """
 
     has_network: ClassVar[bool] = True
     has_every_eigenvalue: ClassVar[bool] = True
 
-    def __init__(self, network: nn.Module, data: Dataset, *, device: str = "auto") -> None:
-        from sgdsim import networks
+    def __init__(
+        self, network: nn.Module, data: Dataset, *, output: str | int | None = None, device: str = "auto"
+    ) -> None:
         from sgdsim.common import devices
-        from sgdsim.networks import ntk
+        from sgdsim.networks.ntk.functions import settled
 
-        ntk.check_module(network)
-        self.device = devices.resolve(device)
-        self.network = copy.deepcopy(network)
-        self.data = data
-        if isinstance(self.network, networks.MLP):
-            self.network.build(data.d)
-        self._given = digest(self.network)
+        self.device, self.data, self.output = devices.resolve(device), data, output
+        self.network, n_outputs = settled(network, data.x, output)
+        if n_outputs != self.n_outputs:
+            wanted = "one output" if self.n_outputs == 1 else f"{self.n_outputs} outputs"
+            raise InputError(f"network: expected {wanted} per input, as many as targets, got {n_outputs}")
+        self._given = self._digest()
+
+    def _digest(self) -> str:
+        return digest(self.network) if self.output is None else digest(self.network, self.output)
 
     def check_unchanged(self) -> None:
         """InputError where `network` is not what was given any more: its linearisation would be another's."""
-        if digest(self.network) != self._given:
+        if self._digest() != self._given:
             raise InputError(
                 "network: expected the parameters and attributes that it had when this NetworkProblem was made, got "
                 "others; make a new NetworkProblem of the changed network"
@@ -72,7 +76,7 @@ class NetworkProblem(Problem):
 
     @property
     def targets(self) -> np.ndarray:
-        """The data's targets, (n,)."""
+        """The data's targets, (n,) or (n, C)."""
         return self.data.y
 
     @property
@@ -88,8 +92,9 @@ class NetworkProblem(Problem):
     @property
     def description(self) -> dict[str, Any]:
         """JSON-able facts: the network and the data."""
-        describe = getattr(self.network, "describe", None)
-        network = describe() if describe else {"kind": type(self.network).__name__}
+        from sgdsim.networks import described
+
+        network = described(self.network)
         title = f"{self.data.name}, N = {self.n}"
         if "width" in network:
             title += f", width {network['width']}"
@@ -116,7 +121,8 @@ class NetworkProblem(Problem):
 
     @made_once
     def initial_outputs(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Outputs of the network before training, in float64, on training and test inputs: (n,), and (m,) or None."""
+        """Outputs of the network before training, in float64, on training and test inputs (None without): (n,) and (m,)
+        of one output, (n, C) and (m, C) of several."""
         from sgdsim.networks import ntk
 
         test = self.data.x_test

@@ -5,7 +5,8 @@ Part of the room `networks`, whose imports it may have. A new layer's kernel goe
 
 from sgdsim.networks.ntk.analytic import analytic_cntk, analytic_ntk
 from sgdsim.networks.ntk.empirical import contraction_plan, empirical_ntk
-from sgdsim.networks.ntk.modules import check_module, evaluate, with_gradients
+from sgdsim.networks.ntk.functions import evaluate
+from sgdsim.networks.ntk.modules import check_module, with_gradients
 from sgdsim.networks.ntk.operator import ntk_operator
 
 __all__ = [

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from dataclasses import dataclass, replace
 from functools import reduce
 
 import numpy as np
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
 
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, integer
 from sgdsim.networks.ntk import layers
 from sgdsim.networks.ntk.calls import recorded
-from sgdsim.networks.ntk.modules import (
-    DTYPES,
-    check_module,
-    empty,
-    inputs,
-    outputs,
-    plain_attention,
-    prepared,
-    with_gradients,
-)
+from sgdsim.networks.ntk.functions import function_of
+from sgdsim.networks.ntk.jacobian import Jacobian
+from sgdsim.networks.ntk.modules import DTYPES, empty, inputs, with_gradients
+from sgdsim.networks.ntk.probe import Structure
 
 # Working memory beyond the result, in bytes, unless the caller says otherwise.
 BUDGET = 1_000_000_000
 # What one forward and backward pass may take on a CPU, in bytes: larger ones leave its caches.
 _PASS_BYTES = 128_000_000
-# The probe compares a layer's structured gradients with autograd's on a few inputs; what differs by more than this
-# (relative, by dtype) goes the general way.
-_PROBES = (2, 3)
-_PROBE_TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-3}
 
 
 @with_gradients
@@ -52,8 +40,11 @@ def empirical_ntk(
     """The empirical NTK at the module's present parameters.
 
     Each layer is contracted by its structure where that is possible (see `sgdsim.networks.ntk.layers`), every other
-    parameter by tiles of its Jacobian (`torch.func`); `contraction_plan` tells which. Only parameters with
-    `requires_grad` count.
+    parameter by tiles of its Jacobian; `contraction_plan` tells which. What goes by structure is probed: on 16 random
+    inputs and all outputs against autograd, and on every input in that no more uses are made of the parameter than
+    calls of its layer. Jacobians come from `torch.func`, or input by input where that fails or differs on a probe. Only
+    parameters with `requires_grad` count. The module works on copies of the inputs; an embedding's
+    `scale_grad_by_freq`, which is no derivative, is left out.
 
     Parameters
     ----------
@@ -70,17 +61,35 @@ def empirical_ntk(
 
     Raises
     ------
-    InputError : a module without trainable parameters, in training mode with randomness, that does not take these
-        inputs, or whose kernel is not finite; an unknown output, device or dtype; chunk < 1.
+    InputError : a module without trainable parameters, that is random or mixes the inputs of a batch (see
+        `sgdsim.networks.ntk.functions.function_of`), that does not take these inputs, or whose kernel is not finite; an
+        unknown output, device or dtype; chunk < 1.
     """
-    check_module(module)
     kind = DTYPES[choice("dtype", dtype, DTYPES)]
     budget = integer("budget", budget, minimum=1)
     left = inputs("x1", x1, devices.resolve(device), kind)
     right = left if x2 is None else inputs("x2", x2, devices.resolve(device), kind)
     if right.shape[1:] != left.shape[1:]:
         raise InputError(f"x2: expected inputs of shape {tuple(left.shape[1:])} like x1, got {tuple(right.shape[1:])}")
-    work = _Work(prepared(module, left, kind), left)
+    module, odd = function_of(module, left, kind), set[str]()
+    while True:
+        try:
+            return _kernel(_Work(module, left, odd), left, right, output, chunk, budget).cpu().numpy()
+        except _Unlike as found:  # a layer is not called alike for all inputs
+            odd |= found.names
+
+
+class _Unlike(Exception):
+    """Parameters that some inputs use in another way than those of the probe."""
+
+    def __init__(self, names: set[str]) -> None:
+        super().__init__(*names)
+        self.names = names
+
+
+def _kernel(
+    work: _Work, left: torch.Tensor, right: torch.Tensor, output: str | int, chunk: int | None, budget: int
+) -> torch.Tensor:
     wanted = work.chosen(output)
     size = integer("chunk", chunk, minimum=1) if chunk is not None else work.chunk(budget)
     full = output == "full"
@@ -106,12 +115,7 @@ def empirical_ntk(
                 theta[rows, columns] = block
                 if right is left:
                     theta[columns, rows] = _transposed(block)
-    return theta.cpu().numpy()
-
-
-def _largest(t: torch.Tensor) -> float:
-    low, high = torch.aminmax(t)
-    return max(-low.item(), high.item())
+    return theta
 
 
 def _transposed(block: torch.Tensor) -> torch.Tensor:
@@ -120,12 +124,12 @@ def _transposed(block: torch.Tensor) -> torch.Tensor:
 
 @with_gradients
 def contraction_plan(module: nn.Module, x: np.ndarray, *, dtype: str = "float64") -> dict[str, str]:
-    """How `empirical_ntk` treats each trainable parameter: the layer's kind, or "jacobian". `x`: some inputs."""
-    check_module(module)
+    """How `empirical_ntk` treats each trainable parameter: the layer's kind, or "jacobian", as far as 16 of
+    the inputs `x` show."""
     tensor = inputs("x", x, "cpu", DTYPES[choice("dtype", dtype, DTYPES)])
-    work = _Work(prepared(module, tensor, DTYPES[dtype]), tensor)
-    kinds = {name: type(work.structured[name][0]).__name__ for name in work.structured}
-    return {name: kinds.get(name, "jacobian") for name in work.trainable}
+    module = function_of(module, tensor, DTYPES[dtype])
+    kinds = {name: type(layer).__name__ for name, (layer, _) in Structure(module, tensor, set()).places.items()}
+    return {name: kinds.get(name, "jacobian") for name, p in module.named_parameters() if p.requires_grad}
 
 
 @dataclass
@@ -146,24 +150,12 @@ class _Tile:
 class _Work:
     """A module taken apart: which parameters go by structure (found out on a probe), and their factors on inputs."""
 
-    def __init__(self, module: nn.Module, x: torch.Tensor) -> None:
+    def __init__(self, module: nn.Module, x: torch.Tensor, without: set[str]) -> None:
         self.module = module
         self.trainable = {name: p for name, p in module.named_parameters() if p.requires_grad}
-        names = {id(p): name for name, p in self.trainable.items()}
-        # parameter name → (layer, the parameter's name in it)
-        homes: dict[str, list[tuple[nn.Module, str]]] = defaultdict(list)
-        for layer in module.modules():
-            for short, parameter in layer.named_parameters(recurse=False):
-                if id(parameter) in names:
-                    homes[names[id(parameter)]].append((layer, short))
-        # Tied weights have several homes and go by their Jacobian.
-        self.structured = {
-            name: places[0]
-            for name, places in homes.items()
-            if len(places) == 1 and layers.contraction(places[0][0]) is not None
-        }
-        calls, passed = self._probe(x)
-        self.rest = {name: p.detach() for name, p in self.trainable.items() if name not in self.structured}
+        found = Structure(module, x, without)
+        self.structured, self.n_outputs, calls = found.places, found.n_outputs, found.calls
+        self.rest = Jacobian(module, x, [name for name in self.trainable if name not in self.structured])
         # A weight that is used once and has few positions stays a form, with its layer's bias; calls that share a
         # weight add up in its gradient. The gradients of all parameters lie side by side.
         self.forms: dict[str, layers.LinearForm] = {}
@@ -181,47 +173,10 @@ class _Work:
             elif name not in self.forms:
                 self.columns[name] = slice(width, width + self.trainable[name].numel())
                 width = self.columns[name].stop
-        self.width = width + sum(p.numel() for p in self.rest.values())
+        self.width = width + self.rest.width
         # Numbers per input: kept in a tile, and in a pass (inputs and gradients of every layer, what is made of them).
-        self.kept = self.width + sum(form.numbers() for form in self.forms.values()) / max(_PROBES)
-        self.raw = 3 * passed + 3 * self.kept
-
-    def _probe(self, x: torch.Tensor) -> tuple[dict[nn.Module, list[layers.Call]], float]:
-        """Keep by structure only what agrees with autograd, input by input; the calls seen, for one output, and numbers
-        per input."""
-        x = x[: max(_PROBES)]
-        trained = list(self.trainable.values())
-        expected = []
-        for sample in x:
-            gradients = torch.autograd.grad(outputs(self.module, sample[None])[0, 0], trained, allow_unused=True)
-            expected.append(dict(zip(self.trainable, gradients, strict=True)))
-        # Two sizes: a dimension that is not that of the inputs cannot equal both.
-        for count in _PROBES:
-            chosen = [k % x.shape[0] for k in range(count)]
-            used = [layer for layer, _ in self.structured.values()]
-            calls, self.n_outputs, numbers = recorded(self.module, used, x[chosen], [0])
-            for name, (layer, short) in list(self.structured.items()):
-                made = [call[0] for call in calls.get(layer, [])]
-                known = [call for call in made if call is not None]
-                complete = known and len(known) == len(made)
-                if not complete or not self._agrees(known, short, [expected[k][name] for k in chosen]):
-                    del self.structured[name]
-        first = {layer: [call[0] for call in made if call[0] is not None] for layer, made in calls.items()}
-        return first, numbers / count
-
-    @staticmethod
-    def _agrees(made: list[layers.Call], parameter: str, expected: list[torch.Tensor | None]) -> bool:
-        if any(parameter not in {**call.forms, **call.gradients} for call in made):
-            return False
-        have = reduce(torch.add, (call.gradient(parameter) for call in made))
-        if have.shape[0] != len(expected):
-            return False
-        tolerance = _PROBE_TOLERANCE[have.dtype]
-        for row, want in zip(have, expected, strict=True):
-            want = torch.zeros_like(row) if want is None else want.flatten()
-            if row.shape != want.shape or not _largest(row - want) <= tolerance * (_largest(want) + tolerance):
-                return False
-        return True
+        self.kept = self.width + sum(form.numbers() for form in self.forms.values()) / found.n_inputs
+        self.raw = 3 * found.numbers / found.n_inputs + 3 * self.kept
 
     def chosen(self, output: str | int) -> list[int]:
         """The output indices that take part."""
@@ -254,11 +209,12 @@ class _Work:
     def _factors(self, x: torch.Tensor, wanted: list[int], out: torch.Tensor) -> list[list[layers.LinearForm]]:
         """Writes gradients to `out`, (n, C, p), and returns the linear forms: output → forms in their order."""
         used = [layer for layer, _ in self.structured.values()]
-        calls = recorded(self.module, used, x, wanted)[0] if used else {}
-        single = {self.structured[name][0] for name in self.forms}
-        for layer, of_layer in calls.items():
-            if any(None in call for call in of_layer) or (layer in single and len(of_layer) > 1):
-                raise InputError(f"network: expected layers called alike for all inputs, got a {type(layer).__name__}")
+        calls: dict[nn.Module, list[list[layers.Call | None]]] = {}
+        if used:
+            seen = recorded(self.module, used, x, lambda f: [f[:, c].sum() for c in wanted])
+            if odd := seen.unlike(self.structured, single=self.forms):
+                raise _Unlike(odd)
+            calls = seen.calls
         forms: list[list[layers.LinearForm]] = []
         for c, target in enumerate(out.unbind(1)):
             made = {
@@ -274,32 +230,11 @@ class _Work:
                 layer, parameter = self.structured[name]
                 called = [call.forms[parameter] for call in made.get(layer, [])]
                 forms[c].append(replace(called[0], constant=form.constant) if called else form.zeros(x.shape[0]))
-            if self.rest:
-                target[:, self.width - sum(p.numel() for p in self.rest.values()) :] = self._jacobian(x, wanted[c])
+            if self.rest.width:
+                own = out.new_zeros(x.shape[0], self.n_outputs)
+                own[:, wanted[c]] = 1
+                target[:, self.width - self.rest.width :] = self.rest.rows(x, own)
         return forms
-
-    def _jacobian(self, x: torch.Tensor, c: int) -> torch.Tensor:
-        """∂f_c/∂w of the parameters without structure, (n, p)."""
-        fixed = dict([*self.module.named_parameters(), *self.module.named_buffers()])
-        for name in self.rest:
-            del fixed[name]
-
-        def single(rest: dict[str, torch.Tensor], sample: torch.Tensor) -> torch.Tensor:
-            return functional_call(self.module, {**rest, **fixed}, (sample[None],)).reshape(-1)[c]
-
-        try:
-            with plain_attention():
-                parts = vmap(grad(single), (None, 0))(self.rest, x)
-            return torch.cat([part.detach().reshape(x.shape[0], -1) for part in parts.values()], dim=1)
-        except RuntimeError:  # something that torch.func does not know: one backward pass for each input
-            return torch.stack([self._gradient(sample, c) for sample in x])
-
-    def _gradient(self, sample: torch.Tensor, c: int) -> torch.Tensor:
-        chosen = [self.trainable[name] for name in self.rest]
-        parts = torch.autograd.grad(outputs(self.module, sample[None])[0, c], chosen, allow_unused=True)
-        return torch.cat(
-            [(torch.zeros_like(p) if g is None else g).ravel() for g, p in zip(parts, chosen, strict=True)]
-        )
 
     def block(self, first: _Tile, second: _Tile, full: bool, budget: int) -> torch.Tensor:
         """The kernel between two tiles: (n1, n2, C, C) for all pairs of outputs, else (n1, n2) summed over them."""

@@ -76,6 +76,15 @@ class LinearForm:
             return out.scatter_add_(1, index, self.d[:, 0])[:, 1:].reshape(n, -1)
         return (self.d.transpose(-1, -2) @ self.dense).flatten(1)
 
+    def total(self, shares: torch.Tensor) -> torch.Tensor:
+        """The gradients of the samples, weighted by `shares` (n, 1), summed: the same order, without the constant."""
+        d = self.d * shares[:, :, None, None]
+        if self.tokens is not None:
+            out = d.new_zeros(self.vocabulary + 1, d.shape[-1])
+            return out.index_add_(0, self.tokens.flatten() + 1, d[:, 0].flatten(0, 1))[1:].flatten()
+        across = d.permute(1, 3, 0, 2).flatten(2)  # (groups, o, n·T)
+        return (across @ self.dense.transpose(0, 1).flatten(1, 2)).flatten()
+
 
 def _by_gram(positions: int, fan_in: int, width: int) -> bool:
     return positions**2 * (fan_in + width) <= width * fan_in
@@ -129,6 +138,12 @@ class Call:
     def gradient(self, parameter: str) -> torch.Tensor:
         """∂f/∂parameter of every sample, (n, size of the parameter)."""
         return (self.forms[parameter].gradient if parameter in self.forms else self.gradients[parameter])().flatten(1)
+
+    def total(self, parameter: str, shares: torch.Tensor) -> torch.Tensor:
+        """These gradients weighted by `shares` (n, 1) and summed over the samples."""
+        if parameter in self.forms:
+            return self.forms[parameter].total(shares)
+        return shares[:, 0] @ self.gradient(parameter)
 
 
 def _linear(layer: nn.Linear | NTKLinear, x: torch.Tensor, d: torch.Tensor) -> Call:
