@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import warnings
 from collections.abc import Callable, Mapping
 
@@ -17,6 +18,8 @@ Targets = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 #: The loss of each point from outputs and targets (…, b), or (…, b, C) where `several`.
 PointLoss = Callable[[torch.Tensor, torch.Tensor, bool], torch.Tensor]
 Found = tuple[Tensors, torch.Tensor]
+
+_listening = threading.Lock()  # to warnings: their filters are the whole process's
 
 # Relative difference of what is computed together and alone that is not rounding.
 _WRONG = {torch.float64: 1e-6, torch.float32: 1e-2}
@@ -108,13 +111,17 @@ class Replicates:
         for own in self._own.values():  # seen where a module holds them by other names than functional calls exchange
             own.data = torch.full_like(own, torch.nan if own.is_floating_point() else 0)
         try:
-            with warnings.catch_warnings(record=True, action="always") as said:
+            with _listening, warnings.catch_warnings(record=True, action="always") as said:
                 batched, values = self._batched(parameters, buffers, x.clone(), y)
         except torch.OutOfMemoryError:
             raise
         except Exception:
             return False
-        if any("performance drop" in str(one.message) for one in said):  # torch's own loop over replicates
+        slow = [one for one in said if "performance drop" in str(one.message)]  # torch's own loop over replicates
+        for one in said:
+            if one not in slow:
+                warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
+        if slow:
             return False
         pairs = [(values[0], value), *((batched[name][0], gradients[name]) for name in gradients)]
         scale = max(float(one.abs().nan_to_num().max()) for _, one in pairs)
