@@ -1,6 +1,7 @@
 """The network regime on modules that torch cannot batch, against those that it can, and on several outputs."""
 
 import copy
+import re
 
 import numpy as np
 import pytest
@@ -9,12 +10,13 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import sgdsim as ss
+from sgdsim import cli
 from sgdsim.algorithm.batches import batch_blocks, label_errors
 from sgdsim.algorithm.draws import replicate_keys
 from sgdsim.algorithm.methods import EMA
+from sgdsim.cli import compare
 from sgdsim.common.checks import InputError
 from sgdsim.regimes import _replicates
-from sgdsim.studies import comparison
 
 N, STEPS, SEED = 12, 6, 3
 ALGORITHMS = {
@@ -241,7 +243,7 @@ def by_hand(network, of, sgd, loss=None):
         optimizer.step()
 
 
-def test_a_failure_is_shown_as_one():
+def test_a_failure_is_shown_as_one(capsys, monkeypatch):
     """The table once said that the loss was infinite."""
 
     class Fails(nn.Module):
@@ -254,18 +256,28 @@ def test_a_failure_is_shown_as_one():
                 raise ZeroDivisionError("three points")
             return self.inner(x)
 
-    of, grid = problem(Fails()), ss.Grid.product(lr=[0.5], batch_size=[2, 3])
-    with pytest.warns(RuntimeWarning, match="cells failed"):
-        result = ss.sweep(of, grid, [ss.RealNetwork()], STEPS)
-    rows = comparison.rows(result, of, grid, [])
-    text = comparison.table(rows)
-    assert "infinite" not in text
-    assert "failed" in text
-    (failed,) = comparison.failures(result)
-    assert (
-        "network: expected a module that trains on batches of shape (3, 6), got: ZeroDivisionError: three"
-        in (failed["error"])
-    )
+    of = problem(Fails())
+    monkeypatch.setattr(compare, "described", lambda args: of)
+    words = [
+        "compare",
+        "--lr",
+        "0.5",
+        "--momentum",
+        "0",
+        "--n-steps",
+        "5",
+        "--replicates",
+        "1",
+        "--batch-size",
+        "2",
+        "3",
+    ]
+    assert cli.main([*words, "--regimes", "network"]) == 1
+    said = capsys.readouterr().out
+    assert "infinite" not in said
+    assert re.search(r"yes +failed", said)
+    reason = "network: expected a module that trains on batches of shape (3, 6), got: ZeroDivisionError: three points"
+    assert reason in said
     with pytest.raises(InputError, match="three points"):
         ss.simulate(of, ss.SGD(0.5, 0.0, 3), ss.RealNetwork(), STEPS)
 
