@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from sgdsim.algorithm.sgd import SGD
+    from sgdsim.observables import Observable
     from sgdsim.problem import Problem
     from sgdsim.regimes.base import Regime
     from sgdsim.runs.sweeps import Grid
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args: argparse.Namespace) -> list[Regime]:
     from sgdsim import regimes
 
-    if names is None:
+    if names is None and args.loss != "squared":
+        names = ["network"]
+    elif names is None:
         with_basis = ["sampled", "averaged"] if problem.has_every_eigenvalue else []
         names = [*(["network"] if problem.has_network else []), *with_basis, "diagonal"]
     closures = [regimes.SpectralDiagonal(tau) for tau in taus]
@@ -34,11 +37,13 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args:
         if name == "diagonal":
             out += closures
         else:
-            own: dict[str, Callable[[], Regime]] = {"network": lambda: regimes.RealNetwork(args.dtype)}
+            own: dict[str, Callable[[], Regime]] = {"network": lambda: regimes.RealNetwork(args.dtype, loss=args.loss)}
             if args.device not in ("auto", "cpu"):  # auto: compiled loops, as no GPU was measured yet
                 own["sampled"] = lambda: regimes.SampledLinearized(args.device)
                 own["averaged"] = lambda: regimes.BatchAveraged(device=args.device)
             out.append(own[name]() if name in own else regimes.parse(name))
+    if args.loss != "squared" and (others := [regime.name for regime in out if regime.kind != "network"]):
+        raise InputError(f"--loss: expected the network regime alone with {args.loss}, got {', '.join(others)} too")
     return out
 
 
@@ -72,15 +77,19 @@ def _grid(args: argparse.Namespace) -> Grid:
     return combine(**{name: values or LISTS[name] for name, values in given.items()}, **algorithm(args))
 
 
-def _able(regimes: list[Regime], problem: Problem, cells: list[SGD]) -> tuple[list[Regime], dict[str, str]]:
-    """The regimes that can follow at least one of the algorithms, and why the others cannot, by name; InputError where
-    none can."""
+def _able(
+    regimes: list[Regime], problem: Problem, cells: list[SGD], observe: Iterable[Observable]
+) -> tuple[list[Regime], dict[str, str]]:
+    """The regimes that can follow at least one of the algorithms and give what is to be observed, and why the others
+    cannot, by name; InputError where none can."""
     able, left_out = [], {}
     for regime in regimes:
         reason = ""
         for sgd in cells:
             try:
                 regime.check(problem, sgd)
+                for observable in observe:
+                    regime.check_observable(observable)
             except InputError as error:
                 reason = reason or str(error)
             else:
@@ -121,7 +130,7 @@ def _run(
     problem = described(args)
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can
-        regimes, left_out = _able(regimes, problem, cells)
+        regimes, left_out = _able(regimes, problem, cells, parse_all(observe))
     if problem.has_test:
         observe = ["test_loss", *observe]
     options = named(args, "replicates", "seed") | {"record": args.record_every, "observe": observe, "progress": True}
@@ -199,7 +208,9 @@ def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
 
 def _headline(args: argparse.Namespace, problem: Problem, result: xr.Dataset) -> str:
     title = json.loads(result.attrs["problem"]).get("title", "")
-    initial, population = problem.quadratic.initial_loss, problem.population
+    squared = getattr(args, "loss", "squared") == "squared"
+    initial = problem.quadratic.initial_loss if squared else result["loss"].values.flat[0]  # of a replicate at step 0
+    population = problem.population
     above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
     run = f"{args.n_steps} steps, initial loss {initial:.4g}{above}, {args.replicates} replicates, seed {args.seed}"
     return f"{title}: {run}"
@@ -219,6 +230,8 @@ def _footnote(rows: list[CellRow], facts: dict[str, Any], torch_lr: float) -> st
         notes[0] += f"{lr_unit(facts['n'] / facts['lambda_max'])}. "
     notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
     notes[0] += f"{facts['seconds']:.1f} s."
+    others = [name for name in rows[0]["regimes"] if ":loss=" in name]
+    notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
     notes += interrupted(facts)
     notes += comparison.stability_notes(rows)
     notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]

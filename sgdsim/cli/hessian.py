@@ -141,6 +141,12 @@ def _text(args: argparse.Namespace, data: Dataset, runs: dict[str, HessianSpectr
         lines.append(run.table().text())
         if run.diverged_at is not None:
             lines.append(f"diverged at step {run.diverged_at}")
+        if run.largest_lr is not None:
+            own = ", and have statistics of their own" if run.one_batch else ""
+            lines.append(
+                f"all points as one batch: stable below lr {run.largest_lr:.3g} = 2(1 + momentum)/λ_1 at step "
+                f"{run.at[-1].step}; mini-batches may need less{own}"
+            )
         lines.append("")
     lines.append(f"outliers: eigenvalues above a gap of a factor {args.gap:g}; shares are of |gradient|².")
     return "\n".join([*lines, *interrupted(facts), f"{facts['seconds']:.1f} s", *wrote(facts)])

@@ -16,6 +16,11 @@ from sgdsim.cli.arguments import (
 from sgdsim.cli.deliver import add_output
 
 
+def _add_loss(parser: Parser) -> None:
+    words = "of the real network: squared, or cross-entropy for classes, which no other regime follows"
+    parser.add_argument("--loss", default="squared", choices=["squared", "cross-entropy"], help=words)
+
+
 def add_compare(commands: Commands) -> None:
     """The parser of `sgdsim compare`."""
     compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
@@ -27,6 +32,7 @@ def add_compare(commands: Commands) -> None:
         metavar="REGIME",
         help="of network, sampled, averaged, diagonal (default: all that can)",
     )
+    _add_loss(compare)
     compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
     compare.add_argument(
         "--cells",
@@ -48,6 +54,7 @@ def add_simulate(commands: Commands) -> None:
     simulate.add_argument(
         "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
     )
+    _add_loss(simulate)
     simulate.add_argument(
         "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
     )

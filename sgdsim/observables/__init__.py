@@ -12,16 +12,33 @@ import numpy as np
 
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError
-from sgdsim.observables.base import QUANTITIES, Observable
+from sgdsim.observables.accuracy import Accuracy, TestAccuracy
+from sgdsim.observables.base import MOMENTS, QUANTITIES, Observable
 from sgdsim.observables.distance import Distance
 from sgdsim.observables.leading import LeadingShare
 from sgdsim.observables.losses import Loss, TestLoss
 from sgdsim.observables.moments import Moments
 
 #: By the name that their texts begin with.
-KINDS: dict[str, type[Observable]] = {kind.name: kind for kind in (Loss, TestLoss, Moments, Distance, LeadingShare)}
+KINDS: dict[str, type[Observable]] = {
+    kind.name: kind for kind in (Loss, TestLoss, Moments, Distance, LeadingShare, Accuracy, TestAccuracy)
+}
 
-__all__ = ["KINDS", "QUANTITIES", "Loss", "Moments", "Observable", "TestLoss", "label", "needed", "parse", "parse_all"]
+__all__ = [
+    "KINDS",
+    "MOMENTS",
+    "QUANTITIES",
+    "Accuracy",
+    "Loss",
+    "Moments",
+    "Observable",
+    "TestAccuracy",
+    "TestLoss",
+    "label",
+    "needed",
+    "parse",
+    "parse_all",
+]
 
 
 def parse(text: str) -> Observable:

@@ -14,9 +14,12 @@ from sgdsim.common.checks import InputError
 from sgdsim.common.specs import Spec
 from sgdsim.problem import Problem
 
-#: What a regime may be asked for: the training loss and the test loss of each replicate, (R,), and the second moments
-#: c_k of its residual in the eigenbasis, (R, modes). A deterministic regime has one replicate and gives expectations.
-QUANTITIES = ("loss", "test_loss", "moments")
+#: What every regime may be asked for: the training loss and the test loss of each replicate, (R,), and the second
+#: moments c_k of its residual in the eigenbasis, (R, modes). A deterministic one has one replicate: expectations.
+MOMENTS = ("loss", "test_loss", "moments")
+#: What a stochastic regime may be asked for beside these: the residuals f − y, (R, N) and (R, m) on the test points, of
+#: several outputs (R, N, C) and (R, m, C).
+QUANTITIES = (*MOMENTS, "residual", "test_residual")
 
 
 @dataclass(frozen=True)

@@ -161,7 +161,12 @@ class Problem:
 
     @property
     def targets(self) -> np.ndarray | None:
-        """What the network learns, (n,); None without a network."""
+        """What the network learns, (n,) or (n, C); None without a network."""
+        return None
+
+    @property
+    def test_targets(self) -> np.ndarray | None:
+        """The same of the test points; None without any."""
         return None
 
     @property

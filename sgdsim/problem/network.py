@@ -80,6 +80,11 @@ class NetworkProblem(Problem):
         return self.data.y
 
     @property
+    def test_targets(self) -> np.ndarray | None:
+        """The same of the test points, (m,) or (m, C); None without any."""
+        return self.data.y_test
+
+    @property
     def n_outputs(self) -> int:
         """Number of outputs C."""
         return 1 if self.data.y.ndim == 1 else self.data.y.shape[1]

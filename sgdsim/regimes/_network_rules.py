@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from torch.func import grad_and_value, vmap
 
 from sgdsim.algorithm.rules import GradientRule
 from sgdsim.algorithm.sgd import StepValues
-from sgdsim.regimes._training import Targets, Tensors, Training, at
+from sgdsim.regimes._replicates import Targets, Tensors, at
+from sgdsim.regimes._training import Training
 
 
 class Rows(Training):
@@ -18,7 +18,7 @@ class Rows(Training):
 
     def __init__(self, rule: GradientRule, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.rule, self.slopes = rule, vmap(grad_and_value(self.objective))
+        self.rule = rule
         self.shapes = {name: p.shape[1:] for name, p in self.parameters.items()}
         self.rows = torch.cat([p.reshape(len(p), -1) for p in self.parameters.values()], 1)
         self.kept = rule.init(self.rows)

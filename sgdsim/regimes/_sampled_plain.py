@@ -13,6 +13,8 @@ from sgdsim.regimes import _kernels
 from sgdsim.regimes._outputs import Rows
 from sgdsim.regimes.base import Run
 
+_OF_MODES = ("test_loss", "moments", "test_residual")
+
 
 def observed(
     problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], *, over_modes: bool = False
@@ -23,8 +25,11 @@ def observed(
         return _observed_outputs(problem, r, what)
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
         out = {"loss": (r**2).mean(1) / 2 if problem.population is None else (r**2).sum(1) / 2}
-        if "test_loss" in what or "moments" in what:
+        out["residual"] = r
+        if any(name in what for name in _OF_MODES):
             a = r if over_modes else r @ problem.eigenvectors
+        if "test_residual" in what:
+            out["test_residual"] = _test_residuals(problem, a)
         if "test_loss" in what:
             out["test_loss"] = problem.test_loss(a)
         if "moments" in what:
@@ -36,9 +41,11 @@ def _observed_outputs(problem: QuadraticProblem, r: np.ndarray, what: tuple[str,
     """`observed` from residuals (R, N, C)."""
     vectors, shared = problem.spectrum.eigenvectors, problem.signed is not None
     with np.errstate(over="ignore", invalid="ignore"):
-        out = {"loss": (r**2).sum((1, 2)) / (2 * problem.n)}
-        if "test_loss" in what or "moments" in what:
+        out = {"loss": (r**2).sum((1, 2)) / (2 * problem.n), "residual": r}
+        if any(name in what for name in _OF_MODES):
             a = np.moveaxis(r, 2, 1) @ problem.eigenvectors if shared else r.reshape(len(r), -1) @ vectors
+        if "test_residual" in what:
+            out["test_residual"] = _test_residuals(problem, a)
         if "test_loss" in what:
             each = range(problem.n_outputs)
             parts = [problem.output(o).test_loss(a[:, o]) for o in each] if shared else [problem.test_loss(a)]
@@ -46,6 +53,16 @@ def _observed_outputs(problem: QuadraticProblem, r: np.ndarray, what: tuple[str,
         if "moments" in what:
             out["moments"] = (a**2).sum(1) if shared else a**2
     return out
+
+
+def _test_residuals(problem: QuadraticProblem, a: np.ndarray) -> np.ndarray:
+    """(R, m) from the modes (R, N); of C outputs (R, m, C), from (R, C, N) where they share the kernel, or (R, NC)."""
+    points = problem.test
+    assert points is not None  # see `TestAccuracy.check`
+    if problem.signed is not None:
+        return points.residual + np.moveaxis((a - problem.signed.T) @ points.transfer.T, 1, 2)
+    found = points.residuals(a - problem.coefficients)
+    return found if problem.n_outputs == 1 else found.reshape(len(found), -1, problem.n_outputs)
 
 
 class HeavyBall(Run):

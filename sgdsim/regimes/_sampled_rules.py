@@ -78,10 +78,10 @@ class State(Run):
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         r = (self.residual + self.moved @ self.jacobian.T).numpy()
-        out = {"loss": (r**2).mean(1) / 2}
+        out = {"loss": (r**2).mean(1) / 2, "residual": r}
         points = self.problem.quadratic.test
-        if "test_loss" in what and self.test is not None and points is not None:
-            e = points.residual + (self.moved @ self.test.T).numpy()
+        if self.test is not None and points is not None:
+            out["test_residual"] = e = points.residual + (self.moved @ self.test.T).numpy()
             out["test_loss"] = (e**2).mean(1) / 2
         if "moments" in what:
             out["moments"] = (r @ self.problem.quadratic.eigenvectors) ** 2

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import copy
 from abc import abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.func import functional_call, grad, stack_module_state, vmap
+from torch.func import stack_module_state
 
 from sgdsim.algorithm.batches import batch_blocks, label_errors
 from sgdsim.algorithm.maps import read
@@ -17,11 +17,9 @@ from sgdsim.algorithm.sgd import SGD, StepValues, has_momentum
 from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.problem import NetworkProblem
+from sgdsim.regimes._replicates import PointLoss, Replicates, Targets, Tensors, at, squared
+from sgdsim.regimes._sampled_plain import observed
 from sgdsim.regimes.base import Run, diagonal
-
-Tensors = dict[str, torch.Tensor]
-#: y (R, b) of the batches, with the points' weights where they have some.
-Targets = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 # Inputs, over all replicates, in one piece of a full-loss evaluation: few enough that hidden layers stay in cache, and
 # enough for each of tens of replicates that its matrix products run at full speed.
@@ -41,28 +39,36 @@ class Training(Run):
 
     step: Callable[..., None]
 
-    def __init__(self, problem: NetworkProblem, sgd: SGD, keys: np.ndarray, dtype: torch.dtype, test: bool) -> None:
-        self.problem, self.sgd, self.keys = problem, sgd, keys
-        network = copy.deepcopy(problem.network)  # functional calls swap its parameters: not those of other threads
+    def __init__(
+        self,
+        problem: NetworkProblem,
+        sgd: SGD,
+        keys: np.ndarray,
+        dtype: torch.dtype,
+        test: bool,
+        loss: PointLoss,
+        compiled: bool,
+    ) -> None:
+        self.problem, self.sgd, self.keys, self.loss = problem, sgd, keys, loss
+        # A copy: calls change its parameters, and they are not those of other threads.
+        network = copy.deepcopy(problem.network)._apply(lambda t: _placed(t, problem.device, dtype))
         parameters, buffers = (
-            _placed(held, problem.device, dtype) for held in stack_module_state([network] * len(keys))
+            {name: held.detach() for name, held in stacked.items()}
+            for stacked in stack_module_state([network] * len(keys))
         )
         frozen = {name for name, p in network.named_parameters() if not p.requires_grad}
         self.buffers = buffers | {name: parameters.pop(name) for name in frozen}
         self.parameters = parameters
-
-        def single(params: Tensors, fixed: Tensors, x: torch.Tensor) -> torch.Tensor:
-            return functional_call(network, {**params, **fixed}, (x,)).reshape(x.shape[0])
-
-        def objective(params: Tensors, fixed: Tensors, x: torch.Tensor, y: Targets) -> torch.Tensor:
-            targets, weights = y if isinstance(y, tuple) else (y, None)
-            squares = (single(params, fixed, x) - targets) ** 2
-            return 0.5 * (squares if weights is None else weights * squares).mean()
-
-        self.outputs, self.objective = vmap(single, (0, 0, None)), objective
+        self.replicates = Replicates(network, loss, problem.n_outputs)
+        self.slopes = self.replicates.together if compiled else self.replicates.slopes
         data = problem.data
-        arrays = [data.x, data.y, *([data.x_test, data.y_test] if test else [])]
-        self.data = tuple(torch.tensor(a, dtype=dtype, device=problem.device) for a in arrays)
+        self.data = tuple(
+            torch.tensor(a, dtype=torch.int64 if np.issubdtype(a.dtype, np.integer) else dtype, device=problem.device)
+            for a in (data.x, data.y, data.x_test, data.y_test)[: 4 if test else 2]
+            if a is not None
+        )
+        if compiled:
+            self.replicates.check_together(parameters, self.buffers, *self.data[:2])
         self.groups = _groups(parameters, problem.device)
 
     @abstractmethod
@@ -79,14 +85,14 @@ class Training(Run):
 
     def tensor(self, array: np.ndarray) -> torch.Tensor:
         """In the precision of the network, where that is."""
-        return torch.as_tensor(array, dtype=self.data[0].dtype, device=self.data[0].device)
+        return torch.as_tensor(array, dtype=self.data[1].dtype, device=self.data[1].device)
 
     @with_gradients
     def advance(self, start: int, stop: int) -> None:
         x, y = self.data[:2]
         own = diagonal(self.problem, self.sgd)
         for values, batches, drawn in batch_blocks(self.sgd, self.problem.n, self.keys, start, stop, own):
-            errors = self.tensor(label_errors(self.sgd, batches, start, self.keys))
+            errors = self.tensor(label_errors(self.sgd, batches, start, self.keys, self.problem.n_outputs))
             weights = None if drawn is None else self.tensor(drawn)
             indices = torch.as_tensor(batches, dtype=torch.int64, device=x.device)
             coefficients = self.coefficients(start, values)  # all steps' at once: a GPU would wait for each
@@ -108,13 +114,20 @@ class Training(Run):
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         residual = self.residuals(*self.data[:2])
-        with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
-            out = {"loss": (residual**2).mean(1) / 2}
-            if "test_loss" in what:
-                out["test_loss"] = (self.residuals(*self.data[2:]) ** 2).mean(1) / 2
-            if "moments" in what:
-                out["moments"] = (residual @ self.problem.quadratic.eigenvectors) ** 2
+        out = observed(self.problem.quadratic, residual, ("moments",)) if "moments" in what else {}
+        out |= {"loss": self.losses(residual, self.data[1]), "residual": residual}
+        if "test_loss" in what or "test_residual" in what:
+            out["test_residual"] = self.residuals(*self.data[2:])
+            out["test_loss"] = self.losses(out["test_residual"], self.data[3])
         return out
+
+    @np.errstate(over="ignore", invalid="ignore")  # a diverged replicate is a result
+    def losses(self, residual: np.ndarray, y: torch.Tensor) -> np.ndarray:
+        """Of each replicate, (R,), from its residual (R, m) or (R, m, C) on points with targets y."""
+        if self.loss is squared:
+            return (residual**2).sum(2).mean(1) / 2 if residual.ndim == 3 else (residual**2).mean(1) / 2
+        targets = y.double().cpu()
+        return self.loss(torch.from_numpy(residual) + targets, targets, residual.ndim == 3).mean(1).numpy()
 
     def network(self, replicate: int) -> torch.nn.Module:
         """A copy of the network as this replicate has it now."""
@@ -124,11 +137,11 @@ class Training(Run):
         return network
 
     def residuals(self, x: torch.Tensor, y: torch.Tensor) -> np.ndarray:
-        """f − y on all of `x`, (R, m) float64, in chunks."""
+        """f − y on all of `x`, (R, m) or (R, m, C) float64, in chunks."""
         chunk = max(1, _EVALUATED // self.keys.shape[0])
         with torch.no_grad():
             parts = [
-                self.outputs(self.parameters, self.buffers, x[i : i + chunk]) - y[i : i + chunk]
+                self.replicates.outputs(self.parameters, self.buffers, x[i : i + chunk]) - y[i : i + chunk]
                 for i in range(0, x.shape[0], chunk)
             ]
         return torch.cat(parts, dim=1).to(torch.float64).cpu().numpy()
@@ -141,7 +154,7 @@ class HeavyBall(Training):
         super().__init__(*arguments)
         kept = self.parameters if has_momentum(self.sgd) else {}
         self.velocities = {name: torch.zeros_like(p) for name, p in kept.items()}
-        gradient = vmap(grad(self.objective))
+        slopes = self.slopes
 
         def step(
             params: Tensors,
@@ -152,7 +165,7 @@ class HeavyBall(Training):
             lr: torch.Tensor,
             momentum: torch.Tensor,
         ) -> None:
-            gradients = gradient(params, fixed, x, y)
+            gradients, _ = slopes(params, fixed, x, y)
             for name, parameter in params.items():
                 if velocities:
                     velocity = velocities[name].mul_(momentum)
@@ -181,7 +194,7 @@ class Linear(Training):
         begins = [float(a) for a in self.sgd.begins]
         self.components = {name: torch.stack([a * p for a in begins]) for name, p in self.parameters.items()}
         self._read_out()
-        gradient = vmap(grad(self.objective))
+        slopes = self.slopes
 
         def step(
             components: Tensors,
@@ -191,7 +204,7 @@ class Linear(Training):
             transition: torch.Tensor,
             kick: torch.Tensor,
         ) -> None:
-            gradients = gradient({name: held[0] for name, held in components.items()}, fixed, x, y)
+            gradients, _ = slopes({name: held[0] for name, held in components.items()}, fixed, x, y)
             for name, held in components.items():
                 moved = torch.tensordot(transition, held, 1)
                 moved += kick.reshape(-1, *[1] * gradients[name].ndim) * gradients[name]
@@ -221,17 +234,11 @@ class Linear(Training):
         self._read_out()
 
 
-def at(tensors: Mapping[str, torch.Tensor], places: slice | torch.Tensor) -> Tensors:
-    """These replicates of each tensor (R, …): views of a slice."""
-    return {name: held[places] for name, held in tensors.items()}
-
-
-def _placed(tensors: Mapping[str, torch.Tensor], device: str, dtype: torch.dtype) -> Tensors:
-    """Copies of their own there, floating point in `dtype`."""
-    return {
-        name: t.detach().to(device=device, dtype=dtype if t.is_floating_point() else None).clone()
-        for name, t in tensors.items()
-    }
+def _placed(t: torch.Tensor, device: str, dtype: torch.dtype) -> torch.Tensor:
+    """`t` there, in `dtype` where it is floating point, and in its complex counterpart where complex."""
+    if t.is_complex():
+        return t.to(device=device, dtype=dtype.to_complex())
+    return t.to(device=device, dtype=dtype if t.is_floating_point() else None)
 
 
 def _groups(parameters: Tensors, device: str) -> list[slice]:

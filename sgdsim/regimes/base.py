@@ -10,7 +10,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.observables import QUANTITIES, Observable
+from sgdsim.observables import MOMENTS, Observable
 from sgdsim.problem import Problem
 from sgdsim.recurrence.run import Run
 from sgdsim.regimes import _before_runs
@@ -42,7 +42,7 @@ class Regime(ABC):
     follows_one_pass: ClassVar[bool] = False
     """Whether it follows batches of new Gaussian points, on no fixed set of them."""
 
-    quantities: ClassVar[tuple[str, ...]] = QUANTITIES
+    quantities: ClassVar[tuple[str, ...]] = MOMENTS
     """What its runs can `observe`, by the names that observables need."""
 
     @property
@@ -95,9 +95,10 @@ class Regime(ABC):
         """InputError, with the reason, if this regime does not know what `observable` is computed from."""
         for quantity in observable.needs:
             if quantity not in self.quantities:
+                why = "it is not a function of second moments; " if "residual" in quantity else ""
                 raise InputError(
                     f"observe: {observable.spec} needs the {quantity.replace('_', ' ')} of each replicate, which the "
-                    f"{self.name} regime does not give; it gives {', '.join(self.quantities)}"
+                    f"{self.name} regime does not give; {why}it gives {', '.join(self.quantities)}"
                 )
 
     def _check_rule(self, problem: Problem, sgd: SGD, rule: str) -> None:

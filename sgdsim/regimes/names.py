@@ -10,13 +10,15 @@ from sgdsim.regimes.sampled import SampledLinearized
 
 
 def parse(text: str) -> Regime:
-    """The regime called `text`: network, sampled, averaged, diagonal (τ = 1) or diagonal:tau=VALUE."""
+    """The regime called `text`: network, network:loss=cross-entropy, sampled, averaged, diagonal (τ = 1) or
+    diagonal:tau=VALUE."""
     head, _, tail = text.partition(":")
     plain = {"sampled": SampledLinearized, "averaged": BatchAveraged}
-    if head == "network" and not tail:
+    key, equals, value = tail.partition("=")
+    if head == "network" and (not tail or (key, equals) == ("loss", "=")):
         from sgdsim.regimes.network import RealNetwork  # loads torch
 
-        return RealNetwork()
+        return RealNetwork(loss=value) if tail else RealNetwork()
     if head in plain and not tail:
         return plain[head]()
     if head in ("diagonal", "averaged"):

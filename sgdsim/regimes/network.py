@@ -12,41 +12,52 @@ from sgdsim.algorithm import draws
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
+from sgdsim.observables import QUANTITIES, Observable
+from sgdsim.observables.accuracy import check_classes
 from sgdsim.problem import NetworkProblem, Problem
 from sgdsim.regimes import _network_rules, _training
+from sgdsim.regimes._replicates import cross_entropy, squared
 from sgdsim.regimes.base import Regime, training_seconds
 
 DTYPES = {"float64": torch.float64, "float32": torch.float32}
+LOSSES = {"squared": squared, "cross-entropy": cross_entropy}
 
 
 @dataclass(frozen=True)
 class RealNetwork(Regime):
-    """The network itself, trained on `½·mean((f − y)²)` of each batch at the torch learning rate that equals α, or by a
-    gradient rule.
+    """The network itself, trained on `½·mean((f − y)²)` of each batch, summed over outputs, at the torch learning rate
+    that equals α, or by a gradient rule.
 
     All replicates start from the problem's network and differ in their batches only; they are trained together in one
-    batched computation.
+    batched computation, or one after another where torch has no batching rule for what the module does (a GRU,
+    checkpoints, masks, `.item()`): the same numbers, slower.
 
     Parameters
     ----------
     dtype : "float64" (default) or "float32".
     compile : compile the step with `torch.compile`: about 30% faster after 5 to 20 s, the same numbers up to rounding;
         on a CPU it needs a C++ compiler. InputError, at the first step, where that fails. Not with gradient rules.
+    loss : "squared", or "cross-entropy" for targets that are one-hot (of a softmax) or ±1 (logistic); losses are then
+        those. α keeps its unit, in which the torch learning rate is αN/λ_max(Θ).
     """
 
     dtype: str = "float64"
     compile: bool = False
+    loss: str = "squared"
     stochastic: ClassVar[bool] = True
     uses_all_cores: ClassVar[bool] = True
     follows_rules: ClassVar[bool] = True
     follows_weights: ClassVar[bool] = True
+    follows_outputs: ClassVar[bool] = True
+    quantities: ClassVar[tuple[str, ...]] = QUANTITIES
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)
+        choice("loss", self.loss, LOSSES)
 
     @property
     def name(self) -> str:
-        return "network"
+        return "network" if self.loss == "squared" else f"network:loss={self.loss}"
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
@@ -56,6 +67,17 @@ class RealNetwork(Regime):
             )
         if sgd.rule is not None and self.compile:
             raise InputError(f"compile: expected False with {sgd.rule.name}, whose steps are not compiled; got True")
+        if self.loss != "squared":
+            check_classes("loss: cross-entropy", problem)
+            if sgd.label_noise:
+                raise InputError(
+                    f"label_noise: expected 0 with cross-entropy, whose targets are classes, got {sgd.label_noise}"
+                )
+
+    def check_observable(self, observable: Observable) -> None:
+        super().check_observable(observable)
+        if self.loss != "squared" and "moments" in observable.needs:
+            raise InputError(f"observe: {observable.spec} is of the squared loss, got a network trained on {self.loss}")
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
         return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
@@ -68,7 +90,8 @@ class RealNetwork(Regime):
     @with_gradients
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> _training.Training:
         problem = cast(NetworkProblem, problem)  # see `check`
-        how = (problem, sgd, draws.replicate_keys(seed, replicates), DTYPES[self.dtype], test)
+        keys = draws.replicate_keys(seed, replicates)
+        how = (problem, sgd, keys, DTYPES[self.dtype], test, LOSSES[self.loss], self.compile)
         if sgd.rule is not None:
             return _network_rules.Rows(sgd.rule, *how)
         run = _training.HeavyBall(*how) if sgd.is_plain else _training.Linear(*how)

@@ -11,6 +11,7 @@ from sgdsim.algorithm import draws
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError
+from sgdsim.observables import QUANTITIES
 from sgdsim.problem import NetworkProblem, Problem
 from sgdsim.regimes import _sampled_linear, _sampled_plain
 from sgdsim.regimes.base import Regime, Run, batch_size, training_seconds
@@ -36,6 +37,7 @@ class SampledLinearized(Regime):
     follows_one_pass: ClassVar[bool] = True
     follows_weights: ClassVar[bool] = True
     follows_outputs: ClassVar[bool] = True
+    quantities: ClassVar[tuple[str, ...]] = QUANTITIES
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "device", devices.resolve(self.device))

@@ -87,7 +87,8 @@ def follow(
         direct = regime.direct(problem, sgd, steps, quantities)
         if direct is not None:
             return known_trace(problem, *direct, steps, observe, time.perf_counter() - began, least)
-        run = regime.start(problem, sgd, replicates=replicates, seed=seed, test="test_loss" in quantities)
+        test = any(name.startswith("test_") for name in quantities)
+        run = regime.start(problem, sgd, replicates=replicates, seed=seed, test=test)
         driver = _Driver(run, tick)
         for column, step in enumerate(steps.tolist()):
             driver.advance_to(step)

@@ -99,6 +99,7 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
     numbers: dict[str, Any] = {
         "replicates": int(run.sum()),
         "diverged": int((outcome == OUTCOMES.index("diverged")).sum()),
+        "failed": bool((outcome == OUTCOMES.index("failed")).any()),
         "done": bool(result["done"].values[(*index, position)]),
         "seconds": float(result["seconds"].values[(*index, position)]),
     }
@@ -231,6 +232,8 @@ def _outcome(numbers: dict[str, Any], label: str, reference: str, name: str) -> 
     """Final loss of one regime in one cell, with its ratio to the reference regime's."""
     if not numbers["done"]:
         return "not finished"
+    if numbers["failed"]:
+        return "failed"
     if numbers["diverged"]:
         median = numbers[f"{label}_median"]
         rest = f", median {median:.3g}" if median is not None and numbers["replicates"] > 1 else ""

@@ -231,7 +231,7 @@ def _trial(problem: Problem, sgd: SGD, regime: Regime, n_steps: int, replicates:
             np.exp(np.log(loss[:, (steps >= low * n_steps) & (steps <= high * n_steps)]).mean(1))
             for low, high in ((0.05, 0.1), (0.5, 1.0))
         )
-    idle = np.inf if problem.targets is None else _IDLE * np.var(problem.targets) / 2
+    idle = np.inf if problem.targets is None else _IDLE * np.var(problem.targets, axis=0).sum() / 2
     settled = (late < np.minimum(1.0, idle / initial)) | ((late < early) & (peak <= _LIFTED))
     shares = float((peak <= GROWTH).mean()), float(settled.mean())
     return Trial(float(cast(float, sgd.lr)), *shares, *(float(np.median(values)) for values in (peak, early, late)))

@@ -2,6 +2,7 @@
 
 import json
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -56,3 +57,37 @@ def test_shards_are_merged_and_gone_on_with(tmp_path, monkeypatch, capsys):
     for name in NAMES.values():
         for path in ("r.nc", "again.nc"):
             assert ss.load(path)[name].identical(ss.load("whole.nc")[name])
+
+
+@pytest.fixture
+def classes(monkeypatch):
+    """Digits as two classes, whatever the options of the data."""
+    from sgdsim.cli import compare
+
+    given = ss.datasets.load("digits", 20, 0, n_test=8)
+    sign = lambda y: np.where(y > 0, 1.0, -1.0)  # noqa: E731
+    data = ss.Dataset(given.x, sign(given.y), "two classes", given.x_test, sign(given.y_test))
+    problem = ss.NetworkProblem(ss.networks.MLP(8, seed=0), data, device="cpu")
+    monkeypatch.setattr(compare, "described", lambda args: problem)
+
+
+def test_accuracy_leaves_regimes_of_expectations_out(run, classes):
+    words = ["compare", "--lr", "0.5", "--momentum", "0", "--batch-size", "4", "--n-steps", "5", "--replicates", "2"]
+    text = run(*words, "--observe", "accuracy", "test_accuracy")
+    assert "final train accuracy" in text
+    assert "final test accuracy" in text
+    assert "left out: averaged: observe: accuracy needs the residual of each replicate" in text
+    refused = run(*words, "--observe", "accuracy", "--regimes", "averaged", code=2)
+    assert "it is not a function of second moments" in refused
+
+
+def test_cross_entropy_is_asked_for_in_words(run, classes):
+    words = ["compare", "--lr", "0.5", "--momentum", "0", "--batch-size", "4", "--n-steps", "5", "--replicates", "2"]
+    text = run(*words, "--loss", "cross-entropy")
+    assert "network:loss=cross-entropy" in text
+    assert "initial loss 0." in text
+    assert "stable and lr are of the squared loss" in text
+    assert "--loss: expected the network regime alone" in run(*words, "--loss", "cross-entropy", "--regimes", "network",
+                                                             "sampled", code=2)  # fmt: skip
+    alone = ["simulate", "--lr", "0.5", "--batch-size", "4", "--n-steps", "5", "--regime", "network:loss=cross-entropy"]
+    assert "network:loss=cross-entropy" in run(*alone)

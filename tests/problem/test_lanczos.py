@@ -1,5 +1,7 @@
 """Matrix-free spectra against dense ones."""
 
+import warnings
+
 import numpy as np
 import pytest
 import scipy.sparse
@@ -188,6 +190,89 @@ def test_curvature_against_autograd(small_network, chunk):
     assert curvature.loss() == pytest.approx(loss, rel=1e-13)
     np.testing.assert_allclose(curvature.gradient(), gradient, atol=1e-13)
     np.testing.assert_allclose(curvature.hessian() @ np.eye(curvature.size), hessian, atol=1e-12)
+
+
+class Wrong(torch.autograd.Function):
+    """exp, with a backward that is right and that of the backward wrong."""
+
+    @staticmethod
+    def forward(ctx, x):
+        ctx.save_for_backward(x.exp())
+        return x.exp()
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient * ctx.saved_tensors[0].detach()
+
+
+class Exp(nn.Module):
+    def forward(self, x):
+        return Wrong.apply(x)
+
+
+@pytest.mark.parametrize("old", [False, True])
+@pytest.mark.parametrize("chunk", [5, 13])
+def test_second_derivatives_of_weight_norm(small_network, old, chunk):
+    """The fused operation's are off by some per cent, whichever way they are taken; literal ones, by its formula."""
+    _, x, y = small_network
+    norm = nn.utils.weight_norm if old else nn.utils.parametrizations.weight_norm
+    torch.manual_seed(1)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # the old way is deprecated
+        module = nn.Sequential(norm(nn.Linear(4, 5).double()), nn.Tanh(), norm(nn.Linear(5, 1).double(), dim=None))
+    curvature = Curvature(module, x, y, chunk=chunk)
+
+    class Formula(nn.Module):
+        def __init__(self):
+            super().__init__()
+            named = [p.detach().clone() for p in module.parameters()]
+            self.held = nn.ParameterList(named)
+
+        def forward(self, x):
+            (b, g, v, c, h, w) = self.held
+            hidden = torch.tanh(x @ (g * v / v.norm(dim=1, keepdim=True)).T + b)
+            return hidden @ (h * w / w.norm()).T + c
+
+    loss, gradient, hessian = _by_autograd(Formula(), x, y)
+    assert curvature.loss() == pytest.approx(loss, rel=1e-13)
+    np.testing.assert_allclose(curvature.gradient(), gradient, atol=1e-13)
+    np.testing.assert_allclose(curvature.hessian() @ np.eye(curvature.size), hessian, atol=1e-12)
+
+
+def test_second_derivatives_that_torch_does_not_know_are_refused(small_network):
+    _, x, y = small_network
+    module = nn.Sequential(nn.Linear(4, 5), Exp(), nn.Linear(5, 1)).double()
+    for dtype in ("float64", "float32"):
+        curvature = Curvature(module, x, y, dtype=dtype)
+        curvature.gradient()
+        with pytest.raises(InputError, match=r"off by .* of finite differences of the gradient"):
+            curvature.hessian()
+
+
+def test_curvature_of_several_outputs(small_network):
+    """That of the outputs one by one, added up."""
+    _, x, _ = small_network
+    y = np.random.default_rng(1).standard_normal((len(x), 3))
+    torch.manual_seed(1)
+    module = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 3)).double()
+
+    class One(nn.Module):
+        def __init__(self, place):
+            super().__init__()
+            self.module, self.place = module, place
+
+        def forward(self, x):
+            return self.module(x)[:, self.place]
+
+    several, each = Curvature(module, x, y, chunk=5), [Curvature(One(o), x, y[:, o]) for o in range(3)]
+    assert several.loss() == pytest.approx(sum(one.loss() for one in each), rel=1e-13)
+    np.testing.assert_allclose(several.gradient(), sum(one.gradient() for one in each), atol=1e-13)
+    identity = np.eye(several.size)
+    for name in ("hessian", "ggn"):
+        expected = sum(getattr(one, name)() @ identity for one in each)
+        np.testing.assert_allclose(getattr(several, name)() @ identity, expected, atol=1e-12)
+    with pytest.raises(InputError, match="expected 2 outputs per input, as many as targets, got 3"):
+        Curvature(module, x, y[:, :2])
 
 
 @pytest.fixture

@@ -55,6 +55,32 @@ def test_the_run_is_that_of_the_network_regime(digits_network):
     assert found.diverged_at is None
 
 
+def test_several_outputs_run_as_in_the_network_regime(small):
+    y = np.random.default_rng(1).standard_normal((small.n, 3))
+    data, network = ss.Dataset(small.x, y, "noise"), nn.Sequential(nn.Linear(5, 4), nn.Tanh(), nn.Linear(4, 3)).double()
+    problem, options = ss.NetworkProblem(network, data, device="cpu"), {"momentum": 0.6, "batch_size": 7}
+    found = hessian_spectra(network, data, lr=problem.quadratic.torch_lr(0.7), **options, steps=[0, 20], seed=5, **FAST)
+    regime = ss.simulate(problem, ss.SGD(0.7, **options), ss.RealNetwork(), 20, record=[0, 20], seed=5)
+    np.testing.assert_allclose([at.loss for at in found.at], regime["loss"].values[0, 0], rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_below_the_largest_rate_full_batches_are_stable(small, batch_norm):
+    """Of a linear read-out on frozen features the limit is exact: the loss falls below it and grows above."""
+    module = StandardMLP(6, 2, "tanh", batch_norm=batch_norm, seed=3).build(small.d)
+    for p in module.layers[:-1].parameters():
+        p.requires_grad_(False)
+    for p in module.norms.parameters():
+        p.requires_grad_(False)
+    look = {"batch_size": small.n, "momentum": 0.3, **FAST}
+    limit = hessian_spectra(module, small, lr=0.1, steps=[0], **look).largest_lr
+    run = lambda factor: hessian_spectra(module, small, lr=factor * limit, steps=[0, 300], **look)  # noqa: E731
+    below, above = run(0.98), run(1.02)
+    assert below.one_batch is batch_norm
+    assert below.at[1].loss < below.at[0].loss
+    assert above.diverged_at is not None or above.at[1].loss > 2 * above.at[0].loss
+
+
 @pytest.mark.parametrize("batch_norm", [False, True])
 def test_the_run_is_that_of_torch(small, batch_norm):
     make = lambda: StandardMLP(6, 2, "tanh", batch_norm=batch_norm, seed=3)  # noqa: E731

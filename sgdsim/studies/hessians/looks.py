@@ -17,7 +17,8 @@ from sgdsim.problem import lanczos
 
 @dataclass(frozen=True, eq=False)
 class HessianAt:
-    """The full-batch loss L = ½·mean((f − y)²) and its Hessian in P parameters after `step` updates.
+    """The full-batch loss L = ½·mean((f − y)²), summed over outputs, after `step` updates, and its Hessian in P
+    parameters.
 
     Attributes
     ----------

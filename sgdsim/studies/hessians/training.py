@@ -39,7 +39,9 @@ class HessianSpectra(Findings):
 
     `lr`: the torch learning rate used, a number or a schedule (None if Ctrl-C came before it was known);
     `diverged_at`: the step at which the loss had passed 1e10 times its start or the mean of y²/2 (or was no
-    finite number), None if it never did; `interrupted`: ended early by Ctrl-C.
+    finite number), None if it never did; `interrupted`: ended early by Ctrl-C; `one_batch`: batch norm made all n
+    inputs one batch; `largest_lr`: below this torch learning rate a step on all inputs is stable at the last step
+    looked at, 2(1 + β)/λ_1 (None where β is a schedule, or λ_1 no positive number).
     """
 
     at: tuple[HessianAt, ...]
@@ -48,6 +50,8 @@ class HessianSpectra(Findings):
     n_parameters: int
     diverged_at: int | None
     interrupted: bool
+    one_batch: bool = False
+    largest_lr: float | None = None
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON-able values; NaN becomes None, a schedule its text form."""
@@ -96,7 +100,8 @@ def hessian_spectra(
     chunk: int = 1024,
     progress: bool = False,
 ) -> HessianSpectra:
-    """Train `module` by mini-batch SGD on ½·mean((f − y)²) and look at the full-batch Hessian at chosen steps.
+    """Train `module` by mini-batch SGD on ½·mean((f − y)²), summed over outputs, and look at the full-batch Hessian at
+    chosen steps.
 
     The m outliers are the eigenvalues above the last gap of at least a factor `gap`; see `count_outliers`. Batches are
     those of `RealNetwork` for the same seed (replicate 0), and without batch norm so is the run.
@@ -107,7 +112,7 @@ def hessian_spectra(
 
     Parameters
     ----------
-    module : network with one output per input (n, d); no dropout in training mode.
+    module : network with as many outputs per input as targets; no dropout in training mode.
     lr : learning rate of `torch.optim.SGD` (not in units of 1/λ_max of the tangent kernel: batch norm in training
         mode has none), a number or schedule; None: 1/λ_max of the Hessian at the start.
     momentum, batch_size, sampling : as in `SGD`; heavy ball in velocity form.
@@ -149,7 +154,7 @@ def hessian_spectra(
     run = _Run(module, data, device, dtype)
     if steps[-1] > 0:
         run.try_batch(int(sgd.batch_sizes(0, steps[-1]).min()))
-    start = max(here.loss(), 0.5 * float(np.mean(data.y**2)))  # the former may be 0, and a batch's loss not
+    start = max(here.loss(), 0.5 * float(np.sum(data.y**2)) / data.n)  # the former may be 0, and a batch's loss not
     records: list[HessianAt] = []
     diverged_at, interrupted = None, True  # until the last step is done
     with (
@@ -157,10 +162,10 @@ def hessian_spectra(
         contextlib.suppress(KeyboardInterrupt),
     ):
         if lr is None:
-            largest = look.extreme(here.hessian(), 1, 1.0).eigenvalues[0]
-            if not largest > 0:
+            steepest = look.extreme(here.hessian(), 1, 1.0).eigenvalues[0]
+            if not steepest > 0:
                 raise InputError("lr: expected a number, as the Hessian has no positive eigenvalue at the start")
-            lr = 1.0 / float(largest)
+            lr = 1.0 / float(steepest)
             sgd = SGD(lr, momentum, batch_size, sampling)
         for before, step in itertools.pairwise([0, *steps]):
             bar.set_description("training", refresh=False)
@@ -178,7 +183,9 @@ def hessian_spectra(
             bar.set_description(f"Hessian at step {step}")
             records.append(look.at(here, step))
         interrupted = False
-    return HessianSpectra(tuple(records), steps, lr, here.size, diverged_at, interrupted)
+    leading = float(records[-1].eigenvalues[0]) if records else 0.0
+    largest = None if isinstance(momentum, Schedule) or not leading > 0 else 2 * (1 + momentum) / leading
+    return HessianSpectra(tuple(records), steps, lr, here.size, diverged_at, interrupted, here.one_batch, largest)
 
 
 class _Run:
@@ -187,7 +194,7 @@ class _Run:
 
     def __init__(self, module: nn.Module, data: Dataset, device: str, dtype: str) -> None:
         self._x = inputs("x", data.x, device, DTYPES[dtype])
-        self._y = torch.tensor(data.y, device=device).to(DTYPES[dtype])
+        self._y = torch.tensor(data.y, device=device).to(DTYPES[dtype]).reshape(data.n, -1)
         self.module = prepared(module, self._x, DTYPES[dtype])
         self._free = [p for p in self.module.parameters() if p.requires_grad]
         self._velocities = [torch.zeros_like(p) for p in self._free]
@@ -200,11 +207,12 @@ class _Run:
     def advance(self, sgd: SGD, seed: int, start: int, stop: int) -> Iterator[tuple[int, float]]:
         """Make the updates start … stop − 1; yields, before each, its number and the loss of its batch."""
         step = start
-        for values, batches, _ in batch_blocks(sgd, self._y.numel(), replicate_keys(seed, 1), start, stop):
+        for values, batches, _ in batch_blocks(sgd, len(self._y), replicate_keys(seed, 1), start, stop):
             indices = torch.as_tensor(batches[0], dtype=torch.int64, device=self._x.device)
             for t in range(values.lr.size):
                 batch = indices[t, : values.batch_size[t]]
-                loss = 0.5 * ((self.module(self._x[batch]).reshape(-1) - self._y[batch]) ** 2).mean()
+                targets = self._y[batch]
+                loss = 0.5 * ((self.module(self._x[batch]).reshape(targets.shape) - targets) ** 2).sum(1).mean()
                 yield step, loss.item()
                 gradients = torch.autograd.grad(loss, self._free, materialize_grads=True)
                 with torch.no_grad():
