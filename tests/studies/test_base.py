@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 import sgdsim as ss
 import sgdsim.plot  # enters its drawers
 from sgdsim.common.checks import InputError
-from sgdsim.studies import asymptotes, budgets, phase_maps, verification
+from sgdsim.studies import asymptotes, budgets, method_recommendation, phase_maps, recommendation, verification
 from sgdsim.studies.base import DRAWERS, Findings
 
 RESULTS = {
@@ -19,6 +19,10 @@ RESULTS = {
     "momentum": lambda: phase_maps.momentum_map([1.5], [1.0, 3.0], n=50, horizon=100),
     "clamped": lambda: phase_maps.clamped_momentum(1.5, 1.0, [1e-2], [100.0, 300.0], n=50),
     "asymptote": lambda: asymptotes.asymptote(ss.QuadraticProblem.power_law(300, 1.5, 1.0), ss.SGD(0.5)),
+    "recommendation": lambda: recommendation.recommend(ss.QuadraticProblem.power_law(20, 1.5, 1.0), ss.SGD(1.0), 20),
+    "method": lambda: method_recommendation.recommend(
+        ss.QuadraticProblem.power_law(20, 1.5, 1.0), ss.SGD(1.0, batch_size=2, average="ema:0.9"), 20
+    ),
     "verification": lambda: verification.verify(
         ss.QuadraticProblem.power_law(20, 1.5, 1.0), 0.3, 0.0, batch_size=2, horizon=20,
         regimes=[ss.SampledLinearized()], replicates=3,
