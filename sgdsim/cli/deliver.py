@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sgdsim.algorithm.rules import RULES, GradientRule
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.studies.base import Findings
@@ -20,6 +19,8 @@ from sgdsim.studies.base import Findings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from sgdsim.algorithm.rules import GradientRule
 
 
 def add_output(
@@ -112,12 +113,7 @@ def lr_unit(torch_lr: float) -> str:
     return f"lr 1 is {torch_lr:.4g} in torch.optim.SGD"
 
 
-def rule_of(method: str | None) -> type[GradientRule] | None:
-    """The kind of gradient rule that a method's text names; None: a linear method."""
-    return None if method is None else RULES.get(method.partition(":")[0])
-
-
-def rule_lr_unit(rule: type[GradientRule]) -> str:
+def rule_lr_unit(rule: GradientRule) -> str:
     """What the learning rate is to a gradient rule."""
     return f"The lr of {rule.name} is {rule.lr_means}"
 

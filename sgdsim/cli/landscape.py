@@ -18,7 +18,7 @@ from sgdsim.cli.arguments import (
     whole,
 )
 from sgdsim.cli.compare import report_shard
-from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit, rule_of
+from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer
 
@@ -114,7 +114,7 @@ def landscape(args: argparse.Namespace) -> int:
         return report_shard(args, result)
     found = judged(result, problem.quadratic, cells[0])
     delivery.draw(lambda plot: found.plot())
-    rule, initial = rule_of(args.method), problem.quadratic.initial_loss
+    rule, initial = cells[0].rule, problem.quadratic.initial_loss
     facts = {
         "problem": problem.description,
         "n": problem.n,

@@ -88,8 +88,8 @@ def test_a_regime_of_ones_own_is_swept_beside_others_and_goes_on(circle, tmp_pat
     assert whole["done"].values.all()
     np.testing.assert_array_equal(whole["loss"], ss.sweep(circle, GRID, regimes, n_steps=5, record=[5])["loss"])
     np.testing.assert_array_equal(whole["loss"], ss.load(tmp_path / "own.nc")["loss"])
-    for i, row in enumerate(comparison.rows(whole, circle, GRID, [1.0])):  # what compare tells
-        assert row["regimes"]["flow"]["final_loss"] == whole["loss"].sel(regime="flow", step=5).values.ravel()[i]
+    for i, row in enumerate(comparison.ComparedCells.of(whole, circle, GRID).rows):  # what compare tells
+        assert row.regimes["flow"]["final_loss"] == whole["loss"].sel(regime="flow", step=5).values.ravel()[i]
 
 
 def test_a_regime_written_for_the_release_before_runs_with_a_warning(circle):
