@@ -65,11 +65,24 @@ def _gain(found: Recommendation) -> list[str]:
     if gain is None:
         return ["No gain of momentum is claimed: the closure's own error here is larger."]
     if known.best.momentum and gain > (_FLAT if found.searched is None else _OPEN):
-        sign = "Negative" if known.best.momentum < 0 else "Positive"
-        by = "in the exact average" if known.error.loss is not None else "by this theory"
-        unsure = ", whose own error is not known here" if known.error.relative is None else ""
-        return [f"{sign} momentum wins {by}{unsure}: a loss {percent(gain)} below the best without momentum."]
+        what = f"{'Negative' if known.best.momentum < 0 else 'Positive'} momentum wins"
+        if known.error.loss is None:
+            unsure = ", whose own error is not known here" if known.error.relative is None else ""
+            return [f"{what} by this theory{unsure}: {_below(gain, known.best.loss)} the best without momentum."]
+        lower = _below(gain, known.error.loss)
+        if found.searched is not None:
+            return [f"{what} in the exact average: {lower} the best without momentum."]
+        return [
+            f"{what}: the exact average has {lower} that without momentum. Both settings are the best by this theory; "
+            "--exact looks for that average's."
+        ]
     return [f"Momentum of either sign brings next to nothing: {100 * gain:.2g}%."]
+
+
+def _below(gain: float, loss: float) -> str:
+    if loss == 0:
+        return "a loss below the smallest number of floating point, far below"
+    return f"a loss {percent(gain) if gain < 0.99995 else 'more than 99.99%'} below"
 
 
 def _trust(found: Recommendation) -> list[str]:
@@ -105,7 +118,9 @@ def _off(error: float) -> str:
     """A relative error as "27% above" or "11 times"."""
     if error >= 1:
         return f"{1 + error:.2g} times"
-    return f"{100 * abs(error):.2g}% {'above' if error > 0 else 'below'}"
+    if error == -1:
+        return "below the smallest number of floating point, far below"
+    return f"{percent(abs(error))} {'above' if error > 0 else 'below'}"
 
 
 def _law(found: Recommendation) -> list[str]:
@@ -194,7 +209,7 @@ def _of_method(title: str, found: MethodRecommendation) -> list[str]:
     exactly = "" if level["exact"] is None else f", exactly at this N: {short(level['exact'])}"
     return [
         f"{title}: {', '.join(what)}",
-        f"best constant setting for {found.horizon:g} steps: lr {short(found.lr)}, momentum {readable(momentum, 4)}; "
+        f"best constant setting for {steps(found.horizon)}: lr {short(found.lr)}, momentum {readable(momentum, 4)}; "
         f"loss {short(finite_or_none(found.loss))} (spectral-diagonal, tau {shortest(found.tau)})",
         f"effective lr {short(finite_or_none(found.effective_lr))}; stable up to lr {diagonal} at this momentum "
         f"(full batch: {full}{exactly})",

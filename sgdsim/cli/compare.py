@@ -11,6 +11,7 @@ from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
 from sgdsim.cli.problems import check_output, described
 from sgdsim.common.checks import InputError
+from sgdsim.common.text import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -193,8 +194,9 @@ def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
 def _headline(args: argparse.Namespace, problem: Problem) -> str:
     initial, population = problem.quadratic.initial_loss, problem.population
     above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
-    run = f"{args.n_steps} steps, initial loss {initial:.4g}{above}, {args.replicates} replicates, seed {args.seed}"
-    return f"{problem.description.get('title', '')}: {run}"
+    title, steps = problem.description.get("title", ""), counted(args.n_steps, "step")
+    replicates = counted(args.replicates, "replicate")
+    return f"{title}: {steps}, initial loss {initial:.4g}{above}, {replicates}, seed {args.seed}"
 
 
 def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:

@@ -21,6 +21,7 @@ from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.text import counted
 
 if TYPE_CHECKING:
     from sgdsim.regimes.base import Regime
@@ -129,7 +130,7 @@ def landscape(args: argparse.Namespace) -> int:
         **delivery.files,
     }
     title = problem.description.get("title", "")
-    head = f"{title}: {args.n_steps} steps, initial loss {initial:.4g}, seed {args.seed}"
+    head = f"{title}: {counted(args.n_steps, 'step')}, initial loss {initial:.4g}, seed {args.seed}"
     unit = lr_unit(problem.quadratic.torch_lr(1.0)) if rule is None else rule_lr_unit(rule)
     notes = _notes(found, args.replicates, stable=rule is None)
     return delivery.tell(facts, lambda: "\n".join([head, found.table().text(), "", *notes, *ending(facts, unit)]))

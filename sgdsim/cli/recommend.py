@@ -132,7 +132,8 @@ def _found(args: argparse.Namespace, quadratic: QuadraticProblem, sgd: SGD) -> R
     from sgdsim.theory import exact
 
     if not sgd.is_plain:
-        return method_recommendation.recommend(quadratic, sgd, args.horizon, tau=args.tau)
+        with tqdm(desc="search", unit=" settings", delay=2, disable=None) as bar:
+            return method_recommendation.recommend(quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
     find = partial(recommendation.recommend, quadratic, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
     if not args.exact:
         return find()

@@ -146,13 +146,24 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> Numbers
     for name in ("error_estimate", "known_until"):  # not of files of earlier versions
         numbers[name] = finite_or_none(result[name].values[(*index, position)]) if name in result else None
     for name in observed(result):
-        final, label = result[name].values[(*index, position)][run][:, -1], f"final_{name}"
+        values, label = result[name].values[(*index, position)][run], f"final_{name}"
+        if not numbers["done"]:
+            numbers |= _so_far(name, values, result["step"].values)
+        final = values[:, -1]
         mean, error = mean_and_error(final)
         numbers[label] = finite_or_none(mean)
         numbers[f"{label}_stderr"] = finite_or_none(error)
         median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None
         numbers[f"{label}_median"] = finite_or_none(median)
     return numbers
+
+
+def _so_far(name: str, values: np.ndarray, steps: np.ndarray) -> Numbers:
+    """The last step that all replicates (R, T) of a cell that is not done have recorded, and their mean there."""
+    known = np.flatnonzero(~np.isnan(values).any(0))
+    if not values.size or not known.size:
+        return {}
+    return {"last_step": int(steps[known[-1]]), f"last_{name}": finite_or_none(values[:, known[-1]].mean())}
 
 
 def failures(result: xr.Dataset) -> list[dict[str, str]]:
@@ -234,7 +245,8 @@ def _short(value: float | str | None) -> str:
 def _outcome(numbers: Numbers, label: str, reference: str, name: str) -> str:
     """Final loss of one regime in one cell, with its ratio to the reference regime's."""
     if not numbers["done"]:
-        return "not finished"
+        last = numbers.get(label.replace("final", "last", 1))
+        return "not finished" if last is None else f"not finished: {last:.4g} at step {numbers['last_step']}"
     mean, error, median = (numbers[f"{label}{end}"] for end in ("", "_stderr", "_median"))
     if numbers["diverged"]:
         rest = f", median {median:.3g}" if median is not None and numbers["replicates"] != 1 else ""

@@ -4,6 +4,7 @@ pass."""
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
@@ -78,18 +79,26 @@ def check(sgd: SGD, horizon: int) -> None:
         raise InputError(f"--method: expected one that is linear in the gradient, got {sgd.rule.spec}; try compare")
     if not sgd.is_constant:
         raise InputError(f"--method: expected one that does not change in time, got {sgd.method.spec}; try compare")
+    sgd.check_average(horizon)
     if _has_tail(sgd) and horizon > _LONGEST:
         raise InputError(f"--horizon: expected at most {_LONGEST:g} steps with a tail average, got {horizon:g}")
 
 
-def recommend(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> MethodRecommendation:
+def recommend(
+    problem: QuadraticProblem,
+    sgd: SGD,
+    horizon: int,
+    *,
+    tau: float = 1.0,
+    heard: Callable[[], object] = lambda: None,
+) -> MethodRecommendation:
     """The best constant learning rate and momentum after `horizon` steps, thresholds there, the floor of noisy labels.
 
-    Raises InputError as `check`, and for what theory refuses.
+    The search calls `heard` after each setting. Raises InputError as `check`, and for what theory refuses.
     """
     check(sgd, horizon)
     began = time.perf_counter()
-    best, loss = best_schedules.best_constant(problem, sgd, horizon, tau=tau)
+    best, loss = best_schedules.best_constant(problem, sgd, horizon, tau=tau, heard=heard)
     stationary = not _has_tail(sgd)  # else there is neither law nor floor
     floor = linear.floor(problem, best, tau) if sgd.label_noise and stationary else None
     rate = contour.rate_of(problem, best, tau=tau) if stationary else None
