@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named, whole
-from sgdsim.cli.deliver import Delivery, add_output, ending
+from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import integer
 from sgdsim.common.specs import readable
@@ -57,18 +57,12 @@ def budget(args: argparse.Namespace) -> int:
         with delivery.writing("out"):
             results.save(result, args.out)
     found = budgets.BudgetRuns.of(result, problem)
-    delivery.draw(lambda plot: found.plot())
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "regime": regime.name,
         "momentum": args.momentum,
-        **found.as_dict(),
-        "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": bool(result.attrs["interrupted"]),
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
     title = f"{problem.description.get('title', '')}: {regime.name}, momentum {readable(args.momentum)}"
     lines = [
@@ -82,4 +76,4 @@ def budget(args: argparse.Namespace) -> int:
         "by theory it is what counts at late times where batches are not far below N",
         *found.notes(),
     ]
-    return delivery.tell(facts, lambda: "\n".join([*lines, *ending(facts)]))
+    return delivery.deliver(found, facts, lambda: lines)

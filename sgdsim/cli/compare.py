@@ -144,7 +144,7 @@ def _run(
         "n_steps": int(result["step"].values[-1]),
         "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": bool(result.attrs["interrupted"]),
+        "interrupted": found.interrupted,
         "failed": told["failed"],
         "left_out": left_out,
         "seconds": delivery.seconds,

@@ -90,6 +90,22 @@ class Delivery:
         setattr(self.args, option, None)
         self.failure = self.failure or error
 
+    def deliver(
+        self,
+        found: Findings,
+        facts: Mapping[str, object],
+        lines: Callable[[], list[str]],
+        unit: str = "",
+        left: str = "the rest was not run",
+        **picture: object,
+    ) -> int:
+        """Draw the result to --plot, then print it: as JSON `facts`, its own and how it went; as text `lines`, then the
+        `ending`. The exit code. `picture`: options of its `plot`."""
+        self.draw(lambda plot: found.plot(**picture))
+        went = {"interrupted": getattr(found, "interrupted", False), "seconds": self.seconds, **self.files}
+        told = {**facts, **found.as_dict(), "seed": self.args.seed, **went}
+        return self.tell(told, lambda: "\n".join([*lines(), *ending(told, unit, left)]))
+
     def tell(self, facts: Mapping[str, object], text: Callable[[], str]) -> int:
         """Print the facts as JSON, or the text; raise what could not be written; 130 after Ctrl-C, else 0."""
         # n is infinite of a population; nothing else that is no number comes here

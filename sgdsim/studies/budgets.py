@@ -28,7 +28,7 @@ from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.followed import followed
 from sgdsim.runs.sweeps import Grid, sweep
-from sgdsim.studies.base import Findings
+from sgdsim.studies.base import Findings, OfRuns
 from sgdsim.theory import power_law, stability
 from sgdsim.theory.power_law import NOISE, SIGNAL, PowerLaw
 
@@ -221,7 +221,7 @@ class MatchedRun:
 
 
 @dataclass(frozen=True, eq=False)
-class BudgetRuns(Findings):
+class BudgetRuns(OfRuns):
     """The runs of a result of `run`, which `data` is, `compared` at equal budgets; `law`: of the spectrum, None where
     it has none."""
 

@@ -23,7 +23,7 @@ from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
 from sgdsim.runs.results import curves as observed
 from sgdsim.runs.sweeps import Grid
-from sgdsim.studies.base import Findings
+from sgdsim.studies.base import OfRuns
 from sgdsim.theory import stability
 from sgdsim.theory.verdicts import Verdict, verdicts
 
@@ -51,7 +51,7 @@ class ComparedCell:
 
 
 @dataclass(frozen=True, eq=False)
-class ComparedCells(Findings):
+class ComparedCells(OfRuns):
     """All cells of a result, which `data` is, in the order of the grid; `failed`: where on the grid and in which regime
     an exception was raised, and its message."""
 

@@ -27,7 +27,7 @@ from sgdsim.regimes import BatchAveraged, SampledLinearized
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.follow import MAX_STEPS
 from sgdsim.runs.sweeps import Grid, sweep
-from sgdsim.studies.base import Findings
+from sgdsim.studies.base import OfRuns
 from sgdsim.theory import epochs as orders
 from sgdsim.theory import stability
 
@@ -70,7 +70,7 @@ class AfterEpochs:
 
 
 @dataclass(frozen=True)
-class EpochLosses(Findings):
+class EpochLosses(OfRuns):
     """What `compare` found after the numbers of epochs that it was asked for, a row each; `data` is its result."""
 
     rows: tuple[AfterEpochs, ...]
