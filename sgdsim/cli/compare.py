@@ -133,25 +133,26 @@ def _run(
         delivery.failed("out", error)
     if how.get("shard") is not None:
         return report_shard(args, result)
-    delivery.draw(lambda plot: plot.comparison(result))
     found = ComparedCells.of(result, problem, grid)
-    told = found.as_dict()
-    facts = {
+    delivery.draw(lambda plot: found.plot())
+    facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}
+    facts |= {"seconds": delivery.seconds, **delivery.files}
+    code = delivery.tell(facts, lambda: "\n".join([_headline(args, problem), *_lines(found), *_notes(found, facts)]))
+    return code or int(bool(found.failed))
+
+
+def _facts(found: ComparedCells, problem: Problem) -> dict[str, object]:
+    told, result = found.as_dict(), found.data
+    return {
         "rows": told["rows"],
         "problem": json.loads(result.attrs["problem"]),
         "lambda_max": problem.quadratic.spectrum.scale,
         "n": problem.n,
         "n_steps": int(result["step"].values[-1]),
-        "seed": args.seed,
         "device": result.attrs["device"],
         "interrupted": found.interrupted,
         "failed": told["failed"],
-        "left_out": left_out,
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
-    code = delivery.tell(facts, lambda: "\n".join([_headline(args, problem), *_lines(found), *_notes(found, facts)]))
-    return code or int(bool(found.failed))
 
 
 def _check_files(args: argparse.Namespace, cells: int, *, resume: bool) -> None:

@@ -236,10 +236,9 @@ class BudgetRuns(OfRuns):
         """Of a result of `run` for this problem."""
         found = curves(data, problem)
         runs = tuple(_matched(curve, data.isel(cell=i, regime=0), problem) for i, curve in enumerate(found))
-        law = None
         with contextlib.suppress(InputError):
-            law = PowerLaw.of(problem.quadratic)
-        return cls(runs, compare(found), law, data, problem)
+            return cls(runs, compare(found), PowerLaw.of(problem.quadratic), data, problem)
+        return cls(runs, compare(found), None, data, problem)
 
     @property
     def phase(self) -> str | None:
