@@ -133,8 +133,8 @@ def _run(
         delivery.failed("out", error)
     if how.get("shard") is not None:
         return report_shard(args, result)
+    delivery.draw(lambda plot: plot.comparison(result))  # before verdicts, which may take long
     found = ComparedCells.of(result, problem, grid)
-    delivery.draw(lambda plot: found.plot())
     facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}
     facts |= {"seconds": delivery.seconds, **delivery.files}
     code = delivery.tell(facts, lambda: "\n".join([_headline(args, problem), *_lines(found), *_notes(found, facts)]))
