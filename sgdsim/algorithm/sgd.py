@@ -249,6 +249,12 @@ class SGD:
         for start in itertools.chain(range(0, min(n_steps, _CHECKED_STEPS), block), later):
             self.values(n_samples, start, min(start + block, n_steps))
 
+    def check_average(self, n_steps: int) -> None:
+        """InputError for an average that would begin after the last of `n_steps`."""
+        start = getattr(self.average, "start", 0)
+        if start > n_steps:
+            raise InputError(f"average: expected one that begins at the last step, {n_steps}, or before; got {start}")
+
     def _check_lengths(self, n_steps: int) -> None:
         """InputError for a schedule that ends before `n_steps`."""
         for name in schedules.PARAMETERS:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+from typing import cast
 
 from sgdsim.cli.deliver import interrupted
-from sgdsim.common.specs import shortest
+from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import percent, short, steps, tuned
-from sgdsim.studies.recommendation import LateBudget, Recommendation
+from sgdsim.studies.advice import LateBudget
+from sgdsim.studies.method_recommendation import MethodRecommendation
+from sgdsim.studies.recommendation import Recommendation
 from sgdsim.studies.verification import LOWER, SAME, Simulated, Verification
 from sgdsim.theory.optimal import JacobiOptimum
 
@@ -16,8 +20,14 @@ _FLAT = 1e-3  # a gain below this is not worth having
 _OPEN = 5e-3  # a gain below this is not sure, as --exact ends where none larger than 0.2% is likely
 
 
-def lines(title: str, found: Recommendation, checked: Verification | None) -> list[str]:
+def lines(title: str, found: Recommendation | MethodRecommendation, checked: Verification | None) -> list[str]:
     """All but the last line; learning rates in units of 1/λ_max and, in brackets, those of torch.optim.SGD."""
+    if isinstance(found, MethodRecommendation):
+        return _of_method(title, found)
+    return _of_heavy_ball(title, found, checked)
+
+
+def _of_heavy_ball(title: str, found: Recommendation, checked: Verification | None) -> list[str]:
     head = f"{title}: batch {found.sgd.batch_size}, {steps(found.horizon)}, tau "
     out = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", ""]
     out += [*_linearised(found, checked), found.table().text(), *_trust(found), *_gain(found), ""]
@@ -26,7 +36,7 @@ def lines(title: str, found: Recommendation, checked: Verification | None) -> li
         out += ["", *_jacobi(found.jacobi)]
     if notes := found.notes():
         out += ["", *(f"Note: {note}" for note in notes)]
-    return out if checked is None else [*out, "", *_verified(checked)]
+    return [*out, ""] if checked is None else [*out, "", *_verified(checked), ""]
 
 
 def _linearised(found: Recommendation, checked: Verification | None) -> list[str]:
@@ -55,11 +65,24 @@ def _gain(found: Recommendation) -> list[str]:
     if gain is None:
         return ["No gain of momentum is claimed: the closure's own error here is larger."]
     if known.best.momentum and gain > (_FLAT if found.searched is None else _OPEN):
-        sign = "Negative" if known.best.momentum < 0 else "Positive"
-        by = "in the exact average" if known.error.loss is not None else "by this theory"
-        unsure = ", whose own error is not known here" if known.error.relative is None else ""
-        return [f"{sign} momentum wins {by}{unsure}: a loss {percent(gain)} below the best without momentum."]
+        what = f"{'Negative' if known.best.momentum < 0 else 'Positive'} momentum wins"
+        if known.error.loss is None:
+            unsure = ", whose own error is not known here" if known.error.relative is None else ""
+            return [f"{what} by this theory{unsure}: {_below(gain, known.best.loss)} the best without momentum."]
+        lower = _below(gain, known.error.loss)
+        if found.searched is not None:
+            return [f"{what} in the exact average: {lower} the best without momentum."]
+        return [
+            f"{what}: the exact average has {lower} that without momentum. Both settings are the best by this theory; "
+            "--exact looks for that average's."
+        ]
     return [f"Momentum of either sign brings next to nothing: {100 * gain:.2g}%."]
+
+
+def _below(gain: float, loss: float) -> str:
+    if loss == 0:
+        return "a loss below the smallest number of floating point, far below"
+    return f"a loss {percent(gain) if gain < 0.99995 else 'more than 99.99%'} below"
 
 
 def _trust(found: Recommendation) -> list[str]:
@@ -95,7 +118,9 @@ def _off(error: float) -> str:
     """A relative error as "27% above" or "11 times"."""
     if error >= 1:
         return f"{1 + error:.2g} times"
-    return f"{100 * abs(error):.2g}% {'above' if error > 0 else 'below'}"
+    if error == -1:
+        return "below the smallest number of floating point, far below"
+    return f"{percent(abs(error))} {'above' if error > 0 else 'below'}"
 
 
 def _law(found: Recommendation) -> list[str]:
@@ -173,3 +198,42 @@ def _judgement(checked: Verification, known: Simulated) -> str:
         return f"{name}: no neighbour distinguishable from the recommended point; more --replicates would tell more."
     flat = f" ({same} of {len(verdicts)} neighbours not distinguishable from it)" if same else ""
     return f"{name}: a minimum within errors{flat}."
+
+
+def _of_method(title: str, found: MethodRecommendation) -> list[str]:
+    sgd, momentum, (level,) = found.sgd, cast(float, found.best.momentum), found.max_lr
+    what = [sgd.method.spec, f"batch {sgd.batch_size}", sgd.sampling]
+    what += [f"label noise {sgd.label_noise:g}"] if sgd.label_noise else []
+    what += [f"average {sgd.average.spec}"] if sgd.average else []
+    diagonal, full = short(level["spectral_diagonal"]), short(level["full_batch"])
+    exactly = "" if level["exact"] is None else f", exactly at this N: {short(level['exact'])}"
+    return [
+        f"{title}: {', '.join(what)}",
+        f"best constant setting for {steps(found.horizon)}: lr {short(found.lr)}, momentum {readable(momentum, 4)}; "
+        f"loss {short(finite_or_none(found.loss))} (spectral-diagonal, tau {shortest(found.tau)})",
+        f"effective lr {short(finite_or_none(found.effective_lr))}; stable up to lr {diagonal} at this momentum "
+        f"(full batch: {full}{exactly})",
+        *(f"Warning: {note}" for note in found.notes()),
+        *_late_law(found),
+    ]
+
+
+def _late_law(found: MethodRecommendation) -> list[str]:
+    """What the loss does late: the law, the exponential fall, the floor of noisy labels."""
+    here, prediction, floor, lines = found.law, found.law.prediction, found.floor, list[str]()
+    level = None if floor is None else finite_or_none(floor.loss)
+    if here.law is not None and prediction is not None and finite_or_none(prediction.constant) is not None:
+        above = "" if level is None else f"{short(level)} + "
+        window = prediction.window
+        where = f"within 10% from step {window[0]:.3g} to {window[1]:.3g}" if window else "nowhere within 10%"
+        lines += [
+            f"late law ({prediction.phase}, ν = {here.law.nu:.3g}, κ = {here.law.kappa:.3g}): L ≈ {above}"
+            f"{prediction.constant:.4g}·t^(−{prediction.exponent:.4g}), {where}; at the horizon {short(here.ratio)} "
+            "times that loss"
+        ]
+    if found.cutoff is not None:
+        lines.append(f"the loss falls exponentially beyond step {found.cutoff:.3g}")
+    if floor is not None and level is not None:
+        when = "" if floor.reached is None else f", within a factor 2 from step {floor.reached}"
+        lines.append(f"noisy labels leave a loss of {short(level)} at this setting (spectral-diagonal){when}")
+    return lines

@@ -3,20 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import math
-from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named, whole
-from sgdsim.cli.deliver import Delivery, add_output, ending
+from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
-from sgdsim.common.checks import InputError, integer
-from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.checks import integer
 from sgdsim.common.specs import readable
-from sgdsim.common.table import Table
-
-if TYPE_CHECKING:
-    from sgdsim.problem import QuadraticProblem
-    from sgdsim.studies.budgets import Comparison, Curve
 
 
 def add_parser(commands: Commands) -> None:
@@ -64,99 +56,24 @@ def budget(args: argparse.Namespace) -> int:
     if args.out is not None:
         with delivery.writing("out"):
             results.save(result, args.out)
-    delivery.draw(lambda plot: plot.budget_curves(result, problem))
-    curves = budgets.curves(result, problem)
-    compared = budgets.compare(curves)
+    found = budgets.BudgetRuns.of(result, problem)
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "regime": regime.name,
         "momentum": args.momentum,
-        "law": _law(problem.quadratic),
-        "runs": [
-            _run(curve, problem.quadratic, args, getattr(regime, "tau", 1.0))
-            | {name: finite_or_none(cell[name].item()) for name in ("error_estimate", "known_until")}
-            for curve, cell in zip(curves, (result.isel(cell=i, regime=0) for i in range(len(curves))), strict=True)
-        ],
-        "rows": _rows(compared),
-        "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": bool(result.attrs["interrupted"]),
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts, compared))
-
-
-def _rows(compared: Comparison) -> list[dict[str, object]]:
-    """One dict per budget; None where a run diverged."""
-    columns = (compared.budget, compared.loss, compared.ratio, compared.ratio_by_noise)
-    return [
-        {
-            "budget": float(budget),
-            "loss": [finite_or_none(value) for value in loss],
-            "ratio": finite_or_none(ratio),
-            "ratio_by_noise": finite_or_none(by_noise),
-        }
-        for budget, loss, ratio, by_noise in zip(*columns, strict=True)
-    ]
-
-
-def _law(problem: QuadraticProblem) -> dict[str, object] | None:
-    """The spectrum's power law and its phase; None where it has none."""
-    from sgdsim.theory import power_law
-
-    try:
-        law = power_law.PowerLaw.of(problem)
-    except InputError:
-        return None
-    return {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": power_law.phase(law.nu, law.zeta)}
-
-
-def _run(curve: Curve, problem: QuadraticProblem, args: argparse.Namespace, tau: float) -> dict[str, object]:
-    from sgdsim.theory import stability
-
-    bound = stability.diagonal_max_lr(problem, momentum=args.momentum, noise=curve.noise, tau=tau)
-    last = curve.loss[-1] if curve.loss.size else math.nan
-    return {
-        "batch_size": curve.batch_size,
-        "lr": curve.lr,
-        "noise": curve.noise,
-        "effective_lr": curve.lr / (1 - args.momentum),
-        "max_lr_spectral_diagonal": float(bound) if tau <= 1 else None,  # beyond, no threshold is known
-        "n_steps": int(curve.steps[-1]) if curve.steps.size else 0,
-        "final_loss": finite_or_none(last),
-        "diverged": bool(math.isinf(last)),
-        "torch_lr": problem.torch_lr(curve.lr),
-    }
-
-
-def _text(facts: dict[str, Any], compared: Comparison) -> str:
-    runs, law = facts["runs"], facts["law"]
-    columns = ("batch_size", "lr", "max_lr_spectral_diagonal", "effective_lr", "n_steps")
-    matched = [[run[name] for name in columns] for run in runs]
-    title = f"{facts['problem'].get('title', '')}: {facts['regime']}, momentum {readable(facts['momentum'])}"
-    out = [
+    title = f"{problem.description.get('title', '')}: {regime.name}, momentum {readable(args.momentum)}"
+    lines = [
         f"{title}, learning rates matched by gamma*lr",
-        Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], matched).text(),
+        found.matched().text(),
         "",
         "loss at equal budget",
-        compared.table().text(),
+        found.table().text(),
         "",
         "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):",
         "by theory it is what counts at late times where batches are not far below N",
+        *found.notes(),
     ]
-    if law is not None:
-        phase = f"nu = {law['nu']:.3g}, zeta = {law['zeta']:.3g}: {law['phase']}"
-        limits = {"signal-dominated": "2(1 + momentum)", "noise-dominated": "2(1 + momentum) and (1 - momentum)^2"}
-        if law["phase"] in limits:
-            limit = limits[law["phase"]]
-            out.append(f"{phase}; there the budget alone counts at late times, for lr far below {limit}")
-        else:
-            out.append(f"{phase}; there theory has no law")
-    for run in runs:
-        if run["lr"] >= (run["max_lr_spectral_diagonal"] or math.inf):
-            out.append(
-                f"lr at batch {run['batch_size']} is above the largest stable one: lower --lr, or raise --momentum"
-            )
-    return "\n".join([*out, *ending(facts)])
+    return delivery.deliver(found, facts, lambda: lines)

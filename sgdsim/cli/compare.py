@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
-from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, rule_of, wrote
+from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
 from sgdsim.cli.problems import check_output, described
 from sgdsim.common.checks import InputError
+from sgdsim.common.text import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from sgdsim.problem import Problem
     from sgdsim.regimes.base import Regime
     from sgdsim.runs.sweeps import Grid
-    from sgdsim.studies.comparison import CellRow
+    from sgdsim.studies.comparison import ComparedCells
 
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args: argparse.Namespace) -> list[Regime]:
@@ -120,8 +121,8 @@ def _run(
 ) -> int:
     """Simulate every cell of `grid` in the regimes that `choose` gives for the problem, then print, save and draw."""
     from sgdsim.observables import parse_all
-    from sgdsim.runs.results import curves
     from sgdsim.runs.sweeps import NotSaved, sweep
+    from sgdsim.studies.comparison import ComparedCells
 
     delivery = Delivery(args)
     cells = [sgd for _, sgd in grid.cells()]  # refuse bad values before any data are read
@@ -141,12 +142,28 @@ def _run(
         delivery.failed("out", error)
     if how.get("shard") is not None:
         return report_shard(args, result)
-    delivery.draw(lambda plot: plot.comparison(result))
-    facts = _facts(args, problem, grid, regimes, result)
-    facts |= {"left_out": left_out, "seconds": delivery.seconds, **delivery.files}
-    unit = problem.quadratic.torch_lr(1.0)
-    code = delivery.tell(facts, lambda: _text(_headline(args, problem, result), facts, curves(result), unit))
-    return code or int(bool(facts["failed"]))
+    delivery.draw(lambda plot: plot.comparison(result))  # before verdicts, which may take long
+    found = ComparedCells.of(result, problem, grid)
+    facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}
+    facts |= {"seconds": delivery.seconds, **delivery.files}
+    code = delivery.tell(
+        facts, lambda: "\n".join([_headline(args, problem, result), *_lines(found), *_notes(found, facts)])
+    )
+    return code or int(bool(found.failed))
+
+
+def _facts(found: ComparedCells, problem: Problem) -> dict[str, object]:
+    told, result = found.as_dict(), found.data
+    return {
+        "rows": told["rows"],
+        "problem": json.loads(result.attrs["problem"]),
+        "lambda_max": problem.quadratic.spectrum.scale,
+        "n": problem.n,
+        "n_steps": int(result["step"].values[-1]),
+        "device": result.attrs["device"],
+        "interrupted": found.interrupted,
+        "failed": told["failed"],
+    }
 
 
 def _check_files(args: argparse.Namespace, cells: int, *, resume: bool) -> None:
@@ -164,35 +181,15 @@ def _check_files(args: argparse.Namespace, cells: int, *, resume: bool) -> None:
         raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
 
 
-def _facts(
-    args: argparse.Namespace, problem: Problem, grid: Grid, regimes: list[Regime], result: xr.Dataset
-) -> dict[str, object]:
-    from sgdsim.regimes import SpectralDiagonal
-    from sgdsim.studies import comparison
-
-    taus = [regime.tau for regime in regimes if isinstance(regime, SpectralDiagonal)]
-    return {
-        "rows": comparison.rows(result, problem, grid, taus),
-        "problem": json.loads(result.attrs["problem"]),
-        "lambda_max": problem.quadratic.spectrum.scale,
-        "n": problem.n,
-        "n_steps": int(result["step"].values[-1]),
-        "seed": args.seed,
-        "device": result.attrs["device"],
-        "interrupted": bool(result.attrs["interrupted"]),
-        "failed": comparison.failures(result),
-    }
-
-
-def _text(headline: str, facts: dict[str, Any], observed: list[str], torch_lr: float) -> str:
+def _lines(found: ComparedCells) -> list[str]:
+    """The tables, one for each observable."""
     from sgdsim.observables import label
-    from sgdsim.studies import comparison
+    from sgdsim.runs.results import curves
 
-    rows = facts["rows"]
-    out = [headline, "final training loss", comparison.table(rows)]
-    for name in observed[1:]:
-        out += ["", f"final {label(name)}", comparison.table(rows, f"final_{name}")]
-    return "\n".join([*out, "", _footnote(rows, facts, torch_lr)])
+    lines = ["final training loss", found.table().text()]
+    for name in curves(found.data)[1:]:
+        lines += ["", f"final {label(name)}", found.table(name).text()]
+    return lines
 
 
 def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
@@ -207,35 +204,31 @@ def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
 
 
 def _headline(args: argparse.Namespace, problem: Problem, result: xr.Dataset) -> str:
-    title = json.loads(result.attrs["problem"]).get("title", "")
     squared = getattr(args, "loss", "squared") == "squared"
     initial = problem.quadratic.initial_loss if squared else result["loss"].values.flat[0]  # of a replicate at step 0
     population = problem.population
     above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
-    run = f"{args.n_steps} steps, initial loss {initial:.4g}{above}, {args.replicates} replicates, seed {args.seed}"
-    return f"{title}: {run}"
+    title, steps = problem.description.get("title", ""), counted(args.n_steps, "step")
+    replicates = counted(args.replicates, "replicate")
+    return f"{title}: {steps}, initial loss {initial:.4g}{above}, {replicates}, seed {args.seed}"
 
 
-def _footnote(rows: list[CellRow], facts: dict[str, Any], torch_lr: float) -> str:
-    from sgdsim.studies import comparison
-
-    reference = next(iter(rows[0]["regimes"]))
-    several = any(numbers["replicates"] > 1 for row in rows for numbers in row["regimes"].values())
-    notes = ["mean ± standard error over replicates"] if several else []
-    if len(rows[0]["regimes"]) > 1:
-        notes.append(f"× is the ratio to {reference}")
-    notes = ["; ".join(notes) + ". " if notes else ""]
-    rules = {rule.name: rule for rule in (rule_of(row.get("method")) for row in rows) if rule is not None}
-    if any(rule_of(row.get("method")) is None for row in rows):
-        notes[0] += f"{lr_unit(facts['n'] / facts['lambda_max'])}. "
-    notes[0] += "".join(f"{rule_lr_unit(rule)}. " for rule in rules.values())
-    notes[0] += f"{facts['seconds']:.1f} s."
-    others = [name for name in rows[0]["regimes"] if ":loss=" in name]
+def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
+    """What the tables mean, the units of learning rates, the time taken; what was not run, and why."""
+    rows, regimes = found.rows, list(found.rows[0].regimes)
+    several = any((numbers["replicates"] or 0) > 1 for row in rows for numbers in row.regimes.values())
+    what = ["mean ± standard error over replicates"] if several else []
+    what += [f"× is the ratio to {regimes[0]}"] if len(regimes) > 1 else []
+    rules = {row.sgd.rule.name: row.sgd.rule for row in rows if row.sgd.rule is not None}
+    first = ["; ".join(what)] if what else []
+    first += [lr_unit(facts["n"] / facts["lambda_max"])] if any(row.sgd.rule is None for row in rows) else []
+    first += [*map(rule_lr_unit, rules.values()), f"{facts['seconds']:.1f} s."]
+    others = [name for name in regimes if ":loss=" in name]
+    notes = ["", ". ".join(first)]
+    others = [name for name in regimes if ":loss=" in name]
     notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
-    notes += interrupted(facts)
-    notes += comparison.stability_notes(rows)
+    notes += [*interrupted(facts), *found.notes()]
     notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
-    notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in facts["failed"][:10]]
-    if len(facts["failed"]) > 10:
-        notes.append(f"and {len(facts['failed']) - 10} more failed")
-    return "\n".join([*notes, *wrote(facts)])
+    notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in found.failed[:10]]
+    notes += [f"and {len(found.failed) - 10} more failed"] if len(found.failed) > 10 else []
+    return notes + wrote(facts)

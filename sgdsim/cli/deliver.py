@@ -12,7 +12,6 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from sgdsim.algorithm.rules import RULES, GradientRule
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.studies.base import Findings
@@ -20,6 +19,8 @@ from sgdsim.studies.base import Findings
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from sgdsim.algorithm.rules import GradientRule
 
 
 def add_output(
@@ -89,6 +90,22 @@ class Delivery:
         setattr(self.args, option, None)
         self.failure = self.failure or error
 
+    def deliver(
+        self,
+        found: Findings,
+        facts: Mapping[str, object],
+        lines: Callable[[], list[str]],
+        unit: str = "",
+        left: str = "the rest was not run",
+        **picture: object,
+    ) -> int:
+        """Draw the result to --plot, then print it: as JSON `facts`, its own and how it went; as text `lines`, then the
+        `ending`. The exit code. `picture`: options of its `plot`."""
+        self.draw(lambda plot: found.plot(**picture))
+        went = {"interrupted": getattr(found, "interrupted", False), "seconds": self.seconds, **self.files}
+        told = {**facts, **found.as_dict(), "seed": self.args.seed, **went}
+        return self.tell(told, lambda: "\n".join([*lines(), *ending(told, unit, left)]))
+
     def tell(self, facts: Mapping[str, object], text: Callable[[], str]) -> int:
         """Print the facts as JSON, or the text; raise what could not be written; 130 after Ctrl-C, else 0."""
         # n is infinite of a population; nothing else that is no number comes here
@@ -112,12 +129,7 @@ def lr_unit(torch_lr: float) -> str:
     return f"lr 1 is {torch_lr:.4g} in torch.optim.SGD"
 
 
-def rule_of(method: str | None) -> type[GradientRule] | None:
-    """The kind of gradient rule that a method's text names; None: a linear method."""
-    return None if method is None else RULES.get(method.partition(":")[0])
-
-
-def rule_lr_unit(rule: type[GradientRule]) -> str:
+def rule_lr_unit(rule: GradientRule) -> str:
     """What the learning rate is to a gradient rule."""
     return f"The lr of {rule.name} is {rule.lr_means}"
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from sgdsim.cli.arguments import Commands, add_batch_sizes, add_device, add_problem, add_seed, named, whole
-from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
+from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable
@@ -78,24 +77,19 @@ def epochs(args: argparse.Namespace) -> int:
     options |= named(args, "lr", "momentum", "epochs", "replicates", "seed")
     compared = epoch_comparison.compare(problem, args.batch_size, **options)
     found = epoch_comparison.EpochLosses.of(compared, problem.quadratic)
-    delivery.draw(lambda plot: found.plot())
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "momentum": args.momentum,
         **{name: compared.attrs[name] for name in ("regime", "theory", "initial_loss")},
         "replicates": args.replicates,
-        **found.as_dict(),
-        "seed": args.seed,
         "device": compared.attrs["device"],
-        "interrupted": bool(compared.attrs["interrupted"]),
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(facts, problem.description.get("title", ""), found))
+    unit = lr_unit(found.rows[0].torch_lr / found.rows[0].lr)
+    return delivery.deliver(found, facts, lambda: _lines(problem.description.get("title", ""), found), unit)
 
 
-def _text(facts: Mapping[str, object], title: str, found: EpochLosses) -> str:
+def _lines(title: str, found: EpochLosses) -> list[str]:
     rows, runs = found.rows, found.data.attrs
     out = [
         f"{title}: {runs['regime']}, momentum {readable(runs['momentum'])}, {runs['replicates']} batch sequences of "
@@ -109,8 +103,7 @@ def _text(facts: Mapping[str, object], title: str, found: EpochLosses) -> str:
         out.append(f"errors are estimated from {runs['replicates']} runs; where losses are skewed that is too few")
     if not all(math.isnan(row.reshuffled_exact) for row in rows):
         out.append("exact: the mean over all orders of an epoch")
-    out += [_meaning(list(own)) for _, own in itertools.groupby(rows, lambda row: row.batch_size)]
-    return "\n".join([*out, *ending(facts, lr_unit(rows[0].torch_lr / rows[0].lr))])
+    return out + [_meaning(list(own)) for _, own in itertools.groupby(rows, lambda row: row.batch_size)]
 
 
 def _meaning(rows: list[AfterEpochs]) -> str:

@@ -18,9 +18,10 @@ from sgdsim.cli.arguments import (
     whole,
 )
 from sgdsim.cli.compare import report_shard
-from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit, rule_lr_unit, rule_of
+from sgdsim.cli.deliver import Delivery, add_output, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.text import counted
 
 if TYPE_CHECKING:
     from sgdsim.regimes.base import Regime
@@ -113,26 +114,20 @@ def landscape(args: argparse.Namespace) -> int:
     if args.shard is not None:
         return report_shard(args, result)
     found = judged(result, problem.quadratic, cells[0])
-    delivery.draw(lambda plot: found.plot())
-    rule, initial = rule_of(args.method), problem.quadratic.initial_loss
+    rule, initial = cells[0].rule, problem.quadratic.initial_loss
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "n_steps": args.n_steps,
         "initial_loss": initial,
-        **found.as_dict(),
         "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0) if rule is None else rule.torch_lr_per_alpha,
-        "seed": args.seed,
         "device": result.attrs["device"],
-        "interrupted": bool(result.attrs["interrupted"]),
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
     title = problem.description.get("title", "")
-    head = f"{title}: {args.n_steps} steps, initial loss {initial:.4g}, seed {args.seed}"
+    head = f"{title}: {counted(args.n_steps, 'step')}, initial loss {initial:.4g}, seed {args.seed}"
     unit = lr_unit(problem.quadratic.torch_lr(1.0)) if rule is None else rule_lr_unit(rule)
     notes = _notes(found, args.replicates, stable=rule is None)
-    return delivery.tell(facts, lambda: "\n".join([head, found.table().text(), "", *notes, *ending(facts, unit)]))
+    return delivery.deliver(found, facts, lambda: [head, found.table().text(), "", *notes], unit)
 
 
 def _grid(args: argparse.Namespace) -> Grid:

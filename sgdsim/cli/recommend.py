@@ -9,8 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from sgdsim.cli import _recommend_method, _recommend_text
-from sgdsim.cli._recommend_method import TIMES, algorithm_facts
+from sgdsim.cli import _recommend_text
 from sgdsim.cli.arguments import Commands, add_algorithm, add_problem, algorithm, named, whole
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
@@ -20,12 +19,22 @@ if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import Problem, QuadraticProblem
     from sgdsim.regimes.base import Regime
+    from sgdsim.studies.method_recommendation import MethodRecommendation
     from sgdsim.studies.recommendation import Recommendation
     from sgdsim.studies.verification import Verification
     from sgdsim.theory.optimal import Optimum
 
 SIMULATED = ("sampled", "network")
 REPLICATES = 20
+TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
+# Options for plain heavy ball alone, and what is said where they come with another algorithm.
+PLAIN_ALONE = {
+    "verify": "; try compare",
+    "plot": "; try compare",
+    "replicates": "; try compare",
+    "jacobi": "",
+    "exact": "",
+}
 
 
 def add_parser(commands: Commands) -> None:
@@ -57,28 +66,24 @@ def add_parser(commands: Commands) -> None:
 
 
 def recommend(args: argparse.Namespace) -> int:
+    """Find the best setting, check it by simulation, print and draw it."""
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.runs.follow import MAX_STEPS
+    from sgdsim.studies.recommendation import Recommendation
 
     delivery = Delivery(args)
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     number("tau", args.tau, maximum=1.0)  # beyond, losses of the closure may be negative
     options = {name: values[0] for name, values in algorithm(args).items()}
     sgd = SGD(1.0, 0.0, args.batch_size, **options)  # refuses bad values before any data are read
-    if not sgd.is_plain:
-        return _recommend_method.recommend(args)
-    if args.replicates is None:
-        args.replicates = REPLICATES
-    elif args.verify is None:
-        raise InputError("--replicates: expected only with --verify, got it without")
-    integer("replicates", args.replicates, minimum=2)
+    _check(args, sgd, horizon)
     problem = load(args)
-    quadratic, noise = problem.quadratic, sgd.noise(problem.n)
+    sgd.check(problem.n, 1)
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     took = {"problem": delivery.seconds}
-    found = _found(args, quadratic, sgd, horizon)
+    found = _found(args, problem.quadratic, sgd)
     checked = None
-    if regimes is not None and not found.interrupted:
+    if regimes is not None and isinstance(found, Recommendation) and not found.interrupted:
         began = time.perf_counter()
         checked = _verified(args, problem, found.known.best, horizon, regimes)
         took["verify"] = time.perf_counter() - began
@@ -87,16 +92,14 @@ def recommend(args: argparse.Namespace) -> int:
     facts = {
         "problem": problem.description,
         "n": problem.n,
-        "lambda_max": quadratic.spectrum.scale,
-        "torch_lr_per_alpha": quadratic.torch_lr(1.0),
-        **algorithm_facts(sgd),
-        "noise": noise,
+        "lambda_max": problem.quadratic.spectrum.scale,
+        "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0),
+        **{name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")},
+        "noise": found.noise,
         "tau": args.tau,
         "horizon": horizon,
         "seed": args.seed,
         **found.as_dict(),
-        "floor": None,
-        "floor_reached": None,
         "verify": checked and checked.as_dict(),
         "interrupted": found.interrupted or (checked is not None and checked.interrupted),
         "seconds": {name: round(took[name], 3) if name in took else None for name in TIMES},
@@ -104,15 +107,34 @@ def recommend(args: argparse.Namespace) -> int:
     }
     lines = _recommend_text.lines(problem.description.get("title", ""), found, checked)
     times = ", ".join(f"{name} {took[name]:.1f} s" for name in TIMES if name in took)
-    last = f"{lr_unit(quadratic.torch_lr(1.0))}. {times}."
-    return delivery.tell(facts, lambda: "\n".join([*lines, "", last, *wrote(facts)]))
+    last = f"{lr_unit(facts['torch_lr_per_alpha'])}. {times}."
+    return delivery.tell(facts, lambda: "\n".join([*lines, last, *wrote(facts)]))
 
 
-def _found(args: argparse.Namespace, quadratic: QuadraticProblem, sgd: SGD, horizon: int) -> Recommendation:
-    from sgdsim.studies import recommendation
+def _check(args: argparse.Namespace, sgd: SGD, horizon: int) -> None:
+    """InputError for options that do not go with the algorithm, or with each other."""
+    from sgdsim.studies import method_recommendation
+
+    if not sgd.is_plain:
+        method_recommendation.check(sgd, horizon)
+        for name, hint in PLAIN_ALONE.items():
+            if getattr(args, name) not in (None, False):
+                raise InputError(
+                    f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass{hint}"
+                )
+    elif args.replicates is not None and args.verify is None:
+        raise InputError("--replicates: expected only with --verify, got it without")
+    args.replicates = integer("replicates", REPLICATES if args.replicates is None else args.replicates, minimum=2)
+
+
+def _found(args: argparse.Namespace, quadratic: QuadraticProblem, sgd: SGD) -> Recommendation | MethodRecommendation:
+    from sgdsim.studies import method_recommendation, recommendation
     from sgdsim.theory import exact
 
-    find = partial(recommendation.recommend, quadratic, sgd, horizon, tau=args.tau, jacobi=args.jacobi)
+    if not sgd.is_plain:
+        with tqdm(desc="search", unit=" settings", delay=2, disable=None) as bar:
+            return method_recommendation.recommend(quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
+    find = partial(recommendation.recommend, quadratic, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
     if not args.exact:
         return find()
     with tqdm(total=exact.SETTINGS, desc="exact average, at most", unit="setting", disable=None) as bar:

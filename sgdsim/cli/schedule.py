@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
 from sgdsim.cli.arguments import Commands, add_device, add_problem, add_seed, named, whole
-from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
+from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import readable, shortest
@@ -78,7 +77,6 @@ def schedule(args: argparse.Namespace) -> int:
         raise InputError("residual: expected one that is not zero, got all zeros: there is nothing to learn")
     options = {"replicates": replicates if args.verify else None, "seed": args.seed, "progress": True}
     found = schedule_comparison.compare(quadratic, sgd, steps, pieces, tau=args.tau, **options)
-    delivery.draw(lambda plot: found.plot(title=_title(args, problem)))
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -86,19 +84,15 @@ def schedule(args: argparse.Namespace) -> int:
         **named(args, "batch_size", "momentum", "label_noise", "sampling", "tau"),
         "torch_lr_per_alpha": quadratic.torch_lr(1.0),
         "initial_loss": quadratic.initial_loss,
-        **found.as_dict(),
-        "replicates": replicates if args.verify else None,
-        "interrupted": found.interrupted,
-        "seed": args.seed,
-        "seconds": delivery.seconds,
-        **delivery.files,
+        "replicates": options["replicates"],
     }
     noise = f", label noise {args.label_noise:g}" if args.label_noise else ""
     head = (
         f"{problem.description.get('title', '')}: {counted(steps)}, batch {args.batch_size}, momentum "
         f"{readable(args.momentum)}{noise}, tau {shortest(args.tau)}, initial loss {quadratic.initial_loss:.4g}"
     )
-    return delivery.tell(facts, lambda: "\n".join([head, *_lines(found, facts)]))
+    unit, left = lr_unit(quadratic.torch_lr(1.0)), "the schedules were not run on samples"
+    return delivery.deliver(found, facts, lambda: [head, *_lines(found)], unit, left, title=_title(args, problem))
 
 
 def _title(args: argparse.Namespace, problem: Problem) -> str:
@@ -109,8 +103,7 @@ def _title(args: argparse.Namespace, problem: Problem) -> str:
     return title.replace("= -", "= −")
 
 
-def _lines(found: ScheduleComparison, facts: Mapping[str, Any]) -> list[str]:
-    verified = found.losses is not None
+def _lines(found: ScheduleComparison) -> list[str]:
     out = [
         found.table().text(),
         "",
@@ -118,16 +111,16 @@ def _lines(found: ScheduleComparison, facts: Mapping[str, Any]) -> list[str]:
         "loss after the last step (spectral-diagonal theory), and relative to the best constant learning rate;",
         "ema, tail: averages of the iterates of a constant learning rate; pieces: first, largest and last rate",
     ]
-    if verified:
-        out.append(f"sampled: mean ± standard error over {facts['replicates']} batch sequences, the same for all rows")
+    if verified := found.losses is not None:
+        count = found.losses.shape[1]
+        out.append(f"sampled: mean ± standard error over {count} batch sequences, the same for all rows")
     if (best := found.best_closed_form()) is not None:
         out.append(
             f"the best closed form by {'sampled' if verified else 'loss'}, for sgdsim simulate: --lr {best.spec}"
         )
     exact = "" if found.max_lr_exact is None else f", {found.max_lr_exact:.4g} exactly at this N"
     out.append(f"constant rates are stable up to lr {found.max_lr:.4g} by this theory{exact}")
-    out += [f"Warning: {text}." for text in found.warnings()]
-    return out + ending(facts, lr_unit(facts["torch_lr_per_alpha"]), "the schedules were not run on samples")
+    return out + [f"Warning: {text}." for text in found.warnings()]
 
 
 def _stability(found: ScheduleComparison) -> list[str]:

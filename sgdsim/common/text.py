@@ -15,9 +15,14 @@ def short(value: float | None) -> str:
     return f"{value:.4g}" if math.isfinite(value) else "infinite"
 
 
+def counted(count: int, what: str) -> str:
+    """ "1 step", "10000 steps"."""
+    return f"{count} {what}{'s' if count != 1 else ''}"
+
+
 def steps(count: int) -> str:
-    """ "1 step", "10000 steps", "1e+15 steps"."""
-    return f"{count:g} steps" if count >= 10**7 else f"{count} step{'s' if count != 1 else ''}"
+    """`counted` steps; from 10⁷ on "1e+15 steps"."""
+    return f"{count:g} steps" if count >= 10**7 else counted(count, "step")
 
 
 def percent(share: float) -> str:

@@ -8,6 +8,8 @@ theirs.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from sgdsim.common.checks import InputError, integer, number
@@ -57,8 +59,31 @@ def explore(*, n: int = 10_000, **start: float) -> ipywidgets.VBox:
     sizes = [b for b in BATCH_SIZES if b < n] + [n]
     if values["batch_size"] not in sizes:
         raise InputError(f"batch_size: expected one of {', '.join(map(str, sizes))}; got {values['batch_size']!r}")
+    sliders = _sliders(widgets, values, sizes)
+    canvas = ExplorerCanvas()
+    image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
+    message = widgets.HTML()
+
+    def redraw(_: Any = None) -> None:
+        shown = view(n=n, **{name: slider.value for name, slider in sliders.items()})
+        image.value = canvas.png(shown)
+        weight = "normal" if shown.stable else "bold"
+        message.value = f'<span style="font-weight: {weight}">{shown.summary}</span>'
+
+    for slider in sliders.values():
+        slider.observe(redraw, names="value")
+    redraw()
+    columns = widgets.HBox(
+        [widgets.VBox([sliders[k] for k in ("nu", "kappa")]), widgets.VBox([sliders[k] for k in ("lr", "momentum")])]
+    )
+    box = widgets.VBox([columns, sliders["batch_size"], message, image])
+    box.sliders, box.image, box.message = sliders, image, message
+    return box
+
+
+def _sliders(widgets: ModuleType, values: Mapping[str, float], sizes: list[int]) -> dict[str, ipywidgets.Widget]:
     wide = {"layout": widgets.Layout(width="30em"), "style": {"description_width": "9em"}}
-    sliders = {
+    return {
         "nu": widgets.FloatSlider(
             values["nu"], min=_grid(values["nu"], 0.6, 0.05), max=3.0, step=0.05, description="ν, eigenvalues", **wide
         ),
@@ -87,25 +112,6 @@ def explore(*, n: int = 10_000, **start: float) -> ipywidgets.VBox:
             options=sizes, value=values["batch_size"], description="batch size b", **wide
         ),
     }
-    canvas = ExplorerCanvas()
-    image = widgets.Image(format="png", layout=widgets.Layout(max_width="100%"))
-    message = widgets.HTML()
-
-    def redraw(_: Any = None) -> None:
-        shown = view(n=n, **{name: slider.value for name, slider in sliders.items()})
-        image.value = canvas.png(shown)
-        weight = "normal" if shown.stable else "bold"
-        message.value = f'<span style="font-weight: {weight}">{shown.summary}</span>'
-
-    for slider in sliders.values():
-        slider.observe(redraw, names="value")
-    redraw()
-    columns = widgets.HBox(
-        [widgets.VBox([sliders[k] for k in ("nu", "kappa")]), widgets.VBox([sliders[k] for k in ("lr", "momentum")])]
-    )
-    box = widgets.VBox([columns, sliders["batch_size"], message, image])
-    box.sliders, box.image, box.message = sliders, image, message
-    return box
 
 
 def _grid(start: float, low: float, step: float) -> float:
@@ -114,7 +120,7 @@ def _grid(start: float, low: float, step: float) -> float:
     return start - step * math.floor((start - low) / step + 1e-9)
 
 
-def _widgets_package() -> Any:
+def _widgets_package() -> ModuleType:
     try:
         import ipywidgets
     except ImportError:

@@ -40,6 +40,8 @@ from sgdsim.plot.validate import validation
 from sgdsim.studies.base import DRAWERS
 
 DRAWERS |= {
+    "BudgetRuns": lambda found, **options: budget_curves(found.data, found.problem, **options),
+    "ComparedCells": lambda found, **options: comparison(found.data, **options),
     "EpochLosses": lambda found, **options: epochs(found.data, **options),
     "Landscape": lambda found, **options: loss_maps(found.data, found.problem, **options),
     "Recommendation": lambda found, **options: recommendation(

@@ -11,18 +11,11 @@ import matplotlib
 import seaborn
 
 from sgdsim.common.checks import InputError
+from sgdsim.regimes import names
 
 PALETTE = seaborn.color_palette("colorblind").as_hex()
 Look: TypeAlias = dict[str, Any]  # keywords of matplotlib's lines and patches
 
-# Thick and solid below, thin and broken above: curves that coincide stay visible, in grey too.
-_STYLES: dict[str, Look] = {
-    "network": {"color": PALETTE[0], "linestyle": "-", "linewidth": 2.2},
-    "sampled": {"color": PALETTE[1], "linestyle": "-", "linewidth": 1.1},
-    "averaged": {"color": "black", "linestyle": (0, (4, 2)), "linewidth": 1.2},
-    "diagonal:tau=1": {"color": PALETTE[2], "linestyle": (0, (6, 1.5, 1.2, 1.5)), "linewidth": 1.5},
-    "diagonal:tau=-1": {"color": PALETTE[4], "linestyle": (0, (1.2, 1.2)), "linewidth": 1.7},
-}
 _OTHER_COLORS = [PALETTE[i] for i in (3, 5, 7, 9)]
 _OTHER_LINES = [(0, (3, 1, 1, 1, 1, 1)), (0, (2, 1)), (0, (8, 2)), (0, (5, 1, 1, 1, 1, 1, 1, 1))]
 
@@ -43,19 +36,20 @@ def style() -> Iterator[None]:
 def regime_style(name: str, stochastic: bool | None = None) -> Look:
     """Colour, line style, width and label of a regime, the same in every figure; keywords for `Axes.plot`.
 
-    Colours are from seaborn's colour-blind safe palette. A regime without a style of its own gets one that depends on
-    its name: a solid line where it is `stochastic` (None: where a regime of that name is), as for those that are, a
-    broken one where not or not known.
+    Colours are from seaborn's colour-blind safe palette. A regime that registers no look of its own
+    (`sgdsim.regimes.names`) gets one that depends on its name: a solid line where it is `stochastic` (None: where a
+    regime of that name is), as for those that are, a broken one where not or not known.
     """
     base, _, rest = name.partition(":")
     label = f"{base}, {rest.replace('tau=', 'τ = ').replace('-', '−')}" if rest else base
-    known = _STYLES.get(name)
-    if known is None:
+    own = names.look(name)
+    if own is None:
         code = zlib.crc32(name.encode())
         solid = _stochastic(name) if stochastic is None else stochastic
         line = "-" if solid else _OTHER_LINES[code // 4 % 4]
-        known = {"color": _OTHER_COLORS[code % 4], "linestyle": line, "linewidth": 1.4}
-    return {**known, "label": label}
+        return {"color": _OTHER_COLORS[code % 4], "linestyle": line, "linewidth": 1.4, "label": label}
+    color = own.color if isinstance(own.color, str) else PALETTE[own.color]
+    return {"color": color, "linestyle": (0, own.dashes) if own.dashes else "-", "linewidth": own.width, "label": label}
 
 
 def closure_style(tau: float) -> Look:
@@ -67,8 +61,6 @@ def closure_style(tau: float) -> Look:
 
 def _stochastic(name: str) -> bool:
     """Whether replicates of the regime called `name` differ; False for a name of no regime."""
-    from sgdsim.regimes import names  # late: with the kernels of all regimes
-
     try:
         return names.parse(name).stochastic
     except InputError:

@@ -1,33 +1,67 @@
-"""The regime that a text names."""
+"""The regimes that texts name, and how each looks in pictures."""
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
 from sgdsim.common.checks import InputError
-from sgdsim.regimes.averaged import BatchAveraged
 from sgdsim.regimes.base import Regime
-from sgdsim.regimes.diagonal import SpectralDiagonal
-from sgdsim.regimes.sampled import SampledLinearized
+
+
+class Look(NamedTuple):
+    """Of a curve: a colour, or its number in the palette that all pictures share; lengths of dashes and gaps (none: a
+    solid line); the line's width in points."""
+
+    color: int | str
+    dashes: tuple[float, ...]
+    width: float
+
+
+class Registered(NamedTuple):
+    """A kind of regime: its class, loaded when it is first used; the `parameter` that its text may have, a number but
+    for a loss; the looks that are its own, by the regime's name. Others look by their name."""
+
+    load: Callable[[], type[Regime]]
+    parameter: str | None = None
+    looks: Mapping[str, Look] = {}
+
+
+def _here(name: str) -> Callable[[], type[Regime]]:
+    return lambda: getattr(importlib.import_module("sgdsim.regimes"), name)
+
+
+# Thick and solid below, thin and broken above: curves that coincide stay visible, in grey too.
+REGIMES = {
+    "network": Registered(_here("RealNetwork"), "loss", {"network": Look(0, (), 2.2)}),
+    "sampled": Registered(_here("SampledLinearized"), None, {"sampled": Look(1, (), 1.1)}),
+    "averaged": Registered(_here("BatchAveraged"), "tolerance", {"averaged": Look("black", (4, 2), 1.2)}),
+    "diagonal": Registered(
+        _here("SpectralDiagonal"),
+        "tau",
+        {"diagonal:tau=1": Look(2, (6, 1.5, 1.2, 1.5), 1.5), "diagonal:tau=-1": Look(4, (1.2, 1.2), 1.7)},
+    ),
+}
 
 
 def parse(text: str) -> Regime:
     """The regime called `text`: network, network:loss=cross-entropy, sampled, averaged, diagonal (τ = 1) or
     diagonal:tau=VALUE."""
-    head, _, tail = text.partition(":")
-    plain = {"sampled": SampledLinearized, "averaged": BatchAveraged}
-    key, equals, value = tail.partition("=")
-    if head == "network" and (not tail or (key, equals) == ("loss", "=")):
-        from sgdsim.regimes.network import RealNetwork  # loads torch
-
-        return RealNetwork(loss=value) if tail else RealNetwork()
-    if head in plain and not tail:
-        return plain[head]()
-    if head in ("diagonal", "averaged"):
-        key, equals, value = (tail or "tau=1").partition("=")
+    kind, _, rest = text.partition(":")
+    if kind in REGIMES:
+        registered, (key, _, value) = REGIMES[kind], rest.partition("=")
+        if not rest:
+            return registered.load()()
         try:
-            if (head, key) == ("diagonal", "tau") and equals:
-                return SpectralDiagonal(float(value))
-            if (head, key) == ("averaged", "tolerance") and equals:
-                return BatchAveraged(float(value))
+            if key == registered.parameter and value:
+                return registered.load()(**{key: value if key == "loss" else float(value)})
         except ValueError:
             pass
     raise InputError(f"regime: expected network, sampled, averaged or diagonal:tau=NUMBER; got {text!r}")
+
+
+def look(name: str) -> Look | None:
+    """The look that the regime called `name` has of its own."""
+    kind = name.partition(":")[0]
+    return REGIMES[kind].looks.get(name) if kind in REGIMES else None

@@ -131,6 +131,8 @@ def checked(
     _check_axes(problem, grid, request.cells, followed)
     for regime, observable in itertools.product(followed, settings.observe):
         regime.check_observable(observable)
+    for cell in request.cells:
+        cell.sgd.check_average(last)
     if not callable(problem):  # else each problem may refuse its cells
         problem.check_unchanged()
         for cell in request.cells:

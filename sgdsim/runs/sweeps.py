@@ -111,17 +111,12 @@ def sweep(
     if path is not None:
         files.check_writable(path)
     with one_interruption() as ended, _opened(path, asked, alone=share is None) as store:
-        if store is not None and resume:
-            store.check()
-            assembly.take_over(result, store.path, asked)
-        elif store is not None:
-            store.remove()
+        _take_over(result, store, asked, resume)
         filled = _Filled(result, request.grid, store if len(chunks) > 1 or share is not None else None)
         with contextlib.suppress(KeyboardInterrupt):
             filled.take_back()
-            todo = [chunk for chunk in chunks if not assembly.is_done(result, grid, chunk, retry_failed)]
-            if share is not None:
-                todo = [chunk for chunk in todo if chunk.number % share[1] == share[0] - 1]
+            mine = chunks if share is None else [one for one in chunks if one.number % share[1] == share[0] - 1]
+            todo = [chunk for chunk in mine if not assembly.is_done(result, grid, chunk, retry_failed)]
             with Progress(progress, chunks, todo, grid, request.names, log_file) as bar:
                 filled.follow(executor, work, todo, bar)
         if store is not None and share is None:
@@ -141,6 +136,15 @@ def _opened(
     path: str | os.PathLike | None, asked: parts.Asked, *, alone: bool
 ) -> contextlib.AbstractContextManager[parts.Parts | None]:
     return contextlib.nullcontext() if path is None else parts.opened(path, asked, alone=alone)
+
+
+def _take_over(result: xr.Dataset, store: parts.Parts | None, asked: parts.Asked, resume: bool) -> None:
+    """What an earlier sweep has left at the store; gone, where it is not to be resumed."""
+    if store is not None and resume:
+        store.check()
+        assembly.take_over(result, store.path, asked)
+    elif store is not None:
+        store.remove()
 
 
 def _save(result: xr.Dataset, store: parts.Parts) -> None:

@@ -11,6 +11,7 @@ from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Table
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
@@ -38,3 +39,14 @@ class Findings:
         if name not in DRAWERS:
             raise InputError(f"plot: expected a result with a picture, got {name}; use its table")
         return DRAWERS[name](self, **options)
+
+
+class OfRuns(Findings):
+    """A result of runs, which `data` holds in the schema of `sgdsim.runs.results`."""
+
+    data: xr.Dataset
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended them."""
+        return bool(self.data.attrs["interrupted"])

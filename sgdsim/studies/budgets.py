@@ -9,9 +9,12 @@ higher at the same budget.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -19,12 +22,15 @@ import xarray as xr
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.regimes.base import Regime
+from sgdsim.runs.followed import followed
 from sgdsim.runs.sweeps import Grid, sweep
-from sgdsim.studies.base import Findings
-from sgdsim.theory import stability
+from sgdsim.studies.base import Findings, OfRuns
+from sgdsim.theory import power_law, stability
+from sgdsim.theory.power_law import NOISE, SIGNAL, PowerLaw
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,14 +126,11 @@ def run(
             f"with 10 steps at the same budget; got {n_steps}"
         )
     rates = matched_lr(problem.quadratic, sizes, lr=lr, momentum=momentum, sampling=sampling)
+    follow = partial(sweep, replicates=replicates, seed=seed, progress=progress, executor="serial")
     parts = []
     for size, rate, count in zip(sizes, rates, steps, strict=True):
         grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling])
-        parts.append(
-            sweep(
-                problem, grid, [regime], count, replicates=replicates, seed=seed, progress=progress, executor="serial"
-            )
-        )
+        parts.append(follow(problem, grid, [regime], count))
         if parts[-1].attrs["interrupted"]:
             break
     joined = xr.concat(
@@ -197,3 +200,101 @@ def compare(found: Sequence[Curve], points: int = 6) -> Comparison:
 
 def _ratio(loss: np.ndarray) -> np.ndarray:
     return loss.max(1) / loss.min(1)
+
+
+@dataclass(frozen=True)
+class MatchedRun:
+    """How the run of one batch size was matched and how it ended: γ, α/(1 − β), the largest stable α by
+    spectral-diagonal theory (None: not known for this τ); what its regime knows of its own errors."""
+
+    batch_size: int
+    lr: float
+    noise: float
+    effective_lr: float
+    max_lr_spectral_diagonal: float | None
+    n_steps: int
+    final_loss: float
+    diverged: bool
+    torch_lr: float
+    error_estimate: float
+    known_until: float
+
+
+@dataclass(frozen=True, eq=False)
+class BudgetRuns(OfRuns):
+    """The runs of a result of `run`, which `data` is, `compared` at equal budgets; `law`: of the spectrum, None where
+    it has none."""
+
+    runs: tuple[MatchedRun, ...]
+    compared: Comparison
+    law: PowerLaw | None
+    data: xr.Dataset
+    problem: Problem
+
+    @classmethod
+    def of(cls, data: xr.Dataset, problem: Problem) -> BudgetRuns:
+        """Of a result of `run` for this problem."""
+        found = curves(data, problem)
+        runs = tuple(_matched(curve, data.isel(cell=i, regime=0), problem) for i, curve in enumerate(found))
+        with contextlib.suppress(InputError):
+            return cls(runs, compare(found), PowerLaw.of(problem.quadratic), data, problem)
+        return cls(runs, compare(found), None, data, problem)
+
+    @property
+    def phase(self) -> str | None:
+        """Of the law."""
+        return None if self.law is None else str(power_law.phase(self.law.nu, self.law.zeta))
+
+    def as_dict(self) -> dict[str, object]:
+        """The law, the runs, and a row for each budget."""
+        law, columns = self.law, ("budget", "loss", "ratio", "ratio_by_noise")
+        rows = zip(*(getattr(self.compared, name) for name in columns), strict=True)
+        return {
+            "law": law and {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": self.phase},
+            "runs": jsonable(self.runs),
+            "rows": [jsonable(dict(zip(columns, row, strict=True))) for row in rows],
+        }
+
+    def table(self) -> Table:
+        """The losses at equal budgets."""
+        return self.compared.table()
+
+    def matched(self) -> Table:
+        """The runs."""
+        columns = ("batch_size", "lr", "max_lr_spectral_diagonal", "effective_lr", "n_steps")
+        rows = [[getattr(run, name) for name in columns] for run in self.runs]
+        return Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], rows)
+
+    def notes(self) -> list[str]:
+        """What theory says of the budget here, and which runs cannot be stable."""
+        notes = []
+        if self.law is not None:
+            limits = {SIGNAL: "2(1 + momentum)", NOISE: "2(1 + momentum) and (1 - momentum)^2"}
+            there = "there theory has no law"
+            if self.phase in limits:
+                there = f"there the budget alone counts at late times, for lr far below {limits[self.phase]}"
+            notes.append(f"nu = {self.law.nu:.3g}, zeta = {self.law.zeta:.3g}: {self.phase}; {there}")
+        return notes + [
+            f"lr at batch {run.batch_size} is above the largest stable one: lower --lr, or raise --momentum"
+            for run in self.runs
+            if run.lr >= (run.max_lr_spectral_diagonal or math.inf)
+        ]
+
+
+def _matched(curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
+    quadratic, momentum = problem.quadratic, float(cell["momentum"])
+    tau = next(iter(followed(cell).values())).tau
+    bound = stability.diagonal_max_lr(quadratic, momentum=momentum, noise=curve.noise, tau=1.0 if tau is None else tau)
+    last = float(curve.loss[-1]) if curve.loss.size else math.nan
+    return MatchedRun(
+        curve.batch_size,
+        curve.lr,
+        curve.noise,
+        effective_lr=curve.lr / (1 - momentum),
+        max_lr_spectral_diagonal=float(bound) if tau is None or tau <= 1 else None,  # beyond, no threshold is known
+        n_steps=int(curve.steps[-1]) if curve.steps.size else 0,
+        final_loss=last,
+        diverged=math.isinf(last),
+        torch_lr=quadratic.torch_lr(curve.lr),
+        **{name: cell[name].item() for name in ("error_estimate", "known_until")},
+    )

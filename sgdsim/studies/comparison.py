@@ -1,10 +1,11 @@
-"""Results as rows: what `sgdsim compare` prints, as JSON-able numbers and as a table."""
+"""Results as rows: what `sgdsim compare` tells of every cell, and as a table of data."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypedDict, cast
+from typing import TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -18,65 +19,105 @@ from sgdsim.common.specs import brief, readable
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Table
 from sgdsim.problem import Problem, QuadraticProblem
-from sgdsim.regimes import SpectralDiagonal
 from sgdsim.runs.follow import OUTCOMES
+from sgdsim.runs.followed import followed
 from sgdsim.runs.results import curves as observed
 from sgdsim.runs.sweeps import Grid
+from sgdsim.studies.base import OfRuns
 from sgdsim.theory import stability
-from sgdsim.theory.verdicts import WORDS, verdicts
+from sgdsim.theory.verdicts import Verdict, verdicts
 
+Numbers: TypeAlias = dict[str, float | None]
+_HYPERPARAMETERS = {"lr": "lr", "momentum": "momentum", "batch": "batch_size"}
 # Columns of a table that are left out where no row has anything else.
 _USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
 
 
-class CellRow(TypedDict):
-    """One cell: hyperparameters, whether it is stable (None: not known) and why, what each closure says of it, and each
-    regime's final numbers."""
+@dataclass(frozen=True, eq=False)
+class ComparedCell:
+    """One cell: its algorithm, what torch's optimizer is given (None: nothing of the kind), whether it is exactly
+    stable, what each closure says of that (None: not known), and each regime's final numbers, by name."""
 
-    lr: float | str
-    momentum: float | str
-    batch_size: int | str
-    sampling: str
-    method: str
-    label_noise: float
-    average: str | None
+    sgd: SGD
     torch_lr: float | None
-    stable: bool | None
-    stable_reason: str
+    known: Verdict
     stable_by_closure: dict[str, bool | None]
-    regimes: dict[str, dict[str, Any]]
+    regimes: dict[str, Numbers]
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON holds it, hyperparameters first."""
+        stable = {"torch_lr": self.torch_lr, "stable": self.known.stable, "stable_reason": self.known.reason}
+        return self.sgd.spec() | stable | {"stable_by_closure": self.stable_by_closure, "regimes": self.regimes}
 
 
-def rows(result: xr.Dataset, problem: Problem, grid: Grid, taus: list[float]) -> list[CellRow]:
-    """All cells, in the order of the grid."""
-    quadratic, cells = problem.quadratic, list(grid.cells())
-    names = [str(name) for name in result["regime"].values]
-    reference = names[0]
-    with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
-        known = verdicts(quadratic, [sgd for _, sgd in cells])
-        closures = [{SpectralDiagonal(tau).name: _converges(quadratic, sgd, tau) for tau in taus} for _, sgd in cells]
-    out = []
-    for (index, sgd), stable, closure in zip(cells, known, closures, strict=True):
-        row: dict[str, Any] = {
-            **sgd.spec(),
-            "torch_lr": _torch_lr(quadratic, sgd),
-            "stable": stable.stable,
-            "stable_reason": stable.reason,
-            "stable_by_closure": closure,
-            "regimes": {name: _final(result, index, position) for position, name in enumerate(names)},
-        }
-        base = row["regimes"][reference]["final_loss"]
-        for numbers in row["regimes"].values():
-            final = numbers["final_loss"]
-            numbers[f"ratio_to_{reference}"] = finite_or_none(final / base) if final is not None and base else None
-        out.append(cast(CellRow, row))
-    return out
+@dataclass(frozen=True, eq=False)
+class ComparedCells(OfRuns):
+    """All cells of a result, which `data` is, in the order of the grid; `failed`: where on the grid and in which regime
+    an exception was raised, and its message."""
+
+    rows: tuple[ComparedCell, ...]
+    failed: tuple[dict[str, str], ...]
+    data: xr.Dataset
+
+    @classmethod
+    def of(cls, data: xr.Dataset, problem: Problem, grid: Grid) -> ComparedCells:
+        """Of a result of a sweep over this grid."""
+        quadratic, cells = problem.quadratic, list(grid.cells())
+        names = [str(name) for name in data["regime"].values]
+        taus = {name: known.tau for name, known in followed(data).items() if known.kind == "diagonal"}
+        with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
+            known = verdicts(quadratic, [sgd for _, sgd in cells])
+            closures = [{name: _converges(quadratic, sgd, tau) for name, tau in taus.items()} for _, sgd in cells]
+        out = []
+        for (index, sgd), stable, closure in zip(cells, known, closures, strict=True):
+            numbers = {name: _final(data, index, position) for position, name in enumerate(names)}
+            base = numbers[names[0]]["final_loss"]
+            for own in numbers.values():
+                final = own["final_loss"]
+                own[f"ratio_to_{names[0]}"] = finite_or_none(final / base) if final is not None and base else None
+            out.append(ComparedCell(sgd, _torch_lr(quadratic, sgd), stable, closure, numbers))
+        return cls(tuple(out), tuple(failures(data)), data)
+
+    def as_dict(self) -> dict[str, object]:
+        """The cells and what failed."""
+        return {"rows": [row.as_dict() for row in self.rows], "failed": list(self.failed)}
+
+    def table(self, observable: str = "loss") -> Table:
+        """Hyperparameters, whether they are stable (beside losses), and a column per regime with the final mean of an
+        observable."""
+        label, losses, specs = f"final_{observable}", observable == "loss", [row.sgd.spec() for row in self.rows]
+        regimes = list(self.rows[0].regimes)
+        named = [name for name in _USUAL if any(spec[name] != _USUAL[name] for spec in specs)]
+        headers = [*_HYPERPARAMETERS, *(name.replace("_", " ") for name in named)]
+        headers += [*(["stable"] if losses else []), *regimes]
+        lines = []
+        for row, spec in zip(self.rows, specs, strict=True):
+            cells = [_short(spec[name]) for name in (*_HYPERPARAMETERS.values(), *named)]
+            cells += [row.known.word] if losses else []
+            lines.append([*cells, *(_outcome(row.regimes[name], label, regimes[0], name) for name in regimes)])
+        return Table(headers, lines, "l")
+
+    def notes(self) -> list[str]:
+        """Why it is not known whether cells are stable, and why they are not where a closure says that they are: a line
+        for each reason."""
+        cells: dict[tuple[str, str], list[str]] = {}
+        for row in self.rows:
+            stable, reason, spec = row.known.stable, row.known.reason, row.sgd.spec()
+            converging = [name for name, converges in row.stable_by_closure.items() if converges]
+            if stable is None or (stable is False and converging):
+                reason += "" if stable is None else f", although {' and '.join(converging)} converges"
+                at = (f"{name} {_short(spec[key])}" for name, key in _HYPERPARAMETERS.items())
+                cells.setdefault((row.known.word, reason), []).append(", ".join(at))
+        more = {key: f" and {len(where) - 1} more" if len(where) > 1 else "" for key, where in cells.items()}
+        return [
+            f"stable: {word} at {where[0]}{more[word, reason]}: {reason}" for (word, reason), where in cells.items()
+        ]
 
 
-def _converges(problem: QuadraticProblem, sgd: SGD, tau: float) -> bool | None:
+def _converges(problem: QuadraticProblem, sgd: SGD, tau: float | None) -> bool | None:
     """Whether the loss of the diagonal regime converges; None for schedules, reshuffled epochs, τ above 1."""
     try:
-        return stability.diagonal_is_stable(problem, sgd, tau)
+        return stability.diagonal_is_stable(problem, sgd, 1.0 if tau is None else tau)
     except InputError:
         return None
 
@@ -92,11 +133,11 @@ def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
     return None if unit is None else float(sgd.lr) * unit
 
 
-def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[str, Any]:
+def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> Numbers:
     """Final numbers of one regime in one cell. A mean with a diverged replicate in it is infinite: None."""
     outcome = result["outcome"].values[(*index, position)]
     run = outcome != OUTCOMES.index("not_run")
-    numbers: dict[str, Any] = {
+    numbers: Numbers = {
         "replicates": int(run.sum()),
         "diverged": int((outcome == OUTCOMES.index("diverged")).sum()),
         "failed": bool((outcome == OUTCOMES.index("failed")).any()),
@@ -106,13 +147,24 @@ def _final(result: xr.Dataset, index: tuple[int, ...], position: int) -> dict[st
     for name in ("error_estimate", "known_until"):  # not of files of earlier versions
         numbers[name] = finite_or_none(result[name].values[(*index, position)]) if name in result else None
     for name in observed(result):
-        final, label = result[name].values[(*index, position)][run][:, -1], f"final_{name}"
+        values, label = result[name].values[(*index, position)][run], f"final_{name}"
+        if not numbers["done"]:
+            numbers |= _so_far(name, values, result["step"].values)
+        final = values[:, -1]
         mean, error = mean_and_error(final)
         numbers[label] = finite_or_none(mean)
         numbers[f"{label}_stderr"] = finite_or_none(error)
         median = np.quantile(final, 0.5, method="inverted_cdf") if final.size else None
         numbers[f"{label}_median"] = finite_or_none(median)
     return numbers
+
+
+def _so_far(name: str, values: np.ndarray, steps: np.ndarray) -> Numbers:
+    """The last step that all replicates (R, T) of a cell that is not done have recorded, and their mean there."""
+    known = np.flatnonzero(~np.isnan(values).any(0))
+    if not values.size or not known.size:
+        return {}
+    return {"last_step": int(steps[known[-1]]), f"last_{name}": finite_or_none(values[:, known[-1]].mean())}
 
 
 def failures(result: xr.Dataset) -> list[dict[str, str]]:
@@ -187,62 +239,24 @@ def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False)
     return len(table)
 
 
-def table(rows: list[CellRow], label: str = "final_loss") -> str:
-    """The rows as aligned text: hyperparameters, predicted stability, and a column per regime.
-
-    `label`: "final_loss", or another that the rows have, such as "final_test_loss" (then without stability).
-    """
-    if not rows:
-        return "(no cells)"
-    regimes = list(rows[0]["regimes"])
-    named = [name for name in _USUAL if any(dict(row)[name] != _USUAL[name] for row in rows)]
-    with_stability = label == "final_loss"
-    headers = ["lr", "momentum", "batch", *(name.replace("_", " ") for name in named)]
-    headers += [*(["stable"] if with_stability else []), *regimes]
-    lines = []
-    for row in rows:
-        cells = [_short(row["lr"]), _short(row["momentum"]), _short(row["batch_size"])]
-        cells += [_short("none" if (value := dict(row)[name]) is None else value) for name in named]
-        if with_stability:
-            cells.append(WORDS[row["stable"]])
-        lines.append([*cells, *(_outcome(row["regimes"][name], label, regimes[0], name) for name in regimes)])
-    return Table(headers, lines, "l").text()
+def _short(value: float | str | None) -> str:
+    return readable(value) if isinstance(value, (int, float)) else brief(value or "none")
 
 
-def _short(value: Any) -> str:
-    return readable(value) if isinstance(value, (int, float)) else brief(str(value))
-
-
-def stability_notes(rows: list[CellRow]) -> list[str]:
-    """Why it is not known whether cells are stable, and why they are not where a closure says that they are: a line
-    for each reason."""
-    cells: dict[tuple[str, str], list[str]] = {}
-    for row in rows:
-        stable, reason = row["stable"], row["stable_reason"]
-        converging = [name for name, converges in row["stable_by_closure"].items() if converges]
-        if stable is None or (stable is False and converging):
-            reason += "" if stable is None else f", although {' and '.join(converging)} converges"
-            where = f"lr {_short(row['lr'])}, momentum {_short(row['momentum'])}, batch {_short(row['batch_size'])}"
-            cells.setdefault((WORDS[stable], reason), []).append(where)
-    more = {key: f" and {len(where) - 1} more" if len(where) > 1 else "" for key, where in cells.items()}
-    return [f"stable: {word} at {where[0]}{more[word, reason]}: {reason}" for (word, reason), where in cells.items()]
-
-
-def _outcome(numbers: dict[str, Any], label: str, reference: str, name: str) -> str:
+def _outcome(numbers: Numbers, label: str, reference: str, name: str) -> str:
     """Final loss of one regime in one cell, with its ratio to the reference regime's."""
     if not numbers["done"]:
-        return "not finished"
+        last = numbers.get(label.replace("final", "last", 1))
+        return "not finished" if last is None else f"not finished: {last:.4g} at step {numbers['last_step']}"
     if numbers["failed"]:
         return "failed"
+    mean, error, median = (numbers[f"{label}{end}"] for end in ("", "_stderr", "_median"))
     if numbers["diverged"]:
-        median = numbers[f"{label}_median"]
-        rest = f", median {median:.3g}" if median is not None and numbers["replicates"] > 1 else ""
+        rest = f", median {median:.3g}" if median is not None and numbers["replicates"] != 1 else ""
         return f"diverged {numbers['diverged']}/{numbers['replicates']}{rest}"
-    if numbers[label] is None:
+    if mean is None:
         return "infinite"
-    text = f"{numbers[label]:.4g}"
-    if numbers[f"{label}_stderr"] is not None:
-        text += f" ± {numbers[f'{label}_stderr']:.1g}"
+    text = f"{mean:.4g}" if error is None else f"{mean:.4g} ± {error:.1g}"
     ratio = numbers.get(f"ratio_to_{reference}") if label == "final_loss" and name != reference else None
     # A ratio of numbers that are both close to nothing says nothing.
     return text if ratio is None or not 1e-3 < ratio < 1e3 else f"{text} (×{ratio:.3g})"

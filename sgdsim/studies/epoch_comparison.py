@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -27,7 +28,7 @@ from sgdsim.regimes import BatchAveraged, SampledLinearized
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.follow import MAX_STEPS
 from sgdsim.runs.sweeps import Grid, sweep
-from sgdsim.studies.base import Findings
+from sgdsim.studies.base import OfRuns
 from sgdsim.theory import epochs as orders
 from sgdsim.theory import stability
 
@@ -70,7 +71,7 @@ class AfterEpochs:
 
 
 @dataclass(frozen=True)
-class EpochLosses(Findings):
+class EpochLosses(OfRuns):
     """What `compare` found after the numbers of epochs that it was asked for, a row each; `data` is its result."""
 
     rows: tuple[AfterEpochs, ...]
@@ -158,25 +159,18 @@ def compare(
     InputError : arguments out of range, a regime of the wrong kind, and what `sweep` refuses.
     """
     n = orders.finite_points(problem)
-    sizes = [integer("batch_size", size, minimum=1, maximum=n) for size in batch_sizes]
-    asked = sorted({integer("epochs", count, minimum=1) for count in epochs})
-    if not sizes or len(set(sizes)) < len(sizes):
-        raise InputError(
-            f"batch_size: expected one or more different sizes, got {', '.join(map(str, sizes)) or 'none'}"
-        )
-    if not asked:
-        raise InputError("epochs: expected at least one number of epochs, got none")
-    for size in sizes:
-        integer(f"n_steps: {asked[-1]} epochs at batch {size}", asked[-1] * (n // size), minimum=1, maximum=MAX_STEPS)
+    sizes, asked = _checked(n, batch_sizes, epochs)
     replicates = integer("replicates", replicates, minimum=2)
     regime, theory = regime or SampledLinearized(), theory or BatchAveraged()
     if not regime.stochastic or theory.stochastic:
         raise InputError(f"regime, theory: expected one that samples and one that averages, got {regime}, {theory}")
     recorded = np.unique(np.concatenate([np.geomspace(1, asked[-1], _DRAWN).round().astype(int), asked]))
+    how = partial(sweep, problem, replicates=replicates, seed=seed, progress=progress)
+    follow = partial(how, executor="serial", on_error="raise")
     parts, device = [], ""
     for size in sizes:
         rate = half_of_stable(problem.quadratic, size, momentum) if lr is None else lr
-        part, result = _one(problem, SGD(rate, momentum, size), recorded, regime, theory, replicates, seed, progress)
+        part, result = _one(problem, SGD(rate, momentum, size), recorded, regime, theory, follow)
         if part is None:
             break
         parts.append(part)
@@ -200,6 +194,21 @@ def compare(
     return _with_ratios(found)
 
 
+def _checked(n: int, batch_sizes: Sequence[int], epochs: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Batch sizes, and ascending numbers of epochs; InputError for bad ones."""
+    sizes = [integer("batch_size", size, minimum=1, maximum=n) for size in batch_sizes]
+    asked = sorted({integer("epochs", count, minimum=1) for count in epochs})
+    if not sizes or len(set(sizes)) < len(sizes):
+        raise InputError(
+            f"batch_size: expected one or more different sizes, got {', '.join(map(str, sizes)) or 'none'}"
+        )
+    if not asked:
+        raise InputError("epochs: expected at least one number of epochs, got none")
+    for size in sizes:
+        integer(f"n_steps: {asked[-1]} epochs at batch {size}", asked[-1] * (n // size), minimum=1, maximum=MAX_STEPS)
+    return sizes, asked
+
+
 def half_of_stable(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0) -> float:
     """Half of the largest stable α of spectral-diagonal theory at this batch size, to three digits."""
     return stability.half_of(stability.max_lr(problem, SGD(1.0, momentum, batch_size)))
@@ -211,29 +220,18 @@ def _one(
     recorded: np.ndarray,
     regime: Regime,
     theory: Regime,
-    replicates: int,
-    seed: int,
-    progress: bool,
+    follow: Callable[..., xr.Dataset],
 ) -> tuple[xr.Dataset | None, xr.Dataset]:
-    """One batch size: its part of the comparison (None after Ctrl-C), and the last result it is from."""
+    """One batch size: its part of the comparison (None after Ctrl-C), and the last result it is from. `follow`: `sweep`
+    of this problem."""
     n, size = problem.n, cast(int, sgd.batch_size)
     per_epoch = n // size
     steps = recorded * per_epoch
     values = {"lr": [sgd.lr], "momentum": [sgd.momentum], "batch_size": [size]}
     runs = []
     for one, samplings in ((theory, SAMPLINGS[:1]), (regime, SAMPLINGS)):
-        result = sweep(
-            problem,
-            Grid.product(**values, sampling=list(samplings)),
-            [one],
-            int(steps[-1]),
-            record=steps.tolist(),
-            replicates=replicates,
-            seed=seed,
-            progress=progress,
-            executor="serial",
-            on_error="raise",
-        )
+        grid = Grid.product(**values, sampling=list(samplings))
+        result = follow(grid, [one], int(steps[-1]), record=steps.tolist())
         if result.attrs["interrupted"]:
             return None, result
         runs.append(result["loss"].sel(step=steps).isel(lr=0, momentum=0, batch_size=0, regime=0))

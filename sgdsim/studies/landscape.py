@@ -19,7 +19,7 @@ from sgdsim.common.text import short
 from sgdsim.problem import QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
-from sgdsim.studies.base import Findings
+from sgdsim.studies.base import OfRuns
 from sgdsim.theory import stability
 from sgdsim.theory.verdicts import Verdict, verdict
 
@@ -117,7 +117,7 @@ class JudgedMap:
 
 
 @dataclass(frozen=True, eq=False)
-class Landscape(Findings):
+class Landscape(OfRuns):
     """The judged maps of a result, which `data` is, for a problem."""
 
     maps: tuple[JudgedMap, ...]

@@ -171,22 +171,31 @@ def thresholds(
             if not regime.stochastic:
                 raise InputError(f"regimes: expected some that sample batches, got {regime.name}")
             bar.set_description(f"b = {batch_size}, {regime.name}")
-            seen: dict[float, Trial] = {}
 
-            def meets(criterion: str, lr: float, regime: Regime = regime, seen: dict[float, Trial] = seen) -> bool:
-                if lr not in seen:
-                    seen[lr] = _trial(problem, SGD(lr, momentum, batch_size), regime, n_steps, replicates, seed)
-                    bar.update()
-                return seen[lr].meets(criterion)
+            def trial(lr: float, regime: Regime = regime) -> Trial:
+                made = _trial(problem, SGD(lr, momentum, batch_size), regime, n_steps, replicates, seed)
+                bar.update()
+                return made
 
             limits = (exact / _FARTHEST, full * _FARTHEST)
-            measured[regime.name] = {
-                criterion: bisect(functools.partial(meets, criterion), _START * exact, width, limits)
-                for criterion in CRITERIA
-            }
-            trials[regime.name] = tuple(seen[lr] for lr in sorted(seen))
+            measured[regime.name], trials[regime.name] = _measured(trial, _START * exact, width, limits)
     diagonal = {float(tau): stability.max_lr(quadratic, sgd, tau=tau) for tau in taus}
     return Thresholds(batch_size, float(momentum), n_steps, replicates, seed, full, diagonal, exact, measured, trials)
+
+
+def _measured(
+    trial: Callable[[float], Trial], start: float, width: float, limits: tuple[float, float]
+) -> tuple[dict[str, Bracket], tuple[Trial, ...]]:
+    """The thresholds by each criterion, and all trials by their learning rate; each is made once."""
+    seen: dict[float, Trial] = {}
+
+    def meets(criterion: str, lr: float) -> bool:
+        if lr not in seen:
+            seen[lr] = trial(lr)
+        return seen[lr].meets(criterion)
+
+    found = {name: bisect(functools.partial(meets, name), start, width, limits) for name in CRITERIA}
+    return found, tuple(seen[lr] for lr in sorted(seen))
 
 
 def bisect(stable: Callable[[float], bool], start: float, width: float, limits: tuple[float, float]) -> Bracket:

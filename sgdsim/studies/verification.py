@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Protocol, cast
 
 import numpy as np
@@ -188,25 +189,10 @@ def verify(
     for regime in regimes:
         if not regime.stochastic:
             raise InputError(f"regimes: expected some that sample batches, got {regime.name}")
-    settings = [("recommended", lr, momentum)]
-    settings += [(f"lr {sign}{change:.0%}", lr * factor, momentum) for sign, factor in _factors(change)]
-    settings += [
-        (f"1-momentum {sign}{change:.0%}", lr, 1 - factor * (1 - momentum))
-        for sign, factor in _factors(change)
-        if factor * (1 - momentum) < 2
-    ]
-    if plain_lr is not None and momentum != 0:
-        settings.append(("without momentum", plain_lr, 0.0))
+    settings = _settings(lr, momentum, change, plain_lr)
     _, lrs, momenta = zip(*settings, strict=True)
-    theory = contour.loss_at(
-        problem.quadratic,
-        horizon,
-        lr=np.array(lrs),
-        momentum=np.array(momenta),
-        batch_size=batch_size,
-        sampling=sampling,
-        tau=tau,
-    ).loss
+    follow = partial(contour.loss_at, problem.quadratic, horizon, batch_size=batch_size, sampling=sampling, tau=tau)
+    theory = follow(lr=np.array(lrs), momentum=np.array(momenta)).loss
     points = tuple(Point(*setting, float(loss)) for setting, loss in zip(settings, theory, strict=True))
     grid = Grid.zip(lr=lrs, momentum=momenta, batch_size=[batch_size], sampling=[sampling])
     record = np.unique(np.geomspace(1, horizon, _RECORDED).round().astype(int)).tolist()
@@ -221,6 +207,18 @@ def verify(
             moved, interrupted = _kernel_moved(cast(NetworkProblem, problem), algorithms, regimes[i], record, seed)
             compared[i], count = replace(simulated, kernel_moved=moved), _compared_points(problem).size
     return Verification(points, tuple(compared), interrupted, horizon, replicates, count)
+
+
+def _settings(lr: float, momentum: float, change: float, plain_lr: float | None) -> list[tuple[str, float, float]]:
+    """Name, learning rate and momentum of each point."""
+    settings = [("recommended", lr, momentum)]
+    settings += [(f"lr {sign}{change:.0%}", lr * factor, momentum) for sign, factor in _factors(change)]
+    settings += [
+        (f"1-momentum {sign}{change:.0%}", lr, 1 - factor * (1 - momentum))
+        for sign, factor in _factors(change)
+        if factor * (1 - momentum) < 2
+    ]
+    return settings + ([("without momentum", plain_lr, 0.0)] if plain_lr is not None and momentum != 0 else [])
 
 
 class _Trained(Protocol):

@@ -244,12 +244,19 @@ def _start(share: float, horizon: int) -> int:
     return int(np.clip(round(share * horizon), 0, horizon))
 
 
-def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> tuple[SGD, float]:
+def best_constant(
+    problem: QuadraticProblem,
+    sgd: SGD,
+    horizon: int,
+    *,
+    tau: float = 1.0,
+    heard: Callable[[], object] = lambda: None,
+) -> tuple[SGD, float]:
     """The constant learning rate (and momentum, where the method takes one) with the least loss after `horizon` steps.
 
     For any stationary method, with noisy labels and averages: by the contour, or by stepping the spectral-diagonal
-    regime where that is cheaper, on few modes to find the basin. Returns the algorithm with these values, and its loss
-    on the whole spectrum.
+    regime where that is cheaper, on few modes to find the basin; `heard` is called after each setting. Returns the
+    algorithm with these values, and its loss on the whole spectrum.
     """
     horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau, maximum=1.0)
     thin = compression.sketch(problem)
@@ -260,12 +267,13 @@ def best_constant(problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: flo
         # With noisy labels the best rate falls like 1/horizon.
         reach = max(6.0, np.log(horizon) + 2)
         rates = np.linspace(top - reach, top, 1 + round(2 * reach))[:-1]
-        log_lr, log_loss = _search.near_grid(
-            lambda rate: _log_loss(thin, replace(unscaled, lr=float(np.exp(rate))), horizon, tau),
-            rates,
-            1e-3,
-            ends=(rates[0], top),
-        )
+
+        def loss(rate: float) -> float:
+            log = _log_loss(thin, replace(unscaled, lr=float(np.exp(rate))), horizon, tau)
+            heard()
+            return log
+
+        log_lr, log_loss = _search.near_grid(loss, rates, 1e-3, ends=(rates[0], top))
         return log_loss, float(np.exp(log_lr))
 
     momentum = 0.0

@@ -98,6 +98,23 @@ def best(
     value, _ = _objective(thin, gamma, tau, horizon, law)
 
     plane = _basins.Plane(thin, value, gamma, tau)
+    near = _hunted(plane, horizon)
+    end = plane.lr_and_momentum(near)
+    on = thin if horizon is None else compressed.log_loss(problem, int(horizon), partial(_at, *end, gamma, tau))[1]
+    value, exponent = _objective(on, gamma, tau, horizon, law)
+    whole = _basins.Plane(on, value, gamma, tau)
+    point, log_loss = whole.descend(near, 0.02, 1e-6)
+    lr, beta = whole.lr_and_momentum(point)
+    limit, plain_limit = (float(top) for top in whole.limits(np.array([beta, 0.0])))
+    plain_lr, plain = best_lr(value, 0.0, plain_limit)
+    if plain < log_loss:
+        lr, beta, limit, log_loss = plain_lr, 0.0, plain_limit, plain
+    return Optimum(lr, beta, limit, math.exp(log_loss), plain_lr, math.exp(plain), horizon, exponent)
+
+
+def _hunted(plane: _basins.Plane, horizon: float | None) -> np.ndarray:
+    """The point of the deepest basin that is found: from a grid, and with a horizon from Polyak's points and from finer
+    grids around the best."""
     rates = _FRACTIONS * plane.limits(_MOMENTA)[:, None]
     starts = plane.least(_MOMENTA[:, None] + 0 * rates, rates, 1)
     if horizon is not None:
@@ -111,17 +128,7 @@ def best(
         if better[1] > found[1] - 1e-3:
             break
         found = better
-    end = plane.lr_and_momentum(found[0])
-    on = thin if horizon is None else compressed.log_loss(problem, int(horizon), partial(_at, *end, gamma, tau))[1]
-    value, exponent = _objective(on, gamma, tau, horizon, law)
-    whole = _basins.Plane(on, value, gamma, tau)
-    point, log_loss = whole.descend(found[0], 0.02, 1e-6)
-    lr, beta = whole.lr_and_momentum(point)
-    limit, plain_limit = (float(top) for top in whole.limits(np.array([beta, 0.0])))
-    plain_lr, plain = best_lr(value, 0.0, plain_limit)
-    if plain < log_loss:
-        lr, beta, limit, log_loss = plain_lr, 0.0, plain_limit, plain
-    return Optimum(lr, beta, limit, math.exp(log_loss), plain_lr, math.exp(plain), horizon, exponent)
+    return found[0]
 
 
 def _value_of(found: tuple[np.ndarray, float]) -> float:
@@ -208,7 +215,14 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
     )
     lr = 2 * _squash(least.x[0])
     a, b = (math.exp(v) - 0.99 for v in least.x[1:])
-    values = problem.values(SGD.jacobi(lr, a, b), 0, horizon)
+    constant = best(problem, noise=0.0, horizon=horizon).loss
+    noisy = _noisy_loss(problem, SGD.jacobi(lr, a, b), horizon, noise, tau)
+    return JacobiOptimum(lr, a, b, loss(problem, lr, a, b), constant, noisy, horizon)
+
+
+def _noisy_loss(problem: QuadraticProblem, sgd: SGD, horizon: int, noise: float, tau: float) -> float:
+    """The loss of heavy ball with these schedules at noise γ; infinite beyond floating point."""
+    values = problem.values(sgd, 0, horizon)
     c, zero = problem.coefficients**2, np.zeros((2, problem.eigenvalues.size))
     s = kernels.diagonal_advance(
         problem.eigenvalues,
@@ -222,9 +236,7 @@ def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, 
         np.full(horizon, noise),
         tau,
     )
-    constant = best(problem, noise=0.0, horizon=horizon).loss
-    noisy = s / (2 * problem.normaliser) if np.isfinite(s) else math.inf
-    return JacobiOptimum(lr, a, b, loss(problem, lr, a, b), constant, float(noisy), horizon)
+    return float(s / (2 * problem.normaliser)) if np.isfinite(s) else math.inf
 
 
 def _objective(

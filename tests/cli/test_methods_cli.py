@@ -134,6 +134,11 @@ def test_a_landscape_of_another_method_has_its_thresholds(run):
     assert "full batch" in Path("map.svg").read_text()
 
 
+def test_one_step_is_one_step(run):
+    assert "for 1 step: lr" in run("recommend", *POWER, "--horizon", "1", "--average", "tail:start=1")
+    assert ": 1 step, " in run("simulate", *POWER, "--n-steps", "1")
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -142,6 +147,11 @@ def test_a_landscape_of_another_method_has_its_thresholds(run):
         (["compare", *SHORT, "--average", "ema:1.5"], "ema: decay: expected"),
         (["recommend", *POWER, "--method", "polyak"], "--method: expected one that is linear in the gradient"),
         (["recommend", *POWER, "--method", "am1:nu=1.5"], "--method: expected one that does not change in time"),
+        (["recommend", *POWER, "--horizon", "9", "--average", "tail:start=10"], "average: expected one that begins at"),
+        (
+            ["simulate", *POWER, "--n-steps", "9", "--average", "tail:start=10"],
+            "at the last step, 9, or before; got 10",
+        ),
         (["recommend", *POWER, "--method", "nesterov", "--exact"], "--exact: expected only with heavy ball, without"),
         (["recommend", *POWER, "--n", "1001", "--exact"], "exact: expected at most 1000 training points"),
         (["recommend", *POWER, "--method", "nesterov", "--verify"], "--verify: expected only with heavy ball, without"),

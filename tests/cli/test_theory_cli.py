@@ -215,6 +215,13 @@ def test_negative_momentum_is_told(run):
     assert re.search(r"within 10% for t from 1\.3\de\+03 to 6\.\d+e\+03", text)
     positive = run("recommend", *DIGITS, "--batch-size", "5", "--horizon", "100")
     assert "Positive momentum wins" in positive
+    assert "Both settings are the best by this theory" in positive  # the losses alone are those of the exact average
+
+
+def test_a_loss_that_underflows_is_no_percentage(run):
+    text = run("recommend", *POWER, "--n", "10", "--batch-size", "10", "--horizon", "3000")
+    assert "a loss below the smallest number of floating point" in text
+    assert "100%" not in text
 
 
 def test_no_power_law(document, tmp_path):

@@ -7,8 +7,9 @@ import pytest
 
 import sgdsim as ss
 from sgdsim.common.checks import InputError
+from sgdsim.plot import regime_style
 from sgdsim.problem import Problem
-from sgdsim.regimes import Regime, Run
+from sgdsim.regimes import Regime, Run, names
 from sgdsim.runs import estimates
 from sgdsim.studies import comparison
 
@@ -88,8 +89,19 @@ def test_a_regime_of_ones_own_is_swept_beside_others_and_goes_on(circle, tmp_pat
     assert whole["done"].values.all()
     np.testing.assert_array_equal(whole["loss"], ss.sweep(circle, GRID, regimes, n_steps=5, record=[5])["loss"])
     np.testing.assert_array_equal(whole["loss"], ss.load(tmp_path / "own.nc")["loss"])
-    for i, row in enumerate(comparison.rows(whole, circle, GRID, [1.0])):  # what compare tells
-        assert row["regimes"]["flow"]["final_loss"] == whole["loss"].sel(regime="flow", step=5).values.ravel()[i]
+    for i, row in enumerate(comparison.ComparedCells.of(whole, circle, GRID).rows):  # what compare tells
+        assert row.regimes["flow"]["final_loss"] == whole["loss"].sel(regime="flow", step=5).values.ravel()[i]
+
+
+def test_a_regime_of_ones_own_is_typed_and_drawn_as_it_registers(monkeypatch):
+    by_name = regime_style("flow")
+    own = names.Registered(lambda: GradientFlow, looks={"flow": names.Look("red", (5, 1), 3.0)})
+    monkeypatch.setitem(names.REGIMES, "flow", own)
+    assert names.parse("flow") == GradientFlow()
+    look = {"color": "red", "linestyle": (0, (5, 1)), "linewidth": 3.0, "label": "flow"}
+    assert regime_style("flow") == look != by_name
+    monkeypatch.setitem(names.REGIMES, "flow", names.Registered(lambda: GradientFlow))
+    assert regime_style("flow") == by_name
 
 
 def test_a_regime_written_for_the_release_before_runs_with_a_warning(circle):

@@ -234,7 +234,9 @@ def test_interrupted_with_a_picture_and_a_table(here, monkeypatch, capsys, call)
     assert cli.main(["simulate", *POWER, "--n-steps", "20", "--out", "r.nc", "--plot", "r.png"]) == 130
     out, err = capsys.readouterr()
     assert err == "sgdsim: interrupted: the result holds what was done until then\n"
-    assert "not finished" in out
+    result = ss.load("r.nc").isel(regime=0).squeeze()
+    last = int(np.flatnonzero(np.isfinite(result.loss))[-1])
+    assert f"not finished: {float(result.loss[last]):.4g} at step {int(result.step[last])}\n" in out
     assert "Interrupted: the rest was not run." in out
     assert ss.load("r.nc").outcome.values.ravel().tolist() == [INTERRUPTED]
     assert "wrote r.png" in out

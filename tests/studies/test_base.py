@@ -10,7 +10,15 @@ from matplotlib.figure import Figure
 import sgdsim as ss
 import sgdsim.plot  # enters its drawers
 from sgdsim.common.checks import InputError
-from sgdsim.studies import asymptotes, budgets, phase_maps, verification
+from sgdsim.studies import (
+    asymptotes,
+    budgets,
+    comparison,
+    method_recommendation,
+    phase_maps,
+    recommendation,
+    verification,
+)
 from sgdsim.studies.base import DRAWERS, Findings
 
 RESULTS = {
@@ -19,14 +27,21 @@ RESULTS = {
     "momentum": lambda: phase_maps.momentum_map([1.5], [1.0, 3.0], n=50, horizon=100),
     "clamped": lambda: phase_maps.clamped_momentum(1.5, 1.0, [1e-2], [100.0, 300.0], n=50),
     "asymptote": lambda: asymptotes.asymptote(ss.QuadraticProblem.power_law(300, 1.5, 1.0), ss.SGD(0.5)),
+    "recommendation": lambda: recommendation.recommend(ss.QuadraticProblem.power_law(20, 1.5, 1.0), ss.SGD(1.0), 20),
+    "method": lambda: method_recommendation.recommend(
+        ss.QuadraticProblem.power_law(20, 1.5, 1.0), ss.SGD(1.0, batch_size=2, average="ema:0.9"), 20
+    ),
+    "comparison": lambda: comparison.ComparedCells.of(
+        ss.sweep(problem := ss.QuadraticProblem.power_law(20, 1.5, 1.0), grid := ss.Grid.product(lr=[0.5, 9.0]),
+                 [ss.SampledLinearized(), ss.SpectralDiagonal()], 20, replicates=2), problem, grid,
+    ),
     "verification": lambda: verification.verify(
         ss.QuadraticProblem.power_law(20, 1.5, 1.0), 0.3, 0.0, batch_size=2, horizon=20,
         regimes=[ss.SampledLinearized()], replicates=3,
     ),
-    "budgets": lambda: budgets.compare(
-        budgets.curves(
-            budgets.run(problem := ss.QuadraticProblem.power_law(60, 1.5, 1.0), ss.SpectralDiagonal(),
-                        batch_sizes=[1, 4], n_steps=200), problem)
+    "budgets": lambda: budgets.BudgetRuns.of(
+        budgets.run(problem := ss.QuadraticProblem.power_law(60, 1.5, 1.0), ss.SpectralDiagonal(),
+                    batch_sizes=[1, 4], n_steps=200), problem,
     ),
 }  # fmt: skip
 

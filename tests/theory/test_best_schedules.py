@@ -51,6 +51,14 @@ def test_the_best_schedule_beats_the_closed_forms(problem):
         assert run["loss"].values.ravel()[-1] == pytest.approx(one.loss, rel=1e-9)
 
 
+def test_the_search_for_a_constant_is_heard(problem):
+    heard = []
+    best_schedules.best_constant(
+        problem, ss.SGD(1.0, batch_size=4, average="ema:0.9"), 20, heard=lambda: heard.append(1)
+    )
+    assert len(heard) > 20
+
+
 def test_one_piece_is_the_best_constant(problem):
     sgd = ss.SGD(1.0, 0.3, 5)
     one = best_schedules.best_schedule(problem, sgd, 200, pieces=1)

@@ -1,0 +1,169 @@
+"""What every recommendation tells: the largest stable learning rates, and the late law at the best setting."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import cast
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.common.jsonable import finite_or_none, jsonable
+from sgdsim.problem import QuadraticProblem, fits
+from sgdsim.problem.fits import PowerLawFit
+from sgdsim.studies.base import Findings
+from sgdsim.theory import power_law, stability
+from sgdsim.theory.optimal import Optimum
+from sgdsim.theory.power_law import PowerLaw, Prediction
+
+LEVELS = {"full_batch": "full batch", "spectral_diagonal": "spectral-diagonal", "exact": "exact"}
+_PREDICTED = ("phase", "exponent", "constant", "signal", "noise", "crossover", "window", "within")
+# In the order of the JSON form, which is the same for every algorithm.
+_SETTINGS = ("best", "plain", "closure_best", "exact", "loss_error", "stable", "stable_reason", "gain")
+_KEYS = (
+    *_SETTINGS,
+    "negative_momentum",
+    "max_lr",
+    "rate",
+    "cutoff",
+    "law",
+    "jacobi",
+    "notes",
+    "floor",
+    "floor_reached",
+)
+
+
+@dataclass(frozen=True)
+class LateBudget:
+    """The law that is left where more momentum always helps a little: α/(1 − β), β → 1."""
+
+    effective_lr: float
+    momentum: None
+    constant: float
+    exponent: float
+
+
+@dataclass(frozen=True, eq=False)
+class LawHere:
+    """The spectrum's power law (None, and the `reason`, where it has none or not for this algorithm), the fit that gave
+    it (None: it was made with that law), what it predicts at the best setting, its loss at the horizon over the best
+    one, and the setting with the least constant."""
+
+    law: PowerLaw | None
+    fit: PowerLawFit | None
+    reason: str | None
+    prediction: Prediction | None = None
+    ratio: float | None = None
+    late: Optimum | LateBudget | None = None
+
+    @classmethod
+    def at(cls, problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, tau: float) -> LawHere:
+        """At a setting which has this `loss` at the horizon; without `late`."""
+        fit, ratio = None, None
+        try:
+            fit = None if problem.exponents is not None else fits.fit_power_law(problem)
+            law = PowerLaw.of(problem)
+            found = power_law.predict(problem, sgd, law, tau=tau)
+        except InputError as error:
+            return cls(None, fit, str(error))
+        if found.exponent is not None and found.constant is not None and math.isfinite(found.constant) and loss > 0:
+            ratio = finite_or_none((found.constant * float(horizon) ** -found.exponent + (found.floor or 0.0)) / loss)
+        return cls(law, fit, None, found, ratio)
+
+    @property
+    def source(self) -> str | None:
+        """ "given" or "fitted"; None without a law."""
+        return None if self.law is None else "given" if self.fit is None else "fitted"
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON holds it."""
+        facts: dict[str, object] = {"source": self.source, "reason": self.reason}
+        facts |= {name: getattr(self.law, name, None) for name in ("nu", "kappa", "zeta")}
+        facts["fit"] = None if self.fit is None else self.fit.as_dict()
+        facts |= {name: jsonable(getattr(self.prediction, name, None)) for name in _PREDICTED}
+        for name in ("signal", "noise"):
+            pair = getattr(self.prediction, name, None)
+            facts[name] = pair and {"exponent": pair[0], "constant": finite_or_none(pair[1])}
+        return facts | {"asymptotic": self._late(), "ratio": self.ratio}
+
+    def _late(self) -> dict[str, object] | None:
+        late = self.late
+        if not isinstance(late, Optimum):
+            return None if late is None else vars(late)
+        return {
+            "lr": late.lr,
+            "momentum": late.momentum,
+            "constant": late.loss,
+            "exponent": late.exponent,
+            "plain_lr": late.plain_lr,
+            "plain_constant": late.plain_loss,
+            "gain": late.gain,
+            "negative_momentum": late.negative_momentum,
+        }
+
+
+def limits(problem: QuadraticProblem, sgd: SGD, tau: float, exact: float | None) -> dict[str, float | None]:
+    """The momentum and the largest stable learning rates by `LEVELS`, of which `exact` is given (None: not known)."""
+    full, diagonal = stability.max_lr(problem, sgd, "full-batch"), stability.max_lr(problem, sgd, tau=tau)
+    known = zip(LEVELS, map(finite_or_none, (full, diagonal, exact)), strict=True)
+    return {"momentum": cast(float, sgd.momentum), **dict(known)}
+
+
+@dataclass(frozen=True, eq=False)
+class Advice(Findings):
+    """What is recommended for `horizon` steps of `sgd`, whose own learning rate and momentum count for nothing.
+
+    Parameters
+    ----------
+    max_lr : `limits` at one momentum or several, the best one last.
+    rate : σ₁ of the loss L ~ e^{σ₁t} at the best setting, t → ∞; None: not known.
+    seconds : what the parts took.
+    """
+
+    problem: QuadraticProblem
+    sgd: SGD
+    horizon: int
+    tau: float
+    max_lr: tuple[dict[str, float | None], ...]
+    rate: float | None
+    law: LawHere
+    seconds: dict[str, float]
+
+    @property
+    def interrupted(self) -> bool:
+        """Whether Ctrl-C ended the search."""
+        return False
+
+    @property
+    def noise(self) -> float:
+        """γ."""
+        return self.sgd.noise(self.problem.n)
+
+    @property
+    def cutoff(self) -> float | None:
+        """Steps from which on the loss of this finite spectrum falls exponentially; None: never, or not known."""
+        return 1 / abs(self.rate) if self.rate is not None and -math.inf < self.rate < 0 else None
+
+    def notes(self) -> list[str]:
+        """What makes the answer doubtful, a sentence or two each."""
+        raise NotImplementedError
+
+    def as_dict(self) -> dict[str, object]:
+        """As JSON holds it; None where nothing is known for this algorithm."""
+        return dict.fromkeys(_KEYS) | {
+            "max_lr": [levels | {"torch_lr": self.torch(levels)} for levels in self.max_lr],
+            "rate": finite_or_none(self.rate),
+            "cutoff": self.cutoff,
+            "law": self.law.as_dict(),
+            "notes": self.notes(),
+        }
+
+    def setting(self, lr: float, momentum: float, loss: float, effective: float) -> dict[str, float | None]:
+        """A setting with the loss there and how far it moves in the end, as JSON holds it."""
+        facts = {"lr": lr, "torch_lr": self.problem.torch_lr(lr), "momentum": momentum, "loss": finite_or_none(loss)}
+        return facts | {"effective_lr": finite_or_none(effective)}
+
+    def torch(self, levels: dict[str, float | None]) -> dict[str, float | None]:
+        """`limits` as learning rates of `torch.optim.SGD`."""
+        return {name: None if (lr := levels[name]) is None else self.problem.torch_lr(lr) for name in LEVELS}

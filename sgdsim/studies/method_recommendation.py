@@ -1,0 +1,120 @@
+"""The best constant setting of an algorithm that is not plain heavy ball: another method, noisy labels, averages, one
+pass."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.checks import InputError
+from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.table import Cell, Table
+from sgdsim.common.text import short, tuned
+from sgdsim.problem import QuadraticProblem
+from sgdsim.recurrence import contour
+from sgdsim.studies.advice import Advice, LawHere, limits
+from sgdsim.theory import best_schedules, linear, stability
+from sgdsim.theory.linear import Floor
+from sgdsim.theory.verdicts import Verdict, verdict
+
+_LONGEST = 1_000_000  # steps of an average that changes in time: there is no contour, they are stepped
+
+
+@dataclass(frozen=True, eq=False)
+class MethodRecommendation(Advice):
+    """What can be recommended for an algorithm.
+
+    Parameters
+    ----------
+    best : the algorithm at its best learning rate and momentum, with its `loss` at the horizon (spectral-diagonal).
+    known : whether it is exactly stable there.
+    floor : what noisy labels leave; None without, and where it is not known.
+    """
+
+    best: SGD
+    loss: float
+    known: Verdict
+    floor: Floor | None
+
+    @property
+    def lr(self) -> float:
+        """The best learning rate."""
+        return cast(float, self.best.lr)
+
+    @property
+    def effective_lr(self) -> float:
+        """How far one unit of gradient moves the iterate in the end."""
+        return linear.effective_lr(self.best)
+
+    def as_dict(self) -> dict[str, object]:
+        """The keys of `Recommendation`."""
+        setting = self.setting(self.lr, cast(float, self.best.momentum), self.loss, self.effective_lr)
+        facts = super().as_dict() | {"best": setting | dict.fromkeys(("exact_loss", "closure_error"))}
+        facts |= {"stable": self.known.stable, "stable_reason": self.known.reason}
+        if self.floor is not None:
+            facts |= {"floor": finite_or_none(self.floor.loss), "floor_reached": self.floor.reached}
+        return facts
+
+    def table(self) -> Table:
+        """The best setting; (torch): the lr for `torch.optim.SGD`."""
+        torch, momentum = f"({short(self.problem.torch_lr(self.lr))})", tuned(cast(float, self.best.momentum))
+        row: list[Cell] = [self.sgd.method.spec, self.lr, torch, momentum, finite_or_none(self.loss)]
+        return Table(["", "lr", "(torch)", "momentum", "predicted loss"], [row], "lr")
+
+    def notes(self) -> list[str]:
+        """Whether the setting is unstable, or not known to be stable."""
+        if self.known.stable:
+            return []
+        unstable = self.known.stable is False
+        what = "this setting is unstable" if unstable else "whether this setting is stable is not known"
+        return [f"{what}: {self.known.reason}."]
+
+
+def check(sgd: SGD, horizon: int) -> None:
+    """InputError for algorithms that have no best constant setting, or none that is found in time."""
+    if sgd.rule is not None:
+        raise InputError(f"--method: expected one that is linear in the gradient, got {sgd.rule.spec}; try compare")
+    if not sgd.is_constant:
+        raise InputError(f"--method: expected one that does not change in time, got {sgd.method.spec}; try compare")
+    sgd.check_average(horizon)
+    if _has_tail(sgd) and horizon > _LONGEST:
+        raise InputError(f"--horizon: expected at most {_LONGEST:g} steps with a tail average, got {horizon:g}")
+
+
+def recommend(
+    problem: QuadraticProblem,
+    sgd: SGD,
+    horizon: int,
+    *,
+    tau: float = 1.0,
+    heard: Callable[[], object] = lambda: None,
+) -> MethodRecommendation:
+    """The best constant learning rate and momentum after `horizon` steps, thresholds there, the floor of noisy labels.
+
+    The search calls `heard` after each setting. Raises InputError as `check`, and for what theory refuses.
+    """
+    check(sgd, horizon)
+    began = time.perf_counter()
+    best, loss = best_schedules.best_constant(problem, sgd, horizon, tau=tau, heard=heard)
+    stationary = not _has_tail(sgd)  # else there is neither law nor floor
+    floor = linear.floor(problem, best, tau) if sgd.label_noise and stationary else None
+    rate = contour.rate_of(problem, best, tau=tau) if stationary else None
+    law = LawHere.at(problem, best, horizon, loss, tau)
+    levels = limits(problem, best, tau, _exact(problem, best))
+    known = verdict(problem, best)
+    took = {"theory": time.perf_counter() - began}
+    return MethodRecommendation(problem, sgd, horizon, tau, (levels,), rate, law, took, best, loss, known, floor)
+
+
+def _has_tail(sgd: SGD) -> bool:
+    return getattr(sgd.average, "name", "") == "tail"
+
+
+def _exact(problem: QuadraticProblem, sgd: SGD) -> float | None:
+    """The exact threshold where it takes seconds."""
+    if problem.n > stability.EXACT_BESIDE_OF_METHODS or problem.multiplicity is not None or sgd.is_one_pass:
+        return None
+    return stability.max_lr(problem, sgd, "exact", tolerance=1e-4)
