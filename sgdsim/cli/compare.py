@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from sgdsim.runs.sweeps import Grid
     from sgdsim.studies.comparison import ComparedCells
 
+MOST_MODES = 500  # of all outputs together, up to which compare follows the exact average without being asked
+
 
 def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args: argparse.Namespace) -> list[Regime]:
     from sgdsim import regimes
@@ -85,8 +87,8 @@ def _able(
     cannot, by name; InputError where none can."""
     able, left_out = [], {}
     for regime in regimes:
-        reason = ""
-        for sgd in cells:
+        reason = _too_slow(regime, problem)
+        for sgd in cells if not reason else ():
             try:
                 regime.check(problem, sgd)
                 for observable in observe:
@@ -101,6 +103,14 @@ def _able(
     if not able:
         raise InputError(next(iter(left_out.values())))
     return able, left_out
+
+
+def _too_slow(regime: Regime, problem: Problem) -> str:
+    """Why a regime is followed only where it is asked for; empty where it is not so."""
+    modes = problem.n_modes
+    if regime.kind != "averaged" or problem.n_outputs == 1 or modes <= MOST_MODES or modes == problem.n:
+        return ""
+    return f"each step takes products of {modes} × {modes} matrices, with all outputs; --regimes averaged asks for it"
 
 
 def simulate(args: argparse.Namespace) -> int:

@@ -95,7 +95,7 @@ def hessian(args: argparse.Namespace) -> int:
         check_panels(1, set(args.steps))
     networks = _networks(args)
     complete(args, POINTS)
-    data = load_data(args, args.dataset, built_in=args.model is None)
+    data = load_data(args, args.dataset, built_in=args.model is None, one_output=args.model is None)
     runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
         runs[name] = hessians.hessian_spectra(

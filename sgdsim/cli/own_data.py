@@ -37,10 +37,13 @@ def add_own_data(source: Group, group: Group) -> None:
     group.add_argument("--tokens", action="store_true", default=None, help="inputs of --data are integers that stay so")
 
 
-def load_data(args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS) -> Dataset:
+def load_data(
+    args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS, one_output: bool = False
+) -> Dataset:
     """The data of --data, or the built-in set `name`; what was made of one's own is told at the end, as `note`.
 
-    `built_in`: for a network of ours, which takes rows (n, d) and has one output.
+    `built_in`: for a network of ours, which takes rows (n, d). InputError for several outputs where there is to be
+    `one_output`.
     """
     from sgdsim import datasets
 
@@ -50,10 +53,9 @@ def load_data(args: argparse.Namespace, name: str, *, built_in: bool, n_at_most:
     else:
         data = _own(args, n_at_most, built_in)
         args.note = datasets.sentence(data)
-    if built_in and data.n_outputs > 1:
+    if one_output and data.n_outputs > 1:
         raise InputError(
-            f"--targets: expected --model with {data.n_outputs} outputs for as many columns of targets, got the "
-            "built-in network, which has one; or --targets class:A,B"
+            f"--targets: expected one column of targets here, as of --targets class:A,B or number; got {data.n_outputs}"
         )
     return data
 

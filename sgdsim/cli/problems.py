@@ -70,12 +70,12 @@ def _network(args: argparse.Namespace) -> Problem:
     from sgdsim.problem import NetworkProblem
     from sgdsim.runs import estimates
 
+    data = load_data(args, args.dataset, built_in=args.model is None)
     network: nn.Module
     if args.model is not None:
         network = own_model(args.model)
     else:
-        network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed)
-    data = load_data(args, args.dataset, built_in=args.model is None)
+        network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed, n_outputs=data.n_outputs)
     if args.model is None:
         inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
         advice = "take a smaller --width or --depth"

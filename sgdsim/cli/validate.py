@@ -189,7 +189,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
     from sgdsim.studies import measured_stability as measured
     from sgdsim.studies import validation as v
 
-    chosen = [load_data(args, name, built_in=True, n_at_most=_POINTS) for name in args.dataset]
+    chosen = [load_data(args, name, built_in=True, n_at_most=_POINTS, one_output=True) for name in args.dataset]
     cells: list[dict[str, object]] = []
     for data in chosen:
         for width in args.widths:

@@ -42,7 +42,7 @@ class NTKLinear(nn.Module):
 
 
 class MLP(nn.Module):
-    """Fully connected network with one output, in NTK parametrisation (Jacot, Gabriel & Hongler, arXiv:1806.07572).
+    """Fully connected network in NTK parametrisation (Jacot, Gabriel & Hongler, arXiv:1806.07572).
 
     `h_1 = (σ_w/√d) W_1 x + σ_b b_1`, `h_{l+1} = (σ_w/√width) W_{l+1} φ(h_l) + σ_b b_{l+1}`, and a linear read-out
     `f = (σ_w/√width) W φ(h_depth)` without bias; all parameters start as independent standard normals.
@@ -55,8 +55,10 @@ class MLP(nn.Module):
     weight_std, bias_std : σ_w > 0 and σ_b ≥ 0 (0: no biases).
     seed : decides the parameters (together with the sizes).
     n_inputs : input dimension d; None: taken from the first data seen (see `build`).
+    n_outputs : C; each output has a read-out of its own from the same hidden layers.
 
-    `forward` maps (n, d) to (n,), images (n, ...) as rows. Raises InputError for values out of range.
+    `forward` maps (n, d) to (n,), or (n, C) of several outputs; images (n, ...) as rows. Raises InputError for values
+    out of range.
     """
 
     def __init__(
@@ -69,10 +71,12 @@ class MLP(nn.Module):
         bias_std: float = 1.0,
         seed: int = 0,
         n_inputs: int | None = None,
+        n_outputs: int = 1,
     ) -> None:
         super().__init__()
         self.width = integer("width", width, minimum=1, maximum=_WIDEST)
         self.depth = integer("depth", depth, maximum=_DEEPEST)
+        self.n_outputs = integer("n_outputs", n_outputs, minimum=1, maximum=_WIDEST)
         self.activation = choice("activation", activation, ACTIVATIONS)
         self.weight_std = number("weight_std", weight_std)
         if self.weight_std <= 0:
@@ -93,7 +97,7 @@ class MLP(nn.Module):
                 raise InputError(f"inputs: expected {have} columns, got {n_inputs}")
             return self
         generator = torch.Generator().manual_seed(self.seed)
-        sizes = [integer("n_inputs", n_inputs, minimum=1), *[self.width] * self.depth, 1]
+        sizes = [integer("n_inputs", n_inputs, minimum=1), *[self.width] * self.depth, self.n_outputs]
         for layer, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             bias_std = self.bias_std if layer < self.depth else 0.0
             self.layers.append(NTKLinear(fan_in, fan_out, self.weight_std, bias_std, generator))
@@ -105,11 +109,13 @@ class MLP(nn.Module):
         activation = ACTIVATIONS[self.activation]
         for layer in self.layers[:-1]:
             x = activation(layer(x))
-        return self.layers[-1](x).squeeze(-1)
+        out = self.layers[-1](x)
+        return out if self.n_outputs > 1 else out.squeeze(-1)
 
     def describe(self) -> dict[str, str | int | float]:
         """What is needed to make this network again, as JSON-able values."""
-        names = ("width", "depth", "activation", "weight_std", "bias_std", "seed")
+        names = ["width", "depth", "activation", "weight_std", "bias_std", "seed"]
+        names += ["n_outputs"] if self.n_outputs > 1 else []
         return {"kind": "MLP", **{name: getattr(self, name) for name in names}}
 
 

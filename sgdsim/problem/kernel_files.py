@@ -36,6 +36,8 @@ def load_kernel(
     arrays = _read(path)
     if residual is not None and targets is not None:
         raise InputError("kernel: expected either a residual or targets, got both")
+    if path in (Path(given) for given in (residual, targets) if given is not None):
+        raise InputError(f"{path}: expected another file for the residual or targets than that of the kernel")
     if residual is not None or targets is not None:
         arrays = {k: v for k, v in arrays.items() if k not in ("residual", "targets")}
         given = (("residual", residual), ("targets", targets))

@@ -67,7 +67,10 @@ class NetworkProblem(Problem):
         """Number of training points N."""
         return self.data.n
 
-    n_modes = n
+    @property
+    def n_modes(self) -> int:
+        """Number of modes of the kernel over all outputs, NC."""
+        return self.n * self.n_outputs
 
     @property
     def has_test(self) -> bool:

@@ -11,6 +11,9 @@ import sgdsim as ss
 from sgdsim.cli import main
 from sgdsim.problem.kernel_files import load_kernel
 
+TEN_CLASSES = (
+    "--dataset digits --targets one-hot --n 60 --width 16 --n-steps 5 --replicates 2 --n-test 0 --momentum 0 --lr 0.5"
+)
 OPTIONS = ["--data", "t.csv", "--target", "price", "--n", "20", "--width", "8"]
 
 
@@ -113,8 +116,8 @@ def test_a_model_of_ones_own_gets_images_in_their_shape(run):
         ("simulate --data t.csv", "target: expected the name of a column of t.csv"),
         ("simulate --data t.csv --target price --n 50", "n: expected at most 40"),
         ("simulate --data none.csv --target y", "none.csv: expected a file, a folder or MODULE:FUNCTION, found none"),
-        ("simulate --data t.csv --target town --width 3", "--targets: expected --model with 2 outputs"),
-        ("simulate --targets one-hot --width 3 --n 20", "--targets: expected --model with 10 outputs"),
+        ("hessian --data t.csv --target town --width 3", "--targets: expected one column of targets"),
+        ("hessian --targets one-hot --width 3 --n 20", "--targets: expected one column of targets"),
         ("simulate --dataset power_law --nu 1 --kappa 1 --targets one-hot", "--targets: expected only with"),
         ("simulate --targets three", "targets: expected number, one-hot or class:A,B, got 'three'"),
         ("spectrum --data t.csv --target price --out t.csv", "--out: expected another file than that of --data"),
@@ -122,6 +125,15 @@ def test_a_model_of_ones_own_gets_images_in_their_shape(run):
 )
 def test_refusals(run, words, says):
     assert says in run(*words.split(), code=2)
+
+
+def test_ten_classes_of_a_built_in_set(run):
+    made = json.loads(run("compare", *TEN_CLASSES.split(), "--json")[0])
+    assert made["problem"]["network"]["n_outputs"] == 10
+    (row,) = made["rows"]
+    assert list(row["regimes"]) == ["network", "sampled", "diagonal:tau=1"]
+    assert "600 × 600" in made["left_out"]["averaged"]
+    assert row["regimes"]["network"]["final_loss"] == pytest.approx(row["regimes"]["sampled"]["final_loss"], rel=0.2)
 
 
 def test_two_classes_of_a_built_in_set(run):
