@@ -274,7 +274,7 @@ BAD = [
     ("compare --kernel {i}/named_npy.npy --residual {i}/residual.npy", ["named_npy.npy", "readable"]),
     ("compare --kernel {i}/void.npy --residual {i}/residual.npy", ["void.npy", "readable"]),
     ("compare --kernel {i}/kernel.npy --residual {i}/long.npy", ["kernel", "(5, 5)", "(4, 4)"]),
-    ("compare --kernel {i}/kernel.npy --residual {i}/kernel.npy", ["residual", "1 dimension"]),
+    ("compare --kernel {i}/kernel.npy --residual {i}/kernel.npy", ["another file", "residual"]),
     ("compare --kernel {i}/kernel.npy --residual {i}/good.npz", ["good.npz", ".npy"]),
     ("compare --kernel {i}/kernel.npy --residual {i}/none.npy", ["none.npy", "found none"]),
     ("compare --kernel {i}/kernel.npy --residual {i}/residual.npy --targets {i}/residual.npy", ["residual", "both"]),
