@@ -144,7 +144,7 @@ def test_a_closures_name_is_exact_and_the_same_everywhere(tau):
     assert regimes.parse(regime.name) == regime
     problem, grid = ss.QuadraticProblem.power_law(20, 1.5, 1.0), Grid.product(lr=[0.5])
     result = ss.sweep(problem, grid, [regime], 1)
-    assert list(report.rows(result, problem, grid, [tau])[0]["stable_by_closure"]) == [regime.name]
+    assert list(report.ComparedCells.of(result, problem, grid).rows[0].stable_by_closure) == [regime.name]
 
 
 def test_usual_names_stay_short():

@@ -91,8 +91,11 @@ def values(name: str, given: object) -> np.ndarray:
     """`given`, a tensor, a frame or what else NumPy takes, as an array; InputError where something in it is masked or,
     of a frame, no number, with the rows or columns named."""
     if hasattr(given, "detach") and hasattr(given, "resolve_conj"):  # a tensor
-        tensor = given.detach().cpu().resolve_conj().resolve_neg()
-        return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+        try:
+            tensor = given.detach().cpu().resolve_conj().resolve_neg()
+            return (tensor.double() if tensor.is_floating_point() else tensor).numpy()
+        except (TypeError, RuntimeError, NotImplementedError) as error:  # as one without data
+            raise InputError(f"{name}: expected an array of real numbers, got a tensor: {error}") from error
     if isinstance(given, np.ma.MaskedArray):
         masked = np.ma.getmaskarray(given)
         if masked.any():

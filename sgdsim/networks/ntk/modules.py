@@ -44,7 +44,7 @@ def with_gradients(function: Callable[_P, _R]) -> Callable[_P, _R]:
 def check_module(module: nn.Module, *, batch_norm: bool = False) -> None:
     """InputError unless `module` has real trainable parameters and no layer makes outputs random or of their batch.
 
-    What its own code does is for `sgdsim.networks.ntk.functions.check_function` to see. `batch_norm`: allow batch norms
+    What its own code does is for `sgdsim.networks.ntk.functions` to see. `batch_norm`: allow batch norms
     that go by the batch (in training mode, or without running statistics).
     """
     if not isinstance(module, nn.Module):
