@@ -313,7 +313,10 @@ def test_views_of_what_was_given_reach_nothing():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: ss.Dataset(np.ma.masked_array(np.ones((2, 1)), [[1], [0]]), np.ones(2), "m"), "x: expected no masked values"),
+        (
+            lambda: ss.Dataset(np.ma.masked_array(np.ones((2, 1)), [[1], [0]]), np.ones(2), "m"),
+            "x: expected no masked values",
+        ),
         (lambda: ss.Dataset(torch.ones(2, 1, device="meta"), np.ones(2), "m"), "x: expected an array"),
         (lambda: ss.QuadraticProblem(ss.Spectrum([1.0]), [1.0], description={"k": np.int64(3)}), "description: "),
         (lambda: ss.Grid.product(lr=1.0, n=[10**30]), "n: expected numbers"),
