@@ -179,7 +179,7 @@ class BatchAveraged(Regime):
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
         if problem.n_outputs > 1:
             if problem.quadratic.signed is None:
-                return over_outputs.OverOutputs(problem.quadratic, sgd)
+                return over_outputs.OverOutputs(problem.quadratic, sgd, test)
             parts = problem.quadratic.by_output()
             return _outputs.Summed([self.start(o, sgd, replicates=1, seed=seed, test=test) for o in parts])
         if not sgd.is_plain:

@@ -21,7 +21,7 @@ class Averaged(Steps):
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool) -> None:
         super().__init__(problem, sgd)
-        n, m = problem.n, sgd.components
+        n, m = problem.spectrum.n_modes, sgd.components
         sampler, own = sgd.sampler, diagonal(problem, sgd)
         self.inclusion = sampler.pair_inclusion(own) if isinstance(sampler, Sampler) and own is not None else None
         self.first, self.second = self.started(problem.coefficients), np.zeros((n, n, m, m))

@@ -8,28 +8,21 @@ from __future__ import annotations
 
 import numpy as np
 
-from sgdsim.algorithm.maps import read, read_second
-from sgdsim.algorithm.samplers import Sampler
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
-from sgdsim.recurrence.linear import Steps
 from sgdsim.regimes import _linear_kernels
-from sgdsim.regimes.averaged.exact import report, test_gram
-from sgdsim.regimes.base import diagonal
+from sgdsim.regimes.averaged import linear
 
 
-class OverOutputs(Steps):
+class OverOutputs(linear.Averaged):
     """The mean of all components, (NC, m), and the covariance of the noise for all pairs of modes, (NC, NC, m, m)."""
 
-    def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
-        super().__init__(problem, sgd)
-        modes, m, own = problem.spectrum.n_modes, sgd.components, diagonal(problem, sgd)
-        sampler = sgd.sampler
-        self.inclusion = sampler.pair_inclusion(own) if isinstance(sampler, Sampler) and own is not None else None
-        self.vectors = np.asarray(problem.spectrum.eigenvectors).reshape(problem.n, problem.n_outputs, modes)
-        self.first, self.second = self.started(problem.coefficients), np.zeros((modes, modes, m, m))
+    def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool) -> None:
+        super().__init__(problem, sgd, test)
+        vectors = np.asarray(problem.spectrum.eigenvectors)
+        self.vectors = vectors.reshape(problem.n, problem.n_outputs, len(vectors))
 
     @calm
     def advance(self, start: int, stop: int) -> None:
@@ -56,16 +49,3 @@ class OverOutputs(Steps):
         roots = axes * np.sqrt(np.maximum(values, 0.0))[:, None, :]
         scaled = (roots.transpose(0, 2, 1) @ u).reshape(modes, modes)
         return scaled.T @ scaled
-
-    def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
-        mean, noise = read(self.readout, self.first.T), read_second(self.readout, self.second)
-        moments = mean**2 + np.diag(noise)
-        out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
-        if "test_loss" in what:
-            out["test_loss"] = self.problem.test_loss(mean, np.vdot(test_gram(self.problem), noise))
-        if "moments" in what:
-            out["moments"] = moments[None]
-        return out
-
-    def report(self) -> dict[str, float]:
-        return report(self.problem)
