@@ -19,7 +19,7 @@ _SHARED = 1e-12  # of the largest entry: rounding
 
 @dataclass(frozen=True)
 class Decomposed:
-    """The fields of a `QuadraticProblem` of several outputs; `facts`: its description where there is no other."""
+    """The fields of a `QuadraticProblem`; `facts`: its description where there is no other."""
 
     spectrum: Spectrum
     coefficients: np.ndarray
@@ -32,32 +32,46 @@ class Decomposed:
 def decomposed(
     kernel: np.ndarray, residual: np.ndarray, cross_kernel: np.ndarray | None, test_residual: np.ndarray | None
 ) -> Decomposed:
-    """From what `QuadraticProblem.from_kernel` takes, for a residual (n, C); raises as that."""
-    residual = array("residual", residual, ndim=2)
-    n, n_outputs = residual.shape
-    spectrum = Spectrum.from_kernel(_square(kernel, residual))
-    shared, vectors = spectrum.n_modes == n, np.asarray(spectrum.eigenvectors)
-    if not shared:
+    """What `QuadraticProblem.from_kernel` makes of a residual (n,) or (n, C); raises as that."""
+    if (cross_kernel is None) != (test_residual is None):
+        raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
+    residual = _numbers("residual", residual)
+    n, n_outputs = residual.shape if residual.ndim == 2 else (residual.size, 1)
+    spectrum = Spectrum.from_kernel(_square(kernel, n, n_outputs))
+    shared, vectors = n_outputs > 1 and spectrum.n_modes == n, np.asarray(spectrum.eigenvectors)
+    if n_outputs > 1 and not shared:
         spectrum = replace(spectrum, outputs=n_outputs)
     test = None
     if cross_kernel is not None and test_residual is not None:
-        test_residual = array("test residual", test_residual, ndim=2, shape=(None, n_outputs))
-        cross = _oblong(cross_kernel, n, test_residual, shared)
-        test = TestPoints.from_cross_kernel(spectrum, cross, test_residual)
+        test_residual = _numbers("test residual", test_residual)
+        if n_outputs > 1:
+            cross_kernel = _oblong(cross_kernel, n, n_outputs, test_residual, shared)
+        test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
     signed = freeze(vectors.T @ residual) if shared else None
-    coefficients = np.linalg.norm(signed, axis=1) if signed is not None else vectors.T @ residual.ravel()
-    title = f"kernel of {n} points, {n_outputs} outputs"
-    facts: dict[str, object] = {"kind": "kernel", "title": title, "n": n, "n_outputs": n_outputs}
+    coefficients = vectors.T @ residual.ravel() if signed is None else np.linalg.norm(signed, axis=1)
+    facts: dict[str, object] = {"kind": "kernel", "title": f"kernel of {n} points", "n": n}
+    if n_outputs > 1:
+        facts |= {"title": f"kernel of {n} points, {n_outputs} outputs", "n_outputs": n_outputs}
     return Decomposed(spectrum, freeze(coefficients), signed, test, n_outputs, facts)
 
 
-def _square(kernel: np.ndarray, residual: np.ndarray) -> np.ndarray:
-    """The kernel for a residual (n, C) as a matrix, (n, n) where the outputs share it, else (nC, nC).
+def _numbers(name: str, values: np.ndarray) -> np.ndarray:
+    """(n,), also of (n, 1), which is one output, or (n, C)."""
+    several = np.ndim(values) == 2 and np.shape(values)[1] > 1
+    one = np.ravel(values) if np.ndim(values) == 2 and not several else values
+    return array(name, one, ndim=2 if several else 1)
+
+
+def _square(kernel: np.ndarray, n: int, outputs: int) -> np.ndarray:
+    """The kernel of n points as a matrix, (n, n) where the outputs share it, else (nC, nC).
 
     Takes these, or (n, n, C, C) as `empirical_ntk(output="full")` gives it; what is K ⊗ 1 to rounding is shared.
     InputError for another shape.
     """
-    n, outputs = residual.shape
+    if outputs == 1:
+        if np.ndim(kernel) == 2 and np.shape(kernel) != (n, n):
+            raise InputError(f"kernel: expected shape {(n, n)} to match the residual, got {np.shape(kernel)}")
+        return kernel
     kernel = np.asarray(kernel)
     if kernel.shape == (n, n, outputs, outputs):
         kernel = kernel.transpose(0, 2, 1, 3).reshape(n * outputs, n * outputs)
@@ -74,10 +88,12 @@ def _square(kernel: np.ndarray, residual: np.ndarray) -> np.ndarray:
     return first if rest <= _SHARED * np.abs(first).max() else kernel
 
 
-def _oblong(cross_kernel: np.ndarray, n: int, test_residual: np.ndarray, shared: bool) -> np.ndarray:
+def _oblong(cross_kernel: np.ndarray, n: int, outputs: int, test_residual: np.ndarray, shared: bool) -> np.ndarray:
     """The kernel between m test points and n training points as a matrix: (m, n), or (mC, nC); InputError for another
     shape."""
-    m, outputs = test_residual.shape
+    if test_residual.shape[1:] != (outputs,):
+        raise InputError(f"test residual: expected {outputs} outputs, got shape {test_residual.shape}")
+    m = len(test_residual)
     cross = np.asarray(cross_kernel)
     if cross.shape == (m, n, outputs, outputs):
         cross = cross.transpose(0, 2, 1, 3).reshape(m * outputs, n * outputs)

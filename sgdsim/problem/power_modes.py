@@ -17,10 +17,15 @@ from __future__ import annotations
 
 import itertools
 import math
+from dataclasses import dataclass
 
 import numpy as np
 import scipy.special
 
+from sgdsim.common.checks import InputError, integer, number
+from sgdsim.problem.spectrum import Spectrum
+
+_MOST = 10**18  # of a finite N, and an int64
 EXPLICIT = 10_000_000  # eigenvalues up to which each is a mode of its own
 ABOUT = 2000  # modes, roughly, where there are more
 _KEPT = 1000  # modes by themselves
@@ -28,6 +33,46 @@ _WIDTH, _NODES = 0.5, 8  # e-folds of λ in a bin, and the nodes in it
 _LAST = 1e-22
 _HALVINGS = 12  # of the last bin's width
 _NEGLIGIBLE = 1e-290  # of λ: its square, times a count, is a float
+
+
+@dataclass(frozen=True)
+class Made:
+    """The fields of a `QuadraticProblem`; `facts`: its description. `basis_seed`: None where modes are bins."""
+
+    spectrum: Spectrum
+    coefficients: np.ndarray
+    facts: dict[str, object]
+    basis_seed: int | None
+
+
+def made(n: float, nu: float, kappa: float, lambda_min: float, seed: int) -> Made:
+    """What `QuadraticProblem.power_law` makes; raises as that."""
+    endless = isinstance(n, float) and math.isinf(n) and n > 0
+    n = n if endless else integer("n", n, minimum=1, maximum=_MOST)
+    for name, value in (("nu", nu), ("kappa", kappa)):
+        if number(name, value) <= 0:
+            raise InputError(f"{name}: expected a number > 0, got {value}")
+    if not 0 <= number("lambda_min", lambda_min) < 1:
+        raise InputError(f"lambda_min: expected a number from 0 to below 1, got {lambda_min}")
+    seed = integer("seed", seed)
+    if endless and (nu <= 1 or lambda_min > 0):
+        raise InputError(
+            "n: expected a finite number where the eigenvalues' sum is infinite and SGD with noise diverges at "
+            f"every learning rate, as for ν = {nu:g} and lambda_min = {lambda_min:g}; got inf"
+        )
+    shown = "∞" if endless else f"{n:g}" if n > EXPLICIT and float(f"{n:g}") == n else f"{n}"
+    description: dict[str, object] = {
+        "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {shown}",
+        "n": "inf" if endless else n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
+    }  # fmt: skip
+    if n > EXPLICIT:
+        values, counts, c = modes(n, nu, kappa, lambda_min)
+        return Made(Spectrum(values, multiplicity=counts, size=n), np.sqrt(c), description, None)
+    k = np.arange(1, n + 1, dtype=np.float64)
+    c = k ** (-kappa - 1.0)
+    eigenvalues = lambda_min + (1.0 - lambda_min) * k**-nu
+    eigenvalues[0] = 1.0
+    return Made(Spectrum(eigenvalues), np.sqrt(c / c.sum()), description, seed)
 
 
 def tail_sum(kappa: float, first: float, last: float) -> float:

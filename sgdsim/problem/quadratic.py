@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
+from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, own_array
 from sgdsim.common.identity import digest, made_once
 from sgdsim.problem import outputs, population, power_modes
 from sgdsim.problem.base import Population, Problem
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from sgdsim.problem.lanczos import Operator, SpectralMeasure
 
 
-_MOST = 10**18  # of a finite N, and an int64
 _LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses 10¹⁰ times as large
 
 
@@ -91,32 +90,8 @@ class QuadraticProblem(Problem):
         >>> QuadraticProblem.power_law(n=4, nu=2.0, kappa=1.0).eigenvalues
         array([1.    , 0.25  , 0.1111, 0.0625])
         """
-        endless = isinstance(n, float) and math.isinf(n) and n > 0
-        n = n if endless else integer("n", n, minimum=1, maximum=_MOST)
-        for name, value in (("nu", nu), ("kappa", kappa)):
-            if number(name, value) <= 0:
-                raise InputError(f"{name}: expected a number > 0, got {value}")
-        if not 0 <= number("lambda_min", lambda_min) < 1:
-            raise InputError(f"lambda_min: expected a number from 0 to below 1, got {lambda_min}")
-        seed = integer("seed", seed)
-        if endless and (nu <= 1 or lambda_min > 0):
-            raise InputError(
-                "n: expected a finite number where the eigenvalues' sum is infinite and SGD with noise diverges at "
-                f"every learning rate, as for ν = {nu:g} and lambda_min = {lambda_min:g}; got inf"
-            )
-        shown = "∞" if endless else f"{n:g}" if n > power_modes.EXPLICIT and float(f"{n:g}") == n else f"{n}"
-        description = {
-            "kind": "power_law", "title": f"power law ν = {nu:g}, κ = {kappa:g}, N = {shown}",
-            "n": "inf" if endless else n, "nu": nu, "kappa": kappa, "lambda_min": lambda_min, "seed": seed,
-        }  # fmt: skip
-        if n > power_modes.EXPLICIT:
-            values, counts, c = power_modes.modes(n, nu, kappa, lambda_min)
-            return cls(Spectrum(values, multiplicity=counts, size=n), np.sqrt(c), description=description)
-        k = np.arange(1, n + 1, dtype=np.float64)
-        c = k ** (-kappa - 1.0)
-        eigenvalues = lambda_min + (1.0 - lambda_min) * k**-nu
-        eigenvalues[0] = 1.0
-        return cls(Spectrum(eigenvalues), np.sqrt(c / c.sum()), description=description, basis_seed=seed)
+        made = power_modes.made(n, nu, kappa, lambda_min, seed)
+        return cls(made.spectrum, made.coefficients, description=made.facts, basis_seed=made.basis_seed)
 
     @classmethod
     def from_kernel(
@@ -140,30 +115,15 @@ class QuadraticProblem(Problem):
         ------
         InputError : a kernel that is not square, symmetric, finite and positive semidefinite, or sizes that differ.
         """
-        if (cross_kernel is None) != (test_residual is None):
-            raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
-        if np.ndim(residual) == 2 and np.shape(residual)[1] > 1:
-            made = outputs.decomposed(kernel, residual, cross_kernel, test_residual)
-            return cls(
-                made.spectrum,
-                made.coefficients,
-                made.test,
-                description or made.facts,
-                n_outputs=made.n_outputs,
-                signed=made.signed,
-            )
-        residual = array("residual", _column(residual), ndim=1)
-        if np.shape(kernel) != (residual.size, residual.size) and np.ndim(kernel) == 2:
-            raise InputError(
-                f"kernel: expected shape {(residual.size,) * 2} to match the residual, got {np.shape(kernel)}"
-            )
-        spectrum = Spectrum.from_kernel(kernel)
-        test = None
-        if cross_kernel is not None and test_residual is not None:
-            test = TestPoints.from_cross_kernel(spectrum, cross_kernel, _column(test_residual))
-        facts = {"kind": "kernel", "title": f"kernel of {residual.size} points", "n": residual.size}
-        coefficients = spectrum.eigenvectors.T @ residual  # type: ignore[union-attr]  # a full decomposition
-        return cls(spectrum, freeze(coefficients), test, description or facts)
+        made = outputs.decomposed(kernel, residual, cross_kernel, test_residual)
+        return cls(
+            made.spectrum,
+            made.coefficients,
+            made.test,
+            description or made.facts,
+            n_outputs=made.n_outputs,
+            signed=made.signed,
+        )
 
     @classmethod
     def from_operator(
@@ -400,8 +360,3 @@ class QuadraticProblem(Problem):
             *(() if self.population is None else ("population", *vars(self.population).values())),
             *(() if self.n_outputs == 1 else ("outputs", self.n_outputs, self.signed)),
         )  # fmt: skip
-
-
-def _column(residual: np.ndarray) -> np.ndarray:
-    """(n,) of (n, 1), which is one output; anything else as it is."""
-    return np.ravel(residual) if np.ndim(residual) == 2 and np.shape(residual)[1] == 1 else residual
