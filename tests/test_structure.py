@@ -398,3 +398,11 @@ def test_old_imports_in_a_program():
 def test_no_other_name_is_found():
     with pytest.raises(ModuleNotFoundError):
         importlib.import_module("sgdsim.nothing_of_this_name")
+
+
+def test_the_noise_of_a_problem_is_asked_of_it():
+    """A kernel over several outputs has a share of γ in each mode, which the number of points alone does not tell."""
+    asked = re.compile(r"noise(_factor)?\((self\.)?(problem|quadratic)\.n\b")
+    found = [str(path.relative_to(PACKAGE)) for path in MODULES if asked.search(path.read_text(encoding="utf-8"))]
+    assert found == []
+    assert asked.search("gamma = sgd.noise(problem.n)")

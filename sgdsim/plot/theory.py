@@ -14,7 +14,6 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
-from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.checks import InputError, number
 from sgdsim.plot.styles import PALETTE, Look, closure_style, style
 from sgdsim.problem.fits import Estimate, PowerLawFit
@@ -61,7 +60,7 @@ def stability_map(
 
     check_panels(len(batch_sizes), len(taus))
     number("tau", taus[0], maximum=1.0)  # beyond, nothing is known to be stable
-    gammas = [float(noise_factor(problem.n, b, sampling)) for b in batch_sizes]
+    gammas = [float(problem.noise_factor(b, sampling)) for b in batch_sizes]
     bounds = stability.diagonal_max_lr(
         problem, momentum=_MOMENTA, noise=np.array(gammas)[:, None, None], tau=np.array(taus)[:, None]
     )  # (batch sizes, taus, momenta)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.problem import QuadraticProblem, fits
 from sgdsim.problem.fits import Estimate, PowerLawFit
 from sgdsim.recurrence import contour
@@ -76,7 +75,7 @@ def _tail(fit: PowerLawFit) -> tuple[Estimate, tuple[int, int]]:
 
 def decay(problem: QuadraticProblem, batch_size: int) -> list[float]:
     """Log-log slopes of the spectral-diagonal loss over the decades of t from 10 to 10⁴, at α = 1 or what is stable."""
-    noise = float(noise_factor(problem.n, batch_size))
+    noise = float(problem.noise_factor(batch_size))
     lr = min(1.0, 0.5 * float(stability.diagonal_max_lr(problem, momentum=0.0, noise=noise)))
     edges = np.array([10, 100, 1000, 10_000])
     loss = contour.loss_at(problem, edges, lr=lr, momentum=0.0, noise=noise).log_loss

@@ -14,7 +14,6 @@ import numpy as np
 import scipy.ndimage
 import xarray as xr
 
-from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
@@ -76,7 +75,7 @@ def _drawn(
 
 
 def _log_loss(problem: QuadraticProblem, lr: np.ndarray | float, momentum: np.ndarray | float) -> np.ndarray:
-    noise = float(noise_factor(problem.n, BATCH))
+    noise = float(problem.noise_factor(BATCH))
     return np.asarray(contour.loss_at(problem, STEPS, lr=lr, momentum=momentum, noise=noise).log_loss)
 
 

@@ -7,7 +7,7 @@ from typing import TypedDict
 import numpy as np
 import xarray as xr
 
-from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import BatchAveraged, RealNetwork, SampledLinearized, SpectralDiagonal
@@ -168,7 +168,7 @@ def first_digits(n: int = 500) -> QuadraticProblem:
 def naive_averaged(context: Context) -> Finding:
     """The averaged recursion in its usual form, against ours and against the mean of sampled runs."""
     problem, n_steps, size = first_digits(), 1000, 10
-    noise = float(noise_factor(problem.n, size))
+    noise = float(problem.noise_factor(size))
     naive = recursion_as_written(problem.kernel, problem.residual, 1.0, noise, n_steps)
     replicates = context.size(1000, 4000)
     grid = Grid.product(lr=[1.0], momentum=[0.0], batch_size=[size])

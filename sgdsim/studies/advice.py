@@ -138,7 +138,7 @@ class Advice(Findings):
     @property
     def noise(self) -> float:
         """γ."""
-        return self.sgd.noise(self.problem.n)
+        return self.problem.noise(self.sgd)
 
     @property
     def cutoff(self) -> float | None:

@@ -87,7 +87,7 @@ def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 
     if prediction is not None:
         curve = prediction.steps, prediction.loss, prediction.cutoff
         return Asymptote(quadratic, sgd, fit, prediction, reason, *curve)
-    lr, momentum, noise = cast(float, sgd.lr), cast(float, sgd.momentum), sgd.noise(quadratic.n)
+    lr, momentum, noise = cast(float, sgd.lr), cast(float, sgd.momentum), quadratic.noise(sgd)
     rate = float(contour.rate(quadratic, lr=lr, momentum=momentum, noise=noise, tau=tau))
     cutoff = 1 / abs(rate) if rate < 0 else None
     steps = np.unique(np.geomspace(1, min(horizon, 40 * (cutoff or 1.0) + 100), 241).round())

@@ -80,7 +80,7 @@ def matched_lr(
 
     `lr` None: half of the largest for which all of them are stable (spectral-diagonal theory with closure `tau`).
     """
-    noise = noise_factor(problem.n, np.asarray(batch_sizes), sampling)
+    noise = problem.noise_factor(np.asarray(batch_sizes), sampling)
     if lr is None:
         number("tau", tau, maximum=1.0)
         bound = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
@@ -154,7 +154,7 @@ def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
         steps = result["step"].values
         seen = ~np.isnan(mean) & (steps >= 1)
         size = int(cell["batch_size"])
-        noise = float(noise_factor(problem.n, size, str(cell["sampling"].values)))
+        noise = float(problem.noise_factor(size, str(cell["sampling"].values)))
         out.append(Curve(size, float(cell["lr"]), noise, steps[seen], mean[seen]))
     return out
 

@@ -18,7 +18,7 @@ import numpy as np
 import xarray as xr
 
 from sgdsim.algorithm.samplers import RESHUFFLE, WITHOUT_REPLACEMENT
-from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Cell, Table
@@ -247,7 +247,7 @@ def _one(
             "epoch": recorded,
             "batch_size": size,
             "lr": sgd.lr,
-            "noise": float(noise_factor(n, size)),
+            "noise": float(problem.quadratic.noise_factor(size)),
             "steps_per_epoch": per_epoch,
         },
     )

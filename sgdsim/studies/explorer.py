@@ -87,7 +87,7 @@ def view(nu: float, kappa: float, lr: float, momentum: float, batch_size: int, *
     n, batch_size = integer("n", n, minimum=2), integer("batch_size", batch_size, minimum=1)
     problem, law = _spectrum(n, number("nu", nu), number("kappa", kappa))
     sgd = SGD(lr, momentum, batch_size)
-    gamma = sgd.noise(n)
+    gamma = problem.noise(sgd)
     found = power_law.predict(problem, sgd, law, horizon=_HORIZON)
     momenta = np.tanh(np.linspace(-3.2, 3.8, 121))
     bound = stability.diagonal_max_lr(problem, momentum=momenta, noise=gamma)

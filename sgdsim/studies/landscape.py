@@ -11,7 +11,7 @@ import numpy as np
 import scipy.ndimage
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
-from sgdsim.algorithm.sgd import SGD, noise_factor
+from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Cell, Table
@@ -178,7 +178,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
                 LossMap(
                     regime,
                     size,
-                    noise=float(noise_factor(problem.n, size, sampling)),
+                    noise=float(problem.noise_factor(size, sampling)),
                     tau=1.0 if known.tau is None else known.tau,
                     n_steps=int(result["step"].values[-1]),
                     lr=flat["lr"].values,

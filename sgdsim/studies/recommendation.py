@@ -138,7 +138,7 @@ def recommend(
         began.append(time.perf_counter())
         return began[-1] - began[-2]
 
-    noise = sgd.noise(problem.n)
+    noise = problem.noise(sgd)
     searched = exact.best(problem, sgd, horizon, tau, heard=heard) if search else None
     known = inside.trusted(problem, sgd, horizon, tau) if searched is None else searched.trusted
     best, error = known.best, None
@@ -157,7 +157,7 @@ def recommend(
 
 
 def _law(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, tau: float) -> LawHere:
-    here, noise = LawHere.at(problem, sgd, horizon, loss, tau), sgd.noise(problem.n)
+    here, noise = LawHere.at(problem, sgd, horizon, loss, tau), problem.noise(sgd)
     if here.law is None or not noise:
         return here
     late: Optimum | LateBudget | None = None

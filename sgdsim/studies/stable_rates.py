@@ -92,7 +92,7 @@ def stable_rates(
     levels += [None] * (len(algorithms) - len(levels))
     rows = []
     for sgd, level in zip(algorithms, levels, strict=True):
-        noise, surely = sgd.noise(problem.n), _surely_stable(problem, sgd)
+        noise, surely = problem.noise(sgd), _surely_stable(problem, sgd)
         for tau in taus:
             rows.append(
                 Limits(
@@ -130,7 +130,7 @@ def _surely_stable(problem: QuadraticProblem, sgd: SGD) -> float | None:
     if not known or sgd.method.spec != "heavy-ball":
         return None
     momentum = np.array([float(sgd.momentum)])  # type: ignore[arg-type] # constant
-    return float(verdicts.surely_stable(problem, momentum, sgd.noise(problem.n))[0])
+    return float(verdicts.surely_stable(problem, momentum, problem.noise(sgd))[0])
 
 
 def _necessary_only(noise: float, tau: float) -> str | None:

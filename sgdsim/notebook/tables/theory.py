@@ -127,7 +127,7 @@ def stability_levels(
     for b in batch_sizes:
         for beta in momenta:
             sgd = SGD(1.0, beta, b)
-            gamma = sgd.noise(problem.n)
+            gamma = problem.noise(sgd)
             noisy = gamma * critical > 0
             row = {
                 "b": b,
