@@ -37,16 +37,19 @@ def decomposed(
         raise InputError("test points: expected both cross_kernel and test_residual, got one of them")
     residual = _numbers("residual", residual)
     n, n_outputs = residual.shape if residual.ndim == 2 else (residual.size, 1)
-    spectrum = Spectrum.from_kernel(_square(kernel, n, n_outputs))
+    matrix, cross, e = _matrix(kernel, n, n_outputs), None, None
+    if cross_kernel is not None and test_residual is not None:
+        e = _numbers("test residual", test_residual)
+        if e.shape[1:] != residual.shape[1:]:
+            raise InputError(f"test residual: expected {n_outputs} output(s) as in training, got shape {e.shape}")
+        cross = _cross_matrix(cross_kernel, n, n_outputs, e)
+    if n_outputs > 1:
+        matrix, cross = _alike(matrix, cross, n, n_outputs)
+    spectrum = Spectrum.from_kernel(matrix)
     shared, vectors = n_outputs > 1 and spectrum.n_modes == n, np.asarray(spectrum.eigenvectors)
     if n_outputs > 1 and not shared:
         spectrum = replace(spectrum, outputs=n_outputs)
-    test = None
-    if cross_kernel is not None and test_residual is not None:
-        test_residual = _numbers("test residual", test_residual)
-        if n_outputs > 1:
-            cross_kernel = _oblong(cross_kernel, n, n_outputs, test_residual, shared)
-        test = TestPoints.from_cross_kernel(spectrum, cross_kernel, test_residual)
+    test = None if cross is None or e is None else TestPoints.from_cross_kernel(spectrum, cross, e)
     signed = freeze(vectors.T @ residual) if shared else None
     coefficients = vectors.T @ residual.ravel() if signed is None else np.linalg.norm(signed, axis=1)
     facts: dict[str, object] = {"kind": "kernel", "title": f"kernel of {n} points", "n": n}
@@ -62,46 +65,62 @@ def _numbers(name: str, values: np.ndarray) -> np.ndarray:
     return array(name, one, ndim=2 if several else 1)
 
 
-def _square(kernel: np.ndarray, n: int, outputs: int) -> np.ndarray:
-    """The kernel of n points as a matrix, (n, n) where the outputs share it, else (nC, nC).
-
-    Takes these, or (n, n, C, C) as `empirical_ntk(output="full")` gives it; what is K ⊗ 1 to rounding is shared.
-    InputError for another shape.
-    """
+def _matrix(kernel: np.ndarray, n: int, outputs: int) -> np.ndarray:
+    """The kernel of n points as a matrix, (n, n) or (nC, nC); also from (n, n, C, C), as `empirical_ntk(output="full")`
+    gives it. InputError for another shape."""
+    shape = np.shape(kernel)
+    if shape == (n, n, outputs, outputs):
+        return _point_major(kernel)
     if outputs == 1:
-        if np.ndim(kernel) == 2 and np.shape(kernel) != (n, n):
-            raise InputError(f"kernel: expected shape {(n, n)} to match the residual, got {np.shape(kernel)}")
+        if len(shape) == 2 and shape != (n, n):
+            raise InputError(f"kernel: expected shape {(n, n)} to match the residual, got {shape}")
         return kernel
-    kernel = np.asarray(kernel)
-    if kernel.shape == (n, n, outputs, outputs):
-        kernel = kernel.transpose(0, 2, 1, 3).reshape(n * outputs, n * outputs)
-    if kernel.shape not in ((n, n), (n * outputs,) * 2):
+    if shape not in ((n, n), (n * outputs,) * 2):
         raise InputError(
             f"kernel: expected shape {(n, n)}, {(n * outputs,) * 2} or {(n, n, outputs, outputs)} for {n} points and "
-            f"{outputs} outputs, got {kernel.shape}"
+            f"{outputs} outputs, got {shape}"
         )
-    if kernel.shape == (n, n):
-        return kernel
-    blocks = kernel.reshape(n, outputs, n, outputs)
-    first = blocks[:, 0, :, 0]
-    rest = np.abs(blocks - first[:, None, :, None] * np.eye(outputs)[:, None, :]).max()
-    return first if rest <= _SHARED * np.abs(first).max() else kernel
+    return np.asarray(kernel)
 
 
-def _oblong(cross_kernel: np.ndarray, n: int, outputs: int, test_residual: np.ndarray, shared: bool) -> np.ndarray:
-    """The kernel between m test points and n training points as a matrix: (m, n), or (mC, nC); InputError for another
+def _cross_matrix(cross_kernel: np.ndarray, n: int, outputs: int, test_residual: np.ndarray) -> np.ndarray:
+    """The kernel between m test points and n training points as a matrix, (m, n) or (mC, nC); InputError for another
     shape."""
-    if test_residual.shape[1:] != (outputs,):
-        raise InputError(f"test residual: expected {outputs} outputs, got shape {test_residual.shape}")
-    m = len(test_residual)
-    cross = np.asarray(cross_kernel)
-    if cross.shape == (m, n, outputs, outputs):
-        cross = cross.transpose(0, 2, 1, 3).reshape(m * outputs, n * outputs)
-    if shared and cross.shape == (m * outputs, n * outputs):
-        cross = cross[::outputs, ::outputs]
-    if cross.shape != ((m, n) if shared else (m * outputs, n * outputs)):
+    m, shape = len(test_residual), np.shape(cross_kernel)
+    if shape == (m, n, outputs, outputs):
+        return _point_major(cross_kernel)
+    if outputs > 1 and shape not in ((m, n), (m * outputs, n * outputs)):
         raise InputError(
             f"cross_kernel: expected the shape of the kernel between {m} test points and {n} training points with "
-            f"{outputs} outputs, got {np.shape(cross_kernel)}"
+            f"{outputs} outputs, got {shape}"
         )
-    return cross
+    return cross_kernel if outputs == 1 else np.asarray(cross_kernel)
+
+
+def _point_major(blocks: np.ndarray) -> np.ndarray:
+    """(mC, nC) of (m, n, C, C)."""
+    m, n, outputs, _ = np.shape(blocks)
+    return np.asarray(blocks).transpose(0, 2, 1, 3).reshape(m * outputs, n * outputs)
+
+
+def _alike(kernel: np.ndarray, cross: np.ndarray | None, n: int, outputs: int) -> tuple[np.ndarray, np.ndarray | None]:
+    """Both over the points alone where they are K ⊗ 1 and X ⊗ 1, to rounding; else both over all outputs."""
+    block = _block(kernel, (n, n), outputs)
+    beside = None if cross is None else _block(cross, (len(cross) * n // cross.shape[1], n), outputs)
+    if block is not None and (cross is None or beside is not None):
+        return block, beside
+    one = np.eye(outputs)
+    return (
+        kernel if kernel.shape[1] > n else np.kron(kernel, one),
+        cross if cross is None or cross.shape[1] > n else np.kron(cross, one),
+    )
+
+
+def _block(matrix: np.ndarray, points: tuple[int, int], outputs: int) -> np.ndarray | None:
+    """K of a matrix over points, or K ⊗ 1 to rounding; None of another."""
+    if matrix.shape == points:
+        return matrix
+    blocks = matrix.reshape(points[0], outputs, points[1], outputs)
+    first = blocks[:, 0, :, 0]
+    apart = np.abs(blocks - first[:, None, :, None] * np.eye(outputs)[:, None, :]).max()
+    return first if apart <= _SHARED * np.abs(first).max() else None

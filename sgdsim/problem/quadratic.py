@@ -70,8 +70,21 @@ class QuadraticProblem(Problem):
         if self.signed is not None:
             shape = (self.spectrum.n_modes, self.n_outputs)
             object.__setattr__(self, "signed", own_array("signed", self.signed, ndim=2, shape=shape))
+        self._check_outputs()
         if self.population is not None and self.test is not None:
             raise InputError("problem: expected no test points of a population, whose losses are those on new points")
+
+    def _check_outputs(self) -> None:
+        """InputError unless several outputs either share the kernel or have one over all of them."""
+        if (self.n_outputs > 1) != (self.signed is not None or self.spectrum.outputs > 1) and self.multiplicity is None:
+            raise InputError("n_outputs: expected signed coefficients, or a spectrum of as many outputs, where several")
+        if self.signed is None:
+            return
+        sums = (self.signed**2).sum(1)
+        if self.spectrum.outputs > 1 or not np.allclose(sums, self.coefficients**2, rtol=1e-9, atol=1e-12 * sums.max()):
+            raise InputError(
+                "signed: expected squares that sum to those of coefficients, of outputs that share a kernel"
+            )
 
     @classmethod
     def power_law(cls, n: float, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:

@@ -82,7 +82,7 @@ class Summed(Run):
         return _added([run.observe(what) for run in self.runs])
 
     def keep(self, replicates: np.ndarray) -> bool:
-        return all(run.keep(replicates) for run in self.runs)
+        return min([run.keep(replicates) for run in self.runs])  # all are of one kind
 
     def report(self) -> dict[str, float]:
         return _largest([run.report() for run in self.runs])
@@ -100,4 +100,4 @@ def _added(parts: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
 
 def _largest(reports: Sequence[dict[str, float]]) -> dict[str, float]:
     """A sum of positive numbers is known as well as the worst of them."""
-    return {name: max(report[name] for report in reports) for name in reports[0]}
+    return {name: float(np.max([report[name] for report in reports])) for name in reports[0]}

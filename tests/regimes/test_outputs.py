@@ -164,6 +164,22 @@ def test_test_losses_are_those_of_the_model():
             np.testing.assert_allclose(result["test_loss"].values.ravel()[-1], e @ e / 8, rtol=1e-9)
 
 
+def test_a_shared_kernel_whose_test_points_mix_outputs_is_one_over_all():
+    """One point whose outputs have features e1 and e2, a test point that has them the other way round."""
+    cross = np.array([[0.0, 1.0], [1.0, 0.0]])
+    for kernel in (np.eye(1), np.eye(2)):
+        problem = QuadraticProblem.from_kernel(
+            kernel, np.array([[1.0, 0.0]]), cross_kernel=cross, test_residual=np.array([[0.0, 1.0]])
+        )
+        assert problem.signed is None
+        result = ss.simulate(problem, ss.SGD(1.0, 0.0, 1), ss.SampledLinearized(), 1, observe=["test_loss"])
+        np.testing.assert_allclose(result["test_loss"].values.ravel(), [0.5, 0.0], atol=1e-15)
+    shared = QuadraticProblem.from_kernel(
+        np.eye(2), np.ones((1, 2)), cross_kernel=[[0.5]], test_residual=np.ones((1, 2))
+    )
+    assert shared.signed is not None
+
+
 def test_what_is_not_known_of_several_outputs_is_refused():
     full = drawn(8, full=True)
     with pytest.raises(InputError, match="one kernel over the points"):
@@ -208,3 +224,13 @@ def test_reshuffled_epochs_of_several_outputs_average_all_orders(full):
     found = losses(problem, sgd, ss.SampledLinearized(), 4, replicates=4000)
     error = found.std(0)[1:] / np.sqrt(4000)
     assert (np.abs(found.mean(0) - expected)[1:] < 5 * error).all()
+
+
+def test_fields_that_contradict_each_other_are_refused():
+    problem = drawn(12)
+    with pytest.raises(InputError, match="n_outputs: expected signed coefficients"):
+        QuadraticProblem(problem.spectrum, problem.coefficients, n_outputs=C)
+    with pytest.raises(InputError, match="signed: expected squares"):
+        QuadraticProblem(problem.spectrum, problem.coefficients, n_outputs=C, signed=2 * problem.signed)
+    with pytest.raises(InputError, match="test residual: expected 1 output"):
+        QuadraticProblem.from_kernel(np.eye(2), np.ones(2), cross_kernel=np.ones((1, 2)), test_residual=np.ones((1, 2)))
