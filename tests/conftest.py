@@ -28,6 +28,11 @@ def pytest_configure() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_make_parametrize_id(val: object) -> str | None:
+    """Bytes do not name a test: packed ones hold the time, and parallel workers must agree on the names."""
+    return "bytes" if isinstance(val, bytes) else None
+
+
 @pytest.fixture
 def tiny() -> ss.QuadraticProblem:
     """Five points with a random positive kernel, a residual and two test points."""

@@ -19,7 +19,7 @@ from sgdsim.datasets.formats import RawData
 from sgdsim.problem.kernel_files import load_kernel
 from sgdsim.runs import follow
 from sgdsim.runs.sweeps import Grid
-from sgdsim.studies import budgets, report, validation
+from sgdsim.studies import budgets, comparison, validation
 
 # Divergence.
 
@@ -87,12 +87,12 @@ def budget():
 
 def test_a_table_has_the_last_step_of_each_cell(budget, tmp_path):
     result, problem = budget
-    report.export(result, tmp_path / "b.csv")
+    comparison.export(result, tmp_path / "b.csv")
     table = pd.read_csv(tmp_path / "b.csv")
     assert table["step"].tolist() == [1000, 200, 50]
     for row, curve in zip(table.itertuples(), budgets.curves(result, problem), strict=True):
         assert row.loss == curve.loss[-1]
-    rows = report.frame(result, curves=True)
+    rows = comparison.frame(result, curves=True)
     assert not rows["loss"].isna().any()
     assert len(rows) == int(result["loss"].notnull().sum())
 
@@ -102,7 +102,7 @@ def test_a_failed_cell_keeps_its_row():
     with pytest.warns(RuntimeWarning, match="1 of 2 runs"):
         result = ss.sweep(lambda n: ss.QuadraticProblem.power_law(n, 1.5, 1.0), grid, ss.SpectralDiagonal(), 20)
     for curves, rows in ((False, 2), (True, result.sizes["step"] + 1)):
-        table = report.frame(result, curves=curves)
+        table = comparison.frame(result, curves=curves)
         assert len(table) == rows
         assert table.loc[table["outcome"] == "failed", "error"].str.contains("batch_size").tolist() == [True]
 
@@ -132,7 +132,7 @@ def test_a_picture_joins_the_steps_that_a_cell_recorded(budget):
 @pytest.mark.parametrize("curves", [False, True])
 def test_a_result_with_other_variables_is_refused(budget, change, words, curves):
     with pytest.raises(InputError, match=words):
-        report.frame(change(budget[0]), curves=curves)
+        comparison.frame(change(budget[0]), curves=curves)
 
 
 # Names.
@@ -144,7 +144,7 @@ def test_a_closures_name_is_exact_and_the_same_everywhere(tau):
     assert regimes.parse(regime.name) == regime
     problem, grid = ss.QuadraticProblem.power_law(20, 1.5, 1.0), Grid.product(lr=[0.5])
     result = ss.sweep(problem, grid, [regime], 1)
-    assert list(report.ComparedCells.of(result, problem, grid).rows[0].stable_by_closure) == [regime.name]
+    assert list(comparison.ComparedCells.of(result, problem, grid).rows[0].stable_by_closure) == [regime.name]
 
 
 def test_usual_names_stay_short():

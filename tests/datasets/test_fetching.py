@@ -62,11 +62,6 @@ def server(monkeypatch):
         thread.join()
 
 
-def shown(value) -> str:
-    """A test's name: packed bytes hold the time, and parallel workers must agree on the names."""
-    return value if isinstance(value, str) else type(value).__name__
-
-
 def sha(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()
 
@@ -282,7 +277,6 @@ def test_progress_bar_on_a_terminal(server, folder, monkeypatch, capfd):
         (403, "got HTTP status 403"),
         (500, "got HTTP status 500"),
     ],
-    ids=shown,
 )
 def test_bad_downloads_leave_nothing(server, folder, answer, words):
     server.files = {"/single/plain.bin": answer, "/single/images.gz": gzip.compress(IMAGES)}
@@ -387,7 +381,6 @@ def test_an_archive_larger_than_announced(server, folder):
         (b"<html>", "expected an intact archive"),
         (b"", "expected an intact archive"),
     ],
-    ids=shown,
 )
 def test_bad_archives_leave_nothing(server, folder, archive, words):
     server.files = {"/some+table.zip": archive}
@@ -454,7 +447,6 @@ def put(folder: Path, path: str, content: bytes) -> None:
         (b"", "corrupt", "got 0"),
         (None, "missing", "sgdsim data fetch single"),
     ],
-    ids=shown,
 )
 def test_verify_judges_content(folder, content, state, words):
     if content is not None:
