@@ -161,6 +161,7 @@ OF_ANY_TYPE = {
     ("sgdsim.cli.arguments", "Parser.__init__"): "arguments of argparse, handed on",
     ("sgdsim.cli.arguments", "named"): "argparse knows no types: keyword arguments for a function that checks them",
     ("sgdsim.cli.arguments", "algorithm"): "as `named`",
+    ("sgdsim.plot.showing", "ShownFigure.add_subplot"): "arguments of matplotlib, handed on",
     ("sgdsim.problem.base", "Problem.description"): "JSON",
     ("sgdsim.problem.kinds", "restored"): "JSON",
     ("sgdsim.problem.network", "NetworkProblem.description"): "JSON",

@@ -7,34 +7,21 @@ says after how many steps by `n_steps`, and repeats its last value beyond.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Protocol, TypeGuard, cast, runtime_checkable
+from typing import ClassVar, cast
 
 import numpy as np
 
+from sgdsim.algorithm._schedule import PARAMETERS, Schedule, changes
+from sgdsim.algorithm.falling import Cosine, Linear
 from sgdsim.algorithm.piecewise_linear import PiecewiseLinear
 from sgdsim.algorithm.values import File, Function, Values
+from sgdsim.algorithm.warmup import WarmUp, without_warmup
 from sgdsim.algorithm.whole_epochs import WholeEpochs
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
-
-PARAMETERS = ("lr", "momentum", "batch_size")  # what a schedule may give
-
-
-@runtime_checkable
-class Schedule(Protocol):
-    """What `SGD` needs of a schedule; any object of this form will do."""
-
-    @property
-    def spec(self) -> str: ...
-
-    def __call__(self, steps: np.ndarray) -> np.ndarray: ...
-
-
-def changes(value: object) -> TypeGuard[Schedule]:
-    """Whether a hyperparameter is a schedule. Numbers first: a protocol's check is slow."""
-    return not isinstance(value, (int, float)) and isinstance(value, Schedule)
 
 
 def of(value: object) -> object:
@@ -81,6 +68,7 @@ class WarmupCosine(Spec):
     """Linear from `peak/warmup` at t = 0 to `peak` at warmup − 1, then half a cosine down to `final` at `total`."""
 
     name: ClassVar[str] = "warmup-cosine"
+    synonyms: ClassVar[Mapping[str, str]] = {"start": "peak"}
     peak: float
     warmup: int
     total: int
@@ -125,6 +113,7 @@ class WarmupStableDecay(Spec):
     `total`."""
 
     name: ClassVar[str] = "warmup-stable-decay"
+    synonyms: ClassVar[Mapping[str, str]] = {"start": "peak"}
     peak: float
     total: int
     decay: int
@@ -241,6 +230,8 @@ class JacobiMomentum(Spec):
 # Each form with the hyperparameters that it may give.
 SCHEDULES: tuple[tuple[type[Spec | File], tuple[str, ...]], ...] = (
     (Power, PARAMETERS),
+    (Cosine, ("lr", "momentum")),
+    (Linear, ("lr", "momentum")),
     (WarmupCosine, ("lr", "momentum")),
     (Polynomial, ("lr", "momentum")),
     (WarmupStableDecay, ("lr", "momentum")),
@@ -261,7 +252,8 @@ def kinds(parameter: str) -> dict[str, type[Spec | File]]:
 
 
 def parse(parameter: str, text: str) -> float | int | Schedule:
-    """Read a number or a schedule such as `power:start=1,exponent=0.5` for `parameter` (lr, momentum, batch_size).
+    """Read a number or a schedule such as `power:start=1,exponent=0.5` for `parameter` (lr, momentum, batch_size); any
+    takes `warmup=STEPS` among its keys.
 
     Raises
     ------
@@ -276,4 +268,6 @@ def parse(parameter: str, text: str) -> float | int | Schedule:
             raise InputError(
                 f"{parameter}: expected {kind} or a schedule NAME:key=value,… ({', '.join(forms)}); got {text!r}"
             ) from None
-    return cast(Schedule, specs.parse(parameter, "schedule", text, forms))
+    text, steps = without_warmup(parameter, text, forms)
+    schedule = cast(Schedule, specs.parse(parameter, "schedule", text, forms))
+    return WarmUp(schedule, steps) if steps else schedule

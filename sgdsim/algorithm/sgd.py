@@ -20,6 +20,7 @@ from sgdsim.algorithm.samplers import Sampling
 from sgdsim.algorithm.samplers import noise_factor as noise_factor
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.shown import Shown
 from sgdsim.common.specs import brief
 
 _LARGEST_BATCH = 10**18  # an int64
@@ -62,8 +63,8 @@ class Options(TypedDict, total=False):
     average: str | Average | None
 
 
-@dataclass(frozen=True)
-class SGD:
+@dataclass(frozen=True, repr=False)
+class SGD(Shown):
     """Mini-batch SGD, by default with heavy-ball momentum.
 
     Parameters

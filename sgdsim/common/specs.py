@@ -73,8 +73,10 @@ def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[_Kind]]
     known = {f.name: f for f in fields(made)}
     rule = ", ".join(f"{k}=NUMBER" for k in known) or "no arguments"
     given: dict[str, float | int] = {}
+    synonyms = getattr(made, "synonyms", {})
     for item in filter(None, tail.split(",")):
         key, equals, value = item.partition("=")
+        key = synonyms.get(key, key)
         try:
             given[key] = int(value) if key in known and known[key].type == "int" else float(value)
         except ValueError:

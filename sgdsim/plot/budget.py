@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sgdsim.common.specs import readable
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import regime_style, style
 from sgdsim.studies.budgets import curves
 
@@ -33,7 +34,7 @@ def budget_curves(result: xr.Dataset, problem: Problem) -> Figure:
     colors = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.88, len(runs)))
     dashes = ["-", (0, (6, 2)), (0, (3, 1.5)), (0, (1.2, 1.2))]  # curves that coincide stay visible
     with style():
-        figure = Figure(figsize=(6.6, 2.9), layout="constrained")
+        figure = ShownFigure(figsize=(6.6, 2.9), layout="constrained")
         axes = figure.subplots(1, 2, sharey=True)
         ends = []  # where diverging runs leave the frame
         least = largest = initial

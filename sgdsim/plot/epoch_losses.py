@@ -11,6 +11,7 @@ from matplotlib.ticker import NullLocator
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.specs import readable
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, regime_style, style
 from sgdsim.studies.epoch_comparison import COVERAGE
 
@@ -47,7 +48,7 @@ def epochs(result: xr.Dataset) -> Figure:
     check_sizes(sizes.size)
     last = int(result["epoch"].values[-1])
     with style():
-        figure = Figure(figsize=(max(2.5 * sizes.size + 0.5, 4.4), 4.3), layout="constrained")
+        figure = ShownFigure(figsize=(max(2.5 * sizes.size + 0.5, 4.4), 4.3), layout="constrained")
         axes = figure.subplots(2, sizes.size, squeeze=False, sharex=True, sharey="row", height_ratios=(1.5, 1))
         ends = np.array(
             [_column(above, below, result.sel(batch_size=b)) for (above, below), b in zip(axes.T, sizes, strict=True)]

@@ -14,10 +14,10 @@ import numpy as np
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Polygon, Rectangle
 
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, style
 from sgdsim.plot.theory import phase_diagram
 
@@ -39,7 +39,7 @@ class ExplorerCanvas:
 
     def __init__(self, dpi: float = 100) -> None:
         with style():
-            figure = Figure(figsize=(9.2, 2.8), dpi=dpi)
+            figure = ShownFigure(figsize=(9.2, 2.8), dpi=dpi)
             figure.subplots_adjust(left=0.062, right=0.99, bottom=0.165, top=0.9, wspace=0.24)
             self._curve, self._region, self._place = figure.subplots(1, 3, width_ratios=[1.2, 1, 1])
             self._canvas = FigureCanvasAgg(figure)

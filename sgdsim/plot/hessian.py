@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, style
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def hessian_spectra(runs: HessianSpectra | Mapping[str, HessianSpectra]) -> Figu
     steps = check_panels(len(runs), {step for run in runs.values() for step in run.steps})
     width, height = len(steps) * 1.66 + 0.5, len(runs) * 1.42 + 0.25
     with style():
-        figure = Figure(figsize=(max(width, 3.2), height), layout="constrained")
+        figure = ShownFigure(figsize=(max(width, 3.2), height), layout="constrained")
         axes = figure.subplots(len(runs), len(steps), squeeze=False, sharex="row", sharey="row")
         for row, (name, run), color in zip(axes, runs.items(), _COLORS, strict=False):
             _draw_row(dict(zip(steps, row, strict=True)), run, color)

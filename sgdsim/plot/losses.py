@@ -29,6 +29,7 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, choice
 from sgdsim.common.specs import readable
 from sgdsim.observables import label
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
 from sgdsim.plot.styles import Look, regime_style, style
 from sgdsim.runs.followed import followed
@@ -61,7 +62,7 @@ def loss_curves(
     with style():
         own = ax is None
         if ax is None:
-            ax = Figure(figsize=(5.6, 3.1), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(5.6, 3.1), layout="constrained").subplots()
         _draw(ax, curves, *_limits(curves))
         ax.set(xlabel="SGD step t", ylabel=label(observable))
         ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
@@ -97,7 +98,7 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
     titles = [_cell_title(cell, [*grid, *zipped], int(width * 13)) for cell in cells]
     extra = 0.13 * max(title.count("\n") for title in titles)
     with style():
-        figure = Figure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
+        figure = ShownFigure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
         limits = _limits(every)
         for i, (ax, curves, title) in enumerate(zip(axes, panels, titles, strict=False)):

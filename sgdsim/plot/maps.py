@@ -18,6 +18,7 @@ from matplotlib.patches import Patch
 from matplotlib.patheffects import withStroke
 
 from sgdsim.common.checks import InputError
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, regime_style, style
 from sgdsim.studies.landscape import LossMap, Minimum, log10_loss, minimum, panels
 
@@ -93,7 +94,7 @@ def loss_maps(
     with style():
         shape = (len(regimes) * per_regime, columns)
         height = (2.05 if columns > 1 else 2.6) * shape[0] + 0.85
-        figure = Figure(figsize=(max(2.05 * columns + 0.95, 5.2), height), layout="constrained")
+        figure = ShownFigure(figsize=(max(2.05 * columns + 0.95, 5.2), height), layout="constrained")
         axes = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
         for ax in axes.ravel():
             ax.set_visible(False)

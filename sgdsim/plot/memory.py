@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.figure import Figure
 
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, style
 
 _LOOKS = [("black", 1.3), (PALETTE[1], 1.8), (PALETTE[2], 1.3)]
@@ -18,7 +19,7 @@ def memory_losses(panels: Mapping[str, Sequence[tuple[str, np.ndarray, tuple[flo
     Each curve: label, loss, and (exponent, first step, last step) of a dashed power law that begins at it, or None.
     """
     with style():
-        figure = Figure(figsize=(3.3 * len(panels) + 0.2, 2.9), layout="constrained")
+        figure = ShownFigure(figsize=(3.3 * len(panels) + 0.2, 2.9), layout="constrained")
         for ax, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
             for (label, loss, law), (color, width) in zip(curves, _LOOKS, strict=False):
                 t = np.unique(np.geomspace(1, loss.size - 1, 300).astype(int))

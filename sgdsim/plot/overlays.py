@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError, choice
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.spectral import prepare
 from sgdsim.plot.styles import PALETTE, Look, style
 
@@ -48,7 +48,7 @@ def overlay(
     exponents = exponents or {}
     with style():
         if ax is None:
-            ax = Figure(figsize=(4.6, 3.1), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(4.6, 3.1), layout="constrained").subplots()
         prepare(ax)
         drawn = []
         for place, (label, curve) in enumerate(zip(labels, loss, strict=True)):

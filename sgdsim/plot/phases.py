@@ -15,6 +15,7 @@ from matplotlib.patheffects import withStroke
 
 from sgdsim.common.checks import InputError
 from sgdsim.plot.maps import edges
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, style
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def derivation_check(checks: Sequence[SeriesCheck]) -> Figure:
     if not 1 <= len(checks) <= 4:
         raise InputError(f"checks: expected 1 to 4 of them, got {len(checks)}")
     with style():
-        figure = Figure(figsize=(7.0, 2.7), layout="constrained")
+        figure = ShownFigure(figsize=(7.0, 2.7), layout="constrained")
         left, right = figure.subplots(1, 2)
         for check, color in zip(checks, PALETTE, strict=False):
             shown = check.steps >= 1
@@ -66,7 +67,7 @@ def exponent_map(exponents: ExponentMap) -> Figure:
     The dashed line in the map is the transition κ = 2ν − 1; hatched: diverged.
     """
     with style():
-        figure = Figure(figsize=(7.2, 3.0), layout="constrained")
+        figure = ShownFigure(figsize=(7.2, 3.0), layout="constrained")
         left, right = figure.subplots(1, 2)
         x, y = edges(exponents.nu, 0.0, np.inf), edges(exponents.kappa, 0.0, np.inf)
         left.set_facecolor("0.85")
@@ -109,7 +110,7 @@ def _settings(exponents: ExponentMap) -> str:
 def transition(exponents: LocalExponents) -> Figure:
     """Exact losses of one ν on both sides of the transition, and how their local exponents settle."""
     with style():
-        figure = Figure(figsize=(7.2, 2.8), layout="constrained")
+        figure = ShownFigure(figsize=(7.2, 2.8), layout="constrained")
         left, right = figure.subplots(1, 2)
         colors = _shades(exponents.kappa)
         for i, color in enumerate(colors):
@@ -143,7 +144,7 @@ def momentum_profile(
     """
     with style():
         if ax is None:
-            ax = Figure(figsize=(5.4, 2.8), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(5.4, 2.8), layout="constrained").subplots()
         lowest = 1.0
         for (name, (best, momenta, losses)), color in zip(results.items(), PALETTE, strict=False):
             relative = losses / best.plain_loss
@@ -170,7 +171,7 @@ def momentum_map(best: MomentumMap, *, ax: Axes | None = None) -> Axes:
     """The best momentum over (ν, κ), blue where negative; dashed the transition κ = 2ν − 1, solid where β* = 0."""
     with style():
         if ax is None:
-            ax = Figure(figsize=(4.4, 3.1), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(4.4, 3.1), layout="constrained").subplots()
         x, y = edges(best.nu, 0.0, np.inf), edges(best.kappa, 0.0, np.inf)
         scale = TwoSlopeNorm(
             0.0, vmin=min(float(best.momentum.min()), -0.01), vmax=max(float(best.momentum.max()), 0.01)
@@ -201,7 +202,7 @@ def clamped_momentum(clamped: ClampedMomentum, *, ax: Axes | None = None) -> Axe
     """
     with style():
         if ax is None:
-            ax = Figure(figsize=(4.4, 2.8), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(4.4, 2.8), layout="constrained").subplots()
         for i, (floor, color) in enumerate(zip(clamped.floors, _shades(clamped.floors), strict=True)):
             name = f"λ_min = {floor:g}".replace("λ_min", r"$\lambda_{\min}$")
             ax.plot(clamped.horizons, clamped.momentum[i], color=color, linewidth=1.4, label=name)

@@ -12,6 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from sgdsim.common.checks import InputError
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, style
 from sgdsim.plot.theory import phase_diagram
 
@@ -48,7 +49,7 @@ def momentum_profiles(profiles: Sequence[tuple[float, float, np.ndarray, np.ndar
     Each profile: ν, κ, momenta (M,), losses relative to that without momentum (M,), our best momentum, the published.
     """
     with style():
-        figure = Figure(figsize=(1.75 * len(profiles) + 0.5, 2.5), layout="constrained")
+        figure = ShownFigure(figsize=(1.75 * len(profiles) + 0.5, 2.5), layout="constrained")
         axes = np.atleast_1d(figure.subplots(1, len(profiles), sharey=True))
         for ax, (nu, kappa, beta, loss, ours, published) in zip(axes, profiles, strict=True):
             ax.plot(beta, loss, color=PALETTE[2], linewidth=1.6)
@@ -75,7 +76,7 @@ def negative_momentum_region(
     `border`: points (ν, κ) of the noise-dominated phase's border; `checked`: (ν, κ, exact best momentum).
     """
     with style():
-        figure = Figure(figsize=(3.6, 3.1), layout="constrained")
+        figure = ShownFigure(figsize=(3.6, 3.1), layout="constrained")
         ax = figure.subplots()
         ax.contourf(nu, kappa, helps.T.astype(float), levels=[0.5, 1.5], colors=[PALETTE[9]], alpha=0.45)
         ax.plot(*np.transpose(border), color="black", linewidth=1.2, linestyle=(0, (4, 2)))
@@ -107,7 +108,7 @@ def local_exponents(curves: Sequence[tuple[str, QuadraticProblem, float, float]]
     `c_k ∝ 1/k` (κ = 0) cut off at the same N.
     """
     with style():
-        figure = Figure(figsize=(2.7 * len(curves) + 0.4, 4.0), layout="constrained")
+        figure = ShownFigure(figsize=(2.7 * len(curves) + 0.4, 4.0), layout="constrained")
         axes = figure.subplots(2, len(curves), squeeze=False, sharex="col", sharey="row")
         for column, (name, problem, nu, kappa) in zip(axes.T, curves, strict=True):
             n = problem.n
@@ -148,7 +149,7 @@ def _slopes(values: np.ndarray, k: np.ndarray) -> np.ndarray:
 def phases_with_data(laws: Mapping[str, PowerLaw], fitted: Mapping[str, tuple[PowerLawFit, PowerLaw]], /) -> Figure:
     """The phase diagram with given laws; for each data set our fit with its intervals, and the published point."""
     with style():
-        figure = Figure(figsize=(4.6, 3.1), layout="constrained")
+        figure = ShownFigure(figsize=(4.6, 3.1), layout="constrained")
         ax = phase_diagram(laws, ax=figure.subplots())
         handles = {}
         for (name, (fit, published)), color in zip(fitted.items(), (PALETTE[3], PALETTE[2]), strict=False):
@@ -175,7 +176,7 @@ def valley(
 ) -> Figure:
     """The least loss over α at each momentum (M,); at `marks` (K,) the losses printed (K,) and ours (samples, K)."""
     with style():
-        figure = Figure(figsize=(4.0, 2.9), layout="constrained")
+        figure = ShownFigure(figsize=(4.0, 2.9), layout="constrained")
         ax = figure.subplots()
         seen = np.isfinite(least)
         ax.plot(momentum[seen], least[seen], color=PALETTE[2], linewidth=1.5, label="least loss over α, one sample")
@@ -210,7 +211,7 @@ def valley(
 def loss_lines(curves: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Figure:
     """Losses (T,) against steps (T,) on log-log axes, by name; four at most."""
     with style():
-        figure = Figure(figsize=(5.4, 2.9), layout="constrained")
+        figure = ShownFigure(figsize=(5.4, 2.9), layout="constrained")
         ax = figure.subplots()
         for (name, (steps, loss)), (color, dashes, width) in zip(curves.items(), _LINES, strict=False):
             ax.plot(steps, np.where(loss > 0, loss, np.nan), color=color, linestyle=dashes, linewidth=width, label=name)

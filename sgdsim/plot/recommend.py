@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, closure_style, style
 from sgdsim.plot.theory import curve, mark, phase_diagram, prediction
 from sgdsim.problem.fits import PowerLawFit
@@ -37,7 +38,7 @@ def landscape(
     beta, lr, bound, factor = _relative_loss(problem, best, int(best.horizon), noise, tau)
     with style():
         if ax is None:
-            ax = Figure(figsize=(4.0, 3.0), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(4.0, 3.0), layout="constrained").subplots()
         ax.set_xscale("function", functions=(_atanh, np.tanh))
         ax.set_yscale("log")
         ax.set_facecolor(_UNSTABLE)
@@ -103,7 +104,7 @@ def recommendation(
 
     panels = 2 + (law is not None)
     with style():
-        figure = Figure(figsize=(0.6 + 2.9 * panels, 2.75), layout="constrained")
+        figure = ShownFigure(figsize=(0.6 + 2.9 * panels, 2.75), layout="constrained")
         axes = list(figure.subplots(1, panels, width_ratios=[1.25, 1, 1][:panels]))
         landscape(problem, best, noise=noise, tau=tau, ax=axes[0])
         if found is not None:

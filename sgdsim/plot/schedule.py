@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from sgdsim.common.statistics import mean_and_error
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, style
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ def schedules(
     names = [_NAMES.get(schedule.name, schedule.name) for schedule in compared]
     steps = np.unique(np.linspace(0, horizon - 1, min(horizon, _POINTS)).round().astype(int))
     with style():
-        figure = Figure(figsize=(6.8, 3.1), layout="constrained")
+        figure = ShownFigure(figsize=(6.8, 3.1), layout="constrained")
         rates, losses = figure.subplots(1, 2, width_ratios=(1.25, 1))
         for i, schedule in enumerate(compared):
             color, line = _LOOKS.get(schedule.name, _BEST)

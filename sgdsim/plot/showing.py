@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -25,6 +26,26 @@ class PngPicture:
 
 
 Picture = PngPicture  # as it was called before
+
+
+class ShownAxes(Axes):
+    """Axes that a notebook shows as the picture they stand in."""
+
+    def _repr_png_(self) -> bytes:
+        return show(self).png
+
+
+class ShownFigure(Figure):
+    """A figure that shows itself at the end of a notebook cell; it needs no pyplot, and no inline backend."""
+
+    def add_subplot(self, *args: Any, **kwargs: Any) -> Axes:
+        """As matplotlib's, with axes that show themselves where no others are asked for."""
+        if "projection" not in kwargs and "polar" not in kwargs and not any(isinstance(a, Axes) for a in args):
+            kwargs.setdefault("axes_class", ShownAxes)
+        return super().add_subplot(*args, **kwargs)
+
+    def _repr_png_(self) -> bytes:
+        return show(self).png
 
 
 def show(figure: Figure | Axes, *, dpi: float = 96) -> PngPicture:

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from sgdsim.common.checks import InputError, array
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, style
 from sgdsim.plot.theory import curve, mark, prediction
 from sgdsim.problem.spectrum import LISTED, Spectrum
@@ -52,7 +53,7 @@ def spectrum(
         at = np.unique(np.geomspace(1, len(values), 2000).round().astype(int)) - 1
     with style():
         if ax is None:
-            ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(3.4, 2.8), layout="constrained").subplots()
         prepare(ax)
         for relative, label, look in drawn:
             visible = np.where(relative >= SMALLEST, relative, np.nan)[at]
@@ -111,7 +112,7 @@ def spectra(asymptotes: Mapping[str, Asymptote]) -> Figure:
     if not asymptotes:
         raise InputError("asymptotes: expected at least one problem, got none")
     with style():
-        figure = Figure(figsize=(2.6 * len(asymptotes) + 0.3, 4.9), layout="constrained")
+        figure = ShownFigure(figsize=(2.6 * len(asymptotes) + 0.3, 4.9), layout="constrained")
         axes = figure.subplots(2, len(asymptotes), squeeze=False, height_ratios=[1.1, 1])
         for (name, asymptote), top, bottom in zip(asymptotes.items(), axes[0], axes[1], strict=True):
             spectrum(asymptote.problem, ax=top, fit=asymptote.fit).set_title(f"{name}, N = {asymptote.problem.n}")

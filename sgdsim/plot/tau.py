@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from sgdsim.common.checks import InputError
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import regime_style, style
 from sgdsim.runs.followed import followed
 from sgdsim.studies.closures import EXACT, SAMPLED, ErrorMap, curve, distances, nearest
@@ -55,7 +56,7 @@ def tau_curves(result: xr.Dataset) -> Figure:
         for i, ((name, _), shade) in enumerate(zip(taus, shades, strict=True))
     }
     with style():
-        figure = Figure(figsize=(2.75 * len(cells) + 1.3, 4.4), layout="constrained")
+        figure = ShownFigure(figsize=(2.75 * len(cells) + 1.3, 4.4), layout="constrained")
         axes = figure.subplots(2, len(cells), squeeze=False, sharex=True, height_ratios=[1.25, 1])
         for cell, top, bottom in zip(cells, axes[0], axes[1], strict=True):
             _losses(top, cell, kinds, looks)
@@ -79,7 +80,7 @@ def closure_errors(found: ErrorMap) -> Figure:
     colors = matplotlib.colormaps["RdBu_r"](np.append(np.linspace(0.05, 0.42, 4), np.linspace(0.5, 0.95, 5)))
     norm = BoundaryNorm(_ERRORS, len(colors))
     with style():
-        figure = Figure(figsize=(1.75 * columns + 1.7, 1.75 * rows + 0.7), layout="constrained")
+        figure = ShownFigure(figsize=(1.75 * columns + 1.7, 1.75 * rows + 0.7), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
         for (k, i), ax in np.ndenumerate(axes):
             ax.set_facecolor("0.8")

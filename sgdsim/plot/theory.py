@@ -15,6 +15,7 @@ from matplotlib.patches import Patch
 
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, number
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, closure_style, style
 from sgdsim.problem.fits import Estimate, PowerLawFit
 
@@ -69,7 +70,7 @@ def stability_map(
     rows = math.ceil(len(batch_sizes) / columns)
     top = 1.08 * max(bounds.max(), max((lr for *_, lr in exact), default=0.0))
     with style():
-        figure = Figure(figsize=(max(2.3 * columns + 0.3, 3.6), 2.2 * rows + 0.75), layout="constrained")
+        figure = ShownFigure(figsize=(max(2.3 * columns + 0.3, 3.6), 2.2 * rows + 0.75), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
         for ax, b, gamma, curves in zip(axes, batch_sizes, gammas, bounds, strict=False):
             ax.fill_between(_MOMENTA, 0, curves[0], color=_STABLE, alpha=0.3, linewidth=0)
@@ -136,7 +137,7 @@ def phase_diagram(
     right, top = min(right, 8.0), min(top, 8.0)
     with style():
         if ax is None:
-            ax = Figure(figsize=(3.4, 2.8), layout="constrained").subplots()
+            ax = ShownFigure(figsize=(3.4, 2.8), layout="constrained").subplots()
         nu = np.linspace(1, right, 200)
         border = 2 - 1 / nu
         ax.axvspan(0, 0.5, color="0.72", linewidth=0)
@@ -222,7 +223,7 @@ def _scientific(value: float) -> str:
 def curve(ax: Axes | None, steps: np.ndarray, loss: np.ndarray, cutoff: float | None) -> Axes:
     """An exact curve on log-log axes; of the exponential tail three decades are shown, more would hide the rest."""
     if ax is None:
-        ax = Figure(figsize=(3.8, 2.8), layout="constrained").subplots()
+        ax = ShownFigure(figsize=(3.8, 2.8), layout="constrained").subplots()
     ax.set(xscale="log", yscale="log", xlabel="SGD step t", ylabel="train loss")
     seen = (loss > 0) & np.isfinite(loss) & (steps >= 1)
     if cutoff is not None and (seen & (steps <= cutoff)).any():

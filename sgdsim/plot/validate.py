@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from sgdsim.common.checks import InputError
+from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, closure_style, regime_style, style
 from sgdsim.studies.validation_tables import ValidationCell
 
@@ -54,7 +55,7 @@ def validation(cells: Sequence[ValidationCell]) -> Figure:
     sizes = sorted({cell["batch_size"] for cell in cells if cell["training"]})
     dashes = {size: _DASHES[i % len(_DASHES)] for i, size in enumerate(sizes)}
     with style():
-        figure = Figure(figsize=(7.6, 1.9 * len(names) + 1.0), layout="constrained")
+        figure = ShownFigure(figsize=(7.6, 1.9 * len(names) + 1.0), layout="constrained")
         axes = figure.subplots(len(names), 3, squeeze=False)
         for row, name in zip(axes, names, strict=True):
             of_name = [cell for cell in cells if cell["dataset"] == name]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, noise_factor
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.identity import made_once
+from sgdsim.common.shown import Shown
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,7 +65,7 @@ class Kind:
         return self.source[2:].replace("-", "_") if self.source.startswith("--") else None
 
 
-class Problem:
+class Problem(Shown):
     """What SGD solves. A kind of problem is a subclass with `quadratic` at least: all else is by default what that has.
 
     Where `quadratic` takes long to make, as for a network, a kind answers the other questions without it.
@@ -76,6 +77,11 @@ class Problem:
     """Where its kernel is computed."""
     has_network: ClassVar[bool] = False
     """Whether it has a `network` to train, on `data`."""
+
+    def facts(self) -> dict[str, object]:
+        """What is shown of it in one line or a small table; nothing that takes time to make."""
+        sizes = {"n": self.n, "n_outputs": self.n_outputs}
+        return {"title": self.description.get("title")} | {k: v for k, v in sizes.items() if k == "n" or v != 1}
 
     @made_once
     def n(self) -> int:

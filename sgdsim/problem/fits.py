@@ -28,6 +28,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array, integer, number
 from sgdsim.common.jsonable import jsonable
+from sgdsim.common.shown import Shown
 from sgdsim.problem._fit_bins import FLOOR, Bend, Bins, MakeBins, bend, c_bins, lambda_bins, posterior, trimmed
 from sgdsim.problem.spectrum import Spectrum
 
@@ -39,13 +40,16 @@ FEWEST_IN_WINDOW = 12
 BENT = 0.5  # probability from which on a cut-off or a floor is taken for one
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Estimate:
     """A value and the ends of its interval."""
 
     value: float
     low: float
     high: float
+
+    def __repr__(self) -> str:
+        return f"{self.value:.4g} ({self.low:.4g} … {self.high:.4g})"
 
 
 @dataclass(frozen=True)
@@ -73,8 +77,8 @@ class Goodness:
         return self.rms > 2 * self.rms_quadratic and abs(self.exponent_end - self.exponent_start) > size
 
 
-@dataclass(frozen=True)
-class PowerLawFit:
+@dataclass(frozen=True, repr=False)
+class PowerLawFit(Shown):
     """Both laws as `fit_power_law` gives them; without coefficients, `kappa`, `A`, `zeta` and all about tails are None.
 
     Parameters
@@ -99,6 +103,11 @@ class PowerLawFit:
     confidence: float
     seed: int
     warnings: tuple[str, ...]
+
+    def facts(self) -> dict[str, object]:
+        """Exponents first, then where they were fitted, and the doubts."""
+        found = {name: getattr(self, name) for name in ("nu", "kappa", "zeta", "Lambda", "A", "window", "tail_window")}
+        return {k: v for k, v in found.items() if v is not None} | {"warnings": self.warnings}
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON-able values; what is infinite or undefined becomes None."""

@@ -17,6 +17,7 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearope
 
 from sgdsim.common import arpack
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.shown import Shown
 
 Operator: TypeAlias = np.ndarray | scipy.sparse.sparray | scipy.sparse.spmatrix | LinearOperator
 
@@ -58,8 +59,8 @@ def tridiagonal(operator: Operator, start: np.ndarray, n_steps: int) -> tuple[np
     return np.array(diagonal), np.array(off), basis[: len(diagonal)].T
 
 
-@dataclass(frozen=True)
-class SpectralMeasure:
+@dataclass(frozen=True, repr=False)
+class SpectralMeasure(Shown):
     """`Σ_j weights_j δ(λ − nodes_j)`; nodes ascending. Exact for polynomials of degree ≤ 2m − 1 of the true measure."""
 
     nodes: np.ndarray
@@ -78,8 +79,8 @@ def spectral_measure(operator: Operator, vector: np.ndarray, n_steps: int) -> Sp
     return SpectralMeasure(nodes, vectors[0] ** 2 * (vector @ vector))
 
 
-@dataclass(frozen=True)
-class SpectralDensity:
+@dataclass(frozen=True, repr=False)
+class SpectralDensity(Shown):
     """Fraction of eigenvalues per unit of λ, smoothed: `density(grid)`; `nodes`, `weights` (probes, m) unsmoothed.
 
     `evaluate` gives it on other grids; `log_evaluate` per unit of log λ, for logarithmic axes.
@@ -168,8 +169,8 @@ def quadrature(
     return np.array(nodes), np.array(weights)
 
 
-@dataclass(frozen=True, eq=False)
-class TopEigenpairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class TopEigenpairs(Shown):
     """The largest k eigenvalues (k,) descending, eigenvectors (n, k), and ‖A u − λ u‖ of each (k,), measured."""
 
     eigenvalues: np.ndarray

@@ -51,6 +51,17 @@ class NetworkProblem(Problem):
             raise InputError(f"network: expected {wanted} per input, as many as targets, got {n_outputs}")
         self._given = self._digest()
 
+    def facts(self) -> dict[str, object]:
+        """Title and sizes, the network's class, and where it is computed."""
+        test = {} if self.data.x_test is None else {"n_test": len(self.data.x_test)}
+        return {
+            **super().facts(),
+            **test,
+            "n_parameters": self.n_parameters,
+            "network": type(self.network).__name__,
+            "device": self.device,
+        }
+
     def _digest(self) -> str:
         return digest(self.network) if self.output is None else digest(self.network, self.output)
 

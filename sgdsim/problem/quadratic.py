@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 _LARGEST = 1e145  # of a coefficient: N squares sum to a float, and so do losses 10¹⁰ times as large
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class QuadraticProblem(Problem):
     """A quadratic problem in its eigenbasis: all that the sampled, averaged and diagonal regimes need.
 
@@ -85,6 +85,12 @@ class QuadraticProblem(Problem):
             raise InputError(
                 "signed: expected squares that sum to those of coefficients, of outputs that share a kernel"
             )
+
+    def facts(self) -> dict[str, object]:
+        """Its title where it was given one, and its sizes."""
+        modes = {} if self.n_modes == self.n else {"n_modes": self.n_modes}
+        test = {} if self.test is None else {"n_test": len(self.test.residual)}
+        return super().facts() | modes | test
 
     @classmethod
     def power_law(cls, n: float, nu: float, kappa: float, lambda_min: float = 0.0, seed: int = 0) -> QuadraticProblem:

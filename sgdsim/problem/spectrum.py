@@ -13,6 +13,7 @@ import scipy.linalg
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, number, own_array
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.shown import Shown
 from sgdsim.common.statistics import mean_and_error
 
 if TYPE_CHECKING:
@@ -47,8 +48,8 @@ class Quality:
     most_negative: float
 
 
-@dataclass(frozen=True, eq=False)
-class Spectrum:
+@dataclass(frozen=True, eq=False, repr=False)
+class Spectrum(Shown):
     """Eigenvalues and eigenvectors of `K̂ = Θ/λ_max(Θ)`.
 
     Parameters
@@ -110,6 +111,14 @@ class Spectrum:
         if self.eigenvectors is not None:
             raise InputError("multiplicity: expected a spectrum without eigenvectors, got one with")
         return counts
+
+    def facts(self) -> dict[str, object]:
+        """Its sizes, its scale, its trace, and whether eigenvectors are known."""
+        modes = {} if self.n_modes == self.n else {"n_modes": self.n_modes}
+        trace = (self.eigenvalues if self.multiplicity is None else self.eigenvalues * self.multiplicity).sum()
+        return (
+            {"n": self.n} | modes | {"trace": trace, "scale": self.scale, "eigenvectors": self.eigenvectors is not None}
+        )
 
     @property
     def n(self) -> int:

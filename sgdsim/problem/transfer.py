@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdsim.common.checks import InputError, array, frozen_state, own_array
+from sgdsim.common.shown import Shown
 from sgdsim.problem.spectrum import Spectrum
 
 
-@dataclass(frozen=True, eq=False)
-class TestPoints:
+@dataclass(frozen=True, eq=False, repr=False)
+class TestPoints(Shown):
     """What follows a linear model on m test points: `e_t = e_0 + T (a_t − a_0)`.
 
     Parameters

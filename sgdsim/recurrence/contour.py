@@ -19,6 +19,7 @@ import numpy as np
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
+from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import any_method, compressed, contour_kernels, hyperbola, pair_maps
 from sgdsim.recurrence.cells import CONTOUR_STEPS, Cells
@@ -30,8 +31,8 @@ _SECONDS = 6e-8  # of a mode in a value by contour, about
 _LATEST = 1e15  # float64 counts steps exactly up to here
 
 
-@dataclass(frozen=True)
-class LossValues:
+@dataclass(frozen=True, repr=False)
+class LossValues(Shown):
     """Losses `L = s/(2N)` of the spectral-diagonal regime, each array (cells…, T).
 
     `loss` may overflow to infinity or underflow to 0 where `log_loss` is still finite. `error`: estimate of the

@@ -22,6 +22,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.blas import calm
+from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import inversion, one_space
 from sgdsim.recurrence.all_pairs import Stepped
@@ -45,8 +46,8 @@ _SLOW = 10.0  # times the tolerance: what a path may be off by all along, if it 
 _POOR = 1000.0  # times the tolerance: an error from which on all is worked out once more, finer
 
 
-@dataclass(frozen=True)
-class ExactLosses:
+@dataclass(frozen=True, repr=False)
+class ExactLosses(Shown):
     """Expected losses over all batch sequences, (T,) each. `error`, `test_error`: estimates of their relative errors.
     `test_loss`: None without test points."""
 

@@ -53,6 +53,14 @@ REPORTED = {
     "exact_modes": "leading modes whose noise covariance is kept in full",
     "diagonal_modes": "further modes whose noise variance is kept",
 }
+#: What coordinates are, and their units.
+COORDINATES = {
+    "lr": {"long_name": "learning rate α", "units": "1/λ_max(K)"},
+    "momentum": {"long_name": "momentum β"},
+    "batch_size": {"long_name": "batch size b", "units": "points"},
+    "step": {"long_name": "SGD steps t", "units": "steps"},
+    "mode": {"long_name": "mode k, eigenvalues descending"},
+}
 
 
 def allocate(
@@ -99,7 +107,10 @@ def allocate(
         "step": steps,
         "mode": np.arange(1, eigenvalues.size + 1),
     }
-    return xr.Dataset(variables, coords)
+    result = xr.Dataset(variables, coords)
+    for name in COORDINATES.keys() & result.coords.keys():
+        result[name].attrs.update(COORDINATES[name])
+    return result
 
 
 def _modes(problem: QuadraticProblem | None) -> dict[str, xr.Variable]:

@@ -110,7 +110,7 @@ def limits(problem: QuadraticProblem, sgd: SGD, tau: float, exact: float | None)
     return {"momentum": cast(float, sgd.momentum), **dict(known)}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Advice(Findings):
     """What is recommended for `horizon` steps of `sgd`, whose own learning rate and momentum count for nothing.
 

@@ -18,7 +18,7 @@ from sgdsim.studies.base import Findings
 from sgdsim.theory import power_law
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Asymptote(Findings):
     """A problem's fitted power law and what follows from it for one run.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import jsonable
+from sgdsim.common.shown import Shown
 from sgdsim.common.table import Table
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 DRAWERS: dict[str, Callable[..., Figure | Axes]] = {}
 
 
-class Findings:
+class Findings(Shown):
     """A study's result, a frozen dataclass: its fields are the numbers, `table` what a reader sees first of them."""
 
     def as_dict(self) -> dict[str, object]:
@@ -31,6 +32,9 @@ class Findings:
         """The main numbers; it shows itself in notebooks, `.text()` and `.markdown()` give it as text, `.frame()` as a
         pandas frame."""
         raise NotImplementedError
+
+    def _repr_html_(self) -> str:
+        return self.table()._repr_html_()
 
     def plot(self, **options: object) -> Figure | Axes:
         """The picture of `sgdsim.plot` for this result; `options` go to it. InputError where there is none."""

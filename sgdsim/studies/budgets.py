@@ -159,7 +159,7 @@ def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
     return out
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Comparison(Findings):
     """Losses at equal budgets: `budget` (K,) in t·b, `loss` (K, batch sizes), NaN where a run diverged (`diverged`).
 
@@ -220,7 +220,7 @@ class MatchedRun:
     known_until: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class BudgetRuns(OfRuns):
     """The runs of a result of `run`, which `data` is, `compared` at equal budgets; `law`: of the spectrum, None where
     it has none."""

@@ -50,7 +50,7 @@ class ComparedCell:
         return self.sgd.spec() | stable | {"stable_by_closure": self.stable_by_closure, "regimes": self.regimes}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ComparedCells(OfRuns):
     """All cells of a result, which `data` is, in the order of the grid; `failed`: where on the grid and in which regime
     an exception was raised, and its message."""

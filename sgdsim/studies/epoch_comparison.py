@@ -70,7 +70,7 @@ class AfterEpochs:
         return f"diverged {diverged}" if diverged else f"{short(mean)} ± {error:.1g}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class EpochLosses(OfRuns):
     """What `compare` found after the numbers of epochs that it was asked for, a row each; `data` is its result."""
 

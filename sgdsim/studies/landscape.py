@@ -116,7 +116,7 @@ class JudgedMap:
         }
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Landscape(OfRuns):
     """The judged maps of a result, which `data` is, for a problem."""
 

@@ -92,7 +92,7 @@ class Trial:
         return getattr(self, criterion) >= 0.5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Thresholds(Findings):
     """Predicted and measured thresholds for one batch size and momentum.
 

@@ -23,7 +23,7 @@ from sgdsim.theory.verdicts import Verdict, verdict
 _LONGEST = 1_000_000  # steps of an average that changes in time: there is no contour, they are stepped
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MethodRecommendation(Advice):
     """What can be recommended for an algorithm.
 

@@ -22,7 +22,7 @@ from sgdsim.theory.inside import ClosureError, Trusted
 from sgdsim.theory.optimal import JacobiOptimum, Optimum
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Recommendation(Advice):
     """What can be recommended (`known`) for batches as `sgd` draws them, and how it was found.
 

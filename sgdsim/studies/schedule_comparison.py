@@ -78,7 +78,7 @@ class JudgedSchedule:
         return {name: jsonable(value) for name, value in facts.items()}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ScheduleComparison(Findings):
     """All schedules, the best first.
 

@@ -51,7 +51,7 @@ class Critical:
     effective_lr: float | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class StableRates(Findings):
     """Of each algorithm with each τ; `critical`: for each τ and batch size. `interrupted`: by Ctrl-C, exact levels are
     missing."""

@@ -46,7 +46,7 @@ class KernelChange:
     top: float
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Training(Findings):
     """One setting followed by the network, its linearisation on the same batches, and the spectral-diagonal closure.
 

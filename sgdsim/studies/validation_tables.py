@@ -31,7 +31,7 @@ class ValidationCell(TypedDict):
     law: dict[str, Any] | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Validation(Findings):
     """All cells."""
 

@@ -102,7 +102,7 @@ class Simulated:
         return {"is_minimum": self.is_minimum, "points": points}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Verification(Findings):
     """All points, what each regime found (only regimes that finished) after `horizon` steps with so many `replicates`,
     and whether Ctrl-C ended it early. `kernel_points`: on how many training points tangent kernels were compared."""

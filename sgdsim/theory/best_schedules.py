@@ -19,6 +19,7 @@ from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import adjoint, compressed, contour, diagonal, pair_maps
 from sgdsim.theory import _pieces, _search, stability
@@ -28,8 +29,8 @@ _MOVED, _WORK = 4, 1e6  # pieces up to which cuts are moved; modes × steps × r
 _Pieces = tuple[float, np.ndarray, np.ndarray]  # loss, first steps and rates of the pieces
 
 
-@dataclass(frozen=True, eq=False)
-class Scheduled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Scheduled(Shown):
     """A schedule of the learning rate, the final loss with it, and the name of its form; `average`: that of the
     iterates whose loss it is, None for the last iterate."""
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
 from sgdsim.recurrence.all_pairs import Stepped
@@ -66,8 +67,8 @@ def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | list[int], t
     return averaged_losses(problem, sgd, at, tolerance)
 
 
-@dataclass(frozen=True)
-class Searched:
+@dataclass(frozen=True, repr=False)
+class Searched(Shown):
     """What `best` found: `trusted`, whose errors are exact; the number of `settings` whose exact loss was worked out;
     whether Ctrl-C ended it (`interrupted`), and these are the best so far; whether no better one was likely
     (`settled`), not the number of settings what ended it."""

@@ -16,6 +16,7 @@ from scipy.special import eval_jacobi
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import compressed, contour, kernels
 from sgdsim.theory import _basins, _search, power_law
@@ -25,8 +26,8 @@ _HUNTS = 4  # grids around the best, at most
 _FRACTIONS = np.linspace(0.02, 0.99, 25)  # of the largest stable learning rate
 
 
-@dataclass(frozen=True)
-class Optimum:
+@dataclass(frozen=True, repr=False)
+class Optimum(Shown):
     """The best (α, β) found and how much it is worth.
 
     Parameters
@@ -161,8 +162,8 @@ def best_momentum(
     return momentum, math.exp(log_loss)
 
 
-@dataclass(frozen=True)
-class JacobiOptimum:
+@dataclass(frozen=True, repr=False)
+class JacobiOptimum(Shown):
     """The best Jacobi-polynomial method for full batches: `SGD.jacobi(lr, a, b)`.
 
     `loss` after `horizon` steps without noise, `constant_loss` the best with constant hyperparameters; `noisy_loss` is

@@ -13,6 +13,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem, fits, power_modes
 from sgdsim.recurrence import contour, pair_maps
 from sgdsim.theory import _search, generating, linear, stability
@@ -80,8 +81,8 @@ def exponent(nu: float | np.ndarray, zeta: float | np.ndarray) -> np.ndarray | f
     return np.where(nu > 1, np.minimum(zeta, 2 - 1 / nu), np.nan)[()]
 
 
-@dataclass(frozen=True)
-class Prediction:
+@dataclass(frozen=True, repr=False)
+class Prediction(Shown):
     """What theory says about one run: `L_t ≈ constant · t^{−exponent}` for t in `window`.
 
     Parameters

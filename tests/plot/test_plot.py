@@ -60,6 +60,13 @@ def legend_labels(figure):
     return [text.get_text() for text in legend.get_texts()]
 
 
+def test_pictures_show_themselves_in_a_notebook_without_pyplot():
+    """Figures and Axes alike: a cell that ends with one needs no backend."""
+    ax = plot.spectrum(QuadraticProblem.power_law(50, 1.5, 0.5))
+    assert ax._repr_png_() == ax.figure._repr_png_() == plot.show(ax).png
+    assert ax._repr_png_().startswith(b"\x89PNG")
+
+
 def test_curves_draw_the_means_and_quantiles_of_the_replicates():
     result = make({"lr": [0.5], "batch_size": [10]})
     ax = plot.loss_curves(result)

@@ -33,7 +33,7 @@ from sgdsim.studies.hessians.looks import HessianAt, Look
 _TOLERANCE = {"float64": 1e-7, "float32": 1e-4}
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HessianSpectra(Findings):
     """What `hessian_spectra` gives: `at`, one `HessianAt` for each of the `steps` reached.
 

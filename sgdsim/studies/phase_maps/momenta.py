@@ -107,7 +107,7 @@ def _log_odds(fraction: float) -> float:
     return math.log(fraction / (1 - fraction))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MomentumMap(Findings):
     """The best momentum over a grid of spectra.
 
@@ -162,7 +162,7 @@ def momentum_map(
     return MomentumMap(nu, kappa, momentum, gain, helps, n, noise, float(horizon), tau)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClampedMomentum(Findings):
     """The best momentum where the spectrum is bounded below, for several horizons.
 

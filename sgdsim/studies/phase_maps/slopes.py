@@ -17,7 +17,7 @@ from sgdsim.studies.phase_maps.grids import axis
 from sgdsim.theory import power_law, stability
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ExponentMap(Findings):
     """Exponents ξ of `L ∝ t^{−ξ}` over a grid of spectra.
 
@@ -91,7 +91,7 @@ def exponents(
     return ExponentMap(nu, kappa, measured, predicted, steps, n, lr, momentum, noise, tau)
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LocalExponents(Findings):
     """Exact curves of one ν and several κ, and their local exponent `−d log L/d log t`, against time.
 

@@ -1,0 +1,59 @@
+"""Objects that show themselves: one line in a terminal, a small table in a notebook."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, ClassVar
+
+import numpy as np
+
+from sgdsim.common.specs import brief, readable
+from sgdsim.common.table import Table
+
+LINE = 100  # characters that a repr takes at most
+
+
+class Shown:
+    """What dataclasses with arrays or many fields are derived from, made with `repr=False`: nobody reads a thousand
+    eigenvalues."""
+
+    title: ClassVar[str | None] = None  # None: the class's name
+
+    def facts(self) -> dict[str, object]:
+        """What is shown, by name: the fields that are not at their defaults."""
+        fields: Any = dataclasses.fields(self)  # type: ignore[arg-type]  # of its subclasses
+        given = {f.name: getattr(self, f.name) for f in fields}
+        return {f.name: given[f.name] for f in fields if not _is_default(given[f.name], f.default)}
+
+    def __repr__(self) -> str:
+        words = ", ".join(f"{name}={_word(value)}" for name, value in self.facts().items())
+        line = f"{self.title or type(self).__name__}({words})"
+        return line if len(line) <= LINE else f"{line[: LINE - 5]} ...)"
+
+    def _repr_html_(self) -> str:
+        rows = [(name.replace("_", " "), _word(value)) for name, value in self.facts().items()]
+        return Table([self.title or type(self).__name__, ""], rows, align="l")._repr_html_()
+
+
+def _is_default(value: object, default: object) -> bool:
+    return value is None or value is default or (not isinstance(value, np.ndarray) and bool(value == default))
+
+
+def _word(value: object) -> str:
+    """A value as a part of a line: numbers in six digits, of an array its shape, of other objects what they are."""
+    if isinstance(value, (bool, np.bool_, str)) or value is None:
+        return repr(value)
+    if isinstance(value, (int, float, np.number)):
+        return readable(value if isinstance(value, int) else float(value))
+    if isinstance(value, (tuple, list)):
+        if len(value) > 4:
+            return f"{len(value)} values"
+        return f"({', '.join(map(_word, value))}{',' if len(value) == 1 else ''})"
+    if isinstance(value, np.ndarray):
+        return f"array{value.shape}".replace(",)", ")")
+    spec = getattr(value, "spec", None)
+    if isinstance(spec, str):
+        return brief(spec, 40).partition(" at 0x")[0]
+    if dataclasses.is_dataclass(value) and "\n" not in repr(value) and len(repr(value)) <= LINE // 2:
+        return repr(value)
+    return type(value).__name__
