@@ -26,16 +26,19 @@ _MODULES = {
     "curvature": "networks.curvature", "datasets": "datasets", "fits": "problem.fits", "hessians": "studies.hessians",
     "lanczos": "problem.lanczos", "methods": "algorithm.methods", "networks": "networks", "ntk": "networks.ntk",
     "observables": "observables", "plot": "plot", "problem": "problem", "regimes": "regimes", "results": "runs.results",
-    "sampling": "algorithm.sampling", "schedules": "algorithm.schedules", "theory": "theory",
+    "sampling": "algorithm.sampling", "schedules": "algorithm.schedules", "studies": "studies", "symbolic": "symbolic",
+    "theory": "theory",
 }  # fmt: skip
 
 _moved.install()
 
-__all__ = sorted([*_HOMES, *_MODULES])
+__all__ = sorted([*_HOMES, *_MODULES])  # and `__version__`
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOMES:
+    if name == "__version__":
+        value = importlib.import_module("importlib.metadata").version("sgdsim")
+    elif name in _HOMES:
         value = getattr(importlib.import_module(f"sgdsim.{_HOMES[name]}"), name)
     elif name in _MODULES:
         value = importlib.import_module(f"sgdsim.{_MODULES[name]}")

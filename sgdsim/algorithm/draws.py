@@ -10,8 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import numba
 import numpy as np
+
+from sgdsim.common.compiled import numba
 
 BATCH, EPOCH, LABELS, FEATURES, LENGTHS = range(5)  # streams of the generator
 

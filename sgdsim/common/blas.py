@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable
-from typing import Concatenate, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Concatenate, ParamSpec, Protocol, TypeVar
 
-import threadpoolctl
+if TYPE_CHECKING:
+    import threadpoolctl
 
 _SMALL = 1000  # two threads save a tenth of 200 products there, and lose a hundred times as much on a busy machine
 
@@ -15,13 +16,19 @@ _SMALL = 1000  # two threads save a tenth of 200 products there, and lose a hund
 @functools.cache
 def _pools() -> tuple[threadpoolctl.ThreadpoolController, int]:
     """The controller of BLAS, and the threads that it had when first asked."""
+    import threadpoolctl
+
     pools = threadpoolctl.ThreadpoolController()
     return pools, max((pool["num_threads"] for pool in pools.info() if pool["user_api"] == "blas"), default=1)
 
 
 def one_blas_thread() -> contextlib.AbstractContextManager:
-    """BLAS on one thread: small products gain little from two, and where other work waits they lose a lot."""
-    return _pools()[0].limit(limits=1, user_api="blas")
+    """BLAS on one thread: small products gain little from two, and where other work waits they lose a lot. As many as
+    there are where nothing can tell it."""
+    try:
+        return _pools()[0].limit(limits=1, user_api="blas")
+    except ImportError:
+        return contextlib.nullcontext()
 
 
 def threads_for(n: int) -> contextlib.AbstractContextManager:
@@ -57,5 +64,8 @@ def calm(method: Callable[Concatenate[_Owner, _Given], _Found]) -> Callable[Conc
 
 def all_blas_threads() -> contextlib.AbstractContextManager:
     """As many threads as there were, within `one_blas_thread`."""
-    pools, threads = _pools()
+    try:
+        pools, threads = _pools()
+    except ImportError:
+        return contextlib.nullcontext()
     return pools.limit(limits=threads, user_api="blas")

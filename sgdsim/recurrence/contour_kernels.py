@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from sgdsim.common.compiled import numba
 from sgdsim.recurrence.hyperbola import OPTIONS, expm1, node
 from sgdsim.recurrence.kernels import diagonal_advance
 

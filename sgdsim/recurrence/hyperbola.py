@@ -11,8 +11,9 @@ import functools
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
+
+from sgdsim.common.compiled import numba
 
 NODES, FEWER = 16, 12  # the second contour only tells how far the first can be trusted
 GOOD = 1e-9  # relative error that is not worth the recurrence

@@ -5,8 +5,9 @@ Arrays in, arrays out; each has a slow literal twin in `tests/naive.py`.
 
 from __future__ import annotations
 
-import numba
 import numpy as np
+
+from sgdsim.common.compiled import numba
 
 # Sums may be reordered and multiply-adds fused (that is what lets them use SIMD); NaN and infinity keep their meaning,
 # because divergence is a result.

@@ -7,9 +7,9 @@ rows of the transition may differ from 0, as most memory vectors see only themse
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from sgdsim.common.compiled import numba
 from sgdsim.recurrence.kernels import FAST
 
 _BLOCK = 256  # modes

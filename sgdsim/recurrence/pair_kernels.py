@@ -8,9 +8,9 @@ read, `s̃ = (Ṽ + zΛŨ/(1 − z))/(1 − γzŨ)` and `s̃_r = Ṽ_r + z(γs̃
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from sgdsim.common.compiled import numba
 from sgdsim.recurrence.hyperbola import OPTIONS, expm1, node
 
 

@@ -15,8 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-import numba
-
+from sgdsim.common.compiled import numba
 from sgdsim.common.signals import held_back
 
 Piece = Callable[[], object]

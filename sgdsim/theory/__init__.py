@@ -4,13 +4,6 @@ May import: common, algorithm, problem, recurrence. A new result is a module her
 algorithm to a frozen answer; where symbols are needed it belongs to `sgdsim.symbolic`.
 """
 
-import importlib
-from pathlib import Path
-from types import ModuleType
+from sgdsim.common.rooms import modules_of
 
-
-def __getattr__(name: str) -> ModuleType:
-    """The modules of this room, loaded on first use: `ss.theory.exact`."""
-    if (Path(__file__).parent / f"{name}.py").is_file():
-        return importlib.import_module(f"{__name__}.{name}")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+__getattr__, __dir__ = modules_of(__name__, __path__)
