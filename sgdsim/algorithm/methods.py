@@ -14,6 +14,7 @@ from sgdsim.algorithm.maps import Maps, Method
 from sgdsim.algorithm.rules import RULES, GradientRule
 from sgdsim.algorithm.rules import Adam as Adam  # `methods.Adam` is a name that users know
 from sgdsim.algorithm.schedule_free import ScheduleFree
+from sgdsim.algorithm.torch_order import TorchOrder
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import Spec
@@ -218,7 +219,7 @@ class Tail(Spec):
 
 
 Average = EMA | Tail
-METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, Corner, AM1, ScheduleFree)} | RULES
+METHODS = {kind.name: kind for kind in (HeavyBall, Nesterov, TorchOrder, Corner, AM1, ScheduleFree)} | RULES
 AVERAGES: dict[str, type[Average]] = {kind.name: kind for kind in (EMA, Tail)}
 
 

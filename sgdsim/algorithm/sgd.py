@@ -14,7 +14,7 @@ import numpy as np
 from sgdsim.algorithm import maps as _maps
 from sgdsim.algorithm import samplers, schedules
 from sgdsim.algorithm.maps import Maps, Method
-from sgdsim.algorithm.methods import Average, HeavyBall, parse_average, parse_method
+from sgdsim.algorithm.methods import Average, HeavyBall, Nesterov, TorchOrder, parse_average, parse_method
 from sgdsim.algorithm.rules import GradientRule
 from sgdsim.algorithm.samplers import Sampling
 from sgdsim.algorithm.samplers import noise_factor as noise_factor
@@ -79,7 +79,8 @@ class SGD(Shown):
         that make the mean gradient right; in the averaged, sampled and network regimes) or "one-pass" (fresh Gaussian
         samples at every step from a population with the problem's spectrum, where the diagonal regime with τ = −1 is
         exact).
-    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", "schedule-free", a gradient
+    method : "heavy-ball" (default), "nesterov", "corner:theta=…,memory=…", "am1:nu=…", "schedule-free", "torch"
+        (its order of momentum and learning rate, which under a schedule is not ours; "torch:nesterov=1"), a gradient
         rule such as "adam", or an object of `sgdsim.algorithm.methods` or `rules`. All but the first two take no
         momentum.
     label_noise : standard deviation σ ≥ 0 of the error of each label, in units of the targets, drawn anew whenever a
@@ -109,6 +110,8 @@ class SGD(Shown):
                 object.__setattr__(self, name, number(name, value))
         if not schedules.changes(self.lr) and number("lr", self.lr) <= 0:
             raise InputError(f"lr: expected a number > 0, got {self.lr}")
+        if isinstance(self.method, TorchOrder) and not isinstance(self.lr, Schedule):
+            object.__setattr__(self, "method", Nesterov() if self.method.nesterov else HeavyBall())
         if not schedules.changes(self.momentum):
             number("momentum", self.momentum, minimum=-1.0, maximum=1.0, open_ends=True)
         if not schedules.changes(self.batch_size):

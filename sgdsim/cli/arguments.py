@@ -214,6 +214,11 @@ def add_algorithm(group: Group, many: bool) -> None:
         f"its own, {', '.join(RULES)}; those but nesterov take no momentum",
     )
     group.add_argument(
+        "--momentum-order",
+        choices=["torch", "usual"],
+        help="torch: its order of lr and momentum, which differs from v = momentum*v - lr*g under a schedule",
+    )
+    group.add_argument(
         "--label-noise", type=float, **count, metavar="SIGMA", help="error of labels, in units of the targets"
     )
     group.add_argument(
@@ -233,7 +238,17 @@ def algorithm(args: argparse.Namespace) -> dict[str, list[Any]]:
         given = getattr(args, name)
         if given is not None:
             axes[name] = given if isinstance(given, list) else [given]
+    if args.momentum_order == "torch":
+        axes["method"] = [_in_torch_order(method) for method in axes.get("method", ["heavy-ball"])]
     return axes
+
+
+def _in_torch_order(method: str) -> str:
+    """The method with its momentum as torch takes it; InputError for those that torch has not."""
+    orders = {"heavy-ball": "torch", "nesterov": "torch:nesterov=1"}
+    if method not in orders:
+        raise InputError(f"--momentum-order: expected torch with --method {' or '.join(orders)} only, got {method}")
+    return orders[method]
 
 
 def add_execution(parser: argparse.ArgumentParser, always_resumes: bool) -> None:
