@@ -10,7 +10,7 @@ import copy
 import numpy as np
 
 from sgdsim.problem import QuadraticProblem
-from sgdsim.recurrence import contour_kernels, hyperbola, share
+from sgdsim.recurrence import contour_kernels, hyperbola, share, turning
 from sgdsim.recurrence.hyperbola import GOOD
 
 #: How a value may have been found.
@@ -18,6 +18,8 @@ USED = ("recurrence", "contour", "closed form")
 CONTOUR_STEPS = 200  # one value by contour costs about as much as this many steps of the recurrence
 # What has grown by e^2000, however it oscillates, needs no recurrence beyond this share of the steps of others.
 _BEYOND, _SURE = 2000.0, 0.01
+_LONG = 1e4  # steps from which on they are worth a larger error, in proportion
+_UNSEEN = -50.0  # log of what no value's error shows
 _ROOT, _STEP, _POWERS = 10, 0.3, 15  # costs per mode in terms of the contour: of σ₁, a step, a closed form
 
 
@@ -111,7 +113,8 @@ class Cells:
             if method == "auto":
                 nothing = (log_s < contour_kernels.LOWEST) & (error < 1)  # no float, however it is found
                 gone = (shift[:, None] * times > _BEYOND) & (times > _SURE * patience)
-                poor = ~(error <= GOOD) & ~nothing & ~gone & (times <= patience)
+                enough = np.maximum(GOOD * np.maximum(times / _LONG, 1.0), self._rounding(times))
+                poor = ~(error <= enough) & ~nothing & ~gone & (times <= patience)
                 needed = np.where(poor, np.arange(1, times.size + 1), 0)[:, early:].max(1)
                 share.run(self._recur(times, np.where(needed > counts, needed, 0), recurred))
                 counts = np.maximum(counts, needed)
@@ -176,8 +179,23 @@ class Cells:
     ) -> tuple[np.ndarray, np.ndarray]:
         """`e^{−shift·t} s_t` and its relative error, from two contours: each (value, size of what was summed)."""
         (scaled, size), (other, _) = better, fewer
-        some = self.lam if self.lam.size <= hyperbola.SAMPLE else np.linspace(0.0, self.lam[0], hyperbola.SAMPLE)
-        turning = contour_kernels.turning(some, self.alpha, self.beta, self.gamma * self.tau)
         with np.errstate(all="ignore"):
-            left = np.exp(at * (np.log(turning) - shift)[cells]) * hyperbola.AMPLITUDE * self.total
-        return scaled, hyperbola.judged(scaled, other, size, left)
+            left = np.exp(at * (self._missed(shift, at.min()) - shift)[cells]) * hyperbola.AMPLITUDE * self.total
+        # Of rounding the two contours are samples, which may agree by chance.
+        return scaled, hyperbola.judged(scaled, scaled + 3 * (other - scaled), 4 * size, left)
+
+    def _missed(self, shift: np.ndarray, first: float) -> np.ndarray:
+        """Where s̃ is first singular off the real σ-axis, Re σ of each cell, or right of it; as far as that is seen at
+        the `first` time."""
+        some = self.lam if self.lam.size <= hyperbola.SAMPLE else np.linspace(0.0, self.lam[0], hyperbola.SAMPLE)
+        sizes = turning.sizes(some, self.alpha, self.beta, self.gamma * self.tau)
+        with np.errstate(divide="ignore"):
+            seen = (sizes[1] > sizes[0]) & (first * (np.log(sizes[1]) - shift) > _UNSEEN)
+            if seen.any():
+                cells = self.only(seen)
+                lam, counts, _, *hyper = cells._sums()
+                found = sizes[:, seen]
+                arguments = (lam, counts, self.occupied, *hyper, found)
+                share.run(share.pieces(turning.alternating, arguments, len(found[0]), _ROOT * self.occupied))
+                sizes[:, seen] = found
+            return np.log(sizes.max(0))

@@ -163,8 +163,9 @@ def transforms(eigenvalues, weights, c, alpha, beta, gamma, g, sigma):
     """Ũ, Ṽ and their derivatives with respect to z, at `z = e^{−σ}` with complex σ."""
     z = np.exp(-sigma)
     one_z = -expm1(-sigma)
-    bz, b2z = 1.0 - beta * z, 1.0 - beta * beta * z
-    plus = 1.0 + beta * z
+    # 1 − βz, 1 − β²z and 1 + βz, with their digits where |β| → 1 too.
+    bz, plus = (1.0 - beta) + beta * one_z, (1.0 + beta) - beta * one_z
+    b2z = (1.0 - beta) * (1.0 + beta) + beta * beta * one_z
     a = (one_z * bz * b2z, 2.0 * alpha * (1.0 + beta) * z * bz, alpha * alpha * z * (g * plus - bz))
     b = (
         -bz * b2z - beta * one_z * (b2z + beta * bz),
@@ -216,34 +217,6 @@ def rightmost_of(eigenvalues, weights, occupied, alpha, beta, gamma, g, toleranc
     """`rightmost` of each cell."""
     for i in range(low, high):
         out[i] = rightmost(eigenvalues, weights, occupied, alpha[i], beta[i], gamma[i], g[i], tolerance[i])
-
-
-@numba.njit(**OPTIONS)
-def _turning(x, beta, g):
-    """The largest modulus of the zeros m = 1/z of one mode's S that are not real and positive, 0 if there is none."""
-    mean = 1.0 + beta * beta - 2.0 * x * (1.0 + beta) + x * x
-    a2, a1, a0 = g * x * x - mean - beta, beta * (beta + mean + g * x * x), -(beta**3)
-    p, q = (a1 - a2 * a2 / 3.0) / 3.0, a2 * (2.0 * a2 * a2 / 27.0 - a1 / 3.0) / 2.0 + a0 / 2.0
-    inside = q * q + p * p * p
-    if inside > 0.0:  # one real zero and a pair
-        edge = -q - math.copysign(math.sqrt(inside), q)
-        edge = math.copysign(abs(edge) ** (1.0 / 3.0), edge)
-        real = edge - p / edge - a2 / 3.0
-        return max(math.sqrt(abs(a1 + real * (a2 + real))), -real)
-    size = 2.0 * math.sqrt(max(-p, 0.0))
-    angle = math.acos(min(max(-8.0 * q / size**3, -1.0), 1.0)) / 3.0 if size > 0.0 else 0.0
-    return max(0.0, a2 / 3.0 - size * math.cos(angle + 2.0 * math.pi / 3.0))
-
-
-@numba.njit(**OPTIONS)
-def turning(eigenvalues, alpha, beta, g):
-    """`_turning` of the mode where it is largest, or |β|, for each cell."""
-    out = np.empty(alpha.size)
-    for i in range(alpha.size):
-        out[i] = abs(beta[i])
-        for lam in eigenvalues:
-            out[i] = max(out[i], _turning(alpha[i] * lam, beta[i], g[i]))
-    return out
 
 
 @numba.njit(**OPTIONS)

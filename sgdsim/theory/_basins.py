@@ -51,7 +51,10 @@ class Plane:
         a smaller α that noise allows."""
         root = np.sqrt(self.problem.eigenvalues[self.problem.spectrum.moving])
         momenta = np.minimum(((1 - root) / (1 + root)) ** 2, 1 - 1e-4)
-        return momenta, np.minimum((2 / (1 + root)) ** 2, 0.99 * self.limits(momenta))
+        rates = np.minimum((2 / (1 + root)) ** 2, 0.99 * self.limits(momenta))
+        # Small λ_j all end at the bounds: each point once, in the order of the λ_j.
+        _, first = np.unique(np.stack([momenta, rates]), axis=1, return_index=True)
+        return momenta[np.sort(first)], rates[np.sort(first)]
 
     def around(self, point: np.ndarray, horizon: float) -> tuple[np.ndarray, np.ndarray]:
         """A grid of β and α around a point, as fine as the basins of modes that turn for `horizon` steps."""

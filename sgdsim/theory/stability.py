@@ -13,7 +13,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem, compression
-from sgdsim.recurrence import contour_kernels, share
+from sgdsim.recurrence import contour_kernels, share, turning
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_propagator_at_one
 from sgdsim.theory.renewal import Renewal
@@ -73,7 +73,7 @@ def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) ->
 def _refuse_negative_noise(problem: QuadraticProblem, lr: float, momentum: float, g: float, tau: float) -> None:
     """InputError where a mode that stands for less than τ eigenvalues, whose noise may be negative, would grow."""
     light = problem.eigenvalues[problem.spectrum.counts < tau]
-    if contour_kernels.turning(light, *np.array([[lr], [momentum], [g]]))[0] >= 1:
+    if turning.sizes(light, *np.array([[lr], [momentum], [g]])).max() >= 1:
         raise InputError(
             f"stability: expected a learning rate at which modes of multiplicity below tau = {tau:g} stay damped by "
             f"themselves, got {lr:g}; beyond, no criterion is known"

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim.problem import compression
 from sgdsim.recurrence import contour, kernels
 from sgdsim.runs import follow
 from sgdsim.theory import generating, stability
@@ -328,3 +329,33 @@ def test_a_loss_far_below_floats_is_not_stepped():
     found = contour.loss_at(p, 10**6, lr=0.2, noise=noise)
     assert contour.USED[int(found.method)] == "contour"
     assert found.log_loss == pytest.approx(10**6 * np.log(0.8**2 + noise * 0.2**2 * 49) - np.log(2), rel=1e-12)
+
+
+def test_told_errors_cover_near_minus_one_and_near_one_where_modes_turn():
+    """Every forced value within what is told, and the recurrence's own rounding, near the alternating edge too."""
+    rng, known = np.random.default_rng(11), 0
+    steps = np.array([40, 41, 90, 400, 2500, 9000])
+    for _ in range(25):
+        n = int(rng.choice([1, 1, 2, 4, 10, 40]))
+        lam = np.sort(np.append(1.0, rng.uniform(0, 1, n - 1) ** rng.choice([0.05, 0.2, 1, 4])))[::-1]
+        p = ss.QuadraticProblem(ss.Spectrum(lam), rng.normal(size=n) * lam ** rng.uniform(-0.5, 1))
+        beta = (1 - 10 ** rng.uniform(-3, -1, 40)) * rng.choice([-1, 1], 40)
+        noise, tau = np.where(rng.random(40) < 0.5, 1.0, 10 ** rng.uniform(-3, 0, 40)), rng.choice([1.0, 0.0, -1.0], 40)
+        top = stability.diagonal_max_lr(p, momentum=beta, noise=noise, tau=tau)
+        cells = {"momentum": beta, "noise": noise, "tau": tau, "lr": top * (1 - 10 ** rng.uniform(-4, -0.05, 40))}
+        found, exact = (contour.loss_at(p, steps, method=method, **cells) for method in ("contour", "recurrence"))
+        there = np.isfinite(found.error)
+        off = np.abs(np.expm1(found.log_loss - exact.log_loss))[there]
+        assert (off <= (found.error + exact.error)[there]).all()
+        known += (found.error < 1e-6).sum()
+    assert known > 1000  # of 6000: the others turn nearly as slowly as the loss falls
+
+
+def test_late_steps_are_not_run_for_digits_that_they_have_not():
+    """At 1e7 steps the recurrence's own rounding is no better than what the contour tells."""
+    p = compression.sketch(ss.QuadraticProblem.power_law(np.inf, 2.0, 3.0))
+    cell = {"momentum": 0.9999, "noise": 1.0}
+    lr = 0.99 * float(stability.diagonal_max_lr(p, **cell))
+    found = contour.loss_at(p, 10**7, lr=lr, compress=False, **cell)
+    assert contour.USED[int(found.method)] == "contour"
+    assert 1e-9 < found.error < 1e-6

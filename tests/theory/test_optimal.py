@@ -6,7 +6,7 @@ import pytest
 import sgdsim as ss
 from sgdsim.algorithm.sgd import noise_factor
 from sgdsim.recurrence import contour
-from sgdsim.theory import optimal, stability
+from sgdsim.theory import _basins, optimal, stability
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_the_best_is_no_worse_than_a_dense_grid(n, nu, kappa, batch_size, horizo
 def test_the_best_at_full_batch_that_a_grid_of_the_report_found():
     best = optimal.best(ss.QuadraticProblem.power_law(60, 1.5, 1.0), batch_size=60, horizon=250)
     assert best.loss < 1.5e-23
+
+
+def test_points_of_polyak_are_asked_for_once():
+    """Eigenvalues so small that momentum and learning rate end at their bounds all give one point."""
+    problem = ss.QuadraticProblem.power_law(2000, 3.0, 1.0)
+    momenta, rates = _basins.Plane(problem, lambda lr, momentum: lr, 0.5, 1.0).polyak()
+    assert len(set(zip(momenta, rates, strict=True))) == momenta.size < 1300
+    assert momenta[-1] == momenta.max() == 1 - 1e-4
