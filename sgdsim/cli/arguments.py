@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
 import re
 import sys
 from collections.abc import Callable
@@ -14,13 +12,13 @@ from sgdsim.algorithm.rules import RULES
 from sgdsim.algorithm.samplers import SAMPLINGS
 from sgdsim.cli.deliver import add_output
 from sgdsim.cli.own_data import POINTS, add_own_data
+from sgdsim.cli.steps import add_steps
+from sgdsim.cli.values import FORMS, Several, points, real, schedule_of, several, whole
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
 if TYPE_CHECKING:
     from _typeshed import SupportsWrite
-
-    from sgdsim.algorithm.schedules import Schedule
 
 Group: TypeAlias = argparse._ActionsContainer  # a group of options, or a parser
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` gives
@@ -62,40 +60,6 @@ class Parser(argparse.ArgumentParser):
         self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
-def whole(text: str) -> int:
-    """An integer, also in the forms 1e6 and 1_000."""
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.5
-        if not value.is_integer():
-            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
-        return int(value)
-
-
-def _points(text: str) -> int | float:
-    """A whole number, or inf."""
-    return math.inf if text in ("inf", "∞") else whole(text)
-
-
-def schedule_of(parameter: str) -> Callable[[str], float | Schedule]:
-    def read(text: str) -> float | Schedule:
-        from sgdsim.algorithm.schedules import parse
-
-        try:
-            if parameter == "batch_size" and ":" not in text:
-                with contextlib.suppress(argparse.ArgumentTypeError):
-                    return whole(text)
-            return parse(parameter, text)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
-
-
 def add_seed(group: Group, decides: str = "decides data split, network, basis and batches") -> None:
     """`--seed`."""
     group.add_argument("--seed", type=whole, default=0, help=decides)
@@ -120,7 +84,28 @@ def add_data_dir(group: Group) -> None:
 
 def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one or several") -> None:
     """`--batch-size` where it takes several whole numbers."""
-    group.add_argument("--batch-size", type=whole, nargs="+", default=default, metavar="B", help=words)
+    add_list(group, "--batch-size", whole, default, words, metavar="B")
+
+
+def add_list(
+    group: Group,
+    option: str,
+    one: Callable[[str], object],
+    default: list[Any] | None,
+    words: str,
+    metavar: str = "VALUE",
+) -> None:
+    """An option that takes several values in every form that `values.several` reads; `one` reads a single one."""
+    read = several(one, option.strip("-").replace("-", "_"))
+    group.add_argument(
+        option, type=read, action=Several, nargs="+", default=default, metavar=metavar, help=f"{words}; {FORMS}"
+    )
+
+
+def add_regimes(group: Group, name: str, default: list[str] | None, words: str) -> None:
+    """`--regime`, one or several, whose value is called `name`; `--regimes`, its older name, is not in the help."""
+    for option, said, value in (("--regimes", argparse.SUPPRESS, argparse.SUPPRESS), ("--regime", words, default)):
+        group.add_argument(option, dest=name, nargs="+", default=value, metavar="REGIME", help=said)
 
 
 def _entry(text: str) -> str | int:
@@ -144,7 +129,7 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
     group.add_argument(
         "--n",
-        type=_points,
+        type=points,
         help="training points N (default: 500, of --data at most 80%%); power_law: up to 1e18, or inf",
     )
     group.add_argument("--n-test", type=whole, help="test points (default: as many as N, at most 1000)")
@@ -174,13 +159,11 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     }
     for name, text in words.items():
         values = LISTS[name] if many else LISTS[name][:1]
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=schedule_of(name),
-            nargs="+" if many else None,
-            default=None if many else values[0],
-            help=f"{text} (default: {' '.join(f'{v:g}' for v in values)})",
-        )
+        option, said = f"--{name.replace('_', '-')}", f"{text} (default: {' '.join(f'{v:g}' for v in values)})"
+        if many:
+            add_list(group, option, schedule_of(name), None, said)
+        else:
+            group.add_argument(option, type=schedule_of(name), default=values[0], help=said)
     group.add_argument(
         "--sampling",
         default=SAMPLINGS[0],
@@ -188,7 +171,7 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
-    group.add_argument("--n-steps", type=whole, default=1000, help="steps of SGD")
+    add_steps(group, "n_steps", 1000, "steps of SGD")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")
     add_dtype(group, "of the real network")
@@ -213,9 +196,11 @@ def add_algorithm(group: Group, many: bool) -> None:
         help="heavy-ball (default), nesterov, corner:theta=1.8,memory=15, am1:nu=1.5, schedule-free, or, with an lr of "
         f"its own, {', '.join(RULES)}; those but nesterov take no momentum",
     )
-    group.add_argument(
-        "--label-noise", type=float, **count, metavar="SIGMA", help="error of labels, in units of the targets"
-    )
+    noise = "error of labels, in units of the targets"
+    if many:
+        add_list(group, "--label-noise", real, None, noise, metavar="SIGMA")
+    else:
+        group.add_argument("--label-noise", type=real, metavar="SIGMA", help=noise)
     group.add_argument(
         "--average", **count, help="losses of averaged iterates: ema:DECAY or tail:start=S,every=C (default: none)"
     )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import argparse
 
-from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named, whole
+from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
+from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.values import whole
 from sgdsim.common.checks import integer
 from sgdsim.common.specs import readable
 
@@ -29,9 +31,8 @@ def add_parser(commands: Commands) -> None:
         "sizes are stable)",
     )
     group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
-    group.add_argument(
-        "--n-steps", type=whole, default=10_000, help="steps at the smallest batch size; the others get the same t*b"
-    )
+    words = "steps at the smallest batch size; the others get the same t*b"
+    add_steps(group, "n_steps", 10_000, words, "the same for all, in epochs")
     group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(group)
@@ -49,8 +50,10 @@ def budget(args: argparse.Namespace) -> int:
     SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
+    check_epochs(args)
     regime = regimes.parse(args.regime)
     problem = load(args)
+    settle(args, "n_steps", problem.n, [min(args.batch_size)])
     options = named(args, "lr", "momentum", "n_steps", "sampling", "replicates", "seed")
     result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:

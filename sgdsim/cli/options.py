@@ -8,12 +8,14 @@ from sgdsim.cli.arguments import (
     Parser,
     add_device,
     add_execution,
+    add_list,
     add_problem,
+    add_regimes,
     add_run,
     add_seed,
-    whole,
 )
 from sgdsim.cli.deliver import add_output
+from sgdsim.cli.values import real, whole
 
 
 def _add_loss(parser: Parser) -> None:
@@ -26,14 +28,9 @@ def add_compare(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
     add_problem(compare)
     add_run(compare, many=True)
-    compare.add_argument(
-        "--regimes",
-        nargs="+",
-        metavar="REGIME",
-        help="of network, sampled, averaged, diagonal (default: all that can)",
-    )
+    add_regimes(compare, "regimes", None, "of network, sampled, averaged, diagonal (default: all that can)")
     _add_loss(compare)
-    compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
+    add_list(compare, "--tau", real, [1.0], "closures of the diagonal regime")
     compare.add_argument(
         "--cells",
         metavar="FILE",
@@ -51,9 +48,7 @@ def add_simulate(commands: Commands) -> None:
     simulate = commands.add_parser("simulate", help="one regime, one set of values")
     add_problem(simulate)
     add_run(simulate, many=False)
-    simulate.add_argument(
-        "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
-    )
+    add_regimes(simulate, "regime", ["diagonal:tau=1"], "network, sampled, averaged or diagonal:tau=NUMBER")
     _add_loss(simulate)
     simulate.add_argument(
         "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"

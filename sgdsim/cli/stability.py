@@ -6,9 +6,10 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_problem, algorithm
+from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_list, add_problem, algorithm
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
+from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import shortest
 from sgdsim.common.text import short
@@ -25,8 +26,8 @@ def add_parser(commands: Commands) -> None:
     add_problem(parser)
     group = parser.add_argument_group("algorithm")
     add_batch_sizes(group, None, "(default: those of 1 10 100 that the data fill)")
-    group.add_argument("--momentum", type=float, nargs="+", help="(default: 0 0.9; 0 for methods without)")
-    group.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the spectral-diagonal level")
+    add_list(group, "--momentum", real, None, "heavy ball (default: 0 0.9; 0 for methods without)")
+    add_list(group, "--tau", real, [1.0], "closures of the spectral-diagonal level")
     add_common(group)
     add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
