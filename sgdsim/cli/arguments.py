@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import argparse
 import re
-import sys
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sgdsim.algorithm.rules import RULES
 from sgdsim.algorithm.samplers import SAMPLINGS
+from sgdsim.cli import outputs
+from sgdsim.cli.base import Group
 from sgdsim.cli.deliver import add_output
 from sgdsim.cli.own_data import POINTS, add_own_data
 from sgdsim.cli.steps import add_steps
@@ -18,46 +19,14 @@ from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
+    pass
 
-Group: TypeAlias = argparse._ActionsContainer  # a group of options, or a parser
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` gives
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
 # What `compare` takes where a list is not given; with --cells only the first of each.
 LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
 DEFAULTS = {"n": POINTS, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the default of each option that has one and does not say it in its own words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text = action.help or ""
-        if action.default in (None, False, argparse.SUPPRESS) or "default" in text:
-            return text
-        default = action.default if isinstance(action.default, list) else [action.default]
-        return f"{text} (default: {' '.join(map(str, default))})".replace("%", "%%").lstrip()
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, no abbreviations, and values such as -1e-3 not taken for options."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", _Formatter)
-        super().__init__(**options, allow_abbrev=False)
-        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)")
-
-    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        """argparse would pass over a standard output that is full or closed."""
-        if file is sys.stdout:
-            file.write(message)
-        else:
-            super()._print_message(message, file)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
 
 
 def add_seed(group: Group, decides: str = "decides data split, network, basis and batches") -> None:
@@ -184,7 +153,8 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         metavar="NAME",
         help="also record these beside the losses, such as moments (see sgdsim.observables)",
     )
-    add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
+    written = "write the result (.nc), or a table of the last losses (.csv, .parquet)"
+    add_output(parser, written, "draw the losses (.png, .pdf or .svg)", outputs.RUNS)
 
 
 def add_algorithm(group: Group, many: bool) -> None:
@@ -274,5 +244,5 @@ def execution(args: argparse.Namespace) -> Execution:
         resume=resume,
         retry_failed=args.retry_failed,
         log_file=args.log_file,
-        path=args.out,
+        path=None if outputs.is_table(args.out) else args.out,
     )

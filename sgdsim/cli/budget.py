@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
@@ -36,14 +38,14 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(group)
-    add_output(parser, "write the result (netCDF), a cell for each batch size", "draw it (.png, .pdf or .svg)")
+    words = "write the result (.nc), a cell for each batch size, or a table of the last losses (.csv, .parquet)"
+    add_output(parser, words, "draw it (.png, .pdf or .svg)", outputs.RUNS)
 
 
 def budget(args: argparse.Namespace) -> int:
     """Follow every batch size up to the same budget, print the losses at equal t·b, save and draw."""
     from sgdsim import regimes
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.runs import results
     from sgdsim.studies import budgets
 
     delivery = Delivery(args)
@@ -58,7 +60,7 @@ def budget(args: argparse.Namespace) -> int:
     result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:
         with delivery.writing("out"):
-            results.save(result, args.out)
+            outputs.save_runs(result, args.out)
     found = budgets.BudgetRuns.of(result, problem)
     facts = {
         "problem": problem.description,

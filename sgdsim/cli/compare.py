@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
 from sgdsim.cli.problems import check_output, described
@@ -119,7 +120,9 @@ def simulate(args: argparse.Namespace) -> int:
 
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = [*args.observe, *(["moments"] if args.moments else [])]
-    how = Execution(path=args.out, resume=False, executor="serial", on_error="raise")
+    how = Execution(
+        path=None if outputs.is_table(args.out) else args.out, resume=False, executor="serial", on_error="raise"
+    )
     return _run(args, grid, lambda problem: _regimes(args.regime, [1.0], problem, args), observe, how)
 
 
@@ -155,6 +158,9 @@ def _run(
         delivery.failed("out", error)
     if how.get("shard") is not None:
         return report_shard(args, result)
+    if outputs.is_table(args.out):
+        with delivery.writing("out"):
+            outputs.save_runs(result, args.out)
     delivery.draw(lambda plot: plot.comparison(result))  # before verdicts, which may take long
     found = ComparedCells.of(result, problem, grid)
     facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}

@@ -7,7 +7,8 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import Commands, add_batch_sizes, add_device, add_list, add_problem, add_seed, named
+from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_seed, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.cli.values import whole

@@ -5,17 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import (
-    ACTIVATIONS,
-    DATASETS,
-    Commands,
-    add_data_dir,
-    add_device,
-    add_dtype,
-    add_list,
-    add_seed,
-    named,
-)
+from sgdsim.cli.arguments import ACTIVATIONS, DATASETS, add_data_dir, add_device, add_dtype, add_list, add_seed, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
 from sgdsim.cli.own_data import POINTS, add_own_data, complete, load_data
 from sgdsim.cli.problems import check_output, own_model

@@ -5,8 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import (
-    Commands,
     add_algorithm,
     add_batch_sizes,
     add_execution,
@@ -17,6 +17,7 @@ from sgdsim.cli.arguments import (
     execution,
     named,
 )
+from sgdsim.cli.base import Commands
 from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
@@ -54,7 +55,8 @@ def add_parser(commands: Commands) -> None:
     add_common(run)
     add_algorithm(run, many=False)
     add_execution(parser, always_resumes=True)
-    add_output(parser, "write the result (netCDF)", "draw the maps (.png, .pdf or .svg)")
+    words = "write the result (.nc), or a table of the last losses (.csv, .parquet)"
+    add_output(parser, words, "draw the maps (.png, .pdf or .svg)", outputs.RUNS)
 
 
 def landscape(args: argparse.Namespace) -> int:
@@ -82,6 +84,9 @@ def landscape(args: argparse.Namespace) -> int:
         delivery.failed("out", error)
     if args.shard is not None:
         return report_shard(args, result)
+    if outputs.is_table(args.out):
+        with delivery.writing("out"):
+            outputs.save_runs(result, args.out)
     found = judged(result, problem.quadratic, cells[0])
     rule, initial = cells[0].rule, problem.quadratic.initial_loss
     facts = {

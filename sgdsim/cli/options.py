@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import (
     DATASETS,
-    Commands,
-    Parser,
     add_device,
     add_execution,
     add_list,
@@ -14,7 +13,8 @@ from sgdsim.cli.arguments import (
     add_run,
     add_seed,
 )
-from sgdsim.cli.deliver import add_output
+from sgdsim.cli.base import Commands, Parser
+from sgdsim.cli.deliver import add_force, add_output
 from sgdsim.cli.values import real, whole
 
 
@@ -72,7 +72,8 @@ def add_spectrum(commands: Commands) -> None:
     how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
     add_seed(how, "decides data split, network and probes")
     add_device(how)
-    add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
+    words = "write the spectrum: all of it (.nc), for --spectrum, or eigenvalues and coefficients (.csv)"
+    add_output(spectrum, words, "draw it (.png, .pdf or .svg)", outputs.SPECTRUM)
 
 
 def add_plot(commands: Commands) -> None:
@@ -81,6 +82,7 @@ def add_plot(commands: Commands) -> None:
     plot.add_argument("what", choices=["loss", "spectrum", "landscape"])
     plot.add_argument("file", metavar="FILE", help="a result written with --out")
     plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
+    add_force(plot)
     plot.add_argument("--observable", default="loss", help="loss, test_loss or another that the result holds")
 
 
@@ -96,6 +98,7 @@ def add_export(commands: Commands) -> None:
     export = commands.add_parser("export", help="write a result as a table: .csv or .parquet")
     export.add_argument("file", metavar="FILE", help="a result written with --out")
     export.add_argument("--out", metavar="FILE", required=True, help="table to write (.csv or .parquet)")
+    add_force(export)
     export.add_argument("--curves", action="store_true", help="a row for every recorded step, not the last alone")
 
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
-from sgdsim.cli.arguments import Parser
+from sgdsim.cli.base import Parser
 from sgdsim.cli.registry import COMMANDS
 
 
-def build_parser() -> argparse.ArgumentParser:
+def build_parser() -> Parser:
     """The whole command line."""
     parser = Parser(prog="sgdsim", description="Theory and simulation of mini-batch SGD on quadratic models.")
     parser.add_argument("--version", action="store_true", help="print the version")

@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING, Literal, cast
 
 from sgdsim.algorithm.samplers import CLOSED
-from sgdsim.cli.arguments import DEFAULTS, Group, add_device, add_seed
+from sgdsim.cli.arguments import DEFAULTS, add_device, add_seed
+from sgdsim.cli.base import Group
+from sgdsim.cli.outputs import check_out
 from sgdsim.cli.own_data import OF_OWN_DATA, load_data
 from sgdsim.common import files, own_code
 from sgdsim.common.checks import InputError, integer
@@ -98,6 +100,7 @@ def check_output(args: argparse.Namespace) -> None:
     if getattr(args, "out", None) is not None:
         files.check_writable(args.out)
     check_distinct(args)
+    check_out(args)
 
 
 def check_distinct(args: argparse.Namespace) -> None:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from sgdsim.cli import _recommend_text
-from sgdsim.cli.arguments import Commands, add_algorithm, add_problem, algorithm, named
+from sgdsim.cli.arguments import add_algorithm, add_problem, algorithm, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle

@@ -22,7 +22,7 @@ from sgdsim.cli import (
     theory,
     validate,
 )
-from sgdsim.cli.arguments import Commands
+from sgdsim.cli.base import Commands
 
 
 class Command(NamedTuple):

@@ -6,7 +6,8 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import Commands, add_device, add_problem, add_seed, named
+from sgdsim.cli.arguments import add_device, add_problem, add_seed, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.cli.steps import add_steps, check_epochs, settle

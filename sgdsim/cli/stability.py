@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_list, add_problem, algorithm
+from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_list, add_problem, algorithm
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
 from sgdsim.cli.values import real

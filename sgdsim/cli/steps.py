@@ -12,7 +12,7 @@ from sgdsim.cli.values import real, whole
 from sgdsim.common.checks import InputError, integer, number
 
 if TYPE_CHECKING:
-    from sgdsim.cli.arguments import Group
+    from sgdsim.cli.base import Group
 
 OPTION = {"n_steps": "--n-steps", "horizon": "--horizon"}
 

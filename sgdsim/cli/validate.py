@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any
 from sgdsim.cli.arguments import (
     ACTIVATIONS,
     DATASETS,
-    Commands,
     add_batch_sizes,
     add_data_dir,
     add_device,
@@ -21,12 +20,12 @@ from sgdsim.cli.arguments import (
     add_seed,
     named,
 )
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, interrupted, write_json
 from sgdsim.cli.own_data import add_own_data, complete, load_data
-from sgdsim.cli.problems import check_distinct
+from sgdsim.cli.problems import check_output
 from sgdsim.cli.steps import add_steps, check_epochs, steps_of
 from sgdsim.cli.values import whole
-from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
 
@@ -151,15 +150,7 @@ def _check(args: argparse.Namespace) -> None:
 
     if args.json and args.markdown:
         raise InputError("--markdown: expected only without --json, which prints one document")
-    inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
-    check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
-    if args.plot is not None:
-        from sgdsim import plot
-
-        plot.check_path(args.plot)
-    for path in (args.out, args.plot):
-        if path is not None:
-            files.check_writable(path)
+    check_output(args)
     for name in ("dataset", "widths", "batch_size"):
         values = getattr(args, name)
         if len(set(values)) < len(values):
