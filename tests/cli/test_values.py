@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from sgdsim.cli.arguments import Parser
+from sgdsim.cli.base import Parser
 from sgdsim.cli.parser import build_parser
 from sgdsim.cli.values import Several, real, schedule_of, several, whole
 
