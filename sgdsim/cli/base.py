@@ -51,6 +51,20 @@ class Parser(argparse.ArgumentParser):
             error.message += meant(value, map(str, action.choices or ()))
             raise
 
+    def short_usage(self) -> str:
+        """Groups of options in brackets, with what has to be given spelled out."""
+        needed, titles = [], []
+        for group in self._action_groups:
+            for action in group._group_actions:
+                name = str(action.metavar or action.dest)
+                if not action.option_strings:
+                    needed.append(f"[{name} ...]" if action.nargs == "*" else name)
+                elif action.required:
+                    needed.append(f"{action.option_strings[0]} {name}")
+                elif action.dest != "help":
+                    titles.append(f"[{group.title}]")
+        return " ".join(["%(prog)s", *needed, *dict.fromkeys(titles)])
+
     def known_options(self) -> list[str]:
         """The options that the help names."""
         return [name for a in self._actions if a.help != argparse.SUPPRESS for name in a.option_strings]

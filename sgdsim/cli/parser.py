@@ -13,4 +13,10 @@ def build_parser() -> Parser:
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for command in COMMANDS.values():
         command.add_parser(commands)
+    for said in commands._choices_actions:
+        made = commands.choices[said.dest]
+        made.usage = made.short_usage()
+        made.description = made.description or f"{str(said.help)[0].upper()}{str(said.help)[1:]}."
+        example = COMMANDS[said.dest].example
+        made.epilog = f"example: sgdsim {example}" if example else None
     return parser

@@ -140,10 +140,9 @@ def load(args: argparse.Namespace) -> Problem:
 
     check_output(args)
     integer("seed", args.seed)
-    if args.n_test is not None:
-        raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
-    if asked_kind(args) is None:
-        args.n_test = 0
+    if args.n_test:
+        raise InputError(f"--n-test: expected none or 0, as {args.command} looks at the training loss alone")
+    args.n_test = 0 if asked_kind(args) is None else None
     problem = described(args)
     if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
