@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sgdsim.algorithm.rules import RULES
@@ -60,7 +60,7 @@ def add_list(
     group: Group,
     option: str,
     one: Callable[[str], object],
-    default: list[Any] | None,
+    default: Sequence[object] | None,
     words: str,
     metavar: str = "VALUE",
 ) -> None:
