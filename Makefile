@@ -8,7 +8,7 @@ READY  := $(VENV)/.ready
 
 demo: $(READY)
 	@mkdir -p demo
-	$(BIN)/sgdsim compare --out demo/digits.nc --plot demo/digits.png
+	$(BIN)/sgdsim compare --force --out demo/digits.nc --plot demo/digits.png
 
 # Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
 test: lint

@@ -318,7 +318,7 @@ def argv(line: str, inputs: Path) -> list[str]:
         kind = next((kind for kind in ("--kernel", "power_law") if kind in words), "digits")
         words[1:1] = [*SMALL, *SIZES[kind]]
         if "--out" not in words:
-            words += ["--out", "old.nc"]
+            words += ["--out", "old.nc", "--force"]
     return words
 
 

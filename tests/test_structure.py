@@ -158,7 +158,7 @@ def prying(package: Path) -> list[str]:
 OF_ANY_TYPE = {
     ("sgdsim", "__getattr__"): "what the package offers",
     ("sgdsim.regimes", "__getattr__"): "what the package offers",
-    ("sgdsim.cli.arguments", "Parser.__init__"): "arguments of argparse, handed on",
+    ("sgdsim.cli.base", "Parser.__init__"): "arguments of argparse, handed on",
     ("sgdsim.cli.arguments", "named"): "argparse knows no types: keyword arguments for a function that checks them",
     ("sgdsim.cli.arguments", "algorithm"): "as `named`",
     ("sgdsim.plot.showing", "ShownFigure.add_subplot"): "arguments of matplotlib, handed on",

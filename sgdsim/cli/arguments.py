@@ -3,97 +3,30 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
-import math
 import re
-import sys
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, TypedDict
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, TypedDict
 
 from sgdsim.algorithm.rules import RULES
 from sgdsim.algorithm.samplers import SAMPLINGS
+from sgdsim.cli import outputs
+from sgdsim.cli.base import Group
 from sgdsim.cli.deliver import add_output
 from sgdsim.cli.own_data import POINTS, add_own_data
+from sgdsim.cli.steps import add_steps
+from sgdsim.cli.values import FORMS, Several, points, real, schedule_of, several, whole
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
 if TYPE_CHECKING:
-    from _typeshed import SupportsWrite
+    pass
 
-    from sgdsim.algorithm.schedules import Schedule
-
-Group: TypeAlias = argparse._ActionsContainer  # a group of options, or a parser
-Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` gives
 
 DATASETS = ("digits", "mnist", "cifar10", "olivetti", "bike_sharing", "sgemm_product")
 ACTIVATIONS = ("relu", "gelu", "silu", "tanh", "erf", "linear")
 # What `compare` takes where a list is not given; with --cells only the first of each.
 LISTS: dict[str, list[float]] = {"lr": [1.0], "momentum": [0.0, 0.5], "batch_size": [10]}
 DEFAULTS = {"n": POINTS, "width": 500, "depth": 1, "activation": "relu", "lambda_min": 0.0}
-
-
-class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the default of each option that has one and does not say it in its own words."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        text = action.help or ""
-        if action.default in (None, False, argparse.SUPPRESS) or "default" in text:
-            return text
-        default = action.default if isinstance(action.default, list) else [action.default]
-        return f"{text} (default: {' '.join(map(str, default))})".replace("%", "%%").lstrip()
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors, no abbreviations, and values such as -1e-3 not taken for options."""
-
-    def __init__(self, **options: Any) -> None:
-        options.setdefault("formatter_class", _Formatter)
-        super().__init__(**options, allow_abbrev=False)
-        self._negative_number_matcher = re.compile(r"^-(\d|\.\d|inf|nan)")
-
-    def _print_message(self, message: str, file: SupportsWrite[str] | None = None) -> None:
-        """argparse would pass over a standard output that is full or closed."""
-        if file is sys.stdout:
-            file.write(message)
-        else:
-            super()._print_message(message, file)
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{self.prog}: error: {' '.join(message.split())} (see {self.prog} --help)\n")
-
-
-def whole(text: str) -> int:
-    """An integer, also in the forms 1e6 and 1_000."""
-    try:
-        return int(text)
-    except ValueError:
-        try:
-            value = float(text)
-        except ValueError:
-            value = 0.5
-        if not value.is_integer():
-            raise argparse.ArgumentTypeError(f"expected an integer, got {text!r}") from None
-        return int(value)
-
-
-def _points(text: str) -> int | float:
-    """A whole number, or inf."""
-    return math.inf if text in ("inf", "∞") else whole(text)
-
-
-def schedule_of(parameter: str) -> Callable[[str], float | Schedule]:
-    def read(text: str) -> float | Schedule:
-        from sgdsim.algorithm.schedules import parse
-
-        try:
-            if parameter == "batch_size" and ":" not in text:
-                with contextlib.suppress(argparse.ArgumentTypeError):
-                    return whole(text)
-            return parse(parameter, text)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
 
 
 def add_seed(group: Group, decides: str = "decides data split, network, basis and batches") -> None:
@@ -120,7 +53,28 @@ def add_data_dir(group: Group) -> None:
 
 def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one or several") -> None:
     """`--batch-size` where it takes several whole numbers."""
-    group.add_argument("--batch-size", type=whole, nargs="+", default=default, metavar="B", help=words)
+    add_list(group, "--batch-size", whole, default, words, metavar="B")
+
+
+def add_list(
+    group: Group,
+    option: str,
+    one: Callable[[str], object],
+    default: Sequence[object] | None,
+    words: str,
+    metavar: str = "VALUE",
+) -> None:
+    """An option that takes several values in every form that `values.several` reads; `one` reads a single one."""
+    read = several(one, option.strip("-").replace("-", "_"))
+    group.add_argument(
+        option, type=read, action=Several, nargs="+", default=default, metavar=metavar, help=f"{words}; {FORMS}"
+    )
+
+
+def add_regimes(group: Group, name: str, default: list[str] | None, words: str) -> None:
+    """`--regime`, one or several, whose value is called `name`; `--regimes`, its older name, is not in the help."""
+    for option, said, value in (("--regimes", argparse.SUPPRESS, argparse.SUPPRESS), ("--regime", words, default)):
+        group.add_argument(option, dest=name, nargs="+", default=value, metavar="REGIME", help=said)
 
 
 def _entry(text: str) -> str | int:
@@ -144,7 +98,7 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
     # Left open here, so that one that does not apply to the problem can be refused; see DEFAULTS.
     group.add_argument(
         "--n",
-        type=_points,
+        type=points,
         help="training points N (default: 500, of --data at most 80%%); power_law: up to 1e18, or inf",
     )
     group.add_argument("--n-test", type=whole, help="test points (default: as many as N, at most 1000)")
@@ -174,13 +128,11 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
     }
     for name, text in words.items():
         values = LISTS[name] if many else LISTS[name][:1]
-        group.add_argument(
-            f"--{name.replace('_', '-')}",
-            type=schedule_of(name),
-            nargs="+" if many else None,
-            default=None if many else values[0],
-            help=f"{text} (default: {' '.join(f'{v:g}' for v in values)})",
-        )
+        option, said = f"--{name.replace('_', '-')}", f"{text} (default: {' '.join(f'{v:g}' for v in values)})"
+        if many:
+            add_list(group, option, schedule_of(name), None, said)
+        else:
+            group.add_argument(option, type=schedule_of(name), default=values[0], help=said)
     group.add_argument(
         "--sampling",
         default=SAMPLINGS[0],
@@ -188,7 +140,7 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
-    group.add_argument("--n-steps", type=whole, default=1000, help="steps of SGD")
+    add_steps(group, "n_steps", 1000, "steps of SGD")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")
     add_dtype(group, "of the real network")
@@ -201,7 +153,8 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         metavar="NAME",
         help="also record these beside the losses, such as moments (see sgdsim.observables)",
     )
-    add_output(parser, "write the result (netCDF)", "draw the losses (.png, .pdf or .svg)")
+    written = "write the result (.nc), or a table of the last losses (.csv, .parquet)"
+    add_output(parser, written, "draw the losses (.png, .pdf or .svg)", outputs.RUNS)
 
 
 def add_algorithm(group: Group, many: bool) -> None:
@@ -218,9 +171,11 @@ def add_algorithm(group: Group, many: bool) -> None:
         choices=["torch", "usual"],
         help="torch: its order of lr and momentum, which differs from v = momentum*v - lr*g under a schedule",
     )
-    group.add_argument(
-        "--label-noise", type=float, **count, metavar="SIGMA", help="error of labels, in units of the targets"
-    )
+    noise = "error of labels, in units of the targets"
+    if many:
+        add_list(group, "--label-noise", real, None, noise, metavar="SIGMA")
+    else:
+        group.add_argument("--label-noise", type=real, metavar="SIGMA", help=noise)
     group.add_argument(
         "--average", **count, help="losses of averaged iterates: ema:DECAY or tail:start=S,every=C (default: none)"
     )
@@ -304,5 +259,5 @@ def execution(args: argparse.Namespace) -> Execution:
         resume=resume,
         retry_failed=args.retry_failed,
         log_file=args.log_file,
-        path=args.out,
+        path=None if outputs.is_table(args.out) else args.out,
     )

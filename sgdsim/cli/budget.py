@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import argparse
 
-from sgdsim.cli.arguments import Commands, add_batch_sizes, add_problem, named, whole
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
+from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.values import whole
 from sgdsim.common.checks import integer
 from sgdsim.common.specs import readable
 
@@ -29,33 +33,34 @@ def add_parser(commands: Commands) -> None:
         "sizes are stable)",
     )
     group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
-    group.add_argument(
-        "--n-steps", type=whole, default=10_000, help="steps at the smallest batch size; the others get the same t*b"
-    )
+    words = "steps at the smallest batch size; the others get the same t*b"
+    add_steps(group, "n_steps", 10_000, words, "the same for all, in epochs")
     group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(group)
-    add_output(parser, "write the result (netCDF), a cell for each batch size", "draw it (.png, .pdf or .svg)")
+    words = "write the result (.nc), a cell for each batch size, or a table of the last losses (.csv, .parquet)"
+    add_output(parser, words, "draw it (.png, .pdf or .svg)", outputs.RUNS)
 
 
 def budget(args: argparse.Namespace) -> int:
     """Follow every batch size up to the same budget, print the losses at equal t·b, save and draw."""
     from sgdsim import regimes
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.runs import results
     from sgdsim.studies import budgets
 
     delivery = Delivery(args)
     SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
+    check_epochs(args)
     regime = regimes.parse(args.regime)
     problem = load(args)
+    settle(args, "n_steps", problem.n, [min(args.batch_size)])
     options = named(args, "lr", "momentum", "n_steps", "sampling", "replicates", "seed")
     result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:
         with delivery.writing("out"):
-            results.save(result, args.out)
+            outputs.save_runs(result, args.out)
     found = budgets.BudgetRuns.of(result, problem)
     facts = {
         "problem": problem.description,

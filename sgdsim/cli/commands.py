@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from sgdsim.cli.outputs import check_out
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.common.table import Table
@@ -30,6 +31,7 @@ def export(args: argparse.Namespace) -> int:
     from sgdsim.runs import results
     from sgdsim.studies import comparison
 
+    check_out(args)
     result = results.load(args.file)
     with _as_written(args.file):
         rows = comparison.export(result, args.out, curves=args.curves)
@@ -55,6 +57,7 @@ def plot(args: argparse.Namespace) -> int:
 
     plot.check_path(args.out)
     files.check_writable(args.out)
+    check_out(args)
     result = results.load(args.file)
     with _as_written(args.file):
         figure: Figure | Axes

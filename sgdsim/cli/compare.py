@@ -7,9 +7,11 @@ import json
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
 from sgdsim.cli.problems import check_output, described
+from sgdsim.cli.steps import check_epochs, settle
 from sgdsim.common.checks import InputError
 from sgdsim.common.text import counted
 
@@ -110,7 +112,7 @@ def _too_slow(regime: Regime, problem: Problem) -> str:
     modes = problem.n_modes
     if regime.kind != "averaged" or problem.n_outputs == 1 or modes <= MOST_MODES or modes == problem.n:
         return ""
-    return f"each step takes products of {modes} × {modes} matrices, with all outputs; --regimes averaged asks for it"
+    return f"each step takes products of {modes} × {modes} matrices, with all outputs; --regime averaged asks for it"
 
 
 def simulate(args: argparse.Namespace) -> int:
@@ -118,8 +120,10 @@ def simulate(args: argparse.Namespace) -> int:
 
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = [*args.observe, *(["moments"] if args.moments else [])]
-    how = Execution(path=args.out, resume=False, executor="serial", on_error="raise")
-    return _run(args, grid, lambda problem: _regimes([args.regime], [1.0], problem, args), observe, how)
+    how = Execution(
+        path=None if outputs.is_table(args.out) else args.out, resume=False, executor="serial", on_error="raise"
+    )
+    return _run(args, grid, lambda problem: _regimes(args.regime, [1.0], problem, args), observe, how)
 
 
 def _run(
@@ -137,8 +141,10 @@ def _run(
     delivery = Delivery(args)
     cells = [sgd for _, sgd in grid.cells()]  # refuse bad values before any data are read
     parse_all(observe)
+    check_epochs(args)
     _check_files(args, len(cells), resume=how["resume"])
     problem = described(args)
+    settle(args, "n_steps", problem.n, [sgd.batch_size for sgd in cells])
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can
         regimes, left_out = _able(regimes, problem, cells, parse_all(observe))
@@ -152,6 +158,9 @@ def _run(
         delivery.failed("out", error)
     if how.get("shard") is not None:
         return report_shard(args, result)
+    if outputs.is_table(args.out):
+        with delivery.writing("out"):
+            outputs.save_runs(result, args.out)
     delivery.draw(lambda plot: plot.comparison(result))  # before verdicts, which may take long
     found = ComparedCells.of(result, problem, grid)
     facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}

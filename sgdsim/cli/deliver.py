@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
+from sgdsim.cli import outputs
 from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.studies.base import Findings
@@ -24,14 +25,25 @@ if TYPE_CHECKING:
 
 
 def add_output(
-    parser: argparse.ArgumentParser, out: str | None = "write the result (JSON)", plot: str | None = None
+    parser: argparse.ArgumentParser,
+    out: str | None = "write the result (.json)",
+    plot: str | None = None,
+    endings: tuple[str, ...] = outputs.JSON,
 ) -> None:
-    """`--json`, and `--out` and `--plot` with these words of help; None: there is no such file."""
+    """`--json`, and `--out` and `--plot` with these words of help; None: there is no such file. `endings`: of --out."""
     group = parser.add_argument_group("output")
     for name, words in (("--out", out), ("--plot", plot)):
         if words is not None:
             group.add_argument(name, metavar="FILE", help=words)
+    if out is not None:
+        add_force(group)
+        parser.set_defaults(endings=endings)
     group.add_argument("--json", action="store_true", help="print one JSON document instead of the table")
+
+
+def add_force(group: argparse._ActionsContainer) -> None:
+    """`--force`, beside `--out`."""
+    group.add_argument("--force", action="store_true", help="write --out over a file that is there")
 
 
 def deliver(result: Findings, args: argparse.Namespace) -> int:

@@ -7,9 +7,11 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import Commands, add_batch_sizes, add_device, add_problem, add_seed, named, whole
+from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_seed, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
+from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable
 
@@ -37,7 +39,7 @@ def add_parser(commands: Commands) -> None:
         help="in units of 1/lambda_max, for all batch sizes (default: half of the largest stable one of each)",
     )
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
-    group.add_argument("--epochs", type=whole, nargs="+", default=list(EPOCHS), metavar="E", help="where to compare")
+    add_list(group, "--epochs", whole, list(EPOCHS), "where to compare", metavar="E")
     group.add_argument("--regime", default="sampled", choices=["sampled", "network"], help="what runs on the batches")
     group.add_argument(
         "--theory",

@@ -5,21 +5,12 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import (
-    ACTIVATIONS,
-    DATASETS,
-    Commands,
-    add_data_dir,
-    add_device,
-    add_dtype,
-    add_seed,
-    named,
-    schedule_of,
-    whole,
-)
+from sgdsim.cli.arguments import ACTIVATIONS, DATASETS, add_data_dir, add_device, add_dtype, add_list, add_seed, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
 from sgdsim.cli.own_data import POINTS, add_own_data, complete, load_data
 from sgdsim.cli.problems import check_output, own_model
+from sgdsim.cli.values import schedule_of, whole
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
@@ -69,7 +60,7 @@ def add_parser(commands: Commands) -> None:
     add_dtype(group, "of the network")
     add_device(group)
     group = parser.add_argument_group("spectrum")
-    group.add_argument("--steps", type=whole, nargs="+", default=[0, 10, 100, 1000], help="after how many updates")
+    add_list(group, "--steps", whole, [0, 10, 100, 1000], "after how many updates")
     group.add_argument("--top", type=whole, default=20, help="largest eigenvalues, among which outliers are sought")
     group.add_argument("--gap", type=float, default=2.0, help="outliers are this many times larger than all the rest")
     group.add_argument("--lanczos-steps", type=whole, default=80, help="of each probe of the density")

@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import (
-    Commands,
     add_algorithm,
     add_batch_sizes,
     add_execution,
+    add_list,
     add_problem,
+    add_regimes,
     algorithm,
     execution,
     named,
-    whole,
 )
+from sgdsim.cli.base import Commands
 from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
+from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.values import real, several, whole
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.text import counted
 
@@ -28,7 +31,6 @@ if TYPE_CHECKING:
     from sgdsim.runs.sweeps import Grid
     from sgdsim.studies.landscape import Landscape
 
-MAX_VALUES = 100_000  # of a range
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
 
 
@@ -43,51 +45,18 @@ def add_parser(commands: Commands) -> None:
         "is -0.96 -0.92 ... 0.96. Plain numbers and ranges can be mixed.",
     )
     for name, words in (("lr", "learning rates in units of 1/lambda_max"), ("momentum", "heavy ball")):
-        group.add_argument(
-            f"--{name}",
-            type=_range(name),
-            nargs="+",
-            metavar="VALUE",
-            help=f"{words}: numbers or LOW:HIGH:COUNT (default: {DEFAULTS[name]})",
-        )
+        add_list(group, f"--{name}", real, None, f"{words} (default: {DEFAULTS[name]})")
     add_batch_sizes(group, [10], "a map for each")
     run = parser.add_argument_group("runs")
-    run.add_argument(
-        "--regime",
-        nargs="+",
-        default=["diagonal"],
-        metavar="REGIME",
-        help="maps for each of network, sampled, averaged, diagonal (tau = 1) or diagonal:tau=NUMBER",
-    )
-    run.add_argument("--n-steps", type=whole, default=10_000, help="steps of SGD; the loss after the last is shown")
+    words = "maps for each of network, sampled, averaged, diagonal (tau = 1) or diagonal:tau=NUMBER"
+    add_regimes(run, "regime", ["diagonal"], words)
+    add_steps(run, "n_steps", 10_000, "steps of SGD; the loss after the last is shown")
     run.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(run)
     add_algorithm(run, many=False)
     add_execution(parser, always_resumes=True)
-    add_output(parser, "write the result (netCDF)", "draw the maps (.png, .pdf or .svg)")
-
-
-def _range(name: str) -> Callable[[str], list[float]]:
-    def read(text: str) -> list[float]:
-        from sgdsim.studies.landscape import spaced
-
-        parts = text.split(":")
-        try:
-            if len(parts) == 1:
-                return [float(text)]
-            low, high, count = float(parts[0]), float(parts[1]), whole(parts[2])
-            if len(parts) > 3:
-                raise ValueError
-        except (ValueError, IndexError, argparse.ArgumentTypeError):
-            raise argparse.ArgumentTypeError(f"expected a number or LOW:HIGH:COUNT, got {text!r}") from None
-        if count > MAX_VALUES:
-            raise argparse.ArgumentTypeError(f"expected a COUNT of at most {MAX_VALUES}, got {text!r}")
-        try:
-            return spaced(name, low, high, count)
-        except InputError as error:
-            raise argparse.ArgumentTypeError(str(error)) from None
-
-    return read
+    words = "write the result (.nc), or a table of the last losses (.csv, .parquet)"
+    add_output(parser, words, "draw the maps (.png, .pdf or .svg)", outputs.RUNS)
 
 
 def landscape(args: argparse.Namespace) -> int:
@@ -102,7 +71,9 @@ def landscape(args: argparse.Namespace) -> int:
     followed = _regimes(args)
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
+    check_epochs(args)
     problem = load(args)
+    settle(args, "n_steps", problem.n, args.batch_size)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
         sgd.check(problem.n, 1)
     try:
@@ -113,6 +84,9 @@ def landscape(args: argparse.Namespace) -> int:
         delivery.failed("out", error)
     if args.shard is not None:
         return report_shard(args, result)
+    if outputs.is_table(args.out):
+        with delivery.writing("out"):
+            outputs.save_runs(result, args.out)
     found = judged(result, problem.quadratic, cells[0])
     rule, initial = cells[0].rule, problem.quadratic.initial_loss
     facts = {
@@ -135,8 +109,7 @@ def _grid(args: argparse.Namespace) -> Grid:
 
     axes = {}
     for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
-        given = getattr(args, name) or [_range(name)(default)]
-        axes[name] = [value for values in given for value in values]
+        axes[name] = getattr(args, name) or several(real, name)(default)
     return Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
 
 

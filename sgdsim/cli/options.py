@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import (
     DATASETS,
-    Commands,
-    Parser,
     add_device,
     add_execution,
+    add_list,
     add_problem,
+    add_regimes,
     add_run,
     add_seed,
-    whole,
 )
-from sgdsim.cli.deliver import add_output
+from sgdsim.cli.base import Commands, Parser
+from sgdsim.cli.deliver import add_force, add_output
+from sgdsim.cli.values import real, whole
 
 
 def _add_loss(parser: Parser) -> None:
@@ -26,14 +28,9 @@ def add_compare(commands: Commands) -> None:
     compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
     add_problem(compare)
     add_run(compare, many=True)
-    compare.add_argument(
-        "--regimes",
-        nargs="+",
-        metavar="REGIME",
-        help="of network, sampled, averaged, diagonal (default: all that can)",
-    )
+    add_regimes(compare, "regimes", None, "of network, sampled, averaged, diagonal (default: all that can)")
     _add_loss(compare)
-    compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
+    add_list(compare, "--tau", real, [1.0], "closures of the diagonal regime")
     compare.add_argument(
         "--cells",
         metavar="FILE",
@@ -51,9 +48,7 @@ def add_simulate(commands: Commands) -> None:
     simulate = commands.add_parser("simulate", help="one regime, one set of values")
     add_problem(simulate)
     add_run(simulate, many=False)
-    simulate.add_argument(
-        "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
-    )
+    add_regimes(simulate, "regime", ["diagonal:tau=1"], "network, sampled, averaged or diagonal:tau=NUMBER")
     _add_loss(simulate)
     simulate.add_argument(
         "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
@@ -77,7 +72,8 @@ def add_spectrum(commands: Commands) -> None:
     how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
     add_seed(how, "decides data split, network and probes")
     add_device(how)
-    add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")
+    words = "write the spectrum: all of it (.nc), for --spectrum, or eigenvalues and coefficients (.csv)"
+    add_output(spectrum, words, "draw it (.png, .pdf or .svg)", outputs.SPECTRUM)
 
 
 def add_plot(commands: Commands) -> None:
@@ -86,6 +82,7 @@ def add_plot(commands: Commands) -> None:
     plot.add_argument("what", choices=["loss", "spectrum", "landscape"])
     plot.add_argument("file", metavar="FILE", help="a result written with --out")
     plot.add_argument("--out", metavar="FILE", required=True, help="picture to write (.png, .pdf or .svg)")
+    add_force(plot)
     plot.add_argument("--observable", default="loss", help="loss, test_loss or another that the result holds")
 
 
@@ -101,6 +98,7 @@ def add_export(commands: Commands) -> None:
     export = commands.add_parser("export", help="write a result as a table: .csv or .parquet")
     export.add_argument("file", metavar="FILE", help="a result written with --out")
     export.add_argument("--out", metavar="FILE", required=True, help="table to write (.csv or .parquet)")
+    add_force(export)
     export.add_argument("--curves", action="store_true", help="a row for every recorded step, not the last alone")
 
 

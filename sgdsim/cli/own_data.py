@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
-    from sgdsim.cli.arguments import Group
+    from sgdsim.cli.base import Group
     from sgdsim.datasets import Dataset
 
 OF_OWN_DATA = ("target", "features", "missing", "no_standardise", "tokens")

@@ -7,7 +7,9 @@ import os
 from typing import TYPE_CHECKING, Literal, cast
 
 from sgdsim.algorithm.samplers import CLOSED
-from sgdsim.cli.arguments import DEFAULTS, Group, add_device, add_seed
+from sgdsim.cli.arguments import DEFAULTS, add_device, add_seed
+from sgdsim.cli.base import Group
+from sgdsim.cli.outputs import check_out
 from sgdsim.cli.own_data import OF_OWN_DATA, load_data
 from sgdsim.common import files, own_code
 from sgdsim.common.checks import InputError, integer
@@ -98,6 +100,7 @@ def check_output(args: argparse.Namespace) -> None:
     if getattr(args, "out", None) is not None:
         files.check_writable(args.out)
     check_distinct(args)
+    check_out(args)
 
 
 def check_distinct(args: argparse.Namespace) -> None:
@@ -137,10 +140,9 @@ def load(args: argparse.Namespace) -> Problem:
 
     check_output(args)
     integer("seed", args.seed)
-    if args.n_test is not None:
-        raise InputError(f"--n-test: expected none, as {args.command} looks at the training loss alone")
-    if asked_kind(args) is None:
-        args.n_test = 0
+    if args.n_test:
+        raise InputError(f"--n-test: expected none or 0, as {args.command} looks at the training loss alone")
+    args.n_test = 0 if asked_kind(args) is None else None
     problem = described(args)
     if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")

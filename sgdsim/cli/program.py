@@ -15,10 +15,9 @@ import sys
 import warnings
 
 from sgdsim.cli import streams
-from sgdsim.cli.arguments import Parser
 from sgdsim.cli.parser import build_parser
 from sgdsim.cli.registry import COMMANDS
-from sgdsim.common.checks import InputError
+from sgdsim.common.checks import InputError, meant
 from sgdsim.common.signals import one_interruption
 
 
@@ -75,8 +74,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
-        command = " ".join(filter(None, ("sgdsim", args.command, getattr(args, "action", None))))
-        Parser(prog=command).error(f"unrecognized arguments: {' '.join(unknown)}")
+        sub = parser.below(filter(None, (args.command, getattr(args, "action", None))))
+        odd = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
+        sub.error(f"unrecognized arguments: {' '.join(unknown)}{meant(odd, sub.known_options())}")
     if args.version:
         import importlib.metadata
 

@@ -10,9 +10,12 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from sgdsim.cli import _recommend_text
-from sgdsim.cli.arguments import Commands, add_algorithm, add_problem, algorithm, named, whole
+from sgdsim.cli.arguments import add_algorithm, add_problem, algorithm, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
+from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
 
 if TYPE_CHECKING:
@@ -43,7 +46,7 @@ def add_parser(commands: Commands) -> None:
     add_problem(parser)
     group = parser.add_argument_group("algorithm")
     group.add_argument("--batch-size", type=whole, default=10, metavar="B", help="points in a batch")
-    group.add_argument("--horizon", type=whole, default=10_000, metavar="STEPS", help="after how many steps to be best")
+    add_steps(group, "horizon", 10_000, "after how many steps to be best")
     group.add_argument("--tau", type=float, default=1.0, help="closure of the spectral-diagonal theory")
     add_common(group)
     add_algorithm(group, many=False)
@@ -69,16 +72,22 @@ def recommend(args: argparse.Namespace) -> int:
     """Find the best setting, check it by simulation, print and draw it."""
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.runs.follow import MAX_STEPS
+    from sgdsim.studies import method_recommendation
     from sgdsim.studies.recommendation import Recommendation
 
     delivery = Delivery(args)
     horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
+    check_epochs(args)
     number("tau", args.tau, maximum=1.0)  # beyond, losses of the closure may be negative
     options = {name: values[0] for name, values in algorithm(args).items()}
     sgd = SGD(1.0, 0.0, args.batch_size, **options)  # refuses bad values before any data are read
     _check(args, sgd, horizon)
     problem = load(args)
     sgd.check(problem.n, 1)
+    if args.epochs is not None:
+        horizon = integer("horizon", settle(args, "horizon", problem.n, [args.batch_size]), maximum=MAX_STEPS)
+        if not sgd.is_plain:
+            method_recommendation.check(sgd, horizon)
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     took = {"problem": delivery.seconds}
     found = _found(args, problem.quadratic, sgd)

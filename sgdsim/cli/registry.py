@@ -22,32 +22,42 @@ from sgdsim.cli import (
     theory,
     validate,
 )
-from sgdsim.cli.arguments import Commands
+from sgdsim.cli.base import Commands
 
 
 class Command(NamedTuple):
-    """`add_parser` adds its parser to argparse's subparsers; `run` does the work and returns the exit code."""
+    """`add_parser` adds its parser to argparse's subparsers; `run` does the work and returns the exit code; `example`:
+    a line for its help."""
 
     add_parser: Callable[[Commands], None]
     run: Callable[[argparse.Namespace], int]
+    example: str = ""
 
 
 COMMANDS = {
-    "compare": Command(options.add_compare, compare.compare),
-    "simulate": Command(options.add_simulate, compare.simulate),
-    "spectrum": Command(options.add_spectrum, spectrum.spectrum),
-    "stability": Command(stability.add_parser, stability.stability),
-    "recommend": Command(recommend.add_parser, recommend.recommend),
-    "landscape": Command(landscape.add_parser, landscape.landscape),
-    "budget": Command(budget.add_parser, budget.budget),
-    "epochs": Command(epochs.add_parser, epochs.epochs),
-    "schedule": Command(schedule.add_parser, schedule.schedule),
-    "hessian": Command(hessian.add_parser, hessian.hessian),
-    "validate": Command(validate.add_parser, validate.validate),
-    "theory": Command(theory.add_parser, theory.theory),
-    "reproduce": Command(reproduce.add_parser, reproduce.reproduce),
-    "plot": Command(options.add_plot, commands.plot),
-    "merge": Command(options.add_merge, commands.merge),
-    "export": Command(options.add_export, commands.export),
-    "data": Command(options.add_data, commands.data),
+    "compare": Command(options.add_compare, compare.compare, "compare --n 100 --lr 0.5,1 --batch-size 10 --epochs 20"),
+    "simulate": Command(
+        options.add_simulate, compare.simulate, "simulate --n 100 --lr 0.5 --batch-size 10 --n-steps 1e6"
+    ),
+    "spectrum": Command(options.add_spectrum, spectrum.spectrum, "spectrum --n 500 --plot spectrum.png"),
+    "stability": Command(
+        stability.add_parser, stability.stability, "stability --n 200 --batch-size 1,10 --torch-lr 0.1"
+    ),
+    "recommend": Command(recommend.add_parser, recommend.recommend, "recommend --n 500 --batch-size 10 --n-steps 1000"),
+    "landscape": Command(
+        landscape.add_parser,
+        landscape.landscape,
+        "landscape --n 200 --lr 0:2:20 --momentum 0:0.9:10 --batch-size 10 --out map.nc",
+    ),
+    "budget": Command(budget.add_parser, budget.budget, "budget --n 500 --batch-size 1,2,4 --epochs 10"),
+    "epochs": Command(epochs.add_parser, epochs.epochs, "epochs --n 100 --batch-size 10 --epochs 1,5,20"),
+    "schedule": Command(schedule.add_parser, schedule.schedule, "schedule --n 200 --batch-size 10 --n-steps 500"),
+    "hessian": Command(hessian.add_parser, hessian.hessian, "hessian --n 200 --steps 0,10,100"),
+    "validate": Command(validate.add_parser, validate.validate, "validate --n 100 --widths 50,100 --batch-size 10"),
+    "theory": Command(theory.add_parser, theory.theory, "theory derive --method nesterov"),
+    "reproduce": Command(reproduce.add_parser, reproduce.reproduce, "reproduce --figure best-lr --out report"),
+    "plot": Command(options.add_plot, commands.plot, "plot loss result.nc --out loss.png"),
+    "merge": Command(options.add_merge, commands.merge, "merge result.nc"),
+    "export": Command(options.add_export, commands.export, "export result.nc --out result.csv"),
+    "data": Command(options.add_data, commands.data, "data verify bike_sharing"),
 }

@@ -10,7 +10,8 @@ import textwrap
 import time
 from typing import TYPE_CHECKING, Any
 
-from sgdsim.cli.arguments import Commands, add_data_dir, add_seed
+from sgdsim.cli.arguments import add_data_dir, add_seed
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, interrupted
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.table import Table

@@ -6,9 +6,12 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import Commands, add_device, add_problem, add_seed, named, whole
+from sgdsim.cli.arguments import add_device, add_problem, add_seed, named
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
+from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import steps as counted
@@ -27,7 +30,7 @@ def add_parser(commands: Commands) -> None:
     group = parser.add_argument_group(
         "algorithm", "Heavy ball; losses are those after --horizon steps, by spectral-diagonal theory."
     )
-    group.add_argument("--horizon", type=whole, default=1000, metavar="T", help="steps of the run")
+    add_steps(group, "horizon", 1000, "steps of the run")
     group.add_argument("--batch-size", type=whole, default=10, metavar="B")
     group.add_argument("--momentum", type=float, default=0.0, help="the same at all steps")
     group.add_argument(
@@ -55,16 +58,12 @@ def add_parser(commands: Commands) -> None:
 def schedule(args: argparse.Namespace) -> int:
     """Find the best of every form, print their losses, run and draw them."""
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.runs import estimates
-    from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.studies import schedule_comparison
 
     delivery = Delivery(args)
-    steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
-    estimates.require_memory(
-        "learning rates of all steps and what goes with them", 96.0 * steps, "take a smaller --horizon"
-    )
-    pieces = integer("pieces", min(PIECES, steps) if args.pieces is None else args.pieces, minimum=1, maximum=steps)
+    check_epochs(args)
+    if args.epochs is None:  # else known only with N
+        _size(args)
     number("tau", args.tau, maximum=1.0)
     sgd = SGD(1.0, args.momentum, args.batch_size, args.sampling, label_noise=args.label_noise)
     if args.replicates is not None and not args.verify:
@@ -72,6 +71,8 @@ def schedule(args: argparse.Namespace) -> int:
     replicates = integer("replicates", REPLICATES if args.replicates is None else args.replicates, minimum=2)
     problem = load(args)
     sgd.check(problem.n, 1)
+    settle(args, "horizon", problem.n, [args.batch_size])
+    steps, pieces = _size(args)
     quadratic = problem.quadratic
     if not quadratic.coefficients.any():
         raise InputError("residual: expected one that is not zero, got all zeros: there is nothing to learn")
@@ -93,6 +94,19 @@ def schedule(args: argparse.Namespace) -> int:
     )
     unit, left = lr_unit(quadratic.torch_lr(1.0)), "the schedules were not run on samples"
     return delivery.deliver(found, facts, lambda: [head, *_lines(found)], unit, left, title=_title(args, problem))
+
+
+def _size(args: argparse.Namespace) -> tuple[int, int]:
+    """Steps and pieces; InputError where there are too many."""
+    from sgdsim.runs import estimates
+    from sgdsim.runs.follow import MAX_STEPS
+
+    steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
+    estimates.require_memory(
+        "learning rates of all steps and what goes with them", 96.0 * steps, "take a smaller --horizon"
+    )
+    most = min(PIECES, steps) if args.pieces is None else args.pieces
+    return steps, integer("pieces", most, minimum=1, maximum=steps)
 
 
 def _title(args: argparse.Namespace, problem: Problem) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import argparse
 import resource
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
 from sgdsim.cli.deliver import Delivery, lr_unit, wrote
+from sgdsim.cli.outputs import is_table
 from sgdsim.cli.problems import check_output, described
+from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.text import estimate
 from sgdsim.problem.spectrum import LISTED, Quality, Spectrum
@@ -24,7 +27,6 @@ _FORMED = 2_000_000_000
 
 def spectrum(args: argparse.Namespace) -> int:
     from sgdsim.problem import fits
-    from sgdsim.runs import results
 
     check_output(args)
     _check(args)
@@ -45,13 +47,29 @@ def spectrum(args: argparse.Namespace) -> int:
             facts["density"] = _density(quadratic)
         if args.out is not None:
             with delivery.writing("out"):
-                results.save_problem(quadratic, args.out, seed=args.seed, device=problem.device)
+                _save(quadratic, args, problem.device)
     # The tail sums of c need all modes.
     delivery.draw(lambda plot: plot.spectrum(facts["eigenvalues"] if quadratic is None else quadratic, fit=fit))
     # kilobytes on Linux, bytes on macOS
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     facts |= {"seconds": delivery.seconds, "peak_memory": peak, **delivery.files}
     return delivery.tell(facts, lambda: _text(facts))
+
+
+def _save(quadratic: QuadraticProblem, args: argparse.Namespace, device: str) -> None:
+    """All of the spectrum, or its eigenvalues and coefficients as a table."""
+    if not is_table(args.out):
+        from sgdsim.runs import results
+
+        results.save_problem(quadratic, args.out, seed=args.seed, device=device)
+        return
+    columns = [quadratic.eigenvalues, quadratic.coefficients]
+    names = ["eigenvalue", "coefficient"]
+    if quadratic.multiplicity is not None:
+        columns, names = [*columns, quadratic.multiplicity], [*names, "multiplicity"]
+    with files.replacing(Path(args.out)) as temporary:
+        rows = (",".join(map(repr, map(float, row))) for row in zip(*columns, strict=True))
+        temporary.write_text("\n".join([",".join(names), *rows]) + "\n", encoding="utf-8")
 
 
 def _check(args: argparse.Namespace) -> None:

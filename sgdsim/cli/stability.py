@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_problem, algorithm
+from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_list, add_problem, algorithm
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
+from sgdsim.cli.torch_units import add_torch, asked_for, check_torch, named_loss, unit
+from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
-from sgdsim.common.specs import shortest
+from sgdsim.common.specs import readable, shortest
+from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.runs.sweeps import Grid
-    from sgdsim.studies.stable_rates import StableRates
+    from sgdsim.studies.stable_rates import Asked, StableRates
 
 
 def add_parser(commands: Commands) -> None:
@@ -25,8 +29,9 @@ def add_parser(commands: Commands) -> None:
     add_problem(parser)
     group = parser.add_argument_group("algorithm")
     add_batch_sizes(group, None, "(default: those of 1 10 100 that the data fill)")
-    group.add_argument("--momentum", type=float, nargs="+", help="(default: 0 0.9; 0 for methods without)")
-    group.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the spectral-diagonal level")
+    add_list(group, "--momentum", real, None, "heavy ball (default: 0 0.9; 0 for methods without)")
+    add_list(group, "--tau", real, [1.0], "closures of the spectral-diagonal level")
+    add_torch(group)
     add_common(group)
     add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
@@ -34,12 +39,14 @@ def add_parser(commands: Commands) -> None:
 
 
 def stability(args: argparse.Namespace) -> int:
-    from sgdsim.studies.stable_rates import infinite_spectrum, stable_rates
+    from sgdsim.studies.stable_rates import asked, infinite_spectrum, stable_rates
 
     delivery = Delivery(args)
     plain = args.method in (None, "heavy-ball")
     grid, taus = _grid(args, plain), _taus(args)
+    check_torch(args)
     problem = load(args)
+    torch = unit(args, problem.quadratic) if asked_for(args) else None
     algorithms = _algorithms(args, grid, problem.n)
     quadratic = problem.quadratic
     found = stable_rates(quadratic, algorithms, taus, exact=args.exact, progress=True)
@@ -48,19 +55,47 @@ def stability(args: argparse.Namespace) -> int:
     delivery.draw(lambda plot: plot.stability_map(quadratic, args.batch_size, **options))
     told = found.as_dict()
     notes = infinite_spectrum(quadratic) if any(row.noise > 0 for row in found.rows) else []
+    rates = [rate / torch for rate in args.torch_lr or ()] if torch is not None else []
+    answers = asked(quadratic, algorithms, rates)
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "lambda_max": quadratic.spectrum.scale,
         "rows": told["rows"],
         "critical": told["critical"],
+        **_in_torch(args, torch, answers),
         "notes": notes,
         "seed": args.seed,
         "interrupted": found.interrupted,
         "seconds": delivery.seconds,
         **delivery.files,
     }
-    return delivery.tell(facts, lambda: _text(problem.description.get("title", ""), facts, found))
+    own = [] if torch is None else _torch_lines(args, found, torch, answers)
+    return delivery.tell(facts, lambda: _text(problem.description.get("title", ""), facts, found, own))
+
+
+def _in_torch(args: argparse.Namespace, torch: float | None, answers: Sequence[Asked]) -> dict[str, object]:
+    """For JSON: the unit, and what was asked for in it."""
+    if torch is None:
+        return {}
+    rows = [{**vars(each), "torch_lr": each.lr * torch} for each in answers]
+    return {"torch_loss": args.torch_loss or "half-mse", "torch_lr_per_alpha": torch, "asked": rows}
+
+
+def _torch_lines(args: argparse.Namespace, found: StableRates, torch: float, answers: Sequence[Asked]) -> list[str]:
+    """The limits in torch's units, and a row for each rate that was asked for."""
+    from sgdsim.theory.verdicts import WORDS
+
+    out = [f"the same for torch.optim.SGD on {named_loss(args)}", found.table(torch).text(), ""]
+    if answers:
+        rows: list[list[Cell]] = [
+            [short(each.lr * torch), each.lr, each.batch_size, readable(each.momentum), WORDS[each.stable]]
+            for each in answers
+        ]
+        out += [Table(["torch lr", "lr", "batch", "momentum", "stable"], rows).text(), ""]
+        unknown = dict.fromkeys(each.reason for each in answers if each.stable is None)
+        out += [f"?: {reason}" for reason in unknown]
+    return out
 
 
 def _grid(args: argparse.Namespace, plain: bool) -> Grid:
@@ -107,10 +142,10 @@ def _algorithms(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
     return cells
 
 
-def _text(title: str, facts: Mapping[str, object], found: StableRates) -> str:
+def _text(title: str, facts: Mapping[str, object], found: StableRates, own: list[str]) -> str:
     rows = found.rows
     method = "" if rows[0].method == "heavy-ball" else f", {rows[0].method}"
-    out = [f"{title}{method}: largest stable learning rate", found.table().text(), ""]
+    out = [f"{title}{method}: largest stable learning rate", found.table().text(), "", *own]
     for tau in dict.fromkeys(entry.tau for entry in found.critical):
         of_tau = [entry for entry in found.critical if entry.tau == tau]
         bounds = (

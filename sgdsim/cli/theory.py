@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import Commands
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery
 
 if TYPE_CHECKING:

@@ -12,19 +12,20 @@ from typing import TYPE_CHECKING, Any
 from sgdsim.cli.arguments import (
     ACTIVATIONS,
     DATASETS,
-    Commands,
     add_batch_sizes,
     add_data_dir,
     add_device,
     add_dtype,
+    add_list,
     add_seed,
     named,
-    whole,
 )
+from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, interrupted, write_json
 from sgdsim.cli.own_data import add_own_data, complete, load_data
-from sgdsim.cli.problems import check_distinct
-from sgdsim.common import files
+from sgdsim.cli.problems import check_output
+from sgdsim.cli.steps import add_steps, check_epochs, steps_of
+from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
 
@@ -68,7 +69,7 @@ def add_parser(commands: Commands) -> None:
     add_own_data(source, group)
     add_data_dir(group)
     group.add_argument("--n", type=whole, help=f"training points N (default: {_POINTS}, of --data at most 80%%)")
-    group.add_argument("--widths", type=whole, nargs="+", default=[100, 300], metavar="WIDTH", help="hidden units")
+    add_list(group, "--widths", whole, [100, 300], "hidden units", metavar="WIDTH")
     group.add_argument("--depth", type=whole, default=1, help="hidden layers")
     group.add_argument("--activation", choices=ACTIVATIONS, default="relu", help="of the hidden units")
     group = parser.add_argument_group("algorithm")
@@ -80,7 +81,7 @@ def add_parser(commands: Commands) -> None:
         help="of the long runs, in units of 1/lambda_max (default: half of the lowest threshold of theory, for each "
         "network and batch size)",
     )
-    group.add_argument("--n-steps", type=whole, default=1000, help="of the long runs: ratios and exponents")
+    add_steps(group, "n_steps", 1000, "of the long runs: ratios and exponents")
     group.add_argument("--threshold-steps", type=whole, default=200, help="of each run in the search for a threshold")
     group.add_argument("--replicates", type=whole, default=4, help="batch sequences")
     group.add_argument("--only", choices=PARTS, help="only the thresholds, or only the long runs")
@@ -149,15 +150,7 @@ def _check(args: argparse.Namespace) -> None:
 
     if args.json and args.markdown:
         raise InputError("--markdown: expected only without --json, which prints one document")
-    inputs = dict.fromkeys(("kernel", "spectrum", "residual", "targets"))
-    check_distinct(argparse.Namespace(**inputs, out=args.out, plot=args.plot))
-    if args.plot is not None:
-        from sgdsim import plot
-
-        plot.check_path(args.plot)
-    for path in (args.out, args.plot):
-        if path is not None:
-            files.check_writable(path)
+    check_output(args)
     for name in ("dataset", "widths", "batch_size"):
         values = getattr(args, name)
         if len(set(values)) < len(values):
@@ -169,6 +162,7 @@ def _check(args: argparse.Namespace) -> None:
     integer("replicates", args.replicates, minimum=1, maximum=1_000_000)  # each trains a network
     integer("threshold_steps", args.threshold_steps, minimum=SHORTEST, maximum=MAX_STEPS)
     integer("n_steps", args.n_steps, minimum=SHORTEST, maximum=MAX_STEPS)
+    check_epochs(args)
     if args.lr is not None:
         number("lr", args.lr)
     for width in args.widths:
@@ -190,6 +184,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
     from sgdsim.studies import validation as v
 
     chosen = [load_data(args, name, built_in=True, n_at_most=_POINTS, one_output=True) for name in args.dataset]
+    steps = {(data.n, size): _steps(args, data.n, size) for data in chosen for size in args.batch_size}
     cells: list[dict[str, object]] = []
     for data in chosen:
         for width in args.widths:
@@ -217,7 +212,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
                     trained = v.train(
                         problem,
                         SGD(lr, args.momentum, size),
-                        args.n_steps,
+                        steps[data.n, size],
                         at=AT,
                         replicates=args.replicates,
                         dtype=args.dtype,
@@ -226,6 +221,14 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
                     )
                     cells[-1] |= read_off(trained, problem)
                     yield cells
+
+
+def _steps(args: argparse.Namespace, n: int, size: int) -> int:
+    """Of the long runs at this batch size."""
+    from sgdsim.runs.follow import MAX_STEPS
+
+    what = "n_steps" if args.epochs is None else f"epochs: steps at batch {size}"
+    return integer(what, steps_of(args, "n_steps", n, size), minimum=SHORTEST, maximum=MAX_STEPS)
 
 
 def read_off(trained: Training, problem: Problem) -> dict[str, object]:

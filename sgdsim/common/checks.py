@@ -7,6 +7,7 @@ prints an `InputError` as one line and exits with code 2; in Python it is a `Val
 from __future__ import annotations
 
 import contextlib
+import difflib
 import json
 import math
 import numbers
@@ -62,11 +63,17 @@ def number(
     raise InputError(f"{name}: expected a finite number{rule}, got {_shown(value)}")
 
 
+def meant(value: object, options: Iterable[str]) -> str:
+    """ "; did you mean …?" where one of `options` is spelled much like `value`, else nothing."""
+    close = difflib.get_close_matches(str(value), list(options), 1)
+    return f"; did you mean {close[0]}?" if close and close[0] != value else ""
+
+
 def choice(name: str, value: object, options: Iterable[str]) -> str:
     """`value` if it is one of `options`."""
     options = list(options)
     if not isinstance(value, str) or value not in options:
-        raise InputError(f"{name}: expected one of {', '.join(options)}; got {_shown(value)}")
+        raise InputError(f"{name}: expected one of {', '.join(options)}; got {_shown(value)}{meant(value, options)}")
     return value
 
 

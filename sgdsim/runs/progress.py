@@ -59,7 +59,7 @@ class Progress:
         self.partial: dict[int, float] = {}
         self.counts = {"diverged": 0, "failed": 0}
         self.lock = threading.Lock()
-        form = "{desc}: {percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+        form = "{desc}{percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
         self.bar = tqdm(
             total=sum(self.totals),
             initial=sum(self.ended),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
@@ -51,6 +51,18 @@ class Critical:
     effective_lr: float | None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """Whether one learning rate α of an algorithm is stable, exactly at this N; `reason`: what decided it, or why it is
+    not known (`stable` is None)."""
+
+    batch_size: int
+    momentum: float
+    lr: float
+    stable: bool | None
+    reason: str
+
+
 @dataclass(frozen=True, repr=False)
 class StableRates(Findings):
     """Of each algorithm with each τ; `critical`: for each τ and batch size. `interrupted`: by Ctrl-C, exact levels are
@@ -60,18 +72,18 @@ class StableRates(Findings):
     critical: tuple[Critical, ...]
     interrupted: bool
 
-    def table(self) -> Table:
-        """A row for each algorithm and τ; * where the row has a note."""
+    def table(self, unit: float = 1.0) -> Table:
+        """A row for each algorithm and τ; * where the row has a note. `unit`: what the learning rate 1 is in others."""
         surely = any(row.surely_stable is not None for row in self.rows)
         exact = any(row.exact is not None for row in self.rows)
         headers = ["batch", "momentum", "tau", "full batch", "spectral-diagonal"]
         headers += [*(["surely stable"] if surely else []), *(["exact"] if exact else [])]
         lines = []
         for row in self.rows:
-            cells: list[Cell] = [row.batch_size, readable(row.momentum), shortest(row.tau), row.full_batch]
-            cells.append(short(row.spectral_diagonal) + ("*" if row.note else ""))
-            cells += [row.surely_stable] if surely else []
-            lines.append([*cells, row.exact] if exact else cells)
+            cells: list[Cell] = [row.batch_size, readable(row.momentum), shortest(row.tau), unit * row.full_batch]
+            cells.append(short(unit * row.spectral_diagonal) + ("*" if row.note else ""))
+            rest = [*([row.surely_stable] if surely else []), *([row.exact] if exact else [])]
+            lines.append([*cells, *(None if level is None else unit * level for level in rest)])
         return Table(headers, lines)
 
 
@@ -112,6 +124,17 @@ def stable_rates(
             )
     plain = all(sgd.method.spec == "heavy-ball" for sgd in algorithms)
     return StableRates(tuple(rows), _critical(problem, rows, taus) if plain else (), interrupted)
+
+
+def asked(problem: QuadraticProblem, algorithms: Sequence[SGD], lrs: Sequence[float]) -> list[Asked]:
+    """Of each learning rate in units of 1/λ_max with each algorithm, whose own counts for nothing."""
+    cells = [replace(sgd, lr=lr) for lr in lrs for sgd in algorithms]
+    with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
+        known = verdicts.verdicts(problem, cells)
+    return [
+        Asked(cast(int, sgd.batch_size), cast(float, sgd.momentum), cast(float, sgd.lr), each.stable, each.reason)
+        for sgd, each in zip(cells, known, strict=True)
+    ]
 
 
 def _exact(problem: QuadraticProblem, algorithms: Sequence[SGD], progress: bool) -> tuple[list[float | None], bool]:

@@ -71,7 +71,7 @@ PROBLEM = """--dataset --kernel --residual --targets --data-dir --n --n-test --w
 ALGORITHM = "--lr --momentum --batch-size --sampling --n-steps --replicates --seed --dtype --device --record-every"
 HELP = {
     "": "compare simulate plot data --version",
-    "compare": f"{PROBLEM} {ALGORITHM} --regimes --tau --zip --out --plot --json",
+    "compare": f"{PROBLEM} {ALGORITHM} --regime --tau --zip --out --plot --json",
     "simulate": f"{PROBLEM} {ALGORITHM} --regime --moments --out --plot --json",
     "plot": "loss spectrum FILE --out --observable",
     "data": "list fetch verify",

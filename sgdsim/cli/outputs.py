@@ -1,0 +1,66 @@
+"""What `--out` may be called, that it does not overwrite, and results of runs written under it."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING
+
+from sgdsim.common.checks import InputError
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+JSON = (".json",)
+TABLES = (".csv", ".parquet")
+RUNS = (".nc", ".h5", *TABLES)  # netCDF-4 is HDF5
+SPECTRUM = (".nc", ".h5", ".csv")
+
+
+def is_table(path: str | None) -> bool:
+    """Whether a result goes there as a table."""
+    return path is not None and _ending(path) in TABLES
+
+
+def check_out(args: argparse.Namespace) -> None:
+    """InputError where --out has an ending that the command does not write, or is there already: only --force and a
+    sweep that goes on write over it."""
+    if getattr(args, "out", None) is None:
+        return
+    endings: tuple[str, ...] = getattr(args, "endings", ())
+    if endings and _ending(args.out) not in endings:
+        got = os.path.basename(args.out)
+        raise InputError(f"--out: expected a name that ends in {_either(endings)}, got {got!r}")
+    goes_on = _goes_on(args)
+    if goes_on and is_table(args.out) and goes_on != "always":
+        raise InputError(f"--out: expected .nc with {goes_on}, as a table does not hold a sweep, got {args.out!r}")
+    if os.path.exists(args.out) and not args.force and (not goes_on or is_table(args.out)):
+        raise InputError(f"--out: expected a new file, got {args.out!r}, which is there; --force replaces it")
+
+
+def _ending(path: str) -> str:
+    return os.path.splitext(path)[1].lower()
+
+
+def _either(endings: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(endings[:-1]), endings[-1])))
+
+
+def _goes_on(args: argparse.Namespace) -> str:
+    """Why what a sweep left at --out is used, not replaced: an option, or "always"; "" where it is not."""
+    if not hasattr(args, "shard"):
+        return ""
+    given = next((name for name in ("shard", "retry_failed", "resume") if getattr(args, name, None)), None)
+    return "" if given is None and hasattr(args, "resume") else f"--{given.replace('_', '-')}" if given else "always"
+
+
+def save_runs(result: xr.Dataset, path: str) -> None:
+    """Write a result of runs as its name asks for: netCDF, or a table of what came out of each."""
+    if is_table(path):
+        from sgdsim.studies import comparison
+
+        comparison.export(result, path)
+    else:
+        from sgdsim.runs import results
+
+        results.save(result, path)
