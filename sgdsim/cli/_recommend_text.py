@@ -87,9 +87,11 @@ def _none_chosen(probe: Probe) -> list[str]:
 
 def _seen(tried: Probed) -> str:
     """What real steps at a setting showed."""
-    where = f"in {steps(tried.steps)} of {RUNS} runs λ_max grew ×{short(tried.growth)}"
+    grew = "the growth of λ_max is not known"
+    if not math.isnan(tried.growth):
+        grew = f"λ_max grew ×{short(tried.growth)}, to {tried.reached:.0%} of the stability limit"
     loss = f"{tried.diverged} diverged" if tried.diverged else f"the loss was ×{short(tried.ratio)} of the predicted"
-    return f"{where}, to {tried.reached:.0%} of the stability limit, and {loss}"
+    return f"in {steps(tried.steps)} of {RUNS} runs {grew}, and {loss}"
 
 
 def _later(done: int, horizon: int) -> str:

@@ -24,7 +24,8 @@ class Sharpness:
         self._vector: np.ndarray | None = None
 
     def of(self, module: nn.Module) -> float:
-        """λ_max at the module's present parameters; NaN where they are no numbers. InputError as of `Curvature`."""
+        """λ_max at the module's present parameters; NaN where they are no numbers, or torch cannot differentiate what
+        the module does twice. InputError as of `Curvature`."""
         curvature = Curvature(module, self._x, self._zeros, device=self._device)
         product, found = curvature.ggn(), 0.0
         vector = np.random.default_rng(0).standard_normal(curvature.size)
@@ -32,7 +33,10 @@ class Sharpness:
             vector = self._vector + _MIXED * vector / np.linalg.norm(vector)
         for _ in range(_PRODUCTS):
             vector = vector / np.linalg.norm(vector)
-            image = product @ vector
+            try:
+                image = product @ vector
+            except RuntimeError:  # of an operation of the user's without a second derivative
+                return np.nan
             last, found = found, float(vector @ image)
             if not np.isfinite(image).all() or found <= 0:
                 return found if found == 0 else np.nan

@@ -45,7 +45,8 @@ class Probed:
     lr, momentum : α in units of 1/λ_max of the first kernel, and β.
     predicted : its loss at the horizon by theory (spectral-diagonal).
     steps : taken.
-    growth : the largest λ_max(Θ_t)/λ_max(Θ_0) seen in any run, on at most 200 training points.
+    growth : the largest λ_max(Θ_t)/λ_max(Θ_0) seen in any run, on at most 200 training points; NaN where torch cannot
+        tell it (an operation without a second derivative), and then the loss alone decides.
     limit : the largest stable learning rate at this momentum, of the first kernel.
     ratios : (RUNS,) each run's loss over that predicted, geometric mean over the later half of the steps.
     """
@@ -71,7 +72,7 @@ class Probed:
     @property
     def accepted(self) -> bool:
         """Whether the network follows theory here: no loss far above it, and curvature well within the limit."""
-        return self.ratio <= HIGHER and max(self.ratios) <= HIGHEST and self.reached <= WITHIN
+        return self.ratio <= HIGHER and max(self.ratios) <= HIGHEST and not self.reached > WITHIN
 
     @property
     def diverged(self) -> int:
@@ -129,9 +130,14 @@ class Probe(Findings):
         for i, each in enumerate(self.tried):
             ratio = f"×{short(each.ratio)}" if not each.diverged else f"diverged {each.diverged}/{RUNS}"
             row: list[Cell] = ["" if i else "theory's best", each.lr, tuned(each.momentum), str(each.steps)]
-            row += [f"×{short(each.growth)}", f"{each.reached:.0%}", ratio, "follows" if each.accepted else "does not"]
+            row += [f"×{short(each.growth)}", share(each.reached), ratio, "follows" if each.accepted else "does not"]
             rows.append(row)
         return Table(headers, rows, "lr")
+
+
+def share(part: float) -> str:
+    """A share of the stability limit in words; "-" where it is not known."""
+    return "-" if math.isnan(part) else f"{part:.0%}"
 
 
 def probe(
@@ -232,7 +238,7 @@ class _Course:
                 break
             if place % _CURVED == 0 or high == count:
                 found = [self.sharpness.of(cast(Trained, run).network(r)) for r in range(RUNS)]
-                growth = max(growth, *(each / self.flat for each in found))
+                growth = float(np.max([growth, *(each / self.flat for each in found)]))  # NaN stays
         seen = looks[: len(losses)]
         expected = np.append(losses[0].mean(), self.predicted(seen[1:], lr, momentum))
         ratios = np.exp(np.log(np.array(losses) / expected[:, None])[2 * seen >= seen[-1]].mean(0))
@@ -245,7 +251,7 @@ class _Course:
         """Settings with less learning rate, or less momentum than theory's; `tried` grows meanwhile."""
         first = tried[0]
         for factor in _LOWER:
-            growth = max(each.growth for each in tried)
+            growth = max([1.0, *(each.growth for each in tried if math.isfinite(each.growth))])
             settings = [(first.lr / factor, first.momentum)]
             if first.momentum > 0 and 1 - factor * (1 - first.momentum) > 0:
                 settings.append(self._with_less_momentum(1 - factor * (1 - first.momentum), growth))
