@@ -24,8 +24,9 @@ class Sharpness:
         self._vector: np.ndarray | None = None
 
     def of(self, module: nn.Module) -> float:
-        """λ_max at the module's present parameters; NaN where they are no numbers, or torch cannot differentiate what
-        the module does twice. InputError as of `Curvature`."""
+        """λ_max at the module's present parameters; NaN where they are no numbers, or torch refuses to differentiate
+        what the module does twice. Of an operation marked `once_differentiable` it does not refuse, but leaves the
+        parameters before it out. InputError as of `Curvature`."""
         curvature = Curvature(module, self._x, self._zeros, device=self._device)
         product, found = curvature.ggn(), 0.0
         vector = np.random.default_rng(0).standard_normal(curvature.size)
