@@ -20,7 +20,7 @@ _HOMES = {
     "NetworkProblem": "problem", "QuadraticProblem": "problem", "TestPoints": "problem",
     "BatchAveraged": "regimes", "RealNetwork": "regimes", "SampledLinearized": "regimes", "SpectralDiagonal": "regimes",
     "fit_power_law": "problem.fits", "simulate": "runs.simulation", "sweep": "runs.sweeps", "Grid": "runs.sweeps",
-    "merge": "runs.assembly", "load": "runs.results", "save": "runs.results",
+    "recommend": "studies.recommending", "merge": "runs.assembly", "load": "runs.results", "save": "runs.results",
 }  # fmt: skip
 _MODULES = {
     "curvature": "networks.curvature", "datasets": "datasets", "fits": "problem.fits", "hessians": "studies.hessians",

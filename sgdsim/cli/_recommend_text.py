@@ -11,10 +11,12 @@ from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import percent, short, steps, tuned
 from sgdsim.studies.advice import LateBudget
 from sgdsim.studies.method_recommendation import MethodRecommendation
+from sgdsim.studies.probing import RUNS, Probe, Probed
 from sgdsim.studies.recommendation import Recommendation
 from sgdsim.studies.verification import LOWER, SAME, Simulated, Verification
 from sgdsim.theory.optimal import JacobiOptimum
 
+_LOSSES = {"half-mse": "for the loss ½·mean((f − y)²)", "mse": "for torch.nn.MSELoss()"}
 _LEFT = 1.5  # times the predicted loss, up or down, from which on a network is said to leave its linearisation
 _FLAT = 1e-3  # a gain below this is not worth having
 _OPEN = 5e-3  # a gain below this is not sure, as --exact ends where none larger than 0.2% is likely
@@ -30,7 +32,7 @@ def lines(title: str, found: Recommendation | MethodRecommendation, checked: Ver
 def _of_heavy_ball(title: str, found: Recommendation, checked: Verification | None) -> list[str]:
     head = f"{title}: batch {found.sgd.batch_size}, {steps(found.horizon)}, tau "
     out = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", ""]
-    out += [*_linearised(found, checked), found.table().text(), *_trust(found), *_gain(found), ""]
+    out += [*_linearised(found, checked), *_probe(found), found.table().text(), *_trust(found), *_gain(found), ""]
     out += [found.limits().text(), "", *_law(found), *_late(found)]
     if found.jacobi is not None:
         out += ["", *_jacobi(found.jacobi)]
@@ -55,6 +57,57 @@ def _linearised(found: Recommendation, checked: Verification | None) -> list[str
     kernel = "" if moved is None else f" Its tangent kernel moved by {percent(moved)} on the way."
     text = f"{what}: its loss is {short(mean)} at the best setting, {short(ratio)} times what theory predicts."
     return [text + kernel, ""]
+
+
+def _probe(found: Recommendation) -> list[str]:
+    """What is recommended after the network was tried, and why; nothing where it was not."""
+    probe, answer = found.probe, found.answer
+    if probe is None:
+        return []
+    if answer is None or probe.chosen is None:
+        return [*_none_chosen(probe), ""]
+    setting = f"lr {short(answer.lr)}, momentum {tuned(answer.momentum)}"
+    what = f"Recommended: {setting}, tried on the network: {_seen(probe.chosen)}."
+    lines = [f"{what} {_later(probe.chosen.steps, probe.horizon)}".rstrip()]
+    if probe.lowered:
+        lines.append(f"Theory's best setting failed there: {_seen(probe.tried[0])}. What was tried:")
+        lines += ["", probe.table().text()]
+    return [*lines, ""]
+
+
+def _none_chosen(probe: Probe) -> list[str]:
+    if probe.interrupted:
+        return ["Interrupted while the network was tried: no setting is recommended. Below is theory alone."]
+    last = probe.tried[-1]
+    end = f"lr {short(last.lr)}, momentum {tuned(last.momentum)}"
+    text = f"Linearised theory does not predict this network: it leaves the prediction at each setting tried, to {end}."
+    more = " There was no time for others." if probe.given_up else ""
+    return [f"{text}{more} None is recommended; below is what theory alone says.", "", probe.table().text()]
+
+
+def _seen(tried: Probed) -> str:
+    """What real steps at a setting showed."""
+    grew = "the growth of λ_max is not known"
+    if not math.isnan(tried.growth):
+        grew = f"λ_max grew ×{short(tried.growth)}, to {tried.reached:.0%} of the stability limit"
+    loss = f"{tried.diverged} diverged" if tried.diverged else f"the loss was ×{short(tried.ratio)} of the predicted"
+    return f"in {steps(tried.steps)} of {RUNS} runs {grew}, and {loss}"
+
+
+def _later(done: int, horizon: int) -> str:
+    return f"What comes later, up to step {horizon:g}, such a probe cannot tell." if done < horizon else ""
+
+
+def to_paste(found: Recommendation | MethodRecommendation, has_network: bool) -> list[str]:
+    """The optimiser as a line of Python for either loss, and whether it was tried."""
+    lines = [f"    {line}  # {loss}" for name, loss in _LOSSES.items() if (line := found.torch_line(name)) is not None]
+    if not has_network:
+        lines.append("No network was given to try this on: it is linearised theory alone.")
+    elif not isinstance(found, Recommendation):
+        lines.append("Not tried on the network: heavy ball alone is.")
+    elif found.probe is None:
+        lines.append("Not tried on the network.")
+    return [*lines, ""] if isinstance(found, Recommendation) else lines
 
 
 def _gain(found: Recommendation) -> list[str]:

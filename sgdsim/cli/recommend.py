@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 SIMULATED = ("sampled", "network")
 REPLICATES = 20
-TIMES = ("problem", "theory", "exact", "jacobi", "verify", "total")  # keys of "seconds"
+TIMES = ("problem", "theory", "exact", "jacobi", "probe", "verify", "total")  # keys of "seconds"
 # Options for plain heavy ball alone, and what is said where they come with another algorithm.
 PLAIN_ALONE = {
     "verify": "; try compare",
@@ -57,6 +57,11 @@ def add_parser(commands: Commands) -> None:
     )
     group.add_argument("--jacobi", action="store_true", help="also the best Jacobi schedule for full batches (slower)")
     check = parser.add_argument_group("check by simulation")
+    check.add_argument(
+        "--no-probe",
+        action="store_true",
+        help="do not try the setting on the network for some 50 steps, nor look for a lower one where it fails there",
+    )
     check.add_argument(
         "--verify",
         nargs="*",
@@ -91,6 +96,8 @@ def recommend(args: argparse.Namespace) -> int:
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     took = {"problem": delivery.seconds}
     found = _found(args, problem.quadratic, sgd)
+    if isinstance(found, Recommendation) and not args.no_probe:
+        found = _probed(args, problem, found)
     checked = None
     if regimes is not None and isinstance(found, Recommendation) and not found.interrupted:
         began = time.perf_counter()
@@ -115,6 +122,7 @@ def recommend(args: argparse.Namespace) -> int:
         **delivery.files,
     }
     lines = _recommend_text.lines(problem.description.get("title", ""), found, checked)
+    lines += _recommend_text.to_paste(found, problem.has_network)
     times = ", ".join(f"{name} {took[name]:.1f} s" for name in TIMES if name in took)
     last = f"{lr_unit(facts['torch_lr_per_alpha'])}. {times}."
     return delivery.tell(facts, lambda: "\n".join([*lines, last, *wrote(facts)]))
@@ -148,6 +156,13 @@ def _found(args: argparse.Namespace, quadratic: QuadraticProblem, sgd: SGD) -> R
         return find()
     with tqdm(total=exact.SETTINGS, desc="exact average, at most", unit="setting", disable=None) as bar:
         return find(search=True, heard=bar.update)
+
+
+def _probed(args: argparse.Namespace, problem: Problem, found: Recommendation) -> Recommendation:
+    from sgdsim.studies import probing, recommending
+
+    with tqdm(total=probing.SETTINGS, desc="probe, at most", unit="setting", delay=2, disable=None) as bar:
+        return recommending.probed(problem, found, args.seed, bar.update)
 
 
 def _regimes(names: list[str], problem: Problem) -> list[Regime]:

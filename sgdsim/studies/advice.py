@@ -6,9 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import cast
 
+from sgdsim.algorithm.methods import HeavyBall, Nesterov
 from sgdsim.algorithm.sgd import SGD
-from sgdsim.common.checks import InputError
+from sgdsim.common.checks import InputError, choice
 from sgdsim.common.jsonable import finite_or_none, jsonable
+from sgdsim.common.text import tuned
 from sgdsim.problem import QuadraticProblem, fits
 from sgdsim.problem.fits import PowerLawFit
 from sgdsim.studies.base import Findings
@@ -17,6 +19,7 @@ from sgdsim.theory.optimal import Optimum
 from sgdsim.theory.power_law import PowerLaw, Prediction
 
 LEVELS = {"full_batch": "full batch", "spectral_diagonal": "spectral-diagonal", "exact": "exact"}
+TORCH_LOSSES = ("half-mse", "mse")  # ½·mean over points of the sum over outputs; torch.nn.MSELoss
 _PREDICTED = ("phase", "exponent", "constant", "signal", "noise", "crossover", "window", "within")
 # In the order of the JSON form, which is the same for every algorithm.
 _SETTINGS = ("best", "plain", "closure_best", "exact", "loss_error", "stable", "stable_reason", "gain")
@@ -31,7 +34,18 @@ _KEYS = (
     "notes",
     "floor",
     "floor_reached",
+    "probe",
+    "torch",
 )
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The setting that is recommended: α in units of 1/λ_max, β and the predicted loss at the horizon."""
+
+    lr: float
+    momentum: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -145,6 +159,34 @@ class Advice(Findings):
         """Steps from which on the loss of this finite spectrum falls exponentially; None: never, or not known."""
         return 1 / abs(self.rate) if self.rate is not None and -math.inf < self.rate < 0 else None
 
+    @property
+    def answer(self) -> Answer | None:
+        """The setting to take; None where none can be recommended."""
+        raise NotImplementedError
+
+    def torch_lr(self, loss: str = "half-mse") -> float | None:
+        """The answer's learning rate for `torch.optim.SGD` and one of `TORCH_LOSSES`; None where there is none."""
+        share = 1.0 if choice("loss", loss, TORCH_LOSSES) == "half-mse" else self.problem.n_outputs / 2
+        if self.answer is None or math.isinf(self.problem.n):
+            return None
+        return finite_or_none(share * self.problem.torch_lr(self.answer.lr))
+
+    def torch_line(self, loss: str = "half-mse") -> str | None:
+        """The optimiser to paste for one of `TORCH_LOSSES`; None without an answer, of infinitely many points, or where
+        `torch.optim.SGD` has no such method. InputError for another loss.
+
+        "half-mse" is `½·mean((f − y)²)`, summed over outputs; "mse" is `torch.nn.MSELoss`, a mean over outputs too.
+        """
+        lr, nesterov = self.torch_lr(loss), isinstance(self.sgd.method, Nesterov)
+        if self.answer is None or lr is None or not (nesterov or isinstance(self.sgd.method, HeavyBall)):
+            return None
+        momentum = tuned(self.answer.momentum)
+        if momentum.startswith("-"):  # refused as an argument of its own, but not in a group of parameters
+            group = f'[{{"params": list(net.parameters()), "momentum": {momentum}}}]'
+            return f"torch.optim.SGD({group}, lr={lr:.4g})" if not nesterov else None
+        more = ", nesterov=True" if nesterov and momentum != "0" else ""
+        return f"torch.optim.SGD(net.parameters(), lr={lr:.4g}, momentum={momentum}{more})"
+
     def notes(self) -> list[str]:
         """What makes the answer doubtful, a sentence or two each."""
         raise NotImplementedError
@@ -157,7 +199,14 @@ class Advice(Findings):
             "cutoff": self.cutoff,
             "law": self.law.as_dict(),
             "notes": self.notes(),
+            "torch": self._pasted(),
         }
+
+    def _pasted(self) -> dict[str, object] | None:
+        if self.answer is None:
+            return None
+        lrs = {loss: {"lr": self.torch_lr(loss), "line": self.torch_line(loss)} for loss in TORCH_LOSSES}
+        return {"momentum": self.answer.momentum, **lrs}
 
     def setting(self, lr: float, momentum: float, loss: float, effective: float) -> dict[str, float | None]:
         """A setting with the loss there and how far it moves in the end, as JSON holds it."""

@@ -15,7 +15,7 @@ from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, tuned
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
-from sgdsim.studies.advice import Advice, LawHere, limits
+from sgdsim.studies.advice import Advice, Answer, LawHere, limits
 from sgdsim.theory import best_schedules, linear, stability
 from sgdsim.theory.linear import Floor
 from sgdsim.theory.verdicts import Verdict, verdict
@@ -43,6 +43,11 @@ class MethodRecommendation(Advice):
     def lr(self) -> float:
         """The best learning rate."""
         return cast(float, self.best.lr)
+
+    @property
+    def answer(self) -> Answer:
+        """The best setting."""
+        return Answer(self.lr, cast(float, self.best.momentum), self.loss)
 
     @property
     def effective_lr(self) -> float:

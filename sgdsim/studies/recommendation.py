@@ -15,7 +15,8 @@ from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, steps, tuned
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour, doubt
-from sgdsim.studies.advice import LEVELS, Advice, LateBudget, LawHere, limits
+from sgdsim.studies.advice import LEVELS, Advice, Answer, LateBudget, LawHere, limits
+from sgdsim.studies.probing import Probe
 from sgdsim.studies.stable_rates import infinite_spectrum
 from sgdsim.theory import exact, inside, optimal, power_law, stability
 from sgdsim.theory.inside import ClosureError, Trusted
@@ -32,16 +33,26 @@ class Recommendation(Advice):
     loss_error : relative error of the best loss where Lanczos quadrature made the problem, else None.
     max_lr : without momentum and at the best one.
     jacobi : the best Jacobi schedule for full batches, where it was asked for.
+    probe : what real steps of the network said of the best setting, where there is one and it was asked.
     """
 
     known: Trusted
     searched: exact.Searched | None
     loss_error: float | None
     jacobi: JacobiOptimum | None
+    probe: Probe | None = None
 
     @property
     def interrupted(self) -> bool:
-        return self.searched is not None and self.searched.interrupted
+        return any(part is not None and part.interrupted for part in (self.searched, self.probe))
+
+    @property
+    def answer(self) -> Answer | None:
+        """Theory's best setting, or, where that was tried on the network, the one that this follows."""
+        if self.probe is None:
+            return Answer(self.known.best.lr, self.known.best.momentum, self.known.best.loss)
+        chosen = self.probe.chosen
+        return None if chosen is None else Answer(chosen.lr, chosen.momentum, chosen.predicted)
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON holds it."""
@@ -57,6 +68,7 @@ class Recommendation(Advice):
             "gain": known.gain,
             "negative_momentum": best.negative_momentum,
             "jacobi": self.jacobi and {name: finite_or_none(value) for name, value in vars(self.jacobi).items()},
+            "probe": self.probe and self.probe.as_dict(),
         }
 
     def _setting(
@@ -66,10 +78,17 @@ class Recommendation(Advice):
         return facts if error is None else facts | {"exact_loss": error.loss, "closure_error": error.relative}
 
     def table(self) -> Table:
-        """The best setting and the best without momentum; (torch): the lr for `torch.optim.SGD`."""
+        """The best setting and the best without momentum, before them a lower one that a probe found; (torch): the lr
+        for `torch.optim.SGD`."""
         best, known = self.known.best, self.known
         averaged = known.error.loss is not None
         rows: list[list[Cell]] = []
+        if self.probe is not None and self.probe.lowered and (found := self.answer) is not None:
+            torch = f"({short(self.problem.torch_lr(found.lr))})"
+            rows.append(
+                ["recommended by the probe", found.lr, torch, tuned(found.momentum), finite_or_none(found.loss)]
+            )
+            rows[-1] += [None] if averaged else []
         for name, lr, momentum, loss, error in (
             ("best", best.lr, best.momentum, best.loss, known.error),
             ("best without momentum", best.plain_lr, 0.0, best.plain_loss, known.plain_error),

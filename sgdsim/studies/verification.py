@@ -205,7 +205,7 @@ def verify(
         if simulated.regime == "network" and not interrupted:
             algorithms = [SGD(point.lr, point.momentum, batch_size, sampling) for point in points]
             moved, interrupted = _kernel_moved(cast(NetworkProblem, problem), algorithms, regimes[i], record, seed)
-            compared[i], count = replace(simulated, kernel_moved=moved), _compared_points(problem).size
+            compared[i], count = replace(simulated, kernel_moved=moved), compared_points(problem).size
     return Verification(points, tuple(compared), interrupted, horizon, replicates, count)
 
 
@@ -221,13 +221,14 @@ def _settings(lr: float, momentum: float, change: float, plain_lr: float | None)
     return settings + ([("without momentum", plain_lr, 0.0)] if plain_lr is not None and momentum != 0 else [])
 
 
-class _Trained(Protocol):
+class Trained(Protocol):
     """The run of a network."""
 
     def network(self, replicate: int) -> nn.Module: ...
 
 
-def _compared_points(problem: Problem) -> np.ndarray:
+def compared_points(problem: Problem) -> np.ndarray:
+    """Places of the training points, 200 at most, on which tangent kernels are compared along a run."""
     return np.unique(np.linspace(0, problem.n - 1, min(int(problem.n), _KERNEL_POINTS)).round().astype(int))
 
 
@@ -237,13 +238,13 @@ def _kernel_moved(
     """`Simulated.kernel_moved` of each algorithm, and whether Ctrl-C came before the last."""
     from sgdsim.networks import ntk
 
-    x = problem.data.x[_compared_points(problem)]
+    x = problem.data.x[compared_points(problem)]
     began, out = ntk.empirical_ntk(problem.network, x, device=problem.device), np.full(len(algorithms), np.nan)
     for i, sgd in enumerate(algorithms):
 
         def look(step: int, run: Run, followed: np.ndarray, i: int = i) -> None:
             if step == record[-1]:
-                kernel = ntk.empirical_ntk(cast(_Trained, run).network(0), x, device=problem.device)
+                kernel = ntk.empirical_ntk(cast(Trained, run).network(0), x, device=problem.device)
                 out[i] = np.linalg.norm(kernel - began) / np.linalg.norm(began)
 
         if follow(problem, sgd, regime, np.array(record), (Loss(),), 1, seed, None, look).interrupted:

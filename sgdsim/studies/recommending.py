@@ -1,0 +1,70 @@
+"""`sgdsim.recommend`: the best learning rate and momentum of any linear method, tried on the network where there is
+one."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+from sgdsim.algorithm.sgd import SGD
+from sgdsim.problem import NetworkProblem, Problem
+from sgdsim.studies import method_recommendation, probing, recommendation
+from sgdsim.studies.method_recommendation import MethodRecommendation
+from sgdsim.studies.recommendation import Recommendation
+
+
+def recommend(
+    problem: Problem,
+    sgd: SGD | int,
+    horizon: int,
+    *,
+    tau: float = 1.0,
+    search: bool = False,
+    jacobi: bool = False,
+    probe: bool = True,
+    seed: int = 0,
+) -> Recommendation | MethodRecommendation:
+    """The best constant learning rate and momentum after `horizon` steps.
+
+    Parameters
+    ----------
+    problem : a `NetworkProblem`, a `QuadraticProblem` or any other.
+    sgd : an algorithm, whose own learning rate and momentum count for nothing; or the batch size of heavy ball.
+    tau, search, jacobi : as `sgdsim.studies.recommendation.recommend` has them; the last two of heavy ball alone.
+    probe : try the setting on the network, and lower ones where that does not follow theory there
+        (`sgdsim.studies.probing.probe`; of heavy ball alone).
+    seed : of the probe's batches.
+
+    Returns
+    -------
+    A frozen result: `answer` (lr in units of 1/λ_max, momentum, predicted loss), `torch_line(loss)`, `notes()`,
+    `table()`, `as_dict()`, and of heavy ball `plot()`, `probe` and theory's own optimum `known.best`.
+
+    Raises
+    ------
+    InputError : what theory refuses.
+
+    >>> found = recommend(ss.QuadraticProblem.power_law(n=1000, nu=1.5, kappa=1.0), 10, horizon=500)
+    >>> f"{found.answer.lr:.1f}, {found.answer.momentum:.2f}"
+    '0.5, 0.86'
+    """
+    sgd = sgd if isinstance(sgd, SGD) else SGD(1.0, batch_size=sgd)
+    if not sgd.is_plain:
+        return method_recommendation.recommend(problem.quadratic, sgd, horizon, tau=tau)
+    found = recommendation.recommend(problem.quadratic, sgd, horizon, tau=tau, search=search, jacobi=jacobi)
+    return probed(problem, found, seed) if probe else found
+
+
+def probed(
+    problem: Problem, found: Recommendation, seed: int = 0, heard: Callable[[], object] = lambda: None
+) -> Recommendation:
+    """What was found with a probe of it, where there is a network and the search was not interrupted."""
+    if not problem.has_network or found.interrupted:
+        return found
+    began, best = time.perf_counter(), found.known.best
+    sgd, network = replace(found.sgd, lr=best.lr, momentum=best.momentum), cast(NetworkProblem, problem)
+    limit = found.max_lr[-1]["exact"]
+    seen = probing.probe(network, sgd, found.horizon, limit, tau=found.tau, seed=seed, heard=heard)
+    return replace(found, probe=seen, seconds=found.seconds | {"probe": time.perf_counter() - began})
