@@ -37,26 +37,18 @@ def add_own_data(source: Group, group: Group) -> None:
     group.add_argument("--tokens", action="store_true", default=None, help="inputs of --data are integers that stay so")
 
 
-def load_data(
-    args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS, one_output: bool = False
-) -> Dataset:
+def load_data(args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS) -> Dataset:
     """The data of --data, or the built-in set `name`; what was made of one's own is told at the end, as `note`.
 
-    `built_in`: for a network of ours, which takes rows (n, d). InputError for several outputs where there is to be
-    `one_output`.
+    `built_in`: for a network of ours, which takes rows (n, d).
     """
     from sgdsim import datasets
 
     if args.data is None:
         targets = "number" if args.targets is None else args.targets
-        data = datasets.load(name, args.n, args.seed, n_test=args.n_test, targets=targets, data_dir=args.data_dir)
-    else:
-        data = _own(args, n_at_most, built_in)
-        args.note = datasets.sentence(data)
-    if one_output and data.n_outputs > 1:
-        raise InputError(
-            f"--targets: expected one column of targets here, as of --targets class:A,B or number; got {data.n_outputs}"
-        )
+        return datasets.load(name, args.n, args.seed, n_test=args.n_test, targets=targets, data_dir=args.data_dir)
+    data = _own(args, n_at_most, built_in)
+    args.note = datasets.sentence(data)
     return data
 
 

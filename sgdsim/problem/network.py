@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
@@ -93,6 +93,11 @@ class NetworkProblem(Problem):
         return 1 if self.data.y.ndim == 1 else self.data.y.shape[1]
 
     @property
+    def kernel_output(self) -> Literal["trace", "full"]:
+        """What `networks.ntk.empirical_ntk` is asked for: the kernel over all outputs, (N, N, C, C), of several."""
+        return "full" if self.data.y.ndim == 2 else "trace"
+
+    @property
     def n_parameters(self) -> int:
         """Number of the network's trainable parameters."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
@@ -114,7 +119,7 @@ class NetworkProblem(Problem):
         from sgdsim.networks import ntk
 
         f, f_test = self.initial_outputs
-        which = "full" if self.data.y.ndim == 2 else "trace"
+        which = self.kernel_output
         theta = ntk.empirical_ntk(self.network, self.data.x, output=which, device=self.device)
         cross = None
         if f_test is not None and self.data.x_test is not None:

@@ -114,6 +114,13 @@ class _Entry:
         return found[self.key] if self.key in found else places[cast(int, self.key)]
 
 
+def entry_of(module: nn.Module, output: str | int) -> nn.Module:
+    """A copy of `module` that gives one entry of what `module` does: a key or name, or a place in it."""
+    module = copied(module)
+    module.register_forward_hook(_Entry(output))
+    return module
+
+
 @with_gradients
 def settled(module: nn.Module, x: np.ndarray, output: str | int | None = None) -> tuple[nn.Module, int]:
     """A copy of `module` for inputs like x, with all its parameters, that gives one entry of its outputs; their number.
@@ -135,7 +142,7 @@ def settled(module: nn.Module, x: np.ndarray, output: str | int | None = None) -
             except Exception as error:  # it is the user's code: anything can happen in it
                 raise not_taken(tensor[:2], error) from error
     if output is not None:
-        module.register_forward_hook(_Entry(output))
+        module = entry_of(module, output)
     f = outputs(checked := function_of(module, tensor, torch.float64), tensor[:1])
     trained = {name: p for name, p in checked.named_parameters() if p.requires_grad}
     differentiated(f.sum(), list(trained.values()))
