@@ -76,7 +76,14 @@ class SampledLinearized(Regime):
         return 8.0 * n * (2 * n * (not sgd.is_one_pass) + replicates * components) + drawn
 
     def seconds(
-        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+        self,
+        n: float,
+        parameters: float,
+        sgd: SGD,
+        steps: np.ndarray,
+        replicates: int,
+        observe: tuple[str, ...],
+        outputs: int = 1,
     ) -> float:
         if sgd.rule is not None:
             return training_seconds(n, parameters, sgd, steps, replicates)
