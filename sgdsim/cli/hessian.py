@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import TYPE_CHECKING
 
 from sgdsim.cli.arguments import (
@@ -20,7 +21,7 @@ from sgdsim.cli.arguments import (
 )
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
 from sgdsim.cli.own_data import POINTS, add_own_data, complete, load_data
-from sgdsim.cli.problems import check_output, own_model
+from sgdsim.cli.problems import check_output, own_model, with_shape
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
@@ -101,9 +102,9 @@ def hessian(args: argparse.Namespace) -> int:
     networks = _networks(args, data.n_outputs)
     runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
-        runs[name] = hessians.hessian_spectra(
-            network, data, n_probes=args.probes, progress=True, **named(args, *_PASSED_ON)
-        )
+        options = {"n_probes": args.probes, "progress": True, **named(args, *_PASSED_ON)}
+        follow = functools.partial(hessians.hessian_spectra, network, **options)
+        runs[name] = with_shape(args, data, follow)
         if runs[name].interrupted:
             break
     facts_of = {name: None if args.model else described(network) for name, network in networks.items()}

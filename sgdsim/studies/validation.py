@@ -201,7 +201,9 @@ def _kernel_change(problem: NetworkProblem, state: Any, step: int, *, first_is_t
         return KernelChange(step, math.inf, math.inf)
     quadratic = problem.quadratic
     before = quadratic.kernel * quadratic.spectrum.scale
-    after = ntk.empirical_ntk(network, problem.data.x, output=problem.kernel_output, device=problem.device)
+    after = ntk.empirical_ntk(
+        network, problem.data.x, output=problem.kernel_output, device=problem.device, dtype=problem.dtype
+    )
     if after.ndim == 4:
         after = point_major(after)
         before = np.kron(before, np.eye(problem.n_outputs)) if quadratic.signed is not None else before
