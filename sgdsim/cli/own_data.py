@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sgdsim.cli.arguments import Group
     from sgdsim.datasets import Dataset
 
-OF_OWN_DATA = ("target", "features", "missing", "no_standardise", "tokens")
+OF_OWN_DATA = ("target", "features", "categorical", "missing", "no_standardise", "tokens")
 POINTS = 500  # training points where their number is left open
 
 
@@ -25,6 +25,12 @@ def add_own_data(source: Group, group: Group) -> None:
     )
     group.add_argument("--target", nargs="+", metavar="COLUMN", help="of --data: the column of the targets")
     group.add_argument("--features", nargs="+", metavar="COLUMN", help="of --data: the inputs (default: all others)")
+    group.add_argument(
+        "--categorical",
+        nargs="+",
+        metavar="COLUMN",
+        help="of --data: inputs that are categories though they are numbers",
+    )
     group.add_argument(
         "--targets",
         metavar="KIND",
@@ -62,6 +68,7 @@ def _own(args: argparse.Namespace, n_at_most: int, flat: bool) -> Dataset:
         args.seed,
         target=target,
         features=args.features,
+        categorical=args.categorical or (),
         targets=args.targets,
         missing=args.missing or "refuse",
         standardise=not args.no_standardise,
