@@ -81,6 +81,14 @@ def _entry(text: str) -> str | int:
     return int(text) if text.isdecimal() else text
 
 
+def add_model(group: Group, words: str) -> None:
+    """`--model`, and which of the things that it gives are its outputs."""
+    group.add_argument("--model", metavar="MODULE:FACTORY", help=words)
+    group.add_argument(
+        "--output", type=_entry, help="key or index of the outputs, of a --model that gives several things"
+    )
+
+
 def add_problem(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("problem")
     source = group.add_mutually_exclusive_group()
@@ -105,14 +113,7 @@ def add_problem(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--width", type=whole, help="hidden units of the network (default: 500)")
     group.add_argument("--depth", type=whole, help="hidden layers (default: 1)")
     group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (default: relu)")
-    group.add_argument(
-        "--model",
-        metavar="MODULE:FACTORY",
-        help="your own torch model instead of the MLP: a function that returns it",
-    )
-    group.add_argument(
-        "--output", type=_entry, help="key or index of the outputs, of a --model that gives several things"
-    )
+    add_model(group, "your own torch model instead of the MLP: a function that returns it")
     group.add_argument("--nu", type=float, help="power_law: eigenvalues k^-nu")
     group.add_argument("--kappa", type=float, help="power_law: tail sums of c_k fall as k^-kappa")
     group.add_argument("--lambda-min", type=float, help="power_law: smallest eigenvalue of the infinite spectrum")

@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+import functools
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import ACTIVATIONS, DATASETS, add_data_dir, add_device, add_dtype, add_list, add_seed, named
+from sgdsim.cli.arguments import (
+    ACTIVATIONS,
+    DATASETS,
+    add_data_dir,
+    add_device,
+    add_dtype,
+    add_list,
+    add_model,
+    add_seed,
+    named,
+)
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, interrupted, wrote
 from sgdsim.cli.own_data import POINTS, add_own_data, complete, load_data
-from sgdsim.cli.problems import check_output, own_model
+from sgdsim.cli.problems import check_output, own_model, with_shape
 from sgdsim.cli.values import schedule_of, whole
 from sgdsim.common.checks import InputError
 
@@ -21,7 +32,7 @@ if TYPE_CHECKING:
 
 _DEFAULTS = {"width": 32, "depth": 3, "activation": "relu", "batch_norm": "both"}
 _PASSED_ON = (
-    *("lr", "momentum", "batch_size", "steps", "sampling", "top", "gap", "lanczos_steps"),
+    *("output", "lr", "momentum", "batch_size", "steps", "sampling", "top", "gap", "lanczos_steps"),
     *("seed", "device", "dtype", "chunk"),
 )
 _VARIANTS = {"without": "without batch norm", "with": "with batch norm"}
@@ -41,7 +52,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--width", type=whole, help="hidden units, standard parametrisation (default: 32)")
     group.add_argument("--depth", type=whole, help="hidden layers (default: 3)")
     group.add_argument("--activation", choices=ACTIVATIONS, help="of the hidden units (default: relu)")
-    group.add_argument("--model", metavar="MODULE:FACTORY", help="your own torch model, with its mode: a function")
+    add_model(group, "your own torch model, with its mode: a function")
     group = parser.add_argument_group("algorithm")
     group.add_argument(
         "--lr",
@@ -84,14 +95,16 @@ def hessian(args: argparse.Namespace) -> int:
         from sgdsim.plot.hessian import check_panels
 
         check_panels(1, set(args.steps))
-    networks = _networks(args)
+    if args.output is not None and args.model is None:
+        raise InputError(f"--output: expected only beside --model, got {args.output!r} without it")
     complete(args, POINTS)
-    data = load_data(args, args.dataset, built_in=args.model is None, one_output=args.model is None)
+    data = load_data(args, args.dataset, built_in=args.model is None)
+    networks = _networks(args, data.n_outputs)
     runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
-        runs[name] = hessians.hessian_spectra(
-            network, data, n_probes=args.probes, progress=True, **named(args, *_PASSED_ON)
-        )
+        options = {"n_probes": args.probes, "progress": True, **named(args, *_PASSED_ON)}
+        follow = functools.partial(hessians.hessian_spectra, network, **options)
+        runs[name] = with_shape(args, data, follow)
         if runs[name].interrupted:
             break
     facts_of = {name: None if args.model else described(network) for name, network in networks.items()}
@@ -108,7 +121,7 @@ def hessian(args: argparse.Namespace) -> int:
     return delivery.tell(facts, lambda: _text(args, data, runs, facts))
 
 
-def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
+def _networks(args: argparse.Namespace, n_outputs: int) -> dict[str, nn.Module]:
     """The networks to train, by the name of their row."""
     from sgdsim.networks import StandardMLP
 
@@ -117,7 +130,7 @@ def _networks(args: argparse.Namespace) -> dict[str, nn.Module]:
     chosen = list(_VARIANTS) if args.batch_norm == "both" else [args.batch_norm]
     return {
         _VARIANTS[which]: StandardMLP(
-            args.width, args.depth, args.activation, batch_norm=which == "with", seed=args.seed
+            args.width, args.depth, args.activation, batch_norm=which == "with", seed=args.seed, n_outputs=n_outputs
         )
         for which in chosen
     }

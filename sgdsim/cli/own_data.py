@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from sgdsim.cli.base import Group
     from sgdsim.datasets import Dataset
 
-OF_OWN_DATA = ("target", "features", "missing", "no_standardise", "tokens")
+OF_OWN_DATA = ("target", "features", "categorical", "missing", "no_standardise", "tokens")
 POINTS = 500  # training points where their number is left open
 
 
@@ -26,6 +26,12 @@ def add_own_data(source: Group, group: Group) -> None:
     group.add_argument("--target", nargs="+", metavar="COLUMN", help="of --data: the column of the targets")
     group.add_argument("--features", nargs="+", metavar="COLUMN", help="of --data: the inputs (default: all others)")
     group.add_argument(
+        "--categorical",
+        nargs="+",
+        metavar="COLUMN",
+        help="of --data: inputs that are categories though they are numbers",
+    )
+    group.add_argument(
         "--targets",
         metavar="KIND",
         help="number, one-hot or class:A,B (these two alone, as -1 and 1); default: number, of text one-hot; with "
@@ -37,26 +43,18 @@ def add_own_data(source: Group, group: Group) -> None:
     group.add_argument("--tokens", action="store_true", default=None, help="inputs of --data are integers that stay so")
 
 
-def load_data(
-    args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS, one_output: bool = False
-) -> Dataset:
+def load_data(args: argparse.Namespace, name: str, *, built_in: bool, n_at_most: int = POINTS) -> Dataset:
     """The data of --data, or the built-in set `name`; what was made of one's own is told at the end, as `note`.
 
-    `built_in`: for a network of ours, which takes rows (n, d). InputError for several outputs where there is to be
-    `one_output`.
+    `built_in`: for a network of ours, which takes rows (n, d).
     """
     from sgdsim import datasets
 
     if args.data is None:
         targets = "number" if args.targets is None else args.targets
-        data = datasets.load(name, args.n, args.seed, n_test=args.n_test, targets=targets, data_dir=args.data_dir)
-    else:
-        data = _own(args, n_at_most, built_in)
-        args.note = datasets.sentence(data)
-    if one_output and data.n_outputs > 1:
-        raise InputError(
-            f"--targets: expected one column of targets here, as of --targets class:A,B or number; got {data.n_outputs}"
-        )
+        return datasets.load(name, args.n, args.seed, n_test=args.n_test, targets=targets, data_dir=args.data_dir)
+    data = _own(args, n_at_most, built_in)
+    args.note = datasets.sentence(data)
     return data
 
 
@@ -70,6 +68,7 @@ def _own(args: argparse.Namespace, n_at_most: int, flat: bool) -> Dataset:
         args.seed,
         target=target,
         features=args.features,
+        categorical=args.categorical or (),
         targets=args.targets,
         missing=args.missing or "refuse",
         standardise=not args.no_standardise,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import argparse
 import os
-from typing import TYPE_CHECKING, Literal, cast
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 from sgdsim.algorithm.samplers import CLOSED
 from sgdsim.cli.arguments import DEFAULTS, add_device, add_seed
@@ -19,7 +20,11 @@ from sgdsim.problem.kinds import KINDS
 if TYPE_CHECKING:
     from torch import nn
 
+    from sgdsim.datasets import Dataset
+
 BATCH_SIZES = (1, 10, 100)
+T = TypeVar("T")
+_NOT_TAKEN = "expected a module that takes inputs of shape"
 _DATA = "data sets"
 _OWN = "--data"
 _FILE: Literal["--spectrum"] = "--spectrum"
@@ -82,7 +87,23 @@ def _network(args: argparse.Namespace) -> Problem:
         inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
         advice = "take a smaller --width or --depth"
         estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
-    return NetworkProblem(network, data, output=args.output, device=args.device)
+    return with_shape(args, data, lambda given: NetworkProblem(network, given, output=args.output, device=args.device))
+
+
+def with_shape(args: argparse.Namespace, data: Dataset, make: Callable[[Dataset], T]) -> T:
+    """`make` of the data as rows or, where a --model does not take rows of images, of the images, which is told."""
+    try:
+        return make(data)
+    except InputError as error:
+        if args.model is None or data.x.ndim != 2 or data.info.get("kind") != "images" or _NOT_TAKEN not in str(error):
+            raise
+        images = data.as_images()
+        try:
+            made = make(images)
+        except InputError as other:
+            raise (error if _NOT_TAKEN in str(other) else other) from None
+    args.note = f"{data.name}: {args.model} does not take rows; it gets images {images.x.shape[1:]}"
+    return made
 
 
 def own_model(text: str) -> nn.Module:

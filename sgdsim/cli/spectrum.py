@@ -20,6 +20,7 @@ from sgdsim.problem.spectrum import LISTED, Quality, Spectrum
 
 if TYPE_CHECKING:
     from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem
+    from sgdsim.problem.lanczos import Operator
 
 # A kernel matrix up to this size (bytes) is formed for --top; beyond, eigenpairs come from products alone.
 _FORMED = 2_000_000_000
@@ -39,7 +40,7 @@ def spectrum(args: argparse.Namespace) -> int:
     else:
         quadratic = _quadratic(problem, args)
         facts |= _whole(quadratic)
-        if quadratic.multiplicity is None and problem.n >= fits.FEWEST_MODES:
+        if quadratic.multiplicity is None and quadratic.spectrum.n_modes >= fits.FEWEST_MODES:
             fit = fits.fit_power_law(quadratic)
     facts["fit"] = None if fit is None else fit.as_dict()
     if quadratic is not None:
@@ -163,7 +164,7 @@ def _analytic(problem: NetworkProblem) -> QuadraticProblem:
 
 def _top(problem: NetworkProblem, k: int, analytic: bool, seed: int) -> dict[str, object]:
     """The facts of the k largest modes, and ‖Θu − λu‖/λ_max of each."""
-    k = integer("--top", k, minimum=1, maximum=problem.n)
+    k = integer("--top", k, minimum=1, maximum=problem.n if analytic else problem.n_modes)
     values, c, scale, residuals = (_top_analytic if analytic else _top_empirical)(problem, k, seed)
     start = 0.0 if analytic else problem.initial_outputs[0]
     return {
@@ -186,15 +187,20 @@ def _top_analytic(problem: NetworkProblem, k: int, seed: int) -> tuple[np.ndarra
 
 
 def _top_empirical(problem: NetworkProblem, k: int, seed: int) -> tuple[np.ndarray, np.ndarray, float, list[float]]:
-    """The same of the network as it is, by Lanczos."""
+    """The same of the network as it is, by Lanczos; of several outputs over all of them."""
     from sgdsim.networks import ntk
-    from sgdsim.problem import lanczos
+    from sgdsim.problem import lanczos, outputs
 
-    network, x = problem.network, problem.data.x
-    kernel = ntk.empirical_ntk if 8 * problem.n**2 <= _FORMED else ntk.ntk_operator
-    top = lanczos.top_eigenpairs(kernel(network, x, device=problem.device), k, seed=seed)
+    network, x, device = problem.network, problem.data.x, problem.device
+    kernel: Operator
+    if 8 * problem.n_modes**2 > _FORMED:
+        kernel = ntk.ntk_operator(network, x, device=device)
+    else:
+        kernel = ntk.empirical_ntk(network, x, output=problem.kernel_output, device=device)
+        kernel = outputs.point_major(kernel) if kernel.ndim == 4 else kernel
+    top = lanczos.top_eigenpairs(kernel, k, seed=seed)
     scale = float(top.eigenvalues[0])
-    c = (top.eigenvectors.T @ (problem.initial_outputs[0] - problem.data.y)) ** 2
+    c = (top.eigenvectors.T @ (problem.initial_outputs[0] - problem.data.y).ravel()) ** 2
     return top.eigenvalues / scale, c, scale, (top.residuals / scale).tolist()
 
 

@@ -19,6 +19,7 @@ from sgdsim.common.text import short
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
+    from sgdsim.problem import Problem
     from sgdsim.runs.sweeps import Grid
     from sgdsim.studies.stable_rates import Asked, StableRates
 
@@ -47,7 +48,7 @@ def stability(args: argparse.Namespace) -> int:
     check_torch(args)
     problem = load(args)
     torch = unit(args, problem.quadratic) if asked_for(args) else None
-    algorithms = _algorithms(args, grid, problem.n)
+    algorithms = _algorithms(args, grid, problem)
     quadratic = problem.quadratic
     found = stable_rates(quadratic, algorithms, taus, exact=args.exact, progress=True)
     known = [(r.batch_size, r.momentum, r.exact) for r in found.rows if r.exact is not None and r.tau == taus[0]]
@@ -119,11 +120,12 @@ def _taus(args: argparse.Namespace) -> list[float]:
     return taus
 
 
-def _algorithms(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
-    """The algorithms, batch sizes in the order given; InputError where there are too many, or they do not fit n."""
+def _algorithms(args: argparse.Namespace, grid: Grid, problem: Problem) -> list[SGD]:
+    """The algorithms, batch sizes in the order given; InputError where there are too many, or they do not fit."""
     from sgdsim.runs.sweeps import Grid
     from sgdsim.theory.stability import EXACT_UP_TO
 
+    n = problem.n
     if args.batch_size is None:
         args.batch_size = [size for size in BATCH_SIZES if size <= n]
     if args.plot is not None:
@@ -134,6 +136,11 @@ def _algorithms(args: argparse.Namespace, grid: Grid, n: int) -> list[SGD]:
     cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
     for sgd in cells:
         sgd.check(n, 1)
+    if args.exact and n <= EXACT_UP_TO < problem.n_modes and problem.has_every_eigenvalue:
+        raise InputError(
+            f"--exact: expected at most {EXACT_UP_TO} modes, N times outputs, as it multiplies such matrices, got "
+            f"{problem.n_modes}; use --n {EXACT_UP_TO // problem.n_outputs} or fewer"
+        )
     if args.exact and n > EXACT_UP_TO:
         raise InputError(
             f"--exact: expected at most N = {EXACT_UP_TO} points, as it multiplies N × N matrices, got {n}; "

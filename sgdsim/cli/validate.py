@@ -30,6 +30,7 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
 
 if TYPE_CHECKING:
+    from sgdsim.datasets import Dataset
     from sgdsim.problem import Problem
     from sgdsim.studies.validation import Training
     from sgdsim.studies.validation_tables import Validation
@@ -183,12 +184,14 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
     from sgdsim.studies import measured_stability as measured
     from sgdsim.studies import validation as v
 
-    chosen = [load_data(args, name, built_in=True, n_at_most=_POINTS, one_output=True) for name in args.dataset]
+    chosen = [load_data(args, name, built_in=True, n_at_most=_POINTS) for name in args.dataset]
+    for data in chosen:
+        _check_modes(data)
     steps = {(data.n, size): _steps(args, data.n, size) for data in chosen for size in args.batch_size}
     cells: list[dict[str, object]] = []
     for data in chosen:
         for width in args.widths:
-            network = networks.MLP(width, args.depth, args.activation, seed=args.seed)
+            network = networks.MLP(width, args.depth, args.activation, seed=args.seed, n_outputs=data.n_outputs)
             problem = NetworkProblem(network, data, device=args.device)
             for size in args.batch_size:
                 cell = {"dataset": data.name, "n": data.n, "network": network.describe(), "batch_size": size}
@@ -229,6 +232,17 @@ def _steps(args: argparse.Namespace, n: int, size: int) -> int:
 
     what = "n_steps" if args.epochs is None else f"epochs: steps at batch {size}"
     return integer(what, steps_of(args, "n_steps", n, size), minimum=SHORTEST, maximum=MAX_STEPS)
+
+
+def _check_modes(data: Dataset) -> None:
+    """InputError for more modes NC than the exact threshold, which all tables and runs use, is worked out for."""
+    from sgdsim.theory.stability import EXACT_UP_TO
+
+    if data.n * data.n_outputs > EXACT_UP_TO:
+        raise InputError(
+            f"--n: expected at most {EXACT_UP_TO} modes, N times outputs, of which the exact threshold takes products "
+            f"of matrices, got {data.n} points with {data.n_outputs} outputs; take --n {EXACT_UP_TO // data.n_outputs}"
+        )
 
 
 def read_off(trained: Training, problem: Problem) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,20 +15,21 @@ from sgdsim.datasets.dataset import Dataset, values
 from sgdsim.datasets.features import from_table
 from sgdsim.datasets.folders import as_pixels, is_grey
 from sgdsim.datasets.preparing import RawData
+from sgdsim.datasets.reading import Reading
 
 _TARGETS = ("y", "label", "labels", "target", "targets")
 _INPUTS = ("x", "image", "img", "input_ids", "pixel_values", "inputs", "input", "features", "data")
 _PLACES = 5
 
 
-def read_file(path: Path, target: str | None, features: Sequence[str] | None, missing: str, tokens: bool) -> RawData:
+def read_file(path: Path, how: Reading) -> RawData:
     """The arrays of a file. Of a .npy file the targets are in another (`target`), or in a column of it, from 0."""
     held: dict[str, np.ndarray] = read_arrays(path, "data")
     if path.suffix != ".npy":
-        return from_mapping(held, path.name, target, features, missing, tokens)
-    x = held["kernel"]
+        return from_mapping(held, path.name, how)
+    x, target = held["kernel"], how.one_target
     if target is not None and Path(target).suffix == ".npy":
-        return from_arrays({"x": x, "y": read_arrays(Path(target), "data")["kernel"]}, path.name, missing, tokens)
+        return from_arrays({"x": x, "y": read_arrays(Path(target), "data")["kernel"]}, path.name, how)
     if x.dtype.names is not None:
         columns = {name: x[name] for name in x.dtype.names}
     elif x.ndim == 2:
@@ -37,7 +38,7 @@ def read_file(path: Path, target: str | None, features: Sequence[str] | None, mi
         raise InputError(
             f"target: expected the .npy file of the targets, {path.name} being of shape {x.shape}; got none"
         )
-    return from_table(_of_columns(columns, path.name), target, features, missing)
+    return from_table(_of_columns(columns, path.name), how)
 
 
 def _of_columns(columns: dict[str, np.ndarray], source: str) -> tables.Table:
@@ -46,27 +47,20 @@ def _of_columns(columns: dict[str, np.ndarray], source: str) -> tables.Table:
     return tables.of_frame(pd.DataFrame(columns), source)
 
 
-def from_object(
-    given: object,
-    source: str,
-    target: str | None = None,
-    features: Sequence[str] | None = None,
-    missing: str = "refuse",
-    tokens: bool = False,
-) -> RawData:
+def from_object(given: object, source: str, how: Reading) -> RawData:
     """(x, y) or (x, y, x_test, y_test), a mapping of these or of "train" and "test", a frame, or a sequence of (x, y)
     pairs or of mappings, as torch and Hugging Face have them."""
     if isinstance(given, Mapping):
         if "train" in given:
-            return _parts(given, source, target, features, missing, tokens)
-        return from_mapping(given, source, target, features, missing, tokens)
+            return _parts(given, source, how)
+        return from_mapping(given, source, how)
     if hasattr(given, "columns") and hasattr(given, "to_numpy"):
-        return from_table(tables.of_frame(given, source), target, features, missing)
+        return from_table(tables.of_frame(given, source), how)
     if isinstance(given, (tuple, list)) and len(given) in (2, 4) and not _is_pair(given[0]):
         names = ("x", "y", "x_test", "y_test")
-        return from_arrays(dict(zip(names, given, strict=False)), source, missing, tokens)
+        return from_arrays(dict(zip(names, given, strict=False)), source, how)
     if hasattr(given, "__getitem__") and hasattr(given, "__len__"):
-        return from_arrays(_gathered(given, source, target, features), source, missing, tokens)
+        return from_arrays(_gathered(given, source, how), source, how)
     raise InputError(
         f"{source}: expected (x, y), a Dataset, a frame or a sequence of (x, y) pairs, got {type(given).__name__}"
     )
@@ -77,58 +71,43 @@ def _is_pair(entry: object) -> bool:
     return isinstance(entry, Mapping) or (isinstance(entry, tuple) and len(entry) == 2)
 
 
-def _parts(
-    given: Mapping[str, object],
-    source: str,
-    target: str | None,
-    features: Sequence[str] | None,
-    missing: str,
-    tokens: bool,
-) -> RawData:
+def _parts(given: Mapping[str, object], source: str, how: Reading) -> RawData:
     """The parts "train" and "test" (or "validation") of a mapping."""
-    raw = from_object(given["train"], source, target, features, missing, tokens)
+    raw = from_object(given["train"], source, how)
     part = next((name for name in ("test", "validation") if name in given), None)
     if part is None:
         return raw
     if raw.kind == "table" and raw.facts.get("columns"):
         raise InputError(f"{source}: expected arrays or pairs as parts, got a frame; put all of it into one frame")
-    test = from_object(given[part], source, target, features, missing, tokens)
+    test = from_object(given[part], source, how)
     if test.shape != raw.shape:
         raise InputError(f"{source}: expected inputs of shape {raw.shape} in {part} as in train, got {test.shape}")
     return replace(raw, x_test=test.x, y_test=test.y)
 
 
-def from_mapping(
-    given: Mapping[str, object],
-    source: str,
-    target: str | None,
-    features: Sequence[str] | None,
-    missing: str,
-    tokens: bool,
-) -> RawData:
+def from_mapping(given: Mapping[str, object], source: str, how: Reading) -> RawData:
     """The arrays by these names, or by x and y."""
+    features = how.features
     if features is not None and len(features) != 1:
         raise InputError(f"features: expected the name of one array of {source}, got {', '.join(features)}")
-    names = {"x": features[0] if features else "x", "y": target or "y", "x_test": "x_test", "y_test": "y_test"}
+    names = {"x": features[0] if features else "x", "y": how.one_target or "y", "x_test": "x_test", "y_test": "y_test"}
     absent = [name for key, name in names.items() if key in ("x", "y") and name not in given]
     if absent:
         shown = ", ".join(map(str, given)) or "none"
         raise InputError(f"{source}: expected arrays {names['x']} and {names['y']}, got {shown}")
     arrays = {key: given[name] for key, name in names.items() if name in given}
-    return from_arrays(arrays, source, missing, tokens)
+    return from_arrays(arrays, source, how)
 
 
-def from_arrays(given: Mapping[str, object], source: str, missing: str, tokens: bool) -> RawData:
+def from_arrays(given: Mapping[str, object], source: str, how: Reading) -> RawData:
     """x and y, and x_test and y_test where they are."""
+    how.check_no_columns(source)
     if len(given) == 3:
         raise InputError(f"{source}: expected both of x_test and y_test, or neither, got one")
-    parts = [
-        _pair(given[f"x{end}"], given[f"y{end}"], source, end, missing, tokens)
-        for end in ("", "_test")[: len(given) // 2]
-    ]
+    parts = [_pair(given[f"x{end}"], given[f"y{end}"], source, end, how) for end in ("", "_test")[: len(given) // 2]]
     (x, y, dropped), *more = parts
-    kind = "tokens" if tokens else "table" if x.ndim == 2 else "images"
-    facts: dict[str, object] = {"source": source, "missing": missing, "rows_dropped": dropped}
+    kind = "tokens" if how.tokens else "table" if x.ndim == 2 else "images"
+    facts: dict[str, object] = {"source": source, "missing": how.missing, "rows_dropped": dropped}
     if kind == "table":
         facts["values_filled"] = int(np.isnan(x).sum())
     raw = RawData(x, y, kind, x.shape[1:], 1.0, False, facts=facts)
@@ -141,9 +120,7 @@ def from_arrays(given: Mapping[str, object], source: str, missing: str, tokens: 
     return raw
 
 
-def _pair(
-    x: object, y: object, source: str, end: str, missing: str, tokens: bool
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _pair(x: object, y: object, source: str, end: str, how: Reading) -> tuple[np.ndarray, np.ndarray, int]:
     """Inputs (n, …), targets (n,) or (n, C), and how many rows were dropped because values are missing."""
     inputs = _numbers(f"x{end}", x, source)
     targets = _numbers(f"y{end}", y, source, text=True)
@@ -155,7 +132,7 @@ def _pair(
         raise InputError(
             f"{source}: expected x{end} (n, …) and y{end} (n,) or (n, C), got {inputs.shape} and {targets.shape}"
         )
-    if tokens:
+    if how.tokens:
         if not (np.mod(inputs, 1) == 0).all():
             raise InputError(f"{source}: expected integers as tokens, got others")
         return inputs.astype(np.int64), targets, 0
@@ -169,8 +146,8 @@ def _pair(
         if targets.dtype.kind == "f"
         else np.zeros(len(holes), bool)
     )
-    gone = lost if missing == "mean" and inputs.ndim == 2 else holes | lost
-    if gone.any() and missing != "drop":
+    gone = lost if how.missing == "mean" and inputs.ndim == 2 else holes | lost
+    if gone.any() and how.missing != "drop":
         rows = np.flatnonzero(gone)
         shown = ", ".join(map(str, rows[:_PLACES])) + (", …" if rows.size > _PLACES else "")
         raise InputError(
@@ -208,7 +185,7 @@ def _floats(name: str, held: np.ndarray, source: str) -> np.ndarray:
         raise InputError(f"{source}: expected {name} as an array of real numbers, got other objects") from error
 
 
-def _gathered(given: object, source: str, target: str | None, features: Sequence[str] | None) -> dict[str, object]:
+def _gathered(given: object, source: str, how: Reading) -> dict[str, object]:
     """x and y of a sequence of points: pairs, or mappings of which keys name the target and the inputs."""
     points = []
     try:
@@ -222,7 +199,7 @@ def _gathered(given: object, source: str, target: str | None, features: Sequence
     if not all(_is_pair(point) or (isinstance(point, list) and len(point) == 2) for point in points):
         raise InputError(f"{source}: expected (x, y) pairs or dicts as entries, got {type(points[0]).__name__}")
     if isinstance(points[0], Mapping):
-        names, label = _keys(points[0], source, target, features)
+        names, label = _keys(points[0], source, how)
         pairs = [
             (point[names[0]] if len(names) == 1 else [point[name] for name in names], point[label]) for point in points
         ]
@@ -235,13 +212,13 @@ def _gathered(given: object, source: str, target: str | None, features: Sequence
     return {"x": np.array(xs), "y": np.array(_as_arrays([y for _, y in pairs]))}
 
 
-def _keys(
-    point: Mapping[str, object], source: str, target: str | None, features: Sequence[str] | None
-) -> tuple[list[str], str]:
+def _keys(point: Mapping[str, object], source: str, how: Reading) -> tuple[list[str], str]:
     """The names of the inputs and of the target in each point."""
-    label = target or next((name for name in _TARGETS if name in point), None)
+    label = how.one_target or next((name for name in _TARGETS if name in point), None)
     others = [name for name in point if name != label]
-    names = list(features or ()) or (others if len(others) == 1 else [name for name in _INPUTS if name in others][:1])
+    names = list(how.features or ()) or (
+        others if len(others) == 1 else [name for name in _INPUTS if name in others][:1]
+    )
     wrong = [name for name in [*names, label] if name not in point]
     if label is None or not names or wrong:
         raise InputError(

@@ -81,6 +81,18 @@ class Dataset:
         """Number of target values of a row."""
         return 1 if self.y.ndim == 1 else int(self.y.shape[1])
 
+    def as_images(self) -> Dataset:
+        """The same with inputs (n, channels, height, width), of rows whose `info` says the shape that they had, as that
+        of built-in images does; itself where they have such a shape already. InputError where they are no images."""
+        if self.x.ndim == 4:
+            return self
+        shape = self.info.get("input_shape")
+        if self.info.get("kind") != "images" or not isinstance(shape, list) or len(shape) not in (2, 3):
+            raise InputError(f"{self.name}: expected images, got rows of {self.d} numbers that are none")
+        one = (1, *shape)[-3:]
+        test = None if self.x_test is None else self.x_test.reshape(-1, *one)
+        return Dataset(self.x.reshape(-1, *one), self.y, self.name, test, self.y_test, self.info)
+
     def __repr__(self) -> str:
         m = 0 if self.x_test is None else len(self.x_test)
         more = "" if self.n_outputs == 1 else f", n_outputs={self.n_outputs}"

@@ -2,25 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, choice
+from sgdsim.common.checks import InputError
 from sgdsim.datasets.cells import Column
 from sgdsim.datasets.preparing import RawData
+from sgdsim.datasets.reading import Reading
 from sgdsim.datasets.tables import Table
 
-MISSING = ("refuse", "drop", "mean")
 MOST_CATEGORIES = 100
 _LISTED = 12
 
 
-def from_table(
-    table: Table, target: str | Sequence[str] | None, features: Sequence[str] | None, missing: str
-) -> RawData:
-    """Inputs and targets of the table; `load_file` says what the arguments mean."""
-    choice("missing", missing, MISSING)
+def from_table(table: Table, how: Reading) -> RawData:
+    """Inputs and targets of the table."""
+    target, features, missing = how.target, how.features, how.missing
     wanted = [target] if isinstance(target, str) else list(target or ())
     if not wanted:
         shown = ", ".join(table.names[:_LISTED]) + (", …" if len(table.names) > _LISTED else "")
@@ -33,6 +31,12 @@ def from_table(
     if not names:
         raise InputError(f"features: expected at least one column of {table.source} beside the target, got none")
     inputs = {name: table.column(name) for name in names}
+    strange = next((name for name in how.categorical if name not in inputs), None)
+    if strange is not None:
+        raise InputError(
+            f"categorical: expected columns among the inputs ({', '.join(names[:_LISTED])}), got {strange!r}"
+        )
+    inputs |= {name: _as_categories(inputs[name]) for name in how.categorical}
     kept = _kept(table, inputs, outputs, missing)
     x, plain, labels, one_hot = _inputs(table, inputs, kept)
     facts: dict[str, object] = {
@@ -46,6 +50,14 @@ def from_table(
         "unnamed_columns_left_out": table.unnamed if features is None else 0,
     }
     return RawData(x, _outputs(outputs, kept), "table", (x.shape[1],), 1.0, False, plain=plain, facts=facts)
+
+
+def _as_categories(column: Column) -> Column:
+    """A column of numbers as texts, of whole numbers without a point."""
+    if column.numbers is None:
+        return column
+    texts = [None if math.isnan(x) else str(int(x)) if x.is_integer() else repr(x) for x in column.numbers.tolist()]
+    return Column(None, texts, column.note)
 
 
 def _kept(table: Table, inputs: dict[str, Column], outputs: dict[str, Column], missing: str) -> np.ndarray:

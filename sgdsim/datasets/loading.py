@@ -22,6 +22,7 @@ def load(
     n_test: int | None = None,
     targets: str = "number",
     data_dir: str | os.PathLike[str] | None = None,
+    flat: bool = True,
 ) -> Dataset:
     """`n` training rows of a data set with a disjoint test split, standardised with the training statistics.
 
@@ -48,12 +49,15 @@ def load(
         a column of 0 and 1 for each class; "class:3,8": rows of these two classes alone, as −1 and 1.
     data_dir : path, optional
         Folder of the data files; default: the environment variable SGDSIM_DATA, else `data` in the current folder.
+    flat : bool
+        Images as rows (d,); otherwise (channels, height, width), as convolutions take them. Tables are rows.
 
     Returns
     -------
     Dataset
-        x (n, d), y (n,) or (n, C), x_test (n_test, d), y_test alike; `info` holds the statistics for going back to the
-        original units (pixels on a scale from 0 to 1) and `n_available`, the number of rows to draw training rows from.
+        x (n, d), or (n, channels, height, width), y (n,) or (n, C), x_test and y_test alike; `info` holds the
+        statistics for going back to the original units (pixels on a scale from 0 to 1) and `n_available`, the number of
+        rows to draw training rows from.
 
     Raises
     ------
@@ -65,4 +69,5 @@ def load(
     n_test = None if n_test is None else integer("n_test", n_test)
     seed = integer("seed", seed)
     raw = with_targets(READERS[name](data_folder(data_dir)), targets, name)
-    return prepared(raw, name, n, n_test, seed)
+    data = prepared(raw, name, n, n_test, seed)
+    return data.as_images() if raw.kind == "images" and not flat else data

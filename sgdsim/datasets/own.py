@@ -9,11 +9,12 @@ from pathlib import Path
 import numpy as np
 
 from sgdsim.common import own_code
-from sgdsim.common.checks import InputError, choice, integer
+from sgdsim.common.checks import InputError, integer
 from sgdsim.datasets import arrays, folders, tables
 from sgdsim.datasets.dataset import Dataset
-from sgdsim.datasets.features import MISSING, from_table
+from sgdsim.datasets.features import from_table
 from sgdsim.datasets.preparing import RawData, prepared
+from sgdsim.datasets.reading import Reading
 from sgdsim.datasets.targets import with_targets
 
 _ARRAYS = (".npz", ".npy", ".pt", ".pth")
@@ -26,6 +27,7 @@ def load_file(
     *,
     target: str | Sequence[str] | None = None,
     features: Sequence[str] | None = None,
+    categorical: Sequence[str] = (),
     targets: str | None = None,
     missing: str = "refuse",
     standardise: bool = True,
@@ -55,6 +57,8 @@ def load_file(
         The column of the targets, or several of numbers; of arrays the name of `y`, of `.npy` another such file.
     features : list of str, optional
         The columns that are inputs; default: all others.
+    categorical : list of str
+        Inputs that are categories though they are numbers, such as a zip code: one-hot, as columns of text are.
     targets : str, optional
         "number"; "one-hot", a column of 0 and 1 for each class; "class:A,B", rows of these two classes alone, as −1
         and 1. Default: one-hot for text (and folders), number for numbers, integers too.
@@ -77,18 +81,19 @@ def load_file(
     n = None if n is None else integer("n", n, minimum=2)
     n_test = None if n_test is None else integer("n_test", n_test)
     seed = integer("seed", seed)
-    choice("missing", missing, MISSING)
+    how = Reading(target, features, missing, tokens, tuple(categorical))
     if own_code.is_name(source) and not os.path.exists(str(source)):
         name, given = str(source), own_code.call(str(source), "data", "MODULE:FUNCTION", "data")
     else:
         name, given = _name(source), source
     if isinstance(given, Dataset):
+        how.check_no_columns(given.name)
         raw, name, standardise = arrays.from_dataset(given), given.name, False
         if n is None and not n_test and targets is None and not flat:
             test = (None, None) if n_test == 0 else (given.x_test, given.y_test)
             return Dataset(given.x, given.y, name, *test, given.info, given.tokens)
     else:
-        raw = _raw(given, name, target, features, missing, tokens)
+        raw = _raw(given, name, how)
     raw = with_targets(raw, targets, name)
     if n is None:
         n = len(raw.x) if raw.x_test is not None else (4 * len(raw.x)) // 5
@@ -103,29 +108,22 @@ def _name(source: object) -> str:
     return Path(source).name or str(source) if isinstance(source, (str, os.PathLike)) else type(source).__name__
 
 
-def _raw(
-    given: object,
-    name: str,
-    target: str | Sequence[str] | None,
-    features: Sequence[str] | None,
-    missing: str,
-    tokens: bool,
-) -> RawData:
+def _raw(given: object, name: str, how: Reading) -> RawData:
     """The rows of a file, a folder or an object."""
-    one = target if isinstance(target, str) or target is None else target[0] if len(target) == 1 else None
     if not isinstance(given, (str, os.PathLike)):
-        return arrays.from_object(given, name, one, features, missing, tokens)
+        return arrays.from_object(given, name, how)
     path = Path(given)
     if path.is_dir():
-        if target is not None or features is not None:
+        if how.target is not None or how.features is not None:
             raise InputError("target, features: expected none for a folder, whose subfolders are the classes")
+        how.check_no_columns("a folder")
         return folders.read_folder(path)
     if not path.is_file():
         raise InputError(f"{given}: expected a file, a folder or MODULE:FUNCTION, found none")
     if path.suffix in _ARRAYS:
-        return arrays.read_file(path, one, features, missing, tokens)
+        return arrays.read_file(path, how)
     table = tables.read_parquet(path) if path.suffix in (".parquet", ".pq") else tables.read_csv(path)
-    return from_table(table, target, features, missing)
+    return from_table(table, how)
 
 
 def _check_varied(data: Dataset) -> None:

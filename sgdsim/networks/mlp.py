@@ -120,7 +120,7 @@ class MLP(nn.Module):
 
 
 class StandardMLP(nn.Module):
-    """Fully connected network with one output, in standard parametrisation, with or without batch norm.
+    """Fully connected network in standard parametrisation, with or without batch norm.
 
     `h_l = W_l x_{l−1} + b_l`, `x_l = φ(BN(h_l))` for each hidden layer, and `f = W x_depth + b`. Weights start as
     independent normals of variance 2/fan-in in hidden layers (He et al., ICCV 2015) and 1/fan-in in the read-out,
@@ -130,10 +130,11 @@ class StandardMLP(nn.Module):
 
     Parameters
     ----------
-    width, depth, activation, seed, n_inputs : as for `MLP`.
+    width, depth, activation, seed, n_inputs, n_outputs : as for `MLP`.
     batch_norm : a `torch.nn.BatchNorm1d` (affine) before each activation.
 
-    `forward` maps (n, d) to (n,), float64, images (n, ...) as rows. Raises InputError for values out of range.
+    `forward` maps (n, d) to (n,), or (n, C) of several outputs, float64; images (n, ...) as rows. Raises InputError for
+    values out of range.
     """
 
     def __init__(
@@ -145,10 +146,12 @@ class StandardMLP(nn.Module):
         batch_norm: bool = False,
         seed: int = 0,
         n_inputs: int | None = None,
+        n_outputs: int = 1,
     ) -> None:
         super().__init__()
         self.width = integer("width", width, minimum=1, maximum=_WIDEST)
         self.depth = integer("depth", depth, maximum=_DEEPEST)
+        self.n_outputs = integer("n_outputs", n_outputs, minimum=1, maximum=_WIDEST)
         self.activation = choice("activation", activation, ACTIVATIONS)
         self.batch_norm = bool(batch_norm)
         self.seed = integer("seed", seed, maximum=2**63 - 1)
@@ -164,7 +167,7 @@ class StandardMLP(nn.Module):
                 raise InputError(f"inputs: expected {have} columns, got {n_inputs}")
             return self
         generator = torch.Generator().manual_seed(self.seed)
-        sizes = [integer("n_inputs", n_inputs, minimum=1), *[self.width] * self.depth, 1]
+        sizes = [integer("n_inputs", n_inputs, minimum=1), *[self.width] * self.depth, self.n_outputs]
         for index, (fan_in, fan_out) in enumerate(itertools.pairwise(sizes)):
             hidden = index < self.depth
             layer = nn.Linear(fan_in, fan_out, bias=not (hidden and self.batch_norm), dtype=torch.float64)
@@ -183,11 +186,13 @@ class StandardMLP(nn.Module):
         for index, layer in enumerate(self.layers[:-1]):
             h = layer(x)
             x = activation(self.norms[index](h) if self.batch_norm else h)
-        return self.layers[-1](x).squeeze(-1)
+        out = self.layers[-1](x)
+        return out if self.n_outputs > 1 else out.squeeze(-1)
 
     def describe(self) -> dict[str, str | int | float]:
         """What is needed to make this network again, as JSON-able values."""
-        names = ("width", "depth", "activation", "batch_norm", "seed")
+        names = ["width", "depth", "activation", "batch_norm", "seed"]
+        names += ["n_outputs"] if self.n_outputs > 1 else []
         return {"kind": "StandardMLP", **{name: getattr(self, name) for name in names}}
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "Observable",
     "TestAccuracy",
     "TestLoss",
+    "is_linear",
     "label",
     "needed",
     "parse",
@@ -72,3 +73,8 @@ def needed(observe: Iterable[Observable]) -> tuple[str, ...]:
 def label(variable: str) -> str:
     """How a picture or table calls a variable of a result."""
     return next((kind.label for kind in KINDS.values() if kind.name == variable), variable.replace("_", " "))
+
+
+def is_linear(variable: str) -> bool:
+    """Whether pictures have a variable of a result on a linear axis from 0 to 1."""
+    return next((kind.linear for kind in KINDS.values() if kind.name == variable), False)

@@ -47,6 +47,7 @@ class Accuracy(Observable):
     needs: ClassVar[tuple[str, ...]] = ("residual",)
     label: ClassVar[str] = "train accuracy"
     words: ClassVar[str] = "share of training points whose class is right"
+    linear: ClassVar[bool] = True
     diverged: ClassVar[float] = np.nan
 
     def check(self, problem: Problem) -> None:

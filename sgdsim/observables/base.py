@@ -34,6 +34,8 @@ class Observable(Spec):
     """A few words, for axes and headings."""
     words: ClassVar[str]
     """What it is, in a line, with its unit; its parameters stand in it as {name}."""
+    linear: ClassVar[bool] = False
+    """Whether pictures have it on a linear axis from 0 to 1, a share that may be either; losses fall by decades."""
     diverged: ClassVar[float] = np.inf
     """Its value from where a run has diverged."""
 

@@ -23,7 +23,7 @@ class LeadingShare(Observable):
 
     Parameters
     ----------
-    k : how many, from 1 to N. InputError otherwise.
+    k : how many, from 1 to the number of eigenvalues: N, or NC of a kernel over all C outputs. InputError otherwise.
     """
 
     name: ClassVar[str] = "leading_share"
@@ -39,7 +39,7 @@ class LeadingShare(Observable):
 
     def check(self, problem: Problem) -> None:
         refuse_quadrature("leading_share", problem)
-        eigenvalues = problem.n if problem.population is None else problem.quadratic.spectrum.n
+        eigenvalues = problem.n_modes if problem.has_every_eigenvalue else problem.quadratic.spectrum.n_eigenvalues
         if self.k > eigenvalues:
             raise InputError(f"observe: leading_share: expected k up to the {eigenvalues} eigenvalues, got {self.k}")
 

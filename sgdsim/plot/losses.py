@@ -1,6 +1,7 @@
 """Pictures of results: labelled numbers in, matplotlib Axes or Figures out.
 
-Losses are drawn on log-log axes from step 1 on (step 0 has no place on a log axis, its loss only sets the scale).
+Losses are drawn on log-log axes from step 1 on (step 0 has no place on a log axis, its loss only sets the scale),
+accuracies on a linear axis from 0 to 1.
 Several replicates appear as their mean and the band between their 10% and 90% quantiles. A diverged run counts as
 infinite in both: the mean ends where the first replicate diverges, marked by a cross (at the frame if the curve left
 it before), while the band goes on as long as its quantiles are finite. Averaging the survivors instead would show a
@@ -28,7 +29,7 @@ from matplotlib.patches import Patch
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, choice
 from sgdsim.common.specs import readable
-from sgdsim.observables import label
+from sgdsim.observables import is_linear, label
 from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
 from sgdsim.plot.styles import Look, regime_style, style
@@ -37,6 +38,7 @@ from sgdsim.runs.followed import followed
 MAX_CELLS = 24  # panels of one `comparison`
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
 BAND = (0.1, 0.9)
+SHARES = (-0.03, 1.03)  # of the linear axis of shares
 
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
 
@@ -63,7 +65,7 @@ def loss_curves(
         own = ax is None
         if ax is None:
             ax = ShownFigure(figsize=(5.6, 3.1), layout="constrained").subplots()
-        _draw(ax, curves, *_limits(curves))
+        _draw(ax, curves, *_limits(curves, is_linear(observable)))
         ax.set(xlabel="SGD step t", ylabel=label(observable))
         ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
         handles = _legend_handles(curves)
@@ -100,7 +102,7 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
     with style():
         figure = ShownFigure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        limits = _limits(every)
+        limits = _limits(every, is_linear(observable))
         for i, (ax, curves, title) in enumerate(zip(axes, panels, titles, strict=False)):
             _draw(ax, curves, *limits)
             ax.set_title(title)
@@ -187,8 +189,13 @@ def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
     return curves
 
 
-def _limits(curves: Sequence[_Curve]) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start."""
+def _limits(curves: Sequence[_Curve], linear: bool) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start; of what is on a
+    `linear` axis from 0 to 1 both of these, with room."""
+    first = min((int(curve.steps[0]) for curve in curves), default=1)
+    xlim = first, max(2, *(int(curve.steps[-1]) for curve in curves)) if curves else 10
+    if linear:
+        return xlim, SHARES
     starts = [curve.start for curve in curves if not math.isnan(curve.start)]
     if not starts:
         return (1, 10), (0.1, 1)
@@ -198,18 +205,21 @@ def _limits(curves: Sequence[_Curve]) -> tuple[tuple[float, float], tuple[float,
     values = values[np.isfinite(values) & (values > 0)]
     low, high = np.clip([values.min(initial=scale), values.max(initial=scale)], scale * SMALLEST, scale * LARGEST)
     margin = max((high / low) ** 0.05, 1.1)
-    last = max(int(curve.steps[-1]) for curve in curves)
-    return (min(int(curve.steps[0]) for curve in curves), max(last, 2)), (low / margin, high * margin)
+    return xlim, (low / margin, high * margin)
 
 
 def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
     prepare(ax)
+    linear = ylim == SHARES
+    if linear:
+        ax.set_yscale("linear")
     ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
     for curve in curves:
         look = curve.look
-        finite = np.where(np.isfinite(curve.mean) & (curve.mean > 0), curve.mean, np.nan)
+        finite = np.where(np.isfinite(curve.mean) & ((curve.mean > 0) | linear), curve.mean, np.nan)
         if curve.band is not None:
-            low, high = np.clip(curve.band, ylim[0] / 10, ylim[1] * 10)  # a log axis takes neither 0 nor inf
+            # a log axis takes neither 0 nor inf
+            low, high = curve.band if linear else np.clip(curve.band, ylim[0] / 10, ylim[1] * 10)
             drawn = np.isfinite(curve.band[0])
             ax.fill_between(curve.steps, low, high, where=drawn, color=look["color"], alpha=0.22, linewidth=0.4)
         ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)

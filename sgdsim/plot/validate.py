@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from sgdsim.common.checks import InputError
 from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.styles import PALETTE, Look, closure_style, regime_style, style
-from sgdsim.studies.validation_tables import ValidationCell
+from sgdsim.studies.validation_tables import ValidationCell, data_name
 
 MAX_ROWS = 8  # data sets in one picture
 
@@ -47,7 +47,7 @@ def validation(cells: Sequence[ValidationCell]) -> Figure:
 
     Raises InputError for no cells, or more than 8 data sets.
     """
-    names = list(dict.fromkeys(cell["dataset"] for cell in cells))
+    names = list(dict.fromkeys(map(data_name, cells)))
     if not 1 <= len(names) <= MAX_ROWS:
         raise InputError(f"--plot: expected 1 to {MAX_ROWS} data sets to draw, got {len(names)}")
     widths = sorted({cell["network"].get("width", 0) for cell in cells})
@@ -58,7 +58,7 @@ def validation(cells: Sequence[ValidationCell]) -> Figure:
         figure = ShownFigure(figsize=(7.6, 1.9 * len(names) + 1.0), layout="constrained")
         axes = figure.subplots(len(names), 3, squeeze=False)
         for row, name in zip(axes, names, strict=True):
-            of_name = [cell for cell in cells if cell["dataset"] == name]
+            of_name = [cell for cell in cells if data_name(cell) == name]
             _draw_thresholds(row[0], [cell for cell in of_name if cell["thresholds"]], name)
             trained = [cell for cell in of_name if cell["training"]]
             _draw_ratios(row[1], trained, colors, dashes)

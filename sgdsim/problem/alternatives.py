@@ -55,7 +55,7 @@ def alternatives(problem: QuadraticProblem) -> tuple[QuadraticProblem, ...]:
     # fewer nodes than steps: the Krylov space came to its end, and its quadrature is exact
     steps = _steps(problem)
     lowered = [_radau(rule, _BELOW * rule[0].min()) if rule[0].size >= steps else rule for rule in probes]
-    raised = _radau(residual, 0.0) if steps <= residual[0].size < spectrum.n else residual
+    raised = _radau(residual, 0.0) if steps <= residual[0].size < spectrum.n_eigenvalues else residual
     others = [[*probes[:i], *probes[i + 1 :]] for i in range(len(probes))] if len(probes) > 1 else []
     if len(probes) == 1:
         others = [[(np.zeros(1), np.ones(1))]]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+import functools
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, freeze
+from sgdsim.common.checks import InputError, choice, freeze
 from sgdsim.common.identity import digest, made_once
 from sgdsim.problem.base import Problem
 from sgdsim.problem.quadratic import QuadraticProblem
@@ -26,6 +27,8 @@ class NetworkProblem(Problem):
         to the original later does not matter. A lazy one gets its parameters here, by torch's seed as it is now.
     data : training (and test) inputs and targets. The network gets inputs in the shape of `data.x`.
     output : of a network that gives a dict, a tuple or the like: the key or the index of the outputs.
+    dtype : "float64" or "float32", in which the network's outputs and its kernel are computed; all that follows is
+        float64. For modules that compute in float32 throughout; the kernel then has 6 to 7 digits.
     device : where kernel and training run: "cpu", "cuda" or "auto".
 
     Raises
@@ -39,13 +42,20 @@ class NetworkProblem(Problem):
     has_every_eigenvalue: ClassVar[bool] = True
 
     def __init__(
-        self, network: nn.Module, data: Dataset, *, output: str | int | None = None, device: str = "auto"
+        self,
+        network: nn.Module,
+        data: Dataset,
+        *,
+        output: str | int | None = None,
+        dtype: str = "float64",
+        device: str = "auto",
     ) -> None:
         from sgdsim.common import devices
         from sgdsim.networks.ntk.functions import settled
 
+        self.dtype = choice("dtype", dtype, ("float64", "float32"))
         self.device, self.data, self.output = devices.resolve(device), data, output
-        self.network, n_outputs = settled(network, data.x, output)
+        self.network, n_outputs = settled(network, data.x, output, self.dtype)
         if n_outputs != self.n_outputs:
             wanted = "one output" if self.n_outputs == 1 else f"{self.n_outputs} outputs"
             raise InputError(f"network: expected {wanted} per input, as many as targets, got {n_outputs}")
@@ -104,6 +114,11 @@ class NetworkProblem(Problem):
         return 1 if self.data.y.ndim == 1 else self.data.y.shape[1]
 
     @property
+    def kernel_output(self) -> Literal["trace", "full"]:
+        """What `networks.ntk.empirical_ntk` is asked for: the kernel over all outputs, (N, N, C, C), of several."""
+        return "full" if self.data.y.ndim == 2 else "trace"
+
+    @property
     def n_parameters(self) -> int:
         """Number of the network's trainable parameters."""
         return sum(p.numel() for p in self.network.parameters() if p.requires_grad)
@@ -125,11 +140,12 @@ class NetworkProblem(Problem):
         from sgdsim.networks import ntk
 
         f, f_test = self.initial_outputs
-        which = "full" if self.data.y.ndim == 2 else "trace"
-        theta = ntk.empirical_ntk(self.network, self.data.x, output=which, device=self.device)
-        cross = None
+        kernel = functools.partial(
+            ntk.empirical_ntk, self.network, output=self.kernel_output, device=self.device, dtype=self.dtype
+        )
+        theta, cross = kernel(self.data.x), None
         if f_test is not None and self.data.x_test is not None:
-            cross = ntk.empirical_ntk(self.network, self.data.x_test, self.data.x, output=which, device=self.device)
+            cross = kernel(self.data.x_test, self.data.x)
         return QuadraticProblem.from_kernel(
             theta,
             f - self.data.y,
@@ -145,8 +161,8 @@ class NetworkProblem(Problem):
         from sgdsim.networks import ntk
 
         test = self.data.x_test
-        return freeze(ntk.evaluate(self.network, self.data.x, self.device)), (
-            None if test is None else freeze(ntk.evaluate(self.network, test, self.device))
+        return freeze(ntk.evaluate(self.network, self.data.x, self.device, self.dtype)), (
+            None if test is None else freeze(ntk.evaluate(self.network, test, self.device, self.dtype))
         )
 
     @made_once

@@ -70,7 +70,7 @@ def _matrix(kernel: np.ndarray, n: int, outputs: int) -> np.ndarray:
     gives it. InputError for another shape."""
     shape = np.shape(kernel)
     if shape == (n, n, outputs, outputs):
-        return _point_major(kernel)
+        return point_major(kernel)
     if outputs == 1:
         if len(shape) == 2 and shape != (n, n):
             raise InputError(f"kernel: expected shape {(n, n)} to match the residual, got {shape}")
@@ -88,7 +88,7 @@ def _cross_matrix(cross_kernel: np.ndarray, n: int, outputs: int, test_residual:
     shape."""
     m, shape = len(test_residual), np.shape(cross_kernel)
     if shape == (m, n, outputs, outputs):
-        return _point_major(cross_kernel)
+        return point_major(cross_kernel)
     if outputs > 1 and shape not in ((m, n), (m * outputs, n * outputs)):
         raise InputError(
             f"cross_kernel: expected the shape of the kernel between {m} test points and {n} training points with "
@@ -97,7 +97,7 @@ def _cross_matrix(cross_kernel: np.ndarray, n: int, outputs: int, test_residual:
     return cross_kernel if outputs == 1 else np.asarray(cross_kernel)
 
 
-def _point_major(blocks: np.ndarray) -> np.ndarray:
+def point_major(blocks: np.ndarray) -> np.ndarray:
     """(mC, nC) of (m, n, C, C)."""
     m, n, outputs, _ = np.shape(blocks)
     return np.asarray(blocks).transpose(0, 2, 1, 3).reshape(m * outputs, n * outputs)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
@@ -160,18 +160,22 @@ class QuadraticProblem(Problem):
         diagonal regime and its theory. The other regimes refuse it.
 
         The spectrum is `Spectrum.from_operator`'s. The error coefficients come from `n_lanczos` steps started at the
-        initial residual (n,), without statistical error: the full-batch loss is exact for t ≤ n_lanczos − 1. Late
-        losses depend on eigenvalues that so few products do not show: every loss of the diagonal regime has an error
-        estimate by `alternatives`. Raises InputError as `Spectrum.from_operator` does, and for sizes that differ.
+        initial residual (n,), or (n, C) with an operator (nC, nC) over all C outputs, those of a point adjacent. They
+        have no statistical error: the full-batch loss is exact for t ≤ n_lanczos − 1. Late losses depend on eigenvalues
+        that so few products do not show: every loss of the diagonal regime has an error estimate by `alternatives`.
+        Raises InputError as `Spectrum.from_operator` does, and for sizes that differ.
         """
         from sgdsim.problem import lanczos
 
-        residual = array("residual", residual, ndim=1)
+        residual = array("residual", residual, ndim=2 if np.ndim(residual) == 2 else 1)
         have, want = np.shape(operator), (residual.size, residual.size)
         if have != want:
             raise InputError(f"operator: expected shape {want} to match the residual, got {have}")
         spectrum = Spectrum.from_operator(operator, n_lanczos=n_lanczos, n_probes=n_probes, n_top=n_top, seed=seed)
-        return cls.from_measures(spectrum, lanczos.spectral_measure(operator, residual, n_lanczos), description)
+        if residual.ndim == 2:
+            spectrum = replace(spectrum, outputs=residual.shape[1])
+        measure = lanczos.spectral_measure(operator, residual.ravel(), n_lanczos)
+        return cls.from_measures(spectrum, measure, description)
 
     @classmethod
     def from_measures(
@@ -183,7 +187,7 @@ class QuadraticProblem(Problem):
         """
         joined, c = spectrum.joined(measure)
         facts = {"kind": "matrix-free", "title": f"matrix-free kernel of {joined.n} points", "n": joined.n}
-        return cls(joined, np.sqrt(c), description=description or facts)
+        return cls(joined, np.sqrt(c), description=description or facts, n_outputs=joined.outputs)
 
     @classmethod
     def from_population(
@@ -280,6 +284,11 @@ class QuadraticProblem(Problem):
         from sgdsim.problem.compression import compress
 
         return compress(self, tolerance)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether it has eigenvectors, over the points or over all outputs of them: an exact threshold."""
+        return self.spectrum.eigenvectors is not None or self.basis_seed is not None
 
     @property
     def has_basis(self) -> bool:

@@ -312,7 +312,7 @@ class Spectrum(Shown):
         counts = np.concatenate([counts, np.zeros(nodes.size)])[order]
         c = np.concatenate([np.zeros(self.n_modes), measure.weights])[order]
         probe = None if self.probe is None else np.concatenate([self.probe, np.zeros(nodes.size)])[order]
-        return Spectrum(values[order], None, self.scale, self.quality, counts, probe=probe), c
+        return Spectrum(values[order], None, self.scale, self.quality, counts, probe=probe, outputs=self.outputs), c
 
 
 def _in_range(values: np.ndarray) -> np.ndarray:

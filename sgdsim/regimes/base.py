@@ -157,9 +157,17 @@ class Regime(ABC):
         return 0.0
 
     def seconds(
-        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+        self,
+        n: float,
+        parameters: float,
+        sgd: SGD,
+        steps: np.ndarray,
+        replicates: int,
+        observe: tuple[str, ...],
+        outputs: int = 1,
     ) -> float:
-        """Seconds of such a cell on one core, very roughly. By default 0, no estimate: nothing is told beforehand."""
+        """Seconds of such a cell on one core, very roughly; `outputs`: C of which all n modes are together. By default
+        0, no estimate: nothing is told beforehand."""
         return 0.0
 
 

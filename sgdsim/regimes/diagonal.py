@@ -160,7 +160,14 @@ class SpectralDiagonal(Regime):
         return 8.0 * n * (3 if sgd.is_plain else sgd.components**2)
 
     def seconds(
-        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+        self,
+        n: float,
+        parameters: float,
+        sgd: SGD,
+        steps: np.ndarray,
+        replicates: int,
+        observe: tuple[str, ...],
+        outputs: int = 1,
     ) -> float:
         modes = min(n, _SHORT) if self.compress and observe == ("loss",) else n
         if self._by_contour(modes, [sgd], steps, observe):

@@ -83,7 +83,14 @@ class RealNetwork(Regime):
         return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
 
     def seconds(
-        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+        self,
+        n: float,
+        parameters: float,
+        sgd: SGD,
+        steps: np.ndarray,
+        replicates: int,
+        observe: tuple[str, ...],
+        outputs: int = 1,
     ) -> float:
         return training_seconds(n, parameters, sgd, steps, replicates)
 

@@ -55,14 +55,6 @@ class SampledLinearized(Regime):
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 
-    def check_outputs(self, problem: Problem, sgd: SGD) -> None:
-        super().check_outputs(problem, sgd)
-        if sgd.rule is not None:
-            raise InputError(
-                f"method: {sgd.rule.name} is followed on the linearised parameters of one output, got a network of "
-                f"{problem.n_outputs}; use the network regime"
-            )
-
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         size = sgd.batch_size if isinstance(sgd.batch_size, int) else n / 10
         return 1e-3 + 1e-10 * n * (size + 2) * replicates * float(steps[-1])
@@ -76,7 +68,14 @@ class SampledLinearized(Regime):
         return 8.0 * n * (2 * n * (not sgd.is_one_pass) + replicates * components) + drawn
 
     def seconds(
-        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+        self,
+        n: float,
+        parameters: float,
+        sgd: SGD,
+        steps: np.ndarray,
+        replicates: int,
+        observe: tuple[str, ...],
+        outputs: int = 1,
     ) -> float:
         if sgd.rule is not None:
             return training_seconds(n, parameters, sgd, steps, replicates)

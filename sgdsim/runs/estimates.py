@@ -61,6 +61,7 @@ def check(
     every = cells[:: max(1, len(cells) // 100)]
     total, quantities = 0.0, observables.needed(settings.observe)
     parameters = float(problem.n_parameters) if isinstance(problem, Problem) else 0.0
+    together = outputs_together(problem)
     for regime in regimes:
         cost = 0.0
         for cell in every:
@@ -69,7 +70,7 @@ def check(
             require_memory(
                 f"a state of the {regime.name} regime", needed, "take fewer points, replicates, or a narrower network"
             )
-            each = regime.seconds(n, parameters, cell.sgd, settings.steps, settings.replicates, quantities)
+            each = regime.seconds(n, parameters, cell.sgd, settings.steps, settings.replicates, quantities, together)
             if each > _LONG * settings.steps[-1]:
                 raise InputError(
                     f"time: expected steps between which Ctrl-C is heard, got some of about "
@@ -82,6 +83,13 @@ def check(
         warn(
             f"this will take about {duration(total)}, unless it diverges; Ctrl-C keeps what is done",
         )
+
+
+def outputs_together(problem: object) -> int:
+    """C where each mode is of all outputs together, as those of a network are as a rule; else 1."""
+    if isinstance(problem, QuadraticProblem):
+        return problem.spectrum.outputs
+    return problem.n_outputs if isinstance(problem, Problem) else 1
 
 
 def modes(problem: object, cell: Cell) -> float:

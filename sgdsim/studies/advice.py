@@ -117,6 +117,13 @@ class LawHere:
         }
 
 
+def exact_in_seconds(problem: QuadraticProblem, sgd: SGD) -> float | None:
+    """The exact threshold of any method, and of a kernel over several outputs, where it takes seconds."""
+    if problem.n_modes > stability.EXACT_BESIDE_OF_METHODS or not problem.has_vectors or sgd.is_one_pass:
+        return None
+    return stability.max_lr(problem, sgd, "exact", tolerance=1e-4)
+
+
 def limits(problem: QuadraticProblem, sgd: SGD, tau: float, exact: float | None) -> dict[str, float | None]:
     """The momentum and the largest stable learning rates by `LEVELS`, of which `exact` is given (None: not known)."""
     full, diagonal = stability.max_lr(problem, sgd, "full-batch"), stability.max_lr(problem, sgd, tau=tau)

@@ -15,8 +15,8 @@ from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, tuned
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour
-from sgdsim.studies.advice import Advice, Answer, LawHere, limits
-from sgdsim.theory import best_schedules, linear, stability
+from sgdsim.studies.advice import Advice, Answer, LawHere, exact_in_seconds, limits
+from sgdsim.theory import best_schedules, linear
 from sgdsim.theory.linear import Floor
 from sgdsim.theory.verdicts import Verdict, verdict
 
@@ -108,7 +108,7 @@ def recommend(
     floor = linear.floor(problem, best, tau) if sgd.label_noise and stationary else None
     rate = contour.rate_of(problem, best, tau=tau) if stationary else None
     law = LawHere.at(problem, best, horizon, loss, tau)
-    levels = limits(problem, best, tau, _exact(problem, best))
+    levels = limits(problem, best, tau, exact_in_seconds(problem, best))
     known = verdict(problem, best)
     took = {"theory": time.perf_counter() - began}
     return MethodRecommendation(problem, sgd, horizon, tau, (levels,), rate, law, took, best, loss, known, floor)
@@ -116,10 +116,3 @@ def recommend(
 
 def _has_tail(sgd: SGD) -> bool:
     return getattr(sgd.average, "name", "") == "tail"
-
-
-def _exact(problem: QuadraticProblem, sgd: SGD) -> float | None:
-    """The exact threshold where it takes seconds."""
-    if problem.n > stability.EXACT_BESIDE_OF_METHODS or problem.multiplicity is not None or sgd.is_one_pass:
-        return None
-    return stability.max_lr(problem, sgd, "exact", tolerance=1e-4)

@@ -15,7 +15,7 @@ from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, steps, tuned
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour, doubt
-from sgdsim.studies.advice import LEVELS, Advice, Answer, LateBudget, LawHere, limits
+from sgdsim.studies.advice import LEVELS, Advice, Answer, LateBudget, LawHere, exact_in_seconds, limits
 from sgdsim.studies.probing import Probe
 from sgdsim.studies.stable_rates import infinite_spectrum
 from sgdsim.theory import exact, inside, optimal, power_law, stability
@@ -190,5 +190,7 @@ def _law(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, tau: fl
 
 
 def _limits(problem: QuadraticProblem, sgd: SGD, tau: float) -> dict[str, float | None]:
+    if problem.spectrum.outputs > 1:
+        return limits(problem, sgd, tau, exact_in_seconds(problem, sgd))
     exactly = problem.has_basis and problem.n <= stability.EXACT_IN_TABLES
     return limits(problem, sgd, tau, stability.max_lr(problem, sgd, "exact") if exactly else None)

@@ -25,6 +25,7 @@ from sgdsim.common.table import Table
 from sgdsim.observables import Loss
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
 from sgdsim.problem.fits import Estimate
+from sgdsim.problem.outputs import point_major
 from sgdsim.regimes import RealNetwork, SampledLinearized, SpectralDiagonal
 from sgdsim.runs import follow
 from sgdsim.studies.base import Findings
@@ -35,7 +36,8 @@ _RECORDED = 60  # log-spaced steps beside those asked for: a full loss costs a n
 
 @dataclass(frozen=True)
 class KernelChange:
-    """How far the tangent kernel of the first replicate is from that at the start, after `step` updates.
+    """How far the tangent kernel of the first replicate, over all outputs of all points, is from that at the start,
+    after `step` updates.
 
     `relative`: ‖Θ_t − Θ_0‖/‖Θ_0‖ in the Frobenius norm, 0 for a linearised network. `top`: λ_max(Θ_t)/λ_max(Θ_0); the
     stability limit of full batches moves to 2(1+β)/`top`.
@@ -197,11 +199,17 @@ def _kernel_change(problem: NetworkProblem, state: Any, step: int, *, first_is_t
                 parameter.copy_(state.parameters[name][0])
     if not first_is_there or not all(torch.isfinite(parameter).all() for parameter in network.parameters()):
         return KernelChange(step, math.inf, math.inf)
-    before = problem.quadratic.kernel * problem.quadratic.spectrum.scale
-    after = ntk.empirical_ntk(network, problem.data.x, device=problem.device)
-    top = float(scipy.linalg.eigh(after, eigvals_only=True, subset_by_index=[problem.n - 1] * 2)[0])
+    quadratic = problem.quadratic
+    before = quadratic.kernel * quadratic.spectrum.scale
+    after = ntk.empirical_ntk(
+        network, problem.data.x, output=problem.kernel_output, device=problem.device, dtype=problem.dtype
+    )
+    if after.ndim == 4:
+        after = point_major(after)
+        before = np.kron(before, np.eye(problem.n_outputs)) if quadratic.signed is not None else before
+    top = float(scipy.linalg.eigh(after, eigvals_only=True, subset_by_index=[len(after) - 1] * 2)[0])
     relative = float(np.linalg.norm(after - before) / np.linalg.norm(before))
-    return KernelChange(step, relative, top / problem.quadratic.spectrum.scale)
+    return KernelChange(step, relative, top / quadratic.spectrum.scale)
 
 
 def ratios(run: Training, at: Sequence[int]) -> list[Ratio]:

@@ -59,7 +59,7 @@ class Validation(Findings):
         """Of the law and of the losses, over decades, of the widest network of each data set."""
         widest: dict[tuple[object, ...], ValidationCell] = {}
         for cell in self.cells:
-            kind = (cell["dataset"], cell["n"], cell["batch_size"], cell["momentum"])
+            kind = (data_name(cell), cell["n"], cell["batch_size"], cell["momentum"])
             if cell["slopes"] and _width(cell) >= _width(widest.get(kind, cell)):
                 widest[kind] = cell
         rows = []
@@ -94,10 +94,16 @@ def _width(cell: ValidationCell) -> int:
     return cell["network"].get("width", 0)
 
 
+def data_name(cell: ValidationCell) -> str:
+    """The data set's name, with the number of outputs where there are several."""
+    outputs = cell["network"].get("n_outputs", 1)
+    return cell["dataset"] + (f", {outputs} outputs" if outputs > 1 else "")
+
+
 def _where(cell: ValidationCell) -> list[str]:
     momentum = f", β = {readable(cell['momentum'])}".replace("-", "−") if cell["momentum"] else ""
     width = cell["network"].get("width", "-")
-    return [f"{cell['dataset']}{momentum}", f"{cell['n']}", f"{width}", f"{cell['batch_size']}"]
+    return [f"{data_name(cell)}{momentum}", f"{cell['n']}", f"{width}", f"{cell['batch_size']}"]
 
 
 def _lr(cell: ValidationCell) -> str:

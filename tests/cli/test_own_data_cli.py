@@ -116,8 +116,6 @@ def test_a_model_of_ones_own_gets_images_in_their_shape(run):
         ("simulate --data t.csv", "target: expected the name of a column of t.csv"),
         ("simulate --data t.csv --target price --n 50", "n: expected at most 40"),
         ("simulate --data none.csv --target y", "none.csv: expected a file, a folder or MODULE:FUNCTION, found none"),
-        ("hessian --data t.csv --target town --width 3", "--targets: expected one column of targets"),
-        ("hessian --targets one-hot --width 3 --n 20", "--targets: expected one column of targets"),
         ("simulate --dataset power_law --nu 1 --kappa 1 --targets one-hot", "--targets: expected only with"),
         ("simulate --targets three", "targets: expected number, one-hot or class:A,B, got 'three'"),
         ("spectrum --data t.csv --target price --out t.csv", "--out: expected another file than that of --data"),

@@ -7,6 +7,7 @@ import sgdsim as ss
 from sgdsim import observables
 from sgdsim.common.checks import InputError
 from sgdsim.observables.leading import LeadingShare
+from sgdsim.problem import QuadraticProblem
 
 
 def test_its_text_and_its_name_in_results():
@@ -70,3 +71,14 @@ def test_divergence_leaves_no_share():
     run = ss.simulate(problem, ss.SGD(50.0), ss.SpectralDiagonal(), 100, observe="leading_share:k=2")
     assert np.isinf(run["loss"].values[0, 0, -1])
     assert np.isnan(run["leading_share_k2"].values[0, 0, -1])
+
+
+def test_of_a_kernel_over_outputs_all_its_modes_count():
+    rng = np.random.default_rng(0)
+    features = rng.standard_normal((12, 12))
+    problem = QuadraticProblem.from_kernel(features @ features.T, rng.standard_normal((4, 3)))
+    LeadingShare(12).check(problem)
+    with pytest.raises(InputError, match="up to the 12 eigenvalues"):
+        LeadingShare(13).check(problem)
+    moments = problem.coefficients**2
+    assert LeadingShare(9).compute(problem, {"moments": moments}) == pytest.approx(moments[:9].sum() / moments.sum())

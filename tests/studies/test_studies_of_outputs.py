@@ -54,3 +54,12 @@ def test_a_table_of_rates_says_the_noise_of_a_mode(problem):
     (row,) = stable_rates.stable_rates(problem, [ss.SGD(1.0, 0.5, 4)], [1.0]).rows
     assert row.noise == pytest.approx(problem.noise(ss.SGD(1.0, 0.5, 4)))
     assert row.spectral_diagonal == pytest.approx(stability.diagonal_max_lr(problem, momentum=0.5, noise=row.noise))
+
+
+def test_a_recommendation_has_the_exact_threshold(problem):
+    found = recommendation.recommend(problem, ss.SGD(1.0, 0.0, 4), HORIZON).max_lr[-1]
+    sgd = ss.SGD(1.0, found["momentum"], 4)
+    assert found["exact"] == pytest.approx(stability.max_lr(problem, sgd, "exact"), rel=1e-3)
+    assert stability.averaged_radius(problem, ss.SGD(found["exact"], found["momentum"], 4)) == pytest.approx(
+        1, rel=1e-3
+    )

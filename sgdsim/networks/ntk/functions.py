@@ -114,8 +114,17 @@ class _Entry:
         return found[self.key] if self.key in found else places[cast(int, self.key)]
 
 
+def entry_of(module: nn.Module, output: str | int) -> nn.Module:
+    """A copy of `module` that gives one entry of what `module` does: a key or name, or a place in it."""
+    module = copied(module)
+    module.register_forward_hook(_Entry(output))
+    return module
+
+
 @with_gradients
-def settled(module: nn.Module, x: np.ndarray, output: str | int | None = None) -> tuple[nn.Module, int]:
+def settled(
+    module: nn.Module, x: np.ndarray, output: str | int | None = None, dtype: str = "float64"
+) -> tuple[nn.Module, int]:
     """A copy of `module` for inputs like x, with all its parameters, that gives one entry of its outputs; their number.
 
     A lazy one is called once, so that copies of the copy have the same parameters: those that torch's seed gives now.
@@ -124,7 +133,8 @@ def settled(module: nn.Module, x: np.ndarray, output: str | int | None = None) -
     if not isinstance(module, nn.Module):
         check_module(module)
     some = np.random.default_rng(0).permutation(len(x))[:_ROWS]
-    module, tensor = copied(module), inputs("x", x[some], "cpu", torch.float64)
+    kind = DTYPES[dtype]
+    module, tensor = copied(module), inputs("x", x[some], "cpu", kind)
     if isinstance(module, OWN):
         module.build(math.prod(x.shape[1:]))
     if any(nn.parameter.is_lazy(t) for t in (*module.parameters(), *module.buffers())):
@@ -135,8 +145,8 @@ def settled(module: nn.Module, x: np.ndarray, output: str | int | None = None) -
             except Exception as error:  # it is the user's code: anything can happen in it
                 raise not_taken(tensor[:2], error) from error
     if output is not None:
-        module.register_forward_hook(_Entry(output))
-    f = outputs(checked := function_of(module, tensor, torch.float64), tensor[:1])
+        module = entry_of(module, output)
+    f = outputs(checked := function_of(module, tensor, kind), tensor[:1])
     trained = {name: p for name, p in checked.named_parameters() if p.requires_grad}
     differentiated(f.sum(), list(trained.values()))
     _check_names(checked, trained, tensor[:1])

@@ -167,8 +167,17 @@ class BatchAveraged(Regime):
         return 8.0 * n * n * 2
 
     def seconds(
-        self, n: float, parameters: float, sgd: SGD, steps: np.ndarray, replicates: int, observe: tuple[str, ...]
+        self,
+        n: float,
+        parameters: float,
+        sgd: SGD,
+        steps: np.ndarray,
+        replicates: int,
+        observe: tuple[str, ...],
+        outputs: int = 1,
     ) -> float:
+        if outputs > 1:
+            return over_outputs.seconds(n, float(steps[-1]))
         if self._by_contour(int(n), sgd, steps, observe):
             return _contour_seconds(n, steps)
         return self._stepping(n, sgd, steps)

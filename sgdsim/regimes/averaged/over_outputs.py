@@ -14,6 +14,12 @@ from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import linear_kernels
 from sgdsim.regimes import _linear_kernels
 from sgdsim.regimes.averaged import linear
+from sgdsim.regimes.base import FLOPS
+
+
+def seconds(modes: float, n_steps: float) -> float:
+    """Very roughly, of `n_steps` steps with NC `modes`: two products of matrices each."""
+    return n_steps * (1e-4 + 4 * modes**3 / FLOPS)
 
 
 class OverOutputs(linear.Averaged):

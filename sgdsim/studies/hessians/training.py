@@ -24,6 +24,7 @@ from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.common.table import Cell, Table
 from sgdsim.datasets import Dataset
 from sgdsim.networks.curvature import Curvature
+from sgdsim.networks.ntk.functions import entry_of
 from sgdsim.networks.ntk.modules import DTYPES, inputs, outputs, prepared, with_gradients
 from sgdsim.runs.follow import MAX_STEPS, has_diverged
 from sgdsim.studies.base import Findings
@@ -85,6 +86,7 @@ def hessian_spectra(
     module: nn.Module,
     data: Dataset,
     *,
+    output: str | int | None = None,
     lr: float | Schedule | None = None,
     momentum: float | Schedule = 0.0,
     batch_size: int | Schedule,
@@ -113,6 +115,7 @@ def hessian_spectra(
     Parameters
     ----------
     module : network with as many outputs per input as targets; no dropout in training mode.
+    output : of a module that gives a dict, a tuple or the like: the key or the index of the outputs.
     lr : learning rate of `torch.optim.SGD` (not in units of 1/λ_max of the tangent kernel: batch norm in training
         mode has none), a number or schedule; None: 1/λ_max of the Hessian at the start.
     momentum, batch_size, sampling : as in `SGD`; heavy ball in velocity form.
@@ -148,6 +151,8 @@ def hessian_spectra(
         _TOLERANCE[choice("dtype", dtype, DTYPES)],
     )
     device = devices.resolve(device)
+    if output is not None:
+        module = entry_of(module, output)
     curvature = functools.partial(Curvature, x=data.x, y=data.y, device=device, dtype=dtype, chunk=chunk)
     here = curvature(module)
     integer("top", top, minimum=2, maximum=here.size)
