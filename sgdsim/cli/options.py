@@ -8,17 +8,13 @@ from sgdsim.cli.arguments import (
     Parser,
     add_device,
     add_execution,
+    add_loss,
     add_problem,
     add_run,
     add_seed,
     whole,
 )
 from sgdsim.cli.deliver import add_output
-
-
-def _add_loss(parser: Parser) -> None:
-    words = "of the real network: squared, or cross-entropy for classes, which no other regime follows"
-    parser.add_argument("--loss", default="squared", choices=["squared", "cross-entropy"], help=words)
 
 
 def add_compare(commands: Commands) -> None:
@@ -32,7 +28,7 @@ def add_compare(commands: Commands) -> None:
         metavar="REGIME",
         help="of network, sampled, averaged, diagonal (default: all that can)",
     )
-    _add_loss(compare)
+    add_loss(compare)
     compare.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the diagonal regime")
     compare.add_argument(
         "--cells",
@@ -54,7 +50,7 @@ def add_simulate(commands: Commands) -> None:
     simulate.add_argument(
         "--regime", default="diagonal:tau=1", help="network, sampled, averaged or diagonal:tau=NUMBER"
     )
-    _add_loss(simulate)
+    add_loss(simulate)
     simulate.add_argument(
         "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
     )
@@ -75,6 +71,7 @@ def add_spectrum(commands: Commands) -> None:
         "is for the diagonal regime",
     )
     how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
+    add_loss(how)
     add_seed(how, "decides data split, network and probes")
     add_device(how)
     add_output(spectrum, "write the spectrum (netCDF), for --spectrum", "draw it (.png, .pdf or .svg)")

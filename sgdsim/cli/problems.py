@@ -21,12 +21,17 @@ BATCH_SIZES = (1, 10, 100)
 _DATA = "data sets"
 _OWN = "--data"
 _FILE: Literal["--spectrum"] = "--spectrum"
+_OF_MODELS = ("recommend", "stability")  # commands of theory that take a quadratic model of another loss
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
 def described(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     kind = asked_kind(args)
+    if kind is not None and getattr(args, "loss", "squared") != "squared":
+        raise InputError(
+            "--loss: expected cross-entropy only with data sets or --data, got another problem, whose loss is its own"
+        )
     if args.output is not None and args.model is None:
         raise InputError(f"--output: expected only beside --model, got {args.output!r} without it")
     data = _DATA if args.data is None else _OWN
@@ -80,7 +85,8 @@ def _network(args: argparse.Namespace) -> Problem:
         inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
         advice = "take a smaller --width or --depth"
         estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
-    return NetworkProblem(network, data, output=args.output, device=args.device)
+    loss = getattr(args, "loss", "squared")
+    return NetworkProblem(network, data, output=args.output, device=args.device, loss=loss)
 
 
 def own_model(text: str) -> nn.Module:
@@ -142,6 +148,8 @@ def load(args: argparse.Namespace) -> Problem:
     if asked_kind(args) is None:
         args.n_test = 0
     problem = described(args)
+    if args.command not in _OF_MODELS:
+        problem.check_squared(args.command)
     if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
     return problem

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_problem, algorithm
+from sgdsim.cli.arguments import Commands, add_algorithm, add_batch_sizes, add_loss, add_problem, algorithm
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
 from sgdsim.common.checks import InputError, number
@@ -28,6 +28,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--momentum", type=float, nargs="+", help="(default: 0 0.9; 0 for methods without)")
     group.add_argument("--tau", type=float, nargs="+", default=[1.0], help="closures of the spectral-diagonal level")
     add_common(group)
+    add_loss(group)
     add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
     add_output(parser, None, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
@@ -48,6 +49,8 @@ def stability(args: argparse.Namespace) -> int:
     delivery.draw(lambda plot: plot.stability_map(quadratic, args.batch_size, **options))
     told = found.as_dict()
     notes = infinite_spectrum(quadratic) if any(row.noise > 0 for row in found.rows) else []
+    if problem.loss != "squared":
+        notes.append(f"of {problem.loss}: rates of its curvature at the start, which changes on the way, up or down")
     facts = {
         "problem": problem.description,
         "n": problem.n,

@@ -15,7 +15,7 @@ The model is one of the loss alone, on top of linearising the network: see `sgds
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -123,7 +123,7 @@ def quadratic(
     *,
     cross_kernel: np.ndarray | None = None,
     test: Expansion | None = None,
-    description: dict[str, Any] | None = None,
+    description: dict[str, object] | None = None,
 ) -> QuadraticProblem:
     """The quadratic problem of the model: kernels as `empirical_ntk(output="full")` gives them, (n, n, C, C) and
     (m, n, C, C), or (n, n) and (m, n) of one output or where the outputs share them."""

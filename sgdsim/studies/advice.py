@@ -149,6 +149,10 @@ class Advice(Findings):
         """What makes the answer doubtful, a sentence or two each."""
         raise NotImplementedError
 
+    def loss_of(self, squares: float | None) -> float | None:
+        """A loss of theory, which is one of squares, as it is told: with the offset of a quadratic model."""
+        return None if squares is None else finite_or_none(squares + self.problem.loss_offset)
+
     def as_dict(self) -> dict[str, object]:
         """As JSON holds it; None where nothing is known for this algorithm."""
         return dict.fromkeys(_KEYS) | {
@@ -161,7 +165,7 @@ class Advice(Findings):
 
     def setting(self, lr: float, momentum: float, loss: float, effective: float) -> dict[str, float | None]:
         """A setting with the loss there and how far it moves in the end, as JSON holds it."""
-        facts = {"lr": lr, "torch_lr": self.problem.torch_lr(lr), "momentum": momentum, "loss": finite_or_none(loss)}
+        facts = {"lr": lr, "torch_lr": self.problem.torch_lr(lr), "momentum": momentum, "loss": self.loss_of(loss)}
         return facts | {"effective_lr": finite_or_none(effective)}
 
     def torch(self, levels: dict[str, float | None]) -> dict[str, float | None]:

@@ -8,6 +8,7 @@ sharpen flatten the true loss, while its model goes on down to `QuadraticProblem
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,7 +18,11 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.table import Table
 from sgdsim.common.text import short
 from sgdsim.problem import Problem
+from sgdsim.runs.grids import Grid
 from sgdsim.studies.base import Findings
+
+if TYPE_CHECKING:
+    import xarray as xr
 
 TOLERANCE = 0.1
 _BLOCK = 256  # steps whose maps are held at once
@@ -110,6 +115,26 @@ def cross_entropy_horizon(
         if not abs(loss - model) <= tolerance * largest + _ROUNDING * max(start, abs(problem.loss_offset)):
             return CrossEntropyHorizon(step, loss, model, start, n_steps, tolerance)
     return CrossEntropyHorizon(None, loss, model, start, n_steps, tolerance)
+
+
+def of_cells(problem: Problem, grid: Grid, n_steps: int) -> list[CrossEntropyHorizon | None]:
+    """`looked_for` of each cell of a grid, in its order; cells that differ in their batches alone have the same."""
+    known: dict[str, CrossEntropyHorizon | None] = {}
+    out = []
+    for _, sgd in grid.cells():
+        key = str({name: value for name, value in sgd.spec().items() if name not in ("batch_size", "sampling")})
+        if key not in known:
+            known[key] = looked_for(problem, sgd, n_steps)
+        out.append(known[key])
+    return out
+
+
+def marked(result: xr.Dataset, horizons: list[CrossEntropyHorizon | None]) -> xr.Dataset:
+    """A result of these cells with the steps until which the model holds, `model_until` (grid…), for its picture."""
+    steps = np.array([np.nan if one is None or one.step is None else float(one.step) for one in horizons])
+    done = result["done"]
+    text = {"long_name": "step until which the quadratic model of the loss holds; NaN: none found"}
+    return result.assign(model_until=(done.dims[:-1], steps.reshape(done.shape[:-1]), text))
 
 
 def looked_for(problem: Problem, sgd: SGD, n_steps: int) -> CrossEntropyHorizon | None:

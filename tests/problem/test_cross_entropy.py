@@ -5,59 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
-from torch.func import functional_call, jacrev
 
 import sgdsim as ss
 from sgdsim.common.checks import InputError
 from sgdsim.problem import cross_entropy
 from sgdsim.problem.cross_entropy import Expansion
 from sgdsim.runs import results
-
-N, C = 4, 3
-
-
-def mlp(outputs: int, seed: int = 0) -> nn.Module:
-    torch.manual_seed(seed)
-    return nn.Sequential(nn.Linear(5, 6), nn.Tanh(), nn.Linear(6, outputs)).double()
-
-
-def classes(outputs: int, n: int = N, m: int = 3) -> ss.Dataset:
-    rng = np.random.default_rng(1)
-    labels = rng.integers(0, max(outputs, 2), n + m)
-    labels[:2] = 0, 1
-    y = 2.0 * labels - 1 if outputs == 1 else np.eye(outputs)[labels]
-    x = rng.standard_normal((n + m, 5))
-    return ss.Dataset(x[:n], y[:n], "classes", x[n:], y[n:])
-
-
-def problem(outputs: int = C, **options) -> ss.NetworkProblem:
-    return ss.NetworkProblem(mlp(outputs), classes(outputs), device="cpu", loss="cross-entropy", **options)
-
-
-def losses(f: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cross-entropy of each point, as torch has it."""
-    if f.shape[1] == 1:
-        return nn.functional.binary_cross_entropy_with_logits(f[:, 0], (y + 1) / 2, reduction="none")
-    return nn.functional.cross_entropy(f, y.argmax(1), reduction="none")
-
-
-def model(f0: torch.Tensor, y: torch.Tensor, d: torch.Tensor) -> torch.Tensor:
-    """The mean of each point's Taylor polynomial of degree 2, by autograd, in d (n, C)."""
-    total = 0.0
-    for i in range(len(f0)):
-        loss = lambda f, i=i: losses(f[None], y[i : i + 1])[0]  # noqa: E731
-        gradient, hessian = torch.func.grad(loss)(f0[i]), torch.func.hessian(loss)(f0[i])
-        total = total + loss(f0[i]) + gradient @ d[i] + d[i] @ hessian @ d[i] / 2
-    return total / len(f0)
-
-
-def linearised(of: ss.NetworkProblem, x: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-    """f_0 (n, C) and J (n, C, parameters)."""
-    parameters = {name: p.detach() for name, p in of.network.named_parameters()}
-    apply = lambda p: functional_call(of.network, p, (torch.tensor(x),))  # noqa: E731
-    found = jacrev(apply)(parameters)
-    return apply(parameters), torch.cat([j.reshape(*j.shape[:2], -1) for j in found.values()], 2)
+from tests.cross_entropy import C, N, classes, linearised, losses, mlp, model, problem, taylor
 
 
 @pytest.mark.parametrize("outputs", [1, 2, C])
@@ -67,7 +21,7 @@ def test_loss_and_gradient_of_the_model_are_those_of_the_squared_problem(outputs
     f0, jacobian = linearised(of, of.data.x)
     y = torch.tensor(of.data.y)
     delta = torch.tensor(np.random.default_rng(2).standard_normal(jacobian.shape[2]), requires_grad=True)
-    value = model(f0, y, jacobian @ delta)
+    value = model(taylor(f0, y), jacobian @ delta)
     value.backward()
     moved = (jacobian @ delta).detach().numpy()
     f = f0.numpy() + moved
@@ -92,7 +46,7 @@ def test_the_test_loss_is_the_model_s_on_test_points(outputs):
     delta = torch.tensor(rows.T @ step)  # in the span of the gradients, where SGD stays
     f = (f0 + jacobian @ delta).numpy()
     a = quadratic.spectrum.eigenvectors.T @ known.residuals(f[:, 0] if outputs == 1 else f).ravel()
-    expected = model(g0, torch.tensor(of.data.y_test), test @ delta).item()
+    expected = model(taylor(g0, torch.tensor(of.data.y_test)), test @ delta).item()
     assert quadratic.test_loss(a)[0] + quadratic.test.loss_offset == pytest.approx(expected, rel=1e-7)
 
 
