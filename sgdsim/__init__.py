@@ -21,6 +21,7 @@ _HOMES = {
     "BatchAveraged": "regimes", "RealNetwork": "regimes", "SampledLinearized": "regimes", "SpectralDiagonal": "regimes",
     "fit_power_law": "problem.fits", "simulate": "runs.simulation", "sweep": "runs.sweeps", "Grid": "runs.sweeps",
     "recommend": "studies.recommending", "merge": "runs.assembly", "load": "runs.results", "save": "runs.results",
+    "cross_entropy_horizon": "studies.cross_entropy",
 }  # fmt: skip
 _MODULES = {
     "curvature": "networks.curvature", "datasets": "datasets", "fits": "problem.fits", "hessians": "studies.hessians",

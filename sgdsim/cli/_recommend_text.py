@@ -16,7 +16,11 @@ from sgdsim.studies.recommendation import Recommendation
 from sgdsim.studies.verification import LOWER, SAME, Simulated, Verification
 from sgdsim.theory.optimal import JacobiOptimum
 
-_LOSSES = {"half-mse": "for the loss ½·mean((f − y)²)", "mse": "for torch.nn.MSELoss()"}
+_LOSSES = {
+    "half-mse": "for the loss ½·mean((f − y)²)",
+    "mse": "for torch.nn.MSELoss()",
+    "cross-entropy": "for the mean cross-entropy of a batch",
+}
 _LEFT = 1.5  # times the predicted loss, up or down, from which on a network is said to leave its linearisation
 _FLAT = 1e-3  # a gain below this is not worth having
 _OPEN = 5e-3  # a gain below this is not sure, as --exact ends where none larger than 0.2% is likely
@@ -32,13 +36,27 @@ def lines(title: str, found: Recommendation | MethodRecommendation, checked: Ver
 def _of_heavy_ball(title: str, found: Recommendation, checked: Verification | None) -> list[str]:
     head = f"{title}: batch {found.sgd.batch_size}, {steps(found.horizon)}, tau "
     out = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", ""]
-    out += [*_linearised(found, checked), *_probe(found), found.table().text(), *_trust(found), *_gain(found), ""]
+    out += [*_modelled(found), *_linearised(found, checked), *_probe(found), found.table().text()]
+    out += [*_trust(found), *_gain(found), ""]
     out += [found.limits().text(), "", *_law(found), *_late(found)]
     if found.jacobi is not None:
         out += ["", *_jacobi(found.jacobi)]
     if notes := found.notes():
         out += ["", *(f"Note: {note}" for note in notes)]
     return [*out, ""] if checked is None else [*out, "", *_verified(checked), ""]
+
+
+def _modelled(found: Recommendation) -> list[str]:
+    """First of all, until when the quadratic model of cross-entropy holds."""
+    if found.horizon_of_model is None:
+        return []
+    text = f"At the best setting {found.horizon_of_model.sentence()}."
+    if found.beyond_model:
+        text += (
+            f" {steps(found.horizon)} go beyond that: the predicted losses do not hold there, and the setting is not "
+            "known to be the best."
+        )
+    return [text, ""]
 
 
 def _linearised(found: Recommendation, checked: Verification | None) -> list[str]:
@@ -100,11 +118,14 @@ def _later(done: int, horizon: int) -> str:
 
 def to_paste(found: Recommendation | MethodRecommendation, has_network: bool) -> list[str]:
     """The optimiser as a line of Python for either loss, and whether it was tried."""
-    lines = [f"    {line}  # {loss}" for name, loss in _LOSSES.items() if (line := found.torch_line(name)) is not None]
+    found_lines = {name: found.torch_line(name) for name in found.torch_losses}
+    lines = [f"    {line}  # {_LOSSES.get(name, name)}" for name, line in found_lines.items() if line is not None]
     if not has_network:
         lines.append("No network was given to try this on: it is linearised theory alone.")
     elif not isinstance(found, Recommendation):
         lines.append("Not tried on the network: heavy ball alone is.")
+    elif found.problem.loss != "squared":
+        lines.append(f"Not tried on the network, whose {found.problem.loss} theory follows for a while only.")
     elif found.probe is None:
         lines.append("Not tried on the network.")
     return [*lines, ""] if isinstance(found, Recommendation) else lines
@@ -162,7 +183,7 @@ def _trust(found: Recommendation) -> list[str]:
     if not found.interrupted and (closure.lr, closure.momentum) != (best.lr, best.momentum):
         lines.append(
             f"The closure alone would take lr {short(closure.lr)}, momentum {tuned(closure.momentum)} and "
-            f"expect {short(closure.loss)}; in this eigenbasis that is unstable or worse."
+            f"expect {short(found.loss_of(closure.loss))}; in this eigenbasis that is unstable or worse."
         )
     return lines
 
@@ -184,24 +205,32 @@ def _law(found: Recommendation) -> list[str]:
         return [f"law: none ({here.reason})", *tail]
     exponents = f"ν = {here.law.nu:.3g}, κ = {here.law.kappa:.3g}, ζ = {here.law.zeta:.3g}"
     lines = [f"law ({here.source}): {exponents}: {prediction.phase}"]
+    loss = _loss(found)
     if prediction.exponent is not None:
         where = "nowhere" if prediction.window is None else "for t from {:.3g} to {:.3g}".format(*prediction.window)
         law = f"{prediction.constant:.4g}·t^(−{prediction.exponent:.4g})"
-        lines.append(f"    L ≈ {law}, within {prediction.within:.0%} {where}")
+        lines.append(f"    {loss} ≈ {law}, within {prediction.within:.0%} {where}")
     if prediction.crossover is not None:
         lines.append(f"    the noise's share overtakes the signal's at t = {prediction.crossover:.3g}")
     return [*lines, *(f"    {line}" for line in tail)]
+
+
+def _loss(found: Recommendation) -> str:
+    """What follows a law: the loss above the offset of a quadratic model."""
+    offset = found.problem.loss_offset
+    return "L" if not offset else f"L {'+' if offset < 0 else '−'} {abs(offset):.4g}"
 
 
 def _late(found: Recommendation) -> list[str]:
     late, prediction = found.law.late, found.law.prediction
     if late is None or prediction is None or prediction.window is None:
         return []
+    left = _loss(found)
     if isinstance(late, LateBudget):
         law = f"{late.constant:.4g}·t^(−{late.exponent:.4g})"
-        return [f"    late optimum: lr/(1 − momentum) = {late.effective_lr:.4g} with momentum near 1, L ≈ {law}"]
+        return [f"    late optimum: lr/(1 − momentum) = {late.effective_lr:.4g} with momentum near 1, {left} ≈ {law}"]
     law = f"{late.loss:.4g}·t^(−{late.exponent:.4g})"
-    line = f"    late optimum: lr {late.lr:.4g}, momentum {late.momentum:.4g}, L ≈ {law}"
+    line = f"    late optimum: lr {late.lr:.4g}, momentum {late.momentum:.4g}, {left} ≈ {law}"
     if late.momentum and late.gain > max(_FLAT, abs(found.known.error.relative or 0.0)):
         line += f"; {'negative' if late.negative_momentum else 'positive'} momentum wins by {percent(late.gain)}"
     return [line]

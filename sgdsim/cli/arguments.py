@@ -46,6 +46,15 @@ def add_dtype(group: Group, of: str) -> None:
     group.add_argument("--dtype", default="float64", choices=["float64", "float32"], help=of)
 
 
+def add_loss(group: Group) -> None:
+    """`--loss`, of networks on data."""
+    words = (
+        "squared, or cross-entropy of classes (--targets one-hot, or class:A,B): the network's own, and in linearised "
+        "regimes and theory its quadratic model at the start, which holds for a while; it is said how long"
+    )
+    group.add_argument("--loss", default="squared", choices=["squared", "cross-entropy"], help=words)
+
+
 def add_data_dir(group: Group) -> None:
     """`--data-dir`."""
     group.add_argument("--data-dir", metavar="DIR", help="folder of the data sets (default: $SGDSIM_DATA, else data/)")

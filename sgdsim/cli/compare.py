@@ -31,9 +31,7 @@ MOST_MODES = 500  # of all outputs together, up to which compare follows the exa
 def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args: argparse.Namespace) -> list[Regime]:
     from sgdsim import regimes
 
-    if names is None and args.loss != "squared":
-        names = ["network"]
-    elif names is None:
+    if names is None:
         with_basis = ["sampled", "averaged"] if problem.has_every_eigenvalue else []
         names = [*(["network"] if problem.has_network else []), *with_basis, "diagonal"]
     closures = [regimes.SpectralDiagonal(tau) for tau in taus]
@@ -42,13 +40,11 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args:
         if name == "diagonal":
             out += closures
         else:
-            own: dict[str, Callable[[], Regime]] = {"network": lambda: regimes.RealNetwork(args.dtype, loss=args.loss)}
+            own: dict[str, Callable[[], Regime]] = {"network": lambda: regimes.RealNetwork(args.dtype)}
             if args.device not in ("auto", "cpu"):  # auto: compiled loops, as no GPU was measured yet
                 own["sampled"] = lambda: regimes.SampledLinearized(args.device)
                 own["averaged"] = lambda: regimes.BatchAveraged(device=args.device)
             out.append(own[name]() if name in own else regimes.parse(name))
-    if args.loss != "squared" and (others := [regime.name for regime in out if regime.kind != "network"]):
-        raise InputError(f"--loss: expected the network regime alone with {args.loss}, got {', '.join(others)} too")
     return out
 
 
@@ -136,6 +132,7 @@ def _run(
     """Simulate every cell of `grid` in the regimes that `choose` gives for the problem, then print, save and draw."""
     from sgdsim.observables import parse_all
     from sgdsim.runs.sweeps import NotSaved, sweep
+    from sgdsim.studies import cross_entropy
     from sgdsim.studies.comparison import ComparedCells
 
     delivery = Delivery(args)
@@ -161,13 +158,13 @@ def _run(
     if outputs.is_table(args.out):
         with delivery.writing("out"):
             outputs.save_runs(result, args.out)
-    delivery.draw(lambda plot: plot.comparison(result))  # before verdicts, which may take long
-    found = ComparedCells.of(result, problem, grid)
+    horizons = cross_entropy.of_cells(problem, grid, args.n_steps)
+    drawn = cross_entropy.marked(result, horizons) if any(horizons) else result
+    delivery.draw(lambda plot: plot.comparison(drawn))  # before verdicts, which may take long
+    found = ComparedCells.of(result, problem, grid, horizons)
     facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}
     facts |= {"seconds": delivery.seconds, **delivery.files}
-    code = delivery.tell(
-        facts, lambda: "\n".join([_headline(args, problem, result), *_lines(found), *_notes(found, facts)])
-    )
+    code = delivery.tell(facts, lambda: "\n".join([_headline(args, problem), *_lines(found), *_notes(found, facts)]))
     return code or int(bool(found.failed))
 
 
@@ -222,9 +219,8 @@ def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
     return 130 if result.attrs["interrupted"] else 0
 
 
-def _headline(args: argparse.Namespace, problem: Problem, result: xr.Dataset) -> str:
-    squared = getattr(args, "loss", "squared") == "squared"
-    initial = problem.quadratic.initial_loss if squared else result["loss"].values.flat[0]  # of a replicate at step 0
+def _headline(args: argparse.Namespace, problem: Problem) -> str:
+    initial = problem.quadratic.initial_loss + problem.loss_offset
     population = problem.population
     above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
     title, steps = problem.description.get("title", ""), counted(args.n_steps, "step")
@@ -234,20 +230,47 @@ def _headline(args: argparse.Namespace, problem: Problem, result: xr.Dataset) ->
 
 def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
     """What the tables mean, the units of learning rates, the time taken; what was not run, and why."""
+    from sgdsim.runs.results import has_offset
+
     rows, regimes = found.rows, list(found.rows[0].regimes)
     several = any((numbers["replicates"] or 0) > 1 for row in rows for numbers in row.regimes.values())
     what = ["mean ± standard error over replicates"] if several else []
-    what += [f"× is the ratio to {regimes[0]}"] if len(regimes) > 1 else []
+    ratios = len(regimes) > 1 and not has_offset(found.data)
+    what += [f"× is the ratio to {regimes[0]}"] if ratios else []
     rules = {row.sgd.rule.name: row.sgd.rule for row in rows if row.sgd.rule is not None}
     first = ["; ".join(what)] if what else []
     first += [lr_unit(facts["n"] / facts["lambda_max"])] if any(row.sgd.rule is None for row in rows) else []
     first += [*map(rule_lr_unit, rules.values()), f"{facts['seconds']:.1f} s."]
+    notes = ["", ". ".join(first), *_of_model(found)]
     others = [name for name in regimes if ":loss=" in name]
-    notes = ["", ". ".join(first)]
-    others = [name for name in regimes if ":loss=" in name]
-    notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
+    if not has_offset(found.data):
+        notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
     notes += [*interrupted(facts), *found.notes()]
     notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
     notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in found.failed[:10]]
     notes += [f"and {len(found.failed) - 10} more failed"] if len(found.failed) > 10 else []
     return notes + wrote(facts)
+
+
+def _of_model(found: ComparedCells) -> list[str]:
+    """What the losses of a quadratic model of cross-entropy are, and until when they hold."""
+    from sgdsim.runs.results import has_offset, problem_of
+
+    horizons = [row.horizon for row in found.rows if row.horizon is not None]
+    if not has_offset(found.data) and not horizons:
+        return []
+    of = problem_of(found.data)
+    lines = [
+        f"losses but the network's are those of the quadratic model of {of.loss} at the start, whose least value is "
+        f"{of.loss_offset:.4g}; stable and lr are of its curvature there, which changes as probabilities do"
+    ]
+    if not horizons:
+        return [*lines, "until when the model holds is not known here, without the network that it is of"]
+    if len({one.until() for one in horizons}) == 1:
+        return [*lines, horizons[0].sentence()]
+    return [
+        *lines,
+        "the quadratic model of cross-entropy holds until the steps under model until (losses within "
+        f"{horizons[0].tolerance:.0%} of the decrease, measured at full batch, without the noise of batches); beyond "
+        "them only the network regime is cross-entropy",
+    ]

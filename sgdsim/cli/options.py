@@ -8,6 +8,7 @@ from sgdsim.cli.arguments import (
     add_device,
     add_execution,
     add_list,
+    add_loss,
     add_problem,
     add_regimes,
     add_run,
@@ -18,18 +19,13 @@ from sgdsim.cli.deliver import add_force, add_output
 from sgdsim.cli.values import real, whole
 
 
-def _add_loss(parser: Parser) -> None:
-    words = "of the real network: squared, or cross-entropy for classes, which no other regime follows"
-    parser.add_argument("--loss", default="squared", choices=["squared", "cross-entropy"], help=words)
-
-
 def add_compare(commands: Commands) -> None:
     """The parser of `sgdsim compare`."""
     compare = commands.add_parser("compare", help="the regimes side by side, for every combination of values")
     add_problem(compare)
     add_run(compare, many=True)
     add_regimes(compare, "regimes", None, "of network, sampled, averaged, diagonal (default: all that can)")
-    _add_loss(compare)
+    add_loss(compare)
     add_list(compare, "--tau", real, [1.0], "closures of the diagonal regime")
     compare.add_argument(
         "--cells",
@@ -49,7 +45,7 @@ def add_simulate(commands: Commands) -> None:
     add_problem(simulate)
     add_run(simulate, many=False)
     add_regimes(simulate, "regime", ["diagonal:tau=1"], "network, sampled, averaged or diagonal:tau=NUMBER")
-    _add_loss(simulate)
+    add_loss(simulate)
     simulate.add_argument(
         "--moments", action="store_true", help="also record the second moments c_k (N numbers per recorded step)"
     )
@@ -70,6 +66,7 @@ def add_spectrum(commands: Commands) -> None:
         "is for the diagonal regime",
     )
     how.add_argument("--density", action="store_true", help="with --json: also the density of eigenvalues, smoothed")
+    add_loss(how)
     add_seed(how, "decides data split, network and probes")
     add_device(how)
     words = "write the spectrum: all of it (.nc), for --spectrum, or eigenvalues and coefficients (.csv)"

@@ -28,12 +28,17 @@ _NOT_TAKEN = "expected a module that takes inputs of shape"
 _DATA = "data sets"
 _OWN = "--data"
 _FILE: Literal["--spectrum"] = "--spectrum"
+_OF_MODELS = ("recommend", "stability")  # commands of theory that take a quadratic model of another loss
 _MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
 def described(args: argparse.Namespace) -> Problem:
     """The problem that the arguments describe; InputError for arguments that would be ignored."""
     kind = asked_kind(args)
+    if kind is not None and getattr(args, "loss", "squared") != "squared":
+        raise InputError(
+            "--loss: expected cross-entropy only with data sets or --data, got another problem, whose loss is its own"
+        )
     if args.output is not None and args.model is None:
         raise InputError(f"--output: expected only beside --model, got {args.output!r} without it")
     data = _DATA if args.data is None else _OWN
@@ -87,7 +92,9 @@ def _network(args: argparse.Namespace) -> Problem:
         inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
         advice = "take a smaller --width or --depth"
         estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
-    return with_shape(args, data, lambda given: NetworkProblem(network, given, output=args.output, device=args.device))
+    loss = getattr(args, "loss", "squared")
+    how = {"output": args.output, "device": args.device, "loss": loss}
+    return with_shape(args, data, lambda given: NetworkProblem(network, given, **how))
 
 
 def with_shape(args: argparse.Namespace, data: Dataset, make: Callable[[Dataset], T]) -> T:
@@ -165,6 +172,8 @@ def load(args: argparse.Namespace) -> Problem:
         raise InputError(f"--n-test: expected none or 0, as {args.command} looks at the training loss alone")
     args.n_test = 0 if asked_kind(args) is None else None
     problem = described(args)
+    if args.command not in _OF_MODELS:
+        problem.check_squared(args.command)
     if problem.has_network:
         estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
     return problem

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from tqdm import tqdm
 
 from sgdsim.cli import _recommend_text
-from sgdsim.cli.arguments import add_algorithm, add_problem, algorithm, named
+from sgdsim.cli.arguments import add_algorithm, add_loss, add_problem, algorithm, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
@@ -20,7 +20,7 @@ from sgdsim.common.checks import InputError, integer, number
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.problem import Problem, QuadraticProblem
+    from sgdsim.problem import Problem
     from sgdsim.regimes.base import Regime
     from sgdsim.studies.method_recommendation import MethodRecommendation
     from sgdsim.studies.recommendation import Recommendation
@@ -49,6 +49,7 @@ def add_parser(commands: Commands) -> None:
     add_steps(group, "horizon", 10_000, "after how many steps to be best")
     group.add_argument("--tau", type=float, default=1.0, help="closure of the spectral-diagonal theory")
     add_common(group)
+    add_loss(group)
     add_algorithm(group, many=False)
     group.add_argument(
         "--exact",
@@ -93,9 +94,10 @@ def recommend(args: argparse.Namespace) -> int:
         horizon = integer("horizon", settle(args, "horizon", problem.n, [args.batch_size]), maximum=MAX_STEPS)
         if not sgd.is_plain:
             method_recommendation.check(sgd, horizon)
+    _check_model(args, problem)
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     took = {"problem": delivery.seconds}
-    found = _found(args, problem.quadratic, sgd)
+    found = _found(args, problem, sgd)
     if isinstance(found, Recommendation) and not args.no_probe:
         found = _probed(args, problem, found)
     checked = None
@@ -144,14 +146,24 @@ def _check(args: argparse.Namespace, sgd: SGD, horizon: int) -> None:
     args.replicates = integer("replicates", REPLICATES if args.replicates is None else args.replicates, minimum=2)
 
 
-def _found(args: argparse.Namespace, quadratic: QuadraticProblem, sgd: SGD) -> Recommendation | MethodRecommendation:
+def _check_model(args: argparse.Namespace, problem: Problem) -> None:
+    """InputError for options that take ratios of losses where these are those of a quadratic model."""
+    for name in ("verify", "plot", "jacobi"):
+        if problem.loss != "squared" and getattr(args, name) not in (None, False):
+            raise InputError(
+                f"--{name}: expected only with the squared loss, got the quadratic model of {problem.loss}, whose "
+                f"losses may be negative and hold for a while only; try compare --loss {problem.loss}"
+            )
+
+
+def _found(args: argparse.Namespace, problem: Problem, sgd: SGD) -> Recommendation | MethodRecommendation:
     from sgdsim.studies import method_recommendation, recommendation
     from sgdsim.theory import exact
 
     if not sgd.is_plain:
         with tqdm(desc="search", unit=" settings", delay=2, disable=None) as bar:
-            return method_recommendation.recommend(quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
-    find = partial(recommendation.recommend, quadratic, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
+            return method_recommendation.recommend(problem.quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
+    find = partial(recommendation.recommend, problem, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
     if not args.exact:
         return find()
     with tqdm(total=exact.SETTINGS, desc="exact average, at most", unit="setting", disable=None) as bar:

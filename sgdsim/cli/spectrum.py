@@ -77,6 +77,8 @@ def _check(args: argparse.Namespace) -> None:
     """InputError for options that do not go together."""
     if args.top is not None and (args.density or args.out is not None):
         raise InputError("--top: expected without --density and --out, which need the whole spectrum")
+    if args.loss != "squared" and (args.top is not None or args.lanczos is not None):
+        raise InputError(f"--loss: expected squared with --top and --lanczos, which form no kernel; got {args.loss}")
     if args.lanczos is not None and (args.top is not None or args.analytic):
         raise InputError("--lanczos: expected without --top and --analytic, got both")
     if args.analytic and args.width is not None:
@@ -151,15 +153,34 @@ def _analytic(problem: NetworkProblem) -> QuadraticProblem:
     names = ("depth", "activation", "weight_std", "bias_std")
     options = {name: getattr(network, name) for name in names}
     title = f"{data.name}, N = {problem.n}, infinitely wide"
+    description: dict[str, object] = {"kind": "analytic", "title": title, "network": options, "data": data.info}
+    if problem.loss != "squared":
+        return _analytic_model(problem, options, description | {"title": f"{title}, {problem.loss}"})
     test = {}
     if data.x_test is not None and data.y_test is not None:
         test = {"cross_kernel": ntk.analytic_ntk(data.x_test, data.x, **options), "test_residual": -data.y_test}
     return QuadraticProblem.from_kernel(
         ntk.analytic_ntk(data.x, **options),
         -data.y,
-        description={"kind": "analytic", "title": title, "network": options, "data": data.info},
+        description=description,
         **test,
     )
+
+
+def _analytic_model(
+    problem: NetworkProblem, options: dict[str, Any], description: dict[str, object]
+) -> QuadraticProblem:
+    """The same of cross-entropy: all classes are equally probable at the start."""
+    from sgdsim.networks import ntk
+    from sgdsim.problem import cross_entropy
+
+    data, cross, test = problem.data, None, None
+    if data.x_test is not None and data.y_test is not None:
+        cross = ntk.analytic_ntk(data.x_test, data.x, **options)
+        test = cross_entropy.Expansion(np.zeros_like(data.y_test), data.y_test)
+    train = cross_entropy.Expansion(np.zeros_like(data.y), data.y)
+    kernel = ntk.analytic_ntk(data.x, **options)
+    return cross_entropy.quadratic(kernel, train, cross_kernel=cross, test=test, description=description)
 
 
 def _top(problem: NetworkProblem, k: int, analytic: bool, seed: int) -> dict[str, object]:

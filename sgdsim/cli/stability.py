@@ -6,11 +6,11 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_list, add_problem, algorithm
+from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_list, add_loss, add_problem, algorithm
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
-from sgdsim.cli.torch_units import add_torch, asked_for, check_torch, named_loss, unit
+from sgdsim.cli.torch_units import add_torch, asked_for, check_torch, named_loss, unit, unit_of
 from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
@@ -34,6 +34,7 @@ def add_parser(commands: Commands) -> None:
     add_list(group, "--tau", real, [1.0], "closures of the spectral-diagonal level")
     add_torch(group)
     add_common(group)
+    add_loss(group)
     add_algorithm(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
     add_output(parser, None, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
@@ -58,36 +59,38 @@ def stability(args: argparse.Namespace) -> int:
     notes = infinite_spectrum(quadratic) if any(row.noise > 0 for row in found.rows) else []
     rates = [rate / torch for rate in args.torch_lr or ()] if torch is not None else []
     answers = asked(quadratic, algorithms, rates)
+    if problem.loss != "squared":
+        notes.append(f"of {problem.loss}: rates of its curvature at the start, which changes on the way, up or down")
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "lambda_max": quadratic.spectrum.scale,
         "rows": told["rows"],
         "critical": told["critical"],
-        **_in_torch(args, torch, answers),
+        **_in_torch(unit_of(args, quadratic), torch, answers),
         "notes": notes,
         "seed": args.seed,
         "interrupted": found.interrupted,
         "seconds": delivery.seconds,
         **delivery.files,
     }
-    own = [] if torch is None else _torch_lines(args, found, torch, answers)
+    own = [] if torch is None else _torch_lines(named_loss(args, quadratic), found, torch, answers)
     return delivery.tell(facts, lambda: _text(problem.description.get("title", ""), facts, found, own))
 
 
-def _in_torch(args: argparse.Namespace, torch: float | None, answers: Sequence[Asked]) -> dict[str, object]:
+def _in_torch(loss: str, torch: float | None, answers: Sequence[Asked]) -> dict[str, object]:
     """For JSON: the unit, and what was asked for in it."""
     if torch is None:
         return {}
     rows = [{**vars(each), "torch_lr": each.lr * torch} for each in answers]
-    return {"torch_loss": args.torch_loss or "half-mse", "torch_lr_per_alpha": torch, "asked": rows}
+    return {"torch_loss": loss, "torch_lr_per_alpha": torch, "asked": rows}
 
 
-def _torch_lines(args: argparse.Namespace, found: StableRates, torch: float, answers: Sequence[Asked]) -> list[str]:
-    """The limits in torch's units, and a row for each rate that was asked for."""
+def _torch_lines(loss: str, found: StableRates, torch: float, answers: Sequence[Asked]) -> list[str]:
+    """The limits in torch's units for a `loss` in words, and a row for each rate that was asked for."""
     from sgdsim.theory.verdicts import WORDS
 
-    out = [f"the same for torch.optim.SGD on {named_loss(args)}", found.table(torch).text(), ""]
+    out = [f"the same for torch.optim.SGD on {loss}", found.table(torch).text(), ""]
     if answers:
         rows: list[list[Cell]] = [
             [short(each.lr * torch), each.lr, each.batch_size, readable(each.momentum), WORDS[each.stable]]

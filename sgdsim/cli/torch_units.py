@@ -48,13 +48,23 @@ def asked_for(args: argparse.Namespace) -> bool:
 
 def unit(args: argparse.Namespace, problem: QuadraticProblem) -> float:
     """What the learning rate 1, in units of 1/λ_max, is to `torch.optim.SGD` on the loss of --torch-loss: N/λ_max on
-    half-mse, C/2 times that on mse, which is the mean over outputs too. InputError of infinitely many points."""
+    half-mse, C/2 times that on mse, which is the mean over outputs too. InputError of infinitely many points, and for
+    --torch-loss where the loss is another."""
+    if args.torch_loss is not None and problem.loss != "squared":
+        raise InputError(
+            f"--torch-loss: expected none with {problem.loss}, whose mean torch takes, got {args.torch_loss}"
+        )
     one = problem.torch_lr(1.0) * (problem.n_outputs / 2 if args.torch_loss == "mse" else 1.0)
     if not math.isfinite(one):
         raise InputError("--torch-lr, --torch-loss: expected finitely many points, got infinitely many")
     return one
 
 
-def named_loss(args: argparse.Namespace) -> str:
+def unit_of(args: argparse.Namespace, problem: QuadraticProblem) -> str:
+    """The loss that the unit is of, by name."""
+    return args.torch_loss or ("half-mse" if problem.loss == "squared" else problem.loss)
+
+
+def named_loss(args: argparse.Namespace, problem: QuadraticProblem) -> str:
     """The loss in words."""
-    return LOSSES[args.torch_loss or "half-mse"]
+    return LOSSES[args.torch_loss or "half-mse"] if problem.loss == "squared" else f"mean {problem.loss}"

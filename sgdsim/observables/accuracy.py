@@ -10,7 +10,7 @@ import numpy as np
 
 from sgdsim.common.checks import InputError
 from sgdsim.observables.base import Observable
-from sgdsim.problem import Problem
+from sgdsim.problem import Problem, cross_entropy
 
 
 def check_classes(what: str, problem: Problem) -> None:
@@ -18,13 +18,7 @@ def check_classes(what: str, problem: Problem) -> None:
     y = problem.targets
     if y is None:
         raise InputError(f"{what} needs the targets, got a problem without a network and data")
-    if not (set(np.unique(y)) == {-1.0, 1.0} if y.ndim == 1 else _one_hot(y)):
-        got = "numbers" if y.ndim == 1 else f"{y.shape[1]} columns of numbers"
-        raise InputError(f"{what} needs one-hot targets, or 1 and -1 of two classes; got {got}")
-
-
-def _one_hot(y: np.ndarray) -> bool:
-    return bool(np.isin(y, (0.0, 1.0)).all() and (y.sum(1) == 1).all())
+    cross_entropy.check_classes(what, y)
 
 
 def share_right(residual: np.ndarray, y: np.ndarray) -> np.ndarray:

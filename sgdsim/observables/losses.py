@@ -20,7 +20,7 @@ class Loss(Observable):
     name: ClassVar[str] = "loss"
     needs: ClassVar[tuple[str, ...]] = ("loss",)
     label: ClassVar[str] = "train loss"
-    words: ClassVar[str] = "training loss ‖r‖²/(2N), or that which the regime's name says"
+    words: ClassVar[str] = "training loss ‖r‖²/(2N), or that which the problem or the regime's name says"
 
     def compute(self, problem: Problem, given: Mapping[str, np.ndarray]) -> np.ndarray:
         return given["loss"]
@@ -35,7 +35,9 @@ class TestLoss(Observable):
     name: ClassVar[str] = "test_loss"
     needs: ClassVar[tuple[str, ...]] = ("test_loss",)
     label: ClassVar[str] = "test loss"
-    words: ClassVar[str] = "mean of e²/2 over the test points, or of the loss that the regime's name says"
+    words: ClassVar[str] = (
+        "mean of e²/2 over the test points, or of the loss that the problem or the regime's name says"
+    )
 
     def check(self, problem: Problem) -> None:
         if not problem.has_test:

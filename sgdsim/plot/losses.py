@@ -5,7 +5,9 @@ accuracies on a linear axis from 0 to 1.
 Several replicates appear as their mean and the band between their 10% and 90% quantiles. A diverged run counts as
 infinite in both: the mean ends where the first replicate diverges, marked by a cross (at the frame if the curve left
 it before), while the band goes on as long as its quantiles are finite. Averaging the survivors instead would show a
-loss that nobody can expect. Nothing here touches pyplot's state or matplotlib's global settings.
+loss that nobody can expect. Losses of a quadratic model of another loss may be negative: their axis is linear then, and
+a dotted line stands where the model is said to end (`model_until`). Nothing here touches pyplot's state or matplotlib's
+global settings.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import xarray as xr
@@ -34,12 +36,16 @@ from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
 from sgdsim.plot.styles import Look, regime_style, style
 from sgdsim.runs.followed import followed
+from sgdsim.runs.results import has_offset
 
 MAX_CELLS = 24  # panels of one `comparison`
 LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
+BELOW, ABOVE = -0.5, 2.0  # relative to the start, on a linear axis
 BAND = (0.1, 0.9)
 SHARES = (-0.03, 1.03)  # of the linear axis of shares
+_UNTIL: Look = {"color": "0.4", "linewidth": 0.9, "linestyle": (0, (1, 1.5))}
 
+_Handles: TypeAlias = tuple[list[Any], list[str]]
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
 
 
@@ -60,15 +66,15 @@ def loss_curves(
         how = "result.isel(cell=0)" if name == "cell" else f"result.sel({name}=...)"
         raise InputError(f"result: expected a single cell, got {have}; select one, e.g. {how}")
     cell = result.isel(dict.fromkeys(grid, 0))
-    curves = _curves(cell, observable)
+    curves, linear = _curves(cell, observable), _is_linear(result, observable)
     with style():
         own = ax is None
         if ax is None:
             ax = ShownFigure(figsize=(5.6, 3.1), layout="constrained").subplots()
-        _draw(ax, curves, *_limits(curves, is_linear(observable)))
+        _draw(ax, curves, *_limits(curves, linear, is_linear(observable)), linear, _until(cell))
         ax.set(xlabel="SGD step t", ylabel=label(observable))
         ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
-        handles = _legend_handles(curves)
+        handles = _legend_handles(curves, "model_until" in cell)
         if handles and own:
             ax.figure.legend(*handles, loc="outside right center")
         elif handles:
@@ -90,7 +96,7 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
         raise InputError(f"result: expected 1 to {MAX_CELLS} cells to compare, got {count}; {hint}")
     cells = [result.isel(dict(zip(grid, at, strict=True))) for at in itertools.product(*map(range, sizes))]
     panels = [_curves(cell, observable) for cell in cells]
-    every = list(itertools.chain.from_iterable(panels))
+    every, linear = list(itertools.chain.from_iterable(panels)), _is_linear(result, observable)
     with_spectrum = "eigenvalues" in result
     used = count + with_spectrum
     columns = _columns(used, [size for size in sizes if size > 1])
@@ -102,9 +108,9 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
     with style():
         figure = ShownFigure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        limits = _limits(every, is_linear(observable))
+        limits = _limits(every, linear, is_linear(observable))
         for i, (ax, curves, title) in enumerate(zip(axes, panels, titles, strict=False)):
-            _draw(ax, curves, *limits)
+            _draw(ax, curves, *limits, linear, _until(cells[i]))
             ax.set_title(title)
             lowest, first = i + columns >= count, i % columns == 0
             ax.tick_params(labelbottom=lowest, labelleft=first, which="both")
@@ -114,16 +120,24 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
             spectrum(result, ax=axes[count]).set_ylabel("")
         for ax in axes[used:]:
             ax.set_axis_off()
-        _legend(figure, axes[used] if used < len(axes) else None, every, columns * width)
+        handles = _legend_handles(every, "model_until" in result)
+        _legend(figure, axes[used] if used < len(axes) else None, handles, columns * width)
         name = _problem_title(result)
         if name:
             figure.suptitle(textwrap.fill(name, int(columns * width * 12)))
     return figure
 
 
-def _legend(figure: Figure, free: Axes | None, curves: Sequence[_Curve], width: float) -> None:
+def _is_linear(result: xr.Dataset, observable: str) -> bool:
+    return observable in ("loss", "test_loss") and has_offset(result)
+
+
+def _until(cell: xr.Dataset) -> float:
+    return float(cell["model_until"]) if "model_until" in cell else math.nan
+
+
+def _legend(figure: Figure, free: Axes | None, handles: _Handles | None, width: float) -> None:
     """One for all panels, in the `free` one where there is such, else below a figure `width` inches wide."""
-    handles = _legend_handles(curves)
     if handles and free is not None:
         free.legend(*handles, loc="center")
     elif handles:
@@ -189,61 +203,78 @@ def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
     return curves
 
 
-def _limits(curves: Sequence[_Curve], linear: bool) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start; of what is on a
-    `linear` axis from 0 to 1 both of these, with room."""
-    first = min((int(curve.steps[0]) for curve in curves), default=1)
-    xlim = first, max(2, *(int(curve.steps[-1]) for curve in curves)) if curves else 10
-    if linear:
-        return xlim, SHARES
+def _limits(
+    curves: Sequence[_Curve], linear: bool = False, shares: bool = False
+) -> tuple[tuple[float, float], tuple[float, float]]:
+    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start; on a linear axis
+    between BELOW and ABOVE times it, of `shares` from 0 to 1, with room."""
     starts = [curve.start for curve in curves if not math.isnan(curve.start)]
     if not starts:
         return (1, 10), (0.1, 1)
     scale = max(starts)
     parts = [part.ravel() for curve in curves for part in (curve.mean, curve.band) if part is not None]
     values = np.concatenate(parts)
+    last = max(int(curve.steps[-1]) for curve in curves)
+    steps = min(int(curve.steps[0]) for curve in curves), max(last, 2)
+    if shares:
+        return steps, SHARES
+    if linear:
+        seen = np.clip(values[np.isfinite(values)], BELOW * scale, ABOVE * scale)
+        low, high = seen.min(initial=0.0), seen.max(initial=scale)
+        return steps, (low - 0.05 * (high - low), high + 0.05 * (high - low))
     values = values[np.isfinite(values) & (values > 0)]
     low, high = np.clip([values.min(initial=scale), values.max(initial=scale)], scale * SMALLEST, scale * LARGEST)
     margin = max((high / low) ** 0.05, 1.1)
-    return xlim, (low / margin, high * margin)
+    return steps, (low / margin, high * margin)
 
 
-def _draw(ax: Axes, curves: Sequence[_Curve], xlim: tuple[float, float], ylim: tuple[float, float]) -> None:
+def _draw(
+    ax: Axes,
+    curves: Sequence[_Curve],
+    xlim: tuple[float, float],
+    ylim: tuple[float, float],
+    linear: bool = False,
+    until: float = math.nan,
+) -> None:
     prepare(ax)
-    linear = ylim == SHARES
     if linear:
         ax.set_yscale("linear")
+    if not math.isnan(until):
+        ax.axvline(until, **_UNTIL)
     ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
     for curve in curves:
         look = curve.look
-        finite = np.where(np.isfinite(curve.mean) & ((curve.mean > 0) | linear), curve.mean, np.nan)
+        finite = np.where(np.isfinite(curve.mean) & (linear | (curve.mean > 0)), curve.mean, np.nan)
         if curve.band is not None:
-            # a log axis takes neither 0 nor inf
-            low, high = curve.band if linear else np.clip(curve.band, ylim[0] / 10, ylim[1] * 10)
+            span = ylim[1] - ylim[0]  # far outside: a log axis takes neither 0 nor inf
+            low, high = np.clip(
+                curve.band, *((ylim[0] - span, ylim[1] + span) if linear else (ylim[0] / 10, ylim[1] * 10))
+            )
             drawn = np.isfinite(curve.band[0])
             ax.fill_between(curve.steps, low, high, where=drawn, color=look["color"], alpha=0.22, linewidth=0.4)
         ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)
         if curve.diverged:
-            x, y = _end(curve.steps, finite, ylim[1] / (ylim[1] / ylim[0]) ** 0.03)
+            top = ylim[1] - 0.03 * (ylim[1] - ylim[0]) if linear else ylim[1] / (ylim[1] / ylim[0]) ** 0.03
+            x, y = _end(curve.steps, finite, top, linear)
             cross: Look = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
             ax.plot([x], [y], color=look["color"], clip_on=False, zorder=5, label="_diverged", **cross)
     if not curves:
         ax.text(0.5, 0.5, "not computed", transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)
 
 
-def _end(steps: np.ndarray, mean: np.ndarray, top: float) -> tuple[float, float]:
+def _end(steps: np.ndarray, mean: np.ndarray, top: float, linear: bool = False) -> tuple[float, float]:
     """Where a diverging curve is last seen: its last finite point, or where it rises through `top`."""
     seen = np.isfinite(mean)
-    t, y, height = np.log(steps[seen]), np.log(mean[seen]), math.log(top)
+    t, y, height = np.log(steps[seen]), mean[seen] if linear else np.log(mean[seen]), top if linear else math.log(top)
     if not (y <= height).any():
         return float(steps[0]), top
     last = int(np.flatnonzero(y <= height)[-1])
     if last == len(t) - 1:
-        return math.exp(t[-1]), math.exp(y[-1])
+        return math.exp(t[-1]), float(mean[seen][-1])
     return math.exp(np.interp(height, y[last : last + 2], t[last : last + 2])), top
 
 
-def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | None:
+def _legend_handles(curves: Sequence[_Curve], until: bool = False) -> _Handles | None:
     handles: dict[str, object] = {}  # lines, patches, or both over each other, which matplotlib's stubs know not
     for curve in curves:
         look = curve.look
@@ -259,6 +290,8 @@ def _legend_handles(curves: Sequence[_Curve]) -> tuple[list[Any], list[str]] | N
         handles["diverges: leaves the picture here"] = Line2D(
             [], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none"
         )
+    if until and handles:
+        handles["until here the quadratic model of the loss holds"] = Line2D([], [], **_UNTIL)
     return (list(handles.values()), list(handles)) if handles else None
 
 

@@ -12,6 +12,7 @@ from sgdsim.common.checks import InputError, choice
 from sgdsim.plot.showing import ShownFigure
 from sgdsim.plot.spectral import prepare
 from sgdsim.plot.styles import PALETTE, Look, style
+from sgdsim.runs.results import check_squared
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -43,6 +44,7 @@ def overlay(
     A diverged run ends where it passes three times the initial loss. InputError for an unknown axis or regime, several
     cells for one curve, or more than MAX_CURVES values.
     """
+    check_squared("overlay", result)
     labels, loss = _along(result, along, regime)
     steps = result["step"].values
     exponents = exponents or {}

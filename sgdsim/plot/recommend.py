@@ -102,6 +102,7 @@ def recommendation(
     """What `sgdsim recommend` says, in a row: the landscape, the law at the optimum and the phase, where there are."""
     from sgdsim.recurrence import contour
 
+    problem.check_squared("plot")
     panels = 2 + (law is not None)
     with style():
         figure = ShownFigure(figsize=(0.6 + 2.9 * panels, 2.75), layout="constrained")

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from sgdsim.algorithm.sgd import SGD, StepValues
+    from sgdsim.problem.cross_entropy import Expansion
     from sgdsim.problem.quadratic import QuadraticProblem
 
 _LARGEST_RISK = 1e140  # its square root, and that of twice as much, are floats, and so is what gradients make of them
@@ -179,6 +180,30 @@ class Problem(Shown):
     def n_parameters(self) -> int:
         """Number of trainable parameters; 0 without a network."""
         return 0
+
+    @property
+    def loss(self) -> str:
+        """The loss that SGD descends: "squared", or "cross-entropy", of which `quadratic` is the model at the start."""
+        return self.quadratic.loss
+
+    @property
+    def expansions(self) -> tuple[Expansion | None, Expansion | None]:
+        """Of cross-entropy, each training and test point's to second order in its outputs; None where not known."""
+        return None, None
+
+    @property
+    def loss_offset(self) -> float:
+        """What the losses that runs show have beside `‖r‖²/(2N)`: that of a quadratic model, else 0."""
+        return 0.0 if self.loss == "squared" else self.quadratic.loss_offset
+
+    def check_squared(self, what: str) -> None:
+        """InputError where its losses are those of a quadratic model of another loss, for `what` takes logarithms or
+        ratios of them, and the model's may be negative."""
+        if self.loss != "squared":
+            raise InputError(
+                f"{what}: expected a problem of the squared loss, got the quadratic model of {self.loss}, whose losses "
+                f"count from {self.loss_offset:.4g} and hold for a while only; use compare or recommend"
+            )
 
     def check_unchanged(self) -> None:
         """InputError where it is not what it was when it was made."""

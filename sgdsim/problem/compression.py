@@ -177,8 +177,9 @@ def _problem(problem: QuadraticProblem, made: Modes) -> QuadraticProblem:
     facts = {"modes": values.size, "n": n if math.isfinite(n) else "inf"}  # of which a file gives the size back
     description = problem.description | {"compressed": facts}
     return type(problem)(
-        spectrum, np.sqrt(c), description=description, population=problem.population, n_outputs=problem.n_outputs
-    )
+        spectrum, np.sqrt(c), description=description, population=problem.population, n_outputs=problem.n_outputs,
+        loss_offset=problem.loss_offset,
+    )  # fmt: skip
 
 
 def _difference(one: QuadraticProblem, other: QuadraticProblem) -> float:

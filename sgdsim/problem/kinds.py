@@ -46,12 +46,13 @@ _ALL = (
 KINDS = {kind.name: kind for kind in _ALL}
 
 
-class SeveralOutputs(TypedDict):
-    """Of a problem in a file, its outputs: see `restored`."""
+class Stored(TypedDict):
+    """Of a problem in a file, its outputs and what its loss counts from: see `restored`."""
 
     n_outputs: int
     over_outputs: int
     signed: np.ndarray | None
+    loss_offset: float
 
 
 def restored(
@@ -68,6 +69,7 @@ def restored(
     n_outputs: int = 1,
     over_outputs: int = 1,
     signed: np.ndarray | None = None,
+    loss_offset: float = 0.0,
 ) -> QuadraticProblem:
     """The quadratic problem of a file, from its arrays and its description; `over_outputs`: `Spectrum.outputs`.
     InputError where they do not fit."""
@@ -79,6 +81,5 @@ def restored(
     spectrum = Spectrum(
         eigenvalues, eigenvectors, scale, multiplicity=multiplicity, size=size, probe=probe, outputs=over_outputs
     )
-    return QuadraticProblem(
-        spectrum, coefficients, test, dict(description), basis_seed, n_outputs=n_outputs, signed=signed, **facts
-    )
+    facts |= {"n_outputs": n_outputs, "signed": signed, "loss_offset": loss_offset}
+    return QuadraticProblem(spectrum, coefficients, test, dict(description), basis_seed, **facts)

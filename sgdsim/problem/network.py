@@ -9,13 +9,17 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, choice, freeze
 from sgdsim.common.identity import digest, made_once
+from sgdsim.problem import cross_entropy
 from sgdsim.problem.base import Problem
+from sgdsim.problem.cross_entropy import Expansion
 from sgdsim.problem.quadratic import QuadraticProblem
 
 if TYPE_CHECKING:
     from torch import nn
 
     from sgdsim.datasets import Dataset
+
+LOSSES = ("squared", "cross-entropy")
 
 
 class NetworkProblem(Problem):
@@ -26,6 +30,8 @@ class NetworkProblem(Problem):
     network : any `torch.nn.Module` with as many outputs per input as the data have targets. It is copied; what happens
         to the original later does not matter. A lazy one gets its parameters here, by torch's seed as it is now.
     data : training (and test) inputs and targets. The network gets inputs in the shape of `data.x`.
+    loss : "squared", or "cross-entropy" for targets that are one-hot (of a softmax) or ±1 (logistic): `quadratic` is
+        then its quadratic model at the start (module `cross_entropy`), and α in units of that one's curvature.
     output : of a network that gives a dict, a tuple or the like: the key or the index of the outputs.
     dtype : "float64" or "float32", in which the network's outputs and its kernel are computed; all that follows is
         float64. For modules that compute in float32 throughout; the kernel then has 6 to 7 digits.
@@ -35,7 +41,7 @@ class NetworkProblem(Problem):
     ------
     InputError : no module, no trainable parameters, dropout or batch norm in training mode, a network that is random or
         mixes the inputs of a batch (see `sgdsim.networks.ntk.functions.function_of`), inputs or targets that do not
-        fit.
+        fit, or are no classes for cross-entropy.
     """
 
     has_network: ClassVar[bool] = True
@@ -49,6 +55,7 @@ class NetworkProblem(Problem):
         output: str | int | None = None,
         dtype: str = "float64",
         device: str = "auto",
+        loss: str = "squared",
     ) -> None:
         from sgdsim.common import devices
         from sgdsim.networks.ntk.functions import settled
@@ -59,6 +66,9 @@ class NetworkProblem(Problem):
         if n_outputs != self.n_outputs:
             wanted = "one output" if self.n_outputs == 1 else f"{self.n_outputs} outputs"
             raise InputError(f"network: expected {wanted} per input, as many as targets, got {n_outputs}")
+        self._loss = choice("loss", loss, LOSSES)
+        if self._loss != "squared":
+            cross_entropy.check_classes(f"loss: {loss}", data.y)
         self._given = self._digest()
 
     def facts(self) -> dict[str, object]:
@@ -90,8 +100,13 @@ class NetworkProblem(Problem):
 
     @property
     def n_modes(self) -> int:
-        """Number of modes of the kernel over all outputs, NC."""
-        return self.n * self.n_outputs
+        """Number of modes of the kernel over all outputs, NC; N(C − 1) with cross-entropy of a softmax."""
+        return self.n * (self.n_outputs - (self.loss != "squared" and self.n_outputs > 1))
+
+    @property
+    def loss(self) -> str:
+        """ "squared" or "cross-entropy"."""
+        return self._loss
 
     @property
     def has_test(self) -> bool:
@@ -132,11 +147,13 @@ class NetworkProblem(Problem):
         title = f"{self.data.name}, N = {self.n}"
         if "width" in network:
             title += f", width {network['width']}"
-        return {"kind": "network", "title": title, "network": network, "data": self.data.info}
+        facts = {"kind": "network", "title": title, "network": network, "data": self.data.info}
+        return facts if self.loss == "squared" else facts | {"title": f"{title}, {self.loss}", "loss": self.loss}
 
     @made_once
     def quadratic(self) -> QuadraticProblem:
-        """The linearised problem: empirical NTK, residual at the start, test points where the data have some."""
+        """The linearised problem: empirical NTK, residual at the start, test points where the data have some; of
+        cross-entropy its quadratic model at the start."""
         from sgdsim.networks import ntk
 
         f, f_test = self.initial_outputs
@@ -146,6 +163,10 @@ class NetworkProblem(Problem):
         theta, cross = kernel(self.data.x), None
         if f_test is not None and self.data.x_test is not None:
             cross = kernel(self.data.x_test, self.data.x)
+        train, test = self.expansions
+        if train is not None:
+            description = self.description
+            return cross_entropy.quadratic(theta, train, cross_kernel=cross, test=test, description=description)
         return QuadraticProblem.from_kernel(
             theta,
             f - self.data.y,
@@ -166,11 +187,20 @@ class NetworkProblem(Problem):
         )
 
     @made_once
+    def expansions(self) -> tuple[Expansion | None, Expansion | None]:
+        """Cross-entropy to second order in the outputs, on training and test points (None without); None of squares."""
+        if self.loss == "squared":
+            return None, None
+        f, f_test = self.initial_outputs
+        test = None if f_test is None or self.data.y_test is None else Expansion(f_test, self.data.y_test)
+        return Expansion(f, self.data.y), test
+
+    @made_once
     def fingerprint(self) -> str:
         """SHA-256 over the network (its code as far as Python shows it, parameters, buffers, outputs), the data and the
         linearised problem."""
         data = self.data
         return digest(
             "network", self._given, data.x, data.y, data.x_test, data.y_test, *self.initial_outputs,
-            self.quadratic.fingerprint,
+            self.quadratic.fingerprint, *(() if self.loss == "squared" else ("loss", self.loss)),
         )  # fmt: skip

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, own_array
+from sgdsim.common.checks import InputError, array, freeze, frozen_state, integer, json_object, number, own_array
 from sgdsim.common.identity import digest, made_once
 from sgdsim.problem import outputs, population, power_modes
 from sgdsim.problem.base import Population, Problem
@@ -39,6 +39,8 @@ class QuadraticProblem(Problem):
     n_outputs : C. With a spectrum of `outputs` = C each mode is of all outputs together.
     signed : (modes, C) where C outputs share the kernel: signed `a_ko = ⟨u_k, r_0 of output o⟩`, whose squares sum to
         `a_k² = c_k`, `coefficients` squared. None: there is one output, or each mode is of all.
+    loss_offset : of the quadratic model of another loss (`sgdsim.problem.cross_entropy`), what that has beside
+        `‖r‖²/(2N)`. Runs show the sum; all else here, and theory, is of the squares: the loss above the offset.
 
     Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
     """
@@ -51,6 +53,7 @@ class QuadraticProblem(Problem):
     population: Population | None = None  # type: ignore[assignment]  # read-only, as all of it
     n_outputs: int = 1  # type: ignore[assignment]  # read-only
     signed: np.ndarray | None = None
+    loss_offset: float = 0.0  # type: ignore[assignment]  # read-only
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -67,6 +70,7 @@ class QuadraticProblem(Problem):
         object.__setattr__(self, "n_outputs", integer("n_outputs", self.n_outputs, minimum=1))
         if self.spectrum.outputs not in (1, self.n_outputs):
             raise InputError(f"n_outputs: expected the spectrum's {self.spectrum.outputs}, got {self.n_outputs}")
+        object.__setattr__(self, "loss_offset", number("loss_offset", self.loss_offset))
         if self.signed is not None:
             shape = (self.spectrum.n_modes, self.n_outputs)
             object.__setattr__(self, "signed", own_array("signed", self.signed, ndim=2, shape=shape))
@@ -232,6 +236,11 @@ class QuadraticProblem(Problem):
         return self.spectrum.n if self.population is None else cast(int, math.inf)
 
     @property
+    def loss(self) -> str:
+        """The loss that it is of: "squared", or that which its description says it models."""
+        return str(self.description.get("loss", "another")) if self.loss_offset else "squared"
+
+    @property
     def share(self) -> float:
         """1/C where each mode is of all C outputs, and has on average so much of a point's noise; else 1."""
         return 1.0 / self.spectrum.outputs
@@ -345,7 +354,7 @@ class QuadraticProblem(Problem):
 
     @property
     def initial_loss(self) -> float:
-        """`L_0 = Σ a_k² / (2N)`."""
+        """`L_0 = Σ a_k² / (2N)`; runs of a model of another loss begin at this and its `loss_offset`."""
         return float(self.coefficients @ self.coefficients) / (2 * self.normaliser)
 
     @property
@@ -383,8 +392,9 @@ class QuadraticProblem(Problem):
         that another type of CPU computed can differ in it, as they do in their last bits."""
         return digest(
             "quadratic", self.spectrum.scale, self.eigenvalues, self.multiplicity, self.coefficients,
-            self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else vars(self.test).values()),
+            self.spectrum.eigenvectors, self.basis_seed, *(() if self.test is None else self.test.contents),
             *(() if self.spectrum.size is None else ("size", float(self.spectrum.size))),
             *(() if self.population is None else ("population", *vars(self.population).values())),
             *(() if self.n_outputs == 1 else ("outputs", self.n_outputs, self.signed)),
+            *(("loss_offset", self.loss_offset) if self.loss_offset else ()),
         )  # fmt: skip

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sgdsim.common.checks import InputError, array, frozen_state, own_array
+from sgdsim.common.checks import InputError, array, frozen_state, number, own_array
 from sgdsim.common.shown import Shown
 from sgdsim.problem.spectrum import Spectrum
 
@@ -20,6 +20,7 @@ class TestPoints(Shown):
     residual : (m,) test residuals e_0 = f(x) − y(x) at the start; (m, C) of C outputs that share the kernel.
     transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding. Where each mode is of
         all C outputs m counts the outputs of all points.
+    loss_offset : as `QuadraticProblem.loss_offset`, of the test loss.
 
     Both are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
     """
@@ -28,6 +29,7 @@ class TestPoints(Shown):
 
     residual: np.ndarray
     transfer: np.ndarray
+    loss_offset: float = 0.0
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -35,6 +37,12 @@ class TestPoints(Shown):
         transfer = own_array("transfer", self.transfer, ndim=2, shape=(len(residual), None))
         object.__setattr__(self, "residual", residual)
         object.__setattr__(self, "transfer", transfer)
+        object.__setattr__(self, "loss_offset", number("loss_offset", self.loss_offset))
+
+    @property
+    def contents(self) -> tuple[object, ...]:
+        """What a fingerprint is over."""
+        return (self.residual, self.transfer, *(("offset", self.loss_offset) if self.loss_offset else ()))
 
     def residuals(self, moved: np.ndarray) -> np.ndarray:
         """e_t (m,) from `a_t − a_0` (n,), or (R, m) from (R, n)."""

@@ -114,12 +114,20 @@ class Training(Run):
 
     def observe(self, what: tuple[str, ...]) -> dict[str, np.ndarray]:
         residual = self.residuals(*self.data[:2])
-        out = observed(self.problem.quadratic, residual, ("moments",)) if "moments" in what else {}
+        out = observed(self.problem.quadratic, self.modelled(residual), ("moments",)) if "moments" in what else {}
         out |= {"loss": self.losses(residual, self.data[1]), "residual": residual}
         if "test_loss" in what or "test_residual" in what:
             out["test_residual"] = self.residuals(*self.data[2:])
             out["test_loss"] = self.losses(out["test_residual"], self.data[3])
         return out
+
+    def modelled(self, residual: np.ndarray) -> np.ndarray:
+        """f − y on the training points as residuals of the quadratic problem, which are others for cross-entropy."""
+        known = self.problem.expansions[0]
+        if known is None:
+            return residual
+        r = known.residuals(residual + self.problem.data.y)
+        return r[..., 0] if known.outputs == 1 else r
 
     @np.errstate(over="ignore", invalid="ignore")  # a diverged replicate is a result
     def losses(self, residual: np.ndarray, y: torch.Tensor) -> np.ndarray:

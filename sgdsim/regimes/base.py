@@ -75,6 +75,8 @@ class Regime(ABC):
             )
         if sgd.sampler.weighted:
             self._check_weights(problem, sgd)
+        if problem.loss != "squared":
+            _check_model(problem, sgd)
         if problem.n_outputs > 1:
             self.check_outputs(problem, sgd)
         if self.needs_basis and not problem.has_every_eigenvalue:
@@ -146,6 +148,25 @@ class Regime(ABC):
         any of them has to be stepped."""
         return None
 
+    def shown(self, problem: Problem, quantities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What `Run.observe` or `direct` gave, as results show it: of a quadratic model of another loss with its
+        offsets, and with residuals that are those of outputs."""
+        if problem.loss == "squared":
+            return quantities
+        out, quadratic = dict(quantities), problem.quadratic
+        out["loss"] = out["loss"] + quadratic.loss_offset
+        if "test_loss" in out and quadratic.test is not None:
+            out["test_loss"] = out["test_loss"] + quadratic.test.loss_offset
+        for name, known in zip(("residual", "test_residual"), problem.expansions, strict=True):
+            if name in out and known is not None:
+                with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
+                    out[name] = known.outputs_of(out[name].reshape(-1, *known.start.shape)) - known.y
+        return out
+
+    def offset(self, problem: Problem) -> dict[str, float]:
+        """What its losses count from, as a part of `Run.report`; empty where that is 0."""
+        return {} if problem.loss == "squared" else {"loss_offset": problem.loss_offset}
+
     def cost(self, n: int, sgd: SGD, steps: np.ndarray, replicates: int) -> float:
         """Seconds of a cell, very roughly: it decides how many cells a sweep takes together. Unfinished sweeps go on in
         the chunks that they began with, so it stays as it is; what users are told is `seconds`."""
@@ -169,6 +190,16 @@ class Regime(ABC):
         """Seconds of such a cell on one core, very roughly; `outputs`: C of which all n modes are together. By default
         0, no estimate: nothing is told beforehand."""
         return 0.0
+
+
+def _check_model(problem: Problem, sgd: SGD) -> None:
+    """InputError where batches are drawn in a way that the model of another loss does not know."""
+    if sgd.label_noise:
+        raise InputError(
+            f"label_noise: expected 0 with {problem.loss}, whose targets are classes, got {sgd.label_noise}"
+        )
+    if sgd.is_one_pass:
+        raise InputError(f"sampling: one-pass is of the squared loss, got the quadratic model of {problem.loss}")
 
 
 def diagonal(problem: Problem, sgd: SGD) -> np.ndarray | None:

@@ -37,13 +37,13 @@ class RealNetwork(Regime):
     dtype : "float64" (default) or "float32".
     compile : compile the step with `torch.compile`: about 30% faster after 5 to 20 s, the same numbers up to rounding;
         on a CPU it needs a C++ compiler. InputError, at the first step, where that fails. Not with gradient rules.
-    loss : "squared", or "cross-entropy" for targets that are one-hot (of a softmax) or ±1 (logistic); losses are then
-        those. α keeps its unit, in which the torch learning rate is αN/λ_max(Θ).
+    loss : None: the problem's (`NetworkProblem(loss=…)`). "cross-entropy" on a problem of the squared loss: the network
+        alone trains on that, and α keeps its unit, in which the torch learning rate is αN/λ_max(Θ).
     """
 
     dtype: str = "float64"
     compile: bool = False
-    loss: str = "squared"
+    loss: str | None = None
     stochastic: ClassVar[bool] = True
     uses_all_cores: ClassVar[bool] = True
     follows_rules: ClassVar[bool] = True
@@ -53,11 +53,12 @@ class RealNetwork(Regime):
 
     def __post_init__(self) -> None:
         choice("dtype", self.dtype, DTYPES)
-        choice("loss", self.loss, LOSSES)
+        if self.loss is not None:
+            choice("loss", self.loss, LOSSES)
 
     @property
     def name(self) -> str:
-        return "network" if self.loss == "squared" else f"network:loss={self.loss}"
+        return "network" if self.loss in (None, "squared") else f"network:loss={self.loss}"
 
     def check(self, problem: Problem, sgd: SGD) -> None:
         super().check(problem, sgd)
@@ -67,7 +68,9 @@ class RealNetwork(Regime):
             )
         if sgd.rule is not None and self.compile:
             raise InputError(f"compile: expected False with {sgd.rule.name}, whose steps are not compiled; got True")
-        if self.loss != "squared":
+        if self.loss == "squared" != problem.loss:
+            raise InputError(f"loss: expected the problem's, {problem.loss}, got squared; make a problem of that loss")
+        if self.loss == "cross-entropy":
             check_classes("loss: cross-entropy", problem)
             if sgd.label_noise:
                 raise InputError(
@@ -76,8 +79,14 @@ class RealNetwork(Regime):
 
     def check_observable(self, observable: Observable) -> None:
         super().check_observable(observable)
-        if self.loss != "squared" and "moments" in observable.needs:
+        if self.loss == "cross-entropy" and "moments" in observable.needs:
             raise InputError(f"observe: {observable.spec} is of the squared loss, got a network trained on {self.loss}")
+
+    def shown(self, problem: Problem, quantities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        return quantities  # its own loss, no model
+
+    def offset(self, problem: Problem) -> dict[str, float]:
+        return {}
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
         return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
@@ -98,7 +107,7 @@ class RealNetwork(Regime):
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> _training.Training:
         problem = cast(NetworkProblem, problem)  # see `check`
         keys = draws.replicate_keys(seed, replicates)
-        how = (problem, sgd, keys, DTYPES[self.dtype], test, LOSSES[self.loss], self.compile)
+        how = (problem, sgd, keys, DTYPES[self.dtype], test, LOSSES[self.loss or problem.loss], self.compile)
         if sgd.rule is not None:
             return _network_rules.Rows(sgd.rule, *how)
         run = _training.HeavyBall(*how) if sgd.is_plain else _training.Linear(*how)

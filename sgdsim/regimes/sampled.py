@@ -52,6 +52,11 @@ class SampledLinearized(Regime):
             from sgdsim.regimes import _sampled_rules
 
             _sampled_rules.check(problem, sgd.rule)
+        if sgd.rule is not None and problem.loss != "squared":
+            raise InputError(
+                f"method: {sgd.rule.name} is followed on the linearised parameters with the squared loss, got "
+                f"{problem.loss}; use the network regime"
+            )
         if self.device != "cpu" and not sgd.is_plain:
             raise InputError(f"device: expected cpu for anything but plain heavy ball, got {self.device}")
 

@@ -169,7 +169,11 @@ def _directly(problem: Problem, regime: Regime, cells: Sequence[Cell], settings:
     if known is None:
         return None
     each = (time.perf_counter() - since) / len(cells)
-    return [known_trace(problem, given, report, settings.steps, settings.observe, each) for given, report in known]
+    steps, observe = settings.steps, settings.observe
+    return [
+        known_trace(problem, regime, given, report, steps, observe, each)
+        for regime, (given, report) in zip(regimes, known, strict=True)
+    ]
 
 
 def _packed(chunk: Chunk, regime: Regime, traces: list[Trace | str], count: int, settings: Settings) -> Done:

@@ -81,18 +81,19 @@ def follow(
     values: dict[str, np.ndarray] = {}
     diverged_at = np.full(replicates, -1, np.int64)
     outcome = np.full(replicates, OUTCOMES.index("completed"), np.int8)
-    followed, report, interrupted = np.arange(replicates), dict[str, float](), False
+    followed, report, interrupted = np.arange(replicates), regime.offset(problem), False
     least, quantities = least_scale(problem, sgd, regime), needed(observe)
     try:
         direct = regime.direct(problem, sgd, steps, quantities)
         if direct is not None:
-            return known_trace(problem, *direct, steps, observe, time.perf_counter() - began, least)
+            return known_trace(problem, regime, *direct, steps, observe, time.perf_counter() - began, least)
         test = any(name.startswith("test_") for name in quantities)
         run = regime.start(problem, sgd, replicates=replicates, seed=seed, test=test)
         driver = _Driver(run, tick)
         for column, step in enumerate(steps.tolist()):
             driver.advance_to(step)
-            _record(problem, run.observe(quantities), observe, values, followed, column, (replicates, steps.size))
+            seen = regime.shown(problem, run.observe(quantities))
+            _record(problem, seen, observe, values, followed, column, (replicates, steps.size))
             bad = has_diverged(values["loss"][:, column], values["loss"][:, 0], least)
             diverged_at[bad & (diverged_at < 0)] = step
             going_on = np.flatnonzero(diverged_at[followed] < 0)
@@ -102,7 +103,7 @@ def follow(
                 look(step, run, followed)
             if going_on.size < followed.size and run.keep(going_on):
                 followed = followed[going_on]
-        report = run.report()
+        report |= run.report()
     except KeyboardInterrupt:
         interrupted = True
         outcome[:] = OUTCOMES.index("interrupted")
@@ -172,6 +173,7 @@ def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
 
 def known_trace(
     problem: Problem,
+    regime: Regime,
     quantities: dict[str, np.ndarray],
     report: dict[str, float],
     steps: np.ndarray,
@@ -180,12 +182,13 @@ def known_trace(
     least: float = 0.0,
 ) -> Trace:
     """The trace of a cell whose quantities `quantities` (R, T) at all `steps` are known without stepping there."""
-    values = {observable.variable: np.array(observable.compute(problem, quantities)) for observable in observe}
+    seen = regime.shown(problem, quantities)
+    values = {observable.variable: np.array(observable.compute(problem, seen)) for observable in observe}
     bad = has_diverged(values["loss"], values["loss"][:, :1], least)
     diverged_at = np.where(bad.any(1), steps[bad.argmax(1)], -1)
     outcome = np.full(len(diverged_at), OUTCOMES.index("completed"), np.int8)
     _mark_diverged(values, outcome, diverged_at, steps, observe)
-    return Trace(values, outcome, diverged_at, seconds, False, report)
+    return Trace(values, outcome, diverged_at, seconds, False, report | regime.offset(problem))
 
 
 def _mark_diverged(

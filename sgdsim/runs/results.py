@@ -45,6 +45,7 @@ from sgdsim.runs.follow import OUTCOMES
 SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the machine, a checksum behind the file
 _TRAILER = re.compile(rb"\nsgdsim sha256 ([0-9a-f]{64})\n")
 _COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
+_OFFSET = "loss_offset"
 #: What a regime may report about a run.
 REPORTED = {
     "error_estimate": "estimated largest relative error of the loss; NaN: none made",
@@ -52,6 +53,7 @@ REPORTED = {
     "not asked",
     "exact_modes": "leading modes whose noise covariance is kept in full",
     "diagonal_modes": "further modes whose noise variance is kept",
+    _OFFSET: "what the training loss counts from: the least value of a quadratic model of another loss; NaN: of none",
 }
 #: What coordinates are, and their units.
 COORDINATES = {
@@ -96,7 +98,10 @@ def allocate(
     variables["diverged_at"] = full(per_replicate, -1, np.int64, long_name=seen)
     variables["done"] = full(per_regime, False, bool)
     variables["seconds"] = full(per_regime, 0.0, units="s")
+    squared = problem is not None and problem.loss == "squared"
     for name, text in REPORTED.items():
+        if name == _OFFSET and squared:
+            continue
         variables[name] = full(per_regime, np.nan, long_name=text)
     variables |= _modes(problem)
     coords = {
@@ -120,6 +125,8 @@ def _modes(problem: QuadraticProblem | None) -> dict[str, xr.Variable]:
     words: dict[str, object] = {"long_name": "λ_k of K̂ = Θ/λ_max(Θ)"}
     if problem is not None and problem.n_outputs > 1:
         words |= {"n_outputs": problem.n_outputs, "over_outputs": problem.spectrum.outputs}
+    if problem is not None and problem.loss_offset:
+        words |= {"loss_offset": problem.loss_offset}
     variables = {
         "eigenvalues": xr.Variable("mode", eigenvalues, words),
         "coefficients": xr.Variable("mode", coefficients, {"long_name": "a_k = ⟨u_k, r_0⟩"}),
@@ -213,7 +220,8 @@ def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: in
         variables["eigenvectors"] = xr.Variable(("sample", "mode"), problem.spectrum.eigenvectors)
     if problem.test is not None:
         dims = ("test_sample", "output")[: problem.test.residual.ndim]
-        variables["test_residual"] = xr.Variable(dims, problem.test.residual)
+        offset = {"loss_offset": problem.test.loss_offset} if problem.test.loss_offset else {}
+        variables["test_residual"] = xr.Variable(dims, problem.test.residual, offset)
         variables["transfer"] = xr.Variable(("test_sample", "mode"), problem.test.transfer)
     attributes: dict[str, object] = dict(provenance({}, problem.description, problem.fingerprint, seed, device))
     attributes["scale"] = problem.spectrum.scale
@@ -232,7 +240,7 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
     vectors = stored["eigenvectors"].values if "eigenvectors" in stored else None
     counts = stored["multiplicity"].values if "multiplicity" in stored else None
     try:
-        test = TestPoints(stored["test_residual"].values, stored["transfer"].values) if "transfer" in stored else None
+        test = _test_points(stored)
         basis_seed = int(stored.attrs["basis_seed"]) if "basis_seed" in stored.attrs else None
         scale, description = float(stored.attrs["scale"]), dict(json.loads(stored.attrs["problem"]))
     except (KeyError, TypeError, ValueError) as error:
@@ -247,8 +255,15 @@ def load_problem(path: str | os.PathLike) -> QuadraticProblem:
         probe=stored["probe"].values if "probe" in stored else None,
         test=test,
         basis_seed=basis_seed,
-        **_outputs(stored),
+        **_words(stored),
     )
+
+
+def _test_points(stored: xr.Dataset) -> TestPoints | None:
+    if "transfer" not in stored:
+        return None
+    residual = stored["test_residual"]
+    return TestPoints(residual.values, stored["transfer"].values, float(residual.attrs.get("loss_offset", 0.0)))
 
 
 def problem_of(result: xr.Dataset) -> QuadraticProblem:
@@ -267,17 +282,32 @@ def problem_of(result: xr.Dataset) -> QuadraticProblem:
         result["coefficients"].values,
         result["eigenvalues"].values,
         multiplicity=counts,
-        **_outputs(result),
+        **_words(result),
     )
 
 
-def _outputs(stored: xr.Dataset) -> kinds.SeveralOutputs:
-    """What `_modes` wrote of several outputs."""
+def has_offset(result: xr.Dataset) -> bool:
+    """Whether losses of it are those of a quadratic model, which count from its `loss_offset` and may be negative."""
+    return "loss_offset" in result and bool(result["loss_offset"].notnull().any())
+
+
+def check_squared(what: str, result: xr.Dataset) -> None:
+    """InputError where the result `has_offset`, for `what` takes logarithms or ratios of its losses."""
+    if has_offset(result):
+        raise InputError(
+            f"{what}: expected losses of squares, got those of the quadratic model of another loss, which may be "
+            "negative; subtract the result's loss_offset"
+        )
+
+
+def _words(stored: xr.Dataset) -> kinds.Stored:
+    """What `_modes` wrote of several outputs and of another loss."""
     words = stored["eigenvalues"].attrs
     return {
         "n_outputs": int(words.get("n_outputs", 1)),
         "over_outputs": int(words.get("over_outputs", 1)),
         "signed": stored["signed"].values if "signed" in stored else None,
+        "loss_offset": float(words.get("loss_offset", 0.0)),
     }
 
 

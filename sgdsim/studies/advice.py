@@ -19,7 +19,9 @@ from sgdsim.theory.optimal import Optimum
 from sgdsim.theory.power_law import PowerLaw, Prediction
 
 LEVELS = {"full_batch": "full batch", "spectral_diagonal": "spectral-diagonal", "exact": "exact"}
-TORCH_LOSSES = ("half-mse", "mse")  # ½·mean over points of the sum over outputs; torch.nn.MSELoss
+# ½·mean over points of the sum over outputs and torch.nn.MSELoss, of squares; torch.nn.CrossEntropyLoss or, of one
+# output, torch.nn.SoftMarginLoss, of cross-entropy.
+TORCH_LOSSES = {"squared": ("half-mse", "mse"), "cross-entropy": ("cross-entropy",)}
 _PREDICTED = ("phase", "exponent", "constant", "signal", "noise", "crossover", "window", "within")
 # In the order of the JSON form, which is the same for every algorithm.
 _SETTINGS = ("best", "plain", "closure_best", "exact", "loss_error", "stable", "stable_reason", "gain")
@@ -171,18 +173,26 @@ class Advice(Findings):
         """The setting to take; None where none can be recommended."""
         raise NotImplementedError
 
-    def torch_lr(self, loss: str = "half-mse") -> float | None:
-        """The answer's learning rate for `torch.optim.SGD` and one of `TORCH_LOSSES`; None where there is none."""
-        share = 1.0 if choice("loss", loss, TORCH_LOSSES) == "half-mse" else self.problem.n_outputs / 2
+    @property
+    def torch_losses(self) -> tuple[str, ...]:
+        """Those of `TORCH_LOSSES` that the problem's loss is in torch."""
+        return TORCH_LOSSES.get(self.problem.loss, (self.problem.loss,))
+
+    def torch_lr(self, loss: str | None = None) -> float | None:
+        """The answer's learning rate for `torch.optim.SGD` and one of `torch_losses` (None: the first); None where
+        there is none."""
+        loss = choice("loss", loss or self.torch_losses[0], self.torch_losses)
+        share = self.problem.n_outputs / 2 if loss == "mse" else 1.0
         if self.answer is None or math.isinf(self.problem.n):
             return None
         return finite_or_none(share * self.problem.torch_lr(self.answer.lr))
 
-    def torch_line(self, loss: str = "half-mse") -> str | None:
-        """The optimiser to paste for one of `TORCH_LOSSES`; None without an answer, of infinitely many points, or where
-        `torch.optim.SGD` has no such method. InputError for another loss.
+    def torch_line(self, loss: str | None = None) -> str | None:
+        """The optimiser to paste for one of `torch_losses` (None: the first); None without an answer, of infinitely
+        many points, or where `torch.optim.SGD` has no such method. InputError for another loss.
 
-        "half-mse" is `½·mean((f − y)²)`, summed over outputs; "mse" is `torch.nn.MSELoss`, a mean over outputs too.
+        "half-mse" is `½·mean((f − y)²)`, summed over outputs; "mse" is `torch.nn.MSELoss`, a mean over outputs too;
+        "cross-entropy" is the mean over points.
         """
         lr, nesterov = self.torch_lr(loss), isinstance(self.sgd.method, Nesterov)
         if self.answer is None or lr is None or not (nesterov or isinstance(self.sgd.method, HeavyBall)):
@@ -198,6 +208,10 @@ class Advice(Findings):
         """What makes the answer doubtful, a sentence or two each."""
         raise NotImplementedError
 
+    def loss_of(self, squares: float | None) -> float | None:
+        """A loss of theory, which is one of squares, as it is told: with the offset of a quadratic model."""
+        return None if squares is None else finite_or_none(squares + self.problem.loss_offset)
+
     def as_dict(self) -> dict[str, object]:
         """As JSON holds it; None where nothing is known for this algorithm."""
         return dict.fromkeys(_KEYS) | {
@@ -212,12 +226,12 @@ class Advice(Findings):
     def _pasted(self) -> dict[str, object] | None:
         if self.answer is None:
             return None
-        lrs = {loss: {"lr": self.torch_lr(loss), "line": self.torch_line(loss)} for loss in TORCH_LOSSES}
+        lrs = {loss: {"lr": self.torch_lr(loss), "line": self.torch_line(loss)} for loss in self.torch_losses}
         return {"momentum": self.answer.momentum, **lrs}
 
     def setting(self, lr: float, momentum: float, loss: float, effective: float) -> dict[str, float | None]:
         """A setting with the loss there and how far it moves in the end, as JSON holds it."""
-        facts = {"lr": lr, "torch_lr": self.problem.torch_lr(lr), "momentum": momentum, "loss": finite_or_none(loss)}
+        facts = {"lr": lr, "torch_lr": self.problem.torch_lr(lr), "momentum": momentum, "loss": self.loss_of(loss)}
         return facts | {"effective_lr": finite_or_none(effective)}
 
     def torch(self, levels: dict[str, float | None]) -> dict[str, float | None]:

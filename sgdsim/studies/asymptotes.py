@@ -69,6 +69,7 @@ def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 
 
     Raises InputError for schedules, reshuffled epochs, and spectra that are too short to fit.
     """
+    problem.check_squared("asymptote")
     quadratic = problem.quadratic
     fit = fit_power_law(quadratic)
     prediction, reason = None, ""

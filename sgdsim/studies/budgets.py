@@ -117,6 +117,7 @@ def run(
     ------
     InputError : bad values, full batches, or a batch size that is left with less than 10 steps.
     """
+    problem.check_squared("budget")
     sizes = check_sizes(problem.n, batch_sizes, sampling)
     n_steps = integer("n_steps", n_steps, minimum=1)
     steps = [round(n_steps * sizes[0] / size) for size in sizes]

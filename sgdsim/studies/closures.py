@@ -24,6 +24,7 @@ from sgdsim.common.statistics import mean_and_error
 from sgdsim.problem import Problem
 from sgdsim.recurrence import contour
 from sgdsim.runs.followed import followed
+from sgdsim.runs.results import check_squared
 from sgdsim.theory import exact as exact_average
 from sgdsim.theory import stability
 
@@ -61,6 +62,7 @@ def distances(result: xr.Dataset) -> list[Distance]:
     Steps at which the exact average is infinite, or was not reached, are left out. Raises InputError for a result
     without losses of the averaged regime and of another one beside it, or without a step ≥ 1.
     """
+    check_squared("distances", result)
     names = followed(result) if "regime" in result.dims else {}
     exact = [name for name, regime in names.items() if regime.kind == EXACT]
     others = [name for name, regime in names.items() if regime.tau is not None or regime.kind == SAMPLED]

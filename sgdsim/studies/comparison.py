@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeAlias
@@ -22,8 +23,10 @@ from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
 from sgdsim.runs.results import curves as observed
+from sgdsim.runs.results import has_offset
 from sgdsim.runs.sweeps import Grid
 from sgdsim.studies.base import OfRuns
+from sgdsim.studies.cross_entropy import CrossEntropyHorizon
 from sgdsim.theory import stability
 from sgdsim.theory.verdicts import Verdict, verdicts
 
@@ -36,18 +39,21 @@ _USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_nois
 @dataclass(frozen=True, eq=False)
 class ComparedCell:
     """One cell: its algorithm, what torch's optimizer is given (None: nothing of the kind), whether it is exactly
-    stable, what each closure says of that (None: not known), and each regime's final numbers, by name."""
+    stable, what each closure says of that (None: not known), each regime's final numbers, by name, and until when the
+    quadratic model of cross-entropy holds (None: not of such, or not known)."""
 
     sgd: SGD
     torch_lr: float | None
     known: Verdict
     stable_by_closure: dict[str, bool | None]
     regimes: dict[str, Numbers]
+    horizon: CrossEntropyHorizon | None = None
 
     def as_dict(self) -> dict[str, object]:
         """As JSON holds it, hyperparameters first."""
         stable = {"torch_lr": self.torch_lr, "stable": self.known.stable, "stable_reason": self.known.reason}
-        return self.sgd.spec() | stable | {"stable_by_closure": self.stable_by_closure, "regimes": self.regimes}
+        facts = self.sgd.spec() | stable | {"stable_by_closure": self.stable_by_closure, "regimes": self.regimes}
+        return facts if self.horizon is None else facts | {"cross_entropy": self.horizon.as_dict()}
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -60,22 +66,28 @@ class ComparedCells(OfRuns):
     data: xr.Dataset
 
     @classmethod
-    def of(cls, data: xr.Dataset, problem: Problem, grid: Grid) -> ComparedCells:
-        """Of a result of a sweep over this grid."""
+    def of(
+        cls,
+        data: xr.Dataset,
+        problem: Problem,
+        grid: Grid,
+        horizons: Sequence[CrossEntropyHorizon | None] = (),
+    ) -> ComparedCells:
+        """Of a result of a sweep over this grid; `horizons`: of `cross_entropy.of_cells`."""
         quadratic, cells = problem.quadratic, list(grid.cells())
         names = [str(name) for name in data["regime"].values]
         taus = {name: known.tau for name, known in followed(data).items() if known.kind == "diagonal"}
         with np.errstate(over="ignore", invalid="ignore"):  # far beyond any stable rate
             known = verdicts(quadratic, [sgd for _, sgd in cells])
             closures = [{name: _converges(quadratic, sgd, tau) for name, tau in taus.items()} for _, sgd in cells]
-        out = []
-        for (index, sgd), stable, closure in zip(cells, known, closures, strict=True):
+        out, each = [], horizons or [None] * len(cells)
+        for (index, sgd), stable, closure, horizon in zip(cells, known, closures, each, strict=True):
             numbers = {name: _final(data, index, position) for position, name in enumerate(names)}
             base = numbers[names[0]]["final_loss"]
             for own in numbers.values():
-                final = own["final_loss"]
+                final = None if has_offset(data) else own["final_loss"]  # a model's losses may be negative
                 own[f"ratio_to_{names[0]}"] = finite_or_none(final / base) if final is not None and base else None
-            out.append(ComparedCell(sgd, _torch_lr(quadratic, sgd), stable, closure, numbers))
+            out.append(ComparedCell(sgd, _torch_lr(quadratic, sgd), stable, closure, numbers, horizon))
         return cls(tuple(out), tuple(failures(data)), data)
 
     def as_dict(self) -> dict[str, object]:
@@ -89,11 +101,13 @@ class ComparedCells(OfRuns):
         regimes = list(self.rows[0].regimes)
         named = [name for name in _USUAL if any(spec[name] != _USUAL[name] for spec in specs)]
         headers = [*_HYPERPARAMETERS, *(name.replace("_", " ") for name in named)]
-        headers += [*(["stable"] if losses else []), *regimes]
+        limited = losses and any(row.horizon is not None for row in self.rows)
+        headers += [*(["stable"] if losses else []), *(["model until"] if limited else []), *regimes]
         lines = []
         for row, spec in zip(self.rows, specs, strict=True):
             cells = [_short(spec[name]) for name in (*_HYPERPARAMETERS.values(), *named)]
             cells += [row.known.word] if losses else []
+            cells += [row.horizon.until() if row.horizon is not None else "not known"] if limited else []
             lines.append([*cells, *(_outcome(row.regimes[name], label, regimes[0], name) for name in regimes)])
         return Table(headers, lines, "l")
 

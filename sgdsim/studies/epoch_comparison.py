@@ -158,6 +158,7 @@ def compare(
     ------
     InputError : arguments out of range, a regime of the wrong kind, and what `sweep` refuses.
     """
+    problem.check_squared("epochs")
     n = orders.finite_points(problem)
     sizes, asked = _checked(n, batch_sizes, epochs)
     replicates = integer("replicates", replicates, minimum=2)

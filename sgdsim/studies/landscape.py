@@ -19,6 +19,7 @@ from sgdsim.common.text import short
 from sgdsim.problem import QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
+from sgdsim.runs.results import check_squared
 from sgdsim.studies.base import OfRuns
 from sgdsim.theory import stability
 from sgdsim.theory.verdicts import Verdict, verdict
@@ -165,6 +166,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
     `result`: of a product grid over lr, momentum and batch_size, all numbers; `problem` gives N. Other grid axes must
     have length 1. Raises InputError for any other result.
     """
+    check_squared("landscape", result)
     flat = _over_axes(result)
     sampling, method = (
         str(result[name].values.ravel()[0]) if name in result.coords else usual

@@ -151,6 +151,7 @@ def thresholds(
 
     Raises InputError for values out of range; KeyboardInterrupt ends it without a result.
     """
+    problem.check_squared("thresholds")
     n_steps, replicates = (
         integer("n_steps", n_steps, minimum=40, maximum=follow.MAX_STEPS),
         integer("replicates", replicates, minimum=1),

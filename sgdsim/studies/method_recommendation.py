@@ -102,6 +102,7 @@ def recommend(
     The search calls `heard` after each setting. Raises InputError as `check`, and for what theory refuses.
     """
     check(sgd, horizon)
+    problem.check_squared(f"--method {sgd.method.spec}")
     began = time.perf_counter()
     best, loss = best_schedules.best_constant(problem, sgd, horizon, tau=tau, heard=heard)
     stationary = not _has_tail(sgd)  # else there is neither law nor floor

@@ -13,9 +13,10 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, steps, tuned
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.recurrence import contour, doubt
 from sgdsim.studies.advice import LEVELS, Advice, Answer, LateBudget, LawHere, exact_in_seconds, limits
+from sgdsim.studies.cross_entropy import CrossEntropyHorizon, looked_for
 from sgdsim.studies.probing import Probe
 from sgdsim.studies.stable_rates import infinite_spectrum
 from sgdsim.theory import exact, inside, optimal, power_law, stability
@@ -34,6 +35,10 @@ class Recommendation(Advice):
     max_lr : without momentum and at the best one.
     jacobi : the best Jacobi schedule for full batches, where it was asked for.
     probe : what real steps of the network said of the best setting, where there is one and it was asked.
+    horizon_of_model : of cross-entropy, until when its quadratic model holds at the best setting; None: not of such, or
+        not known.
+
+    `known`, `searched`, `law` and `jacobi` have losses of squares; `as_dict`, `table` and sentences add `loss_offset`.
     """
 
     known: Trusted
@@ -41,6 +46,7 @@ class Recommendation(Advice):
     loss_error: float | None
     jacobi: JacobiOptimum | None
     probe: Probe | None = None
+    horizon_of_model: CrossEntropyHorizon | None = None
 
     @property
     def interrupted(self) -> bool:
@@ -69,13 +75,49 @@ class Recommendation(Advice):
             "negative_momentum": best.negative_momentum,
             "jacobi": self.jacobi and {name: finite_or_none(value) for name, value in vars(self.jacobi).items()},
             "probe": self.probe and self.probe.as_dict(),
+            **self._model(),
         }
+
+    def _model(self) -> dict[str, object]:
+        """Further keys, where losses are those of a quadratic model."""
+        if self.problem.loss == "squared":
+            return {}
+        known = self.horizon_of_model
+        return {
+            "loss_of": self.problem.loss,
+            "loss_offset": self.problem.loss_offset,
+            "cross_entropy": known and known.as_dict(),
+            "prediction_holds": None if known is None else not self.beyond_model,
+        }
+
+    @property
+    def beyond_model(self) -> bool:
+        """Whether the horizon lies where the quadratic model of cross-entropy is known not to hold."""
+        known = self.horizon_of_model
+        return known is not None and known.step is not None and known.step <= self.horizon
+
+    def _of_model(self) -> list[str]:
+        """What losses and stable rates mean where they are those of a quadratic model."""
+        of = self.problem
+        if of.loss == "squared":
+            return []
+        notes = [
+            f"Losses are those of the quadratic model of {of.loss} at the start, whose least value is "
+            f"{of.loss_offset:.4g}; percentages and laws are of the loss above that.",
+            "Stable rates are those of the curvature at the start, which changes on the way, up or down.",
+        ]
+        known = self.horizon_of_model
+        if known is None:
+            return [*notes, "Until when the model holds is not known here, without the network that it is of."]
+        unseen = known.step is None and known.n_steps < self.horizon
+        return [*notes, f"Whether it holds beyond step {known.n_steps} was not looked for."] if unseen else notes
 
     def _setting(
         self, lr: float, momentum: float, loss: float, error: ClosureError | None = None
     ) -> dict[str, float | None]:
         facts = self.setting(lr, momentum, loss, lr / (1 - momentum))
-        return facts if error is None else facts | {"exact_loss": error.loss, "closure_error": error.relative}
+        known = {} if error is None else {"exact_loss": self.loss_of(error.loss), "closure_error": error.relative}
+        return facts | known
 
     def table(self) -> Table:
         """The best setting and the best without momentum, before them a lower one that a probe found; (torch): the lr
@@ -94,7 +136,7 @@ class Recommendation(Advice):
             ("best without momentum", best.plain_lr, 0.0, best.plain_loss, known.plain_error),
         ):
             rows.append([name, lr, f"({short(self.problem.torch_lr(lr))})", tuned(momentum)])
-            rows[-1] += [finite_or_none(loss), *([error.loss] if averaged else [])]
+            rows[-1] += [self.loss_of(loss), *([self.loss_of(error.loss)] if averaged else [])]
         headers = ["", "lr", "(torch)", "momentum", "predicted loss", *(["exact average"] if averaged else [])]
         return Table(headers, rows, "lr")
 
@@ -111,7 +153,7 @@ class Recommendation(Advice):
     def notes(self) -> list[str]:
         """What makes the answer doubtful, a sentence or two each."""
         law, found, known = self.law.law, self.law.prediction, self.known.stable
-        notes = [] if self.law.fit is None else list(self.law.fit.warnings)
+        notes = [*self._of_model(), *([] if self.law.fit is None else self.law.fit.warnings)]
         if self.loss_error is not None and self.loss_error > doubt.KNOWN:
             notes.append(
                 f"The loss at the horizon may be off {doubt.off(self.loss_error)}: Lanczos quadrature does not tell "
@@ -136,7 +178,7 @@ class Recommendation(Advice):
 
 @np.errstate(all="ignore")  # losses that underflow to 0 are results
 def recommend(
-    problem: QuadraticProblem,
+    problem: Problem,
     sgd: SGD,
     horizon: int,
     *,
@@ -148,9 +190,11 @@ def recommend(
     """The best learning rate and momentum after `horizon` steps of heavy ball; `sgd` says batches.
 
     `search`: by the exact average (`theory.exact.best`, which calls `heard` after each setting), not by the closure
-    with what is known of its errors (`theory.inside.trusted`). `jacobi`: also the best Jacobi schedule. Raises
-    InputError for what theory refuses.
+    with what is known of its errors (`theory.inside.trusted`). `jacobi`: also the best Jacobi schedule. Of a
+    `NetworkProblem` with cross-entropy it is measured until when the quadratic model holds. Raises InputError for what
+    theory refuses.
     """
+    network, problem = problem, problem.quadratic
     began = [time.perf_counter()]
 
     def seconds() -> float:
@@ -172,7 +216,10 @@ def recommend(
     if jacobi:
         schedule = optimal.best_jacobi(problem, horizon=horizon, noise=noise, tau=tau)
         took["jacobi"] = seconds()
-    return Recommendation(problem, sgd, horizon, tau, levels, rate, law, took, known, searched, error, schedule)
+    until = looked_for(network, replace(sgd, lr=best.lr, momentum=best.momentum), horizon)
+    return Recommendation(
+        problem, sgd, horizon, tau, levels, rate, law, took, known, searched, error, schedule, horizon_of_model=until
+    )
 
 
 def _law(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, tau: float) -> LawHere:

@@ -53,15 +53,16 @@ def recommend(
     sgd = sgd if isinstance(sgd, SGD) else SGD(1.0, batch_size=sgd)
     if not sgd.is_plain:
         return method_recommendation.recommend(problem.quadratic, sgd, horizon, tau=tau)
-    found = recommendation.recommend(problem.quadratic, sgd, horizon, tau=tau, search=search, jacobi=jacobi)
+    found = recommendation.recommend(problem, sgd, horizon, tau=tau, search=search, jacobi=jacobi)
     return probed(problem, found, seed) if probe else found
 
 
 def probed(
     problem: Problem, found: Recommendation, seed: int = 0, heard: Callable[[], object] = lambda: None
 ) -> Recommendation:
-    """What was found with a probe of it, where there is a network and the search was not interrupted."""
-    if not problem.has_network or found.interrupted:
+    """What was found with a probe of it, where there is a network with the squared loss, whose losses theory predicts
+    to the end, and the search was not interrupted."""
+    if not problem.has_network or problem.loss != "squared" or found.interrupted:
         return found
     began, best = time.perf_counter(), found.known.best
     sgd, network = replace(found.sgd, lr=best.lr, momentum=best.momentum), cast(NetworkProblem, problem)

@@ -174,6 +174,7 @@ def compare(
     `replicates`: also run them all on sampled batches, that many sequences of them. Raises InputError for what theory
     and `simulate` refuse.
     """
+    problem.check_squared("schedule")
     compared = best_schedules.compare(problem, sgd, horizon, pieces, tau=tau, averages=True)
     max_lr, exact = _limits(problem, sgd, tau)
     losses = None if replicates is None else _losses(problem, sgd, compared, horizon, replicates, seed, progress)

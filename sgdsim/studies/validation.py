@@ -157,6 +157,7 @@ def train(
 
     Ctrl-C returns what was recorded until then. Divergence does not raise; InputError for values out of range.
     """
+    problem.check_squared("validate")
     n_steps, replicates = (
         integer("n_steps", n_steps, minimum=1, maximum=follow.MAX_STEPS),
         integer("replicates", replicates, minimum=1),

@@ -183,6 +183,7 @@ def verify(
     ------
     InputError : fewer than 2 replicates, change outside (0, 1), a horizon below 1, and what `sweep` refuses.
     """
+    problem.check_squared("verify")
     replicates = integer("replicates", replicates, minimum=2)
     horizon = integer("horizon", horizon, minimum=1)
     change = number("change", change, minimum=0.0, maximum=1.0, open_ends=True)

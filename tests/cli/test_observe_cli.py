@@ -67,8 +67,11 @@ def classes(monkeypatch):
     given = ss.datasets.load("digits", 20, 0, n_test=8)
     sign = lambda y: np.where(y > 0, 1.0, -1.0)  # noqa: E731
     data = ss.Dataset(given.x, sign(given.y), "two classes", given.x_test, sign(given.y_test))
-    problem = ss.NetworkProblem(ss.networks.MLP(8, seed=0), data, device="cpu")
-    monkeypatch.setattr(compare, "described", lambda args: problem)
+    monkeypatch.setattr(
+        compare,
+        "described",
+        lambda args: ss.NetworkProblem(ss.networks.MLP(8, seed=0), data, device="cpu", loss=args.loss),
+    )
 
 
 def test_accuracy_leaves_regimes_of_expectations_out(run, classes):
@@ -84,10 +87,40 @@ def test_accuracy_leaves_regimes_of_expectations_out(run, classes):
 def test_cross_entropy_is_asked_for_in_words(run, classes):
     words = ["compare", "--lr", "0.5", "--momentum", "0", "--batch-size", "4", "--n-steps", "5", "--replicates", "2"]
     text = run(*words, "--loss", "cross-entropy")
-    assert "network:loss=cross-entropy" in text
+    assert "averaged" in text.splitlines()[2]
     assert "initial loss 0." in text
-    assert "stable and lr are of the squared loss" in text
-    assert "--loss: expected the network regime alone" in run(*words, "--loss", "cross-entropy", "--regimes", "network",
-                                                             "sampled", code=2)  # fmt: skip
+    assert "stable and lr are of its curvature there" in text
+    assert "the quadratic model of cross-entropy holds until step" in text
+    assert "only the network regime is cross-entropy" in text
+    row = json.loads(run(*words, "--loss", "cross-entropy", "--json"))["rows"][0]
+    assert row["cross_entropy"]["n_steps"] == 5
+    assert row["regimes"]["sampled"]["ratio_to_network"] is None
+    several = run(*words, "--loss", "cross-entropy", "--lr", "0.5", "9", "--n-steps", "60", "--regimes", "diagonal")
+    assert "model until" in several.splitlines()[2]
+    named = run(*words, "--regimes", "network:loss=cross-entropy")
+    assert "stable and lr are of the squared loss" in named
     alone = ["simulate", "--lr", "0.5", "--batch-size", "4", "--n-steps", "5", "--regime", "network:loss=cross-entropy"]
     assert "network:loss=cross-entropy" in run(*alone)
+
+
+def test_a_spectrum_of_cross_entropy_is_compared_and_advised_on_but_not_budgeted(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    digits = ["--n", "12", "--width", "8", "--targets", "one-hot", "--loss", "cross-entropy"]
+    run("spectrum", *digits, "--n-test", "0", "--out", "s.nc")
+    text = run("compare", "--spectrum", "s.nc", "--momentum", "0", "--batch-size", "4", "--n-steps", "5", "--lr", "0.1")
+    assert "until when the model holds is not known here" in text
+    assert "--loss: expected cross-entropy only with data sets" in run(
+        "compare", "--spectrum", "s.nc", "--loss", "cross-entropy", code=2
+    )
+    for command in ("budget", "schedule"):
+        refused = run(command, "--spectrum", "s.nc", "--batch-size", "4", code=2)
+        assert "expected a problem of the squared loss, got the quadratic model of cross-entropy" in refused
+    asked = ["recommend", *digits, "--batch-size", "4", "--horizon", "200"]
+    text = run(*asked)
+    assert "200 steps go beyond that: the predicted losses do not hold there" in text
+    assert "the curvature at the start, which changes on the way" in text
+    assert "--jacobi: expected only with the squared loss" in run(*asked, "--jacobi", code=2)
+    assert "--method nesterov: expected a problem of the squared loss" in run(*asked, "--method", "nesterov", code=2)
+    assert "of cross-entropy: rates of its curvature at the start" in run("stability", *digits, "--batch-size", "4")
+    analytic = json.loads(run("spectrum", *digits[:2], *digits[4:], "--analytic", "--json"))
+    assert analytic["problem"]["loss"] == "cross-entropy"

@@ -88,14 +88,14 @@ class BatchAveraged(Regime):
 
     def check_outputs(self, problem: Problem, sgd: SGD) -> None:
         super().check_outputs(problem, sgd)
-        if problem.quadratic.signed is None and (self.device != "cpu" or self.method == "contour"):
+        if problem.quadratic.spectrum.outputs > 1 and (self.device != "cpu" or self.method == "contour"):
             raise InputError(
                 f"regime: {self.name} of a kernel over {problem.n_outputs} outputs is stepped, on the CPU; got device "
                 f"{self.device}, method {self.method}"
             )
 
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
-        if problem.n_outputs > 1:
+        if problem.quadratic.n_outputs > 1:
             if problem.quadratic.signed is None:
                 return None
             parts = [self.direct(output, sgd, steps, observe) for output in problem.quadratic.by_output()]
@@ -186,7 +186,7 @@ class BatchAveraged(Regime):
         return float(steps[-1]) * (1e-5 + min(4 * n**3, 40 * n**2 + 4e6) / FLOPS)
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
-        if problem.n_outputs > 1:
+        if problem.quadratic.n_outputs > 1:
             if problem.quadratic.signed is None:
                 return over_outputs.OverOutputs(problem.quadratic, sgd, test)
             parts = problem.quadratic.by_output()
