@@ -19,14 +19,17 @@ class TestPoints:
     residual : (m,) test residuals e_0 = f(x) − y(x) at the start; (m, C) of C outputs that share the kernel.
     transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding. Where each mode is of
         all C outputs m counts the outputs of all points.
+    origin : as `residual`, of the linear model with all its parameters at 0, to where weight decay pulls; None where
+        that is not known.
 
-    Both are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
+    All are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
 
     residual: np.ndarray
     transfer: np.ndarray
+    origin: np.ndarray | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -34,6 +37,9 @@ class TestPoints:
         transfer = own_array("transfer", self.transfer, ndim=2, shape=(len(residual), None))
         object.__setattr__(self, "residual", residual)
         object.__setattr__(self, "transfer", transfer)
+        if self.origin is not None:
+            origin = own_array("test origin", self.origin, ndim=residual.ndim, shape=residual.shape)
+            object.__setattr__(self, "origin", origin)
 
     def residuals(self, moved: np.ndarray) -> np.ndarray:
         """e_t (m,) from `a_t − a_0` (n,), or (R, m) from (R, n)."""

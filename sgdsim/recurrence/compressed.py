@@ -38,9 +38,10 @@ class Followed(NamedTuple):
 
 def worth(problem: QuadraticProblem, seconds: float) -> bool:
     """Whether work of so many seconds may be done sooner on fewer modes. What Lanczos quadrature made stays as it is:
-    its own error is larger."""
+    its own error is larger; so does what has an origin by itself in each mode."""
     modes = problem.spectrum.n_modes
-    return modes > _LEAST and seconds > _WORTH * modes and not problem.alternatives
+    whole = problem.origin is not None or bool(problem.alternatives)
+    return modes > _LEAST and seconds > _WORTH * modes and not whole
 
 
 def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]) -> tuple[Found, np.ndarray] | None:

@@ -66,6 +66,20 @@ def ntk_operator(
     )
 
 
+@with_gradients
+def along_parameters(module: nn.Module, x: np.ndarray, *, device: str = "cpu", chunk: int = 1024) -> np.ndarray:
+    """`J(x) w`, the derivative of the outputs along the trainable parameters w themselves, float64: (n,) of one output,
+    (n, C) of several. The linearised network at parameters 0 is `f − J w`. Raises InputError as `empirical_ntk`."""
+    points = inputs("x", x, devices.resolve(device), torch.float64)
+    module = function_of(module, points, torch.float64)
+    products = _products(module, points)
+    direction = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    with plain_attention():
+        pushed = torch.cat([products.forth(part, direction).detach() for part in points.split(chunk)])
+    values = pushed.double().cpu().numpy()
+    return values[:, 0] if values.shape[1] == 1 else values
+
+
 Direction = dict[str, torch.Tensor]
 
 
