@@ -188,6 +188,13 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
+    group.add_argument(
+        "--weight-decay",
+        type=float,
+        nargs="+" if many else None,
+        metavar="OMEGA",
+        help="as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)",
+    )
     group.add_argument("--n-steps", type=whole, default=1000, help="steps of SGD")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")
@@ -229,8 +236,8 @@ def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 def algorithm(args: argparse.Namespace) -> dict[str, list[Any]]:
     """The grid axes that `add_algorithm` and --sampling asked for."""
     axes = {"sampling": [args.sampling]}
-    for name in ("method", "label_noise", "average"):
-        given = getattr(args, name)
+    for name in ("method", "label_noise", "average", "weight_decay"):
+        given = getattr(args, name, None)
         if given is not None:
             axes[name] = given if isinstance(given, list) else [given]
     return axes

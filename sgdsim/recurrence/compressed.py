@@ -38,10 +38,9 @@ class Followed(NamedTuple):
 
 def worth(problem: QuadraticProblem, seconds: float) -> bool:
     """Whether work of so many seconds may be done sooner on fewer modes. What Lanczos quadrature made stays as it is:
-    its own error is larger; so does what has an origin by itself in each mode."""
+    its own error is larger."""
     modes = problem.spectrum.n_modes
-    whole = problem.origin is not None or bool(problem.alternatives)
-    return modes > _LEAST and seconds > _WORTH * modes and not whole
+    return modes > _LEAST and seconds > _WORTH * modes and not problem.alternatives
 
 
 def follow(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]) -> tuple[Found, np.ndarray] | None:
@@ -100,6 +99,8 @@ def log_loss(problem: QuadraticProblem, time: float, found: Losses) -> tuple[flo
 
 
 def _tried(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]) -> Followed | None:
+    if problem.origin is not None:  # which weight decay sees in every mode by itself
+        return None
     for width in compression.WIDTHS:
         fine, coarse = compression.pair(problem, width)
         if 2 * (fine.spectrum.n_modes + coarse.spectrum.n_modes) > problem.spectrum.n_modes:

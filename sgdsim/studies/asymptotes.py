@@ -70,6 +70,7 @@ def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 
     Raises InputError for schedules, reshuffled epochs, and spectra that are too short to fit.
     """
     quadratic = problem.quadratic
+    sgd.pull(None)  # refuses weight decay
     fit = fit_power_law(quadratic)
     prediction, reason = None, ""
     try:

@@ -132,6 +132,7 @@ def recommend(
     with what is known of its errors (`theory.inside.trusted`). `jacobi`: also the best Jacobi schedule. Raises
     InputError for what theory refuses.
     """
+    sgd.pull(None)  # refuses weight decay
     began = [time.perf_counter()]
 
     def seconds() -> float:
