@@ -39,8 +39,8 @@ _making = threading.Lock()
 
 
 def compress(problem: QuadraticProblem, tolerance: float = 1e-10) -> QuadraticProblem:
-    """The same problem with fewer modes, for the diagonal regime and its theory; itself where that takes no fewer, where
-    it has an origin, or where Lanczos quadrature made it: it has few modes, and errors of its own that are larger.
+    """The same problem with fewer modes, for the diagonal regime and its theory; itself where that takes no fewer,
+    where it has an origin, or where Lanczos quadrature made it: it has few modes, and larger errors of its own.
 
     `tolerance`: of `Σ c_k e^{−λ_k s}` and `Σ n_k λ_k² e^{−λ_k s}`, relative, at all s, by the difference of two
     compressions. Losses of momentum up to about 0.9 are as good; nearer to 1, modes oscillate that share a bin, and

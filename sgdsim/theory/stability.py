@@ -105,8 +105,8 @@ def max_lr(
     ------
     InputError : schedules or reshuffled epochs, an unknown level, no eigenvectors for the exact level.
 
-    For methods other than heavy ball, and with weight decay, it is where the criterion first fails, going up from small rates. Averages and
-    noisy labels change no threshold; with one pass over Gaussian samples the exact level is τ = −1.
+    For methods other than heavy ball, and with weight decay, it is where the criterion first fails, going up from small
+    rates. Averages and noisy labels change no threshold; with one pass over Gaussian samples the exact level is τ = −1.
 
     >>> problem = ss.QuadraticProblem.power_law(n=10_000, nu=1.5, kappa=1.0)
     >>> f"{max_lr(problem, ss.SGD(lr=1.0, momentum=0.9, batch_size=1)):.4f}"

@@ -4,7 +4,7 @@
 `f = Θ(x, X)(Θ + ωN)⁻¹y`. In mode k, with ω in units of the curvature (`Problem.pull`), residuals end at
 `r*_k = ω/(λ_k + ω) r_ok`, r_o being those of the model at parameters 0, and differ from that by what heavy ball, or
 another method, makes of eigenvalues λ_k + ω. Mini-batch noise does not vanish there, so that the loss ends above it:
-`linear.floor`. Where a run is stable: `stability` and `verdicts`, which know weight decay.
+`floor`. Where a run is stable: `stability` and `verdicts`, which know weight decay.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.problem import Problem
 from sgdsim.recurrence import linear as stepped
+from sgdsim.theory import linear
 
 _NAMES = ("loss", "test_loss")
 _RANGE = 1e-8, 10.0  # of weight decay that is tried, in units of the curvature
@@ -66,6 +67,12 @@ def ridge(problem: Problem, weight_decay: float) -> Losses:
     outputs = quadratic.by_output() if quadratic.signed is not None else (quadratic,)
     each = [one.test_loss(part, gone=gone) for one, part in zip(outputs, np.atleast_2d(end.T), strict=True)]
     return Losses(loss, float(np.sum(each)))
+
+
+def floor(problem: Problem, sgd: SGD, tau: float = 1.0) -> linear.Floor:
+    """Where the loss ends, with the noise of mini-batches and of labels, by the spectral-diagonal closure: `linear.floor`
+    with the point to which `sgd` pulls on this problem. Raises InputError as that."""
+    return linear.floor(problem.quadratic_for(sgd), sgd, tau)
 
 
 def mean_path(problem: Problem, sgd: SGD, steps: np.ndarray | list[int]) -> Losses:

@@ -204,6 +204,13 @@ def test_without_an_origin_it_pulls_to_the_start(tiny):
     np.testing.assert_allclose(losses(tiny, sgd, ss.SampledLinearized(), 40)[0], expected, rtol=1e-12)
 
 
+def test_what_begins_at_its_targets_is_pulled_away_and_has_not_diverged():
+    problem = ss.QuadraticProblem(ss.Spectrum(np.array([1.0, 0.5])), np.zeros(2), origin=np.ones(2))
+    run = ss.simulate(problem, decayed(problem, 2), ss.SpectralDiagonal(), 200, record=[0, 200])
+    expected = (0.3 / 1.3) ** 2 / 4 + (0.3 / 0.8) ** 2 / 4
+    np.testing.assert_allclose(run["loss"].values[0, 0], [0.0, expected], rtol=1e-9)
+
+
 @pytest.mark.parametrize("tau", [1.0, -1.0, 0.3])
 @pytest.mark.parametrize("name", ["plain", "heavy ball", "nesterov", "average"])
 def test_the_contour_is_the_recurrence(name, tau):

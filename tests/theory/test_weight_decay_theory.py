@@ -88,7 +88,7 @@ def test_a_floor_where_modes_have_a_multiplicity():
 def test_in_a_hadamard_basis_the_floor_is_that_of_the_exact_average(hadamard_problem):
     sgd = algorithm(hadamard_problem, 0.1, 3, lr=0.3, momentum=0.2)
     run = ss.simulate(hadamard_problem, sgd, EXACT, 600, record=[600])
-    np.testing.assert_allclose(linear.floor(hadamard_problem, sgd).loss, run["loss"].values[0, 0, -1], rtol=1e-9)
+    np.testing.assert_allclose(weight_decay.floor(hadamard_problem, sgd).loss, run["loss"].values[0, 0, -1], rtol=1e-9)
 
 
 @pytest.mark.parametrize("momentum", [0.0, 0.7])
