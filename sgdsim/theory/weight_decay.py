@@ -70,8 +70,10 @@ def ridge(problem: Problem, weight_decay: float) -> Losses:
 
 
 def floor(problem: Problem, sgd: SGD, tau: float = 1.0) -> linear.Floor:
-    """Where the loss ends, with the noise of mini-batches and of labels, by the spectral-diagonal closure: `linear.floor`
-    with the point to which `sgd` pulls on this problem. Raises InputError as that."""
+    """Where the loss ends, with the noise of mini-batches and of labels, by the spectral-diagonal closure.
+
+    `linear.floor` with the point to which `sgd` pulls on this problem; raises InputError as that.
+    """
     return linear.floor(problem.quadratic_for(sgd), sgd, tau)
 
 

@@ -22,7 +22,7 @@ def test_weight_decay_is_an_axis(run):
         assert row["stable"] is True
     text = run(*words)
     assert text.splitlines()[2].split()[:6] == ["lr", "momentum", "batch", "weight", "decay", "stable"]
-    assert "pulls to the start" in text and "weight decay 1 is 20 in units of the largest curvature" in text
+    assert "pulls to the start, as where parameters begin at 0; weight decay 1 is 20 in units" in text
 
 
 def test_simulate_says_where_it_pulls(run):
