@@ -168,6 +168,35 @@ def test_the_origin_of_a_network_is_that_of_its_linear_model(n_outputs):
             np.testing.assert_allclose(one, other, rtol=1e-9)
 
 
+def flat(network: torch.nn.Module, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Its parameters w (P,), outputs f (n,) and their derivatives J (n, P), by one backward pass for each input."""
+    parameters, f, rows = list(network.parameters()), network(torch.tensor(x)).reshape(-1), []
+    for one in f:
+        rows.append(np.concatenate([g.ravel() for g in torch.autograd.grad(one, parameters, retain_graph=True)]))
+    w = np.concatenate([p.detach().numpy().ravel() for p in parameters])
+    return w, f.detach().numpy(), np.array(rows)
+
+
+def test_sampled_is_the_linearised_network_in_its_parameters():
+    """Of two layers: `f = f_0 + J(w − w_0)`, w stepped as torch does, on the same batches."""
+    data = ss.datasets.load("digits", n=8, seed=0, n_test=5)
+    problem = ss.NetworkProblem(ss.networks.MLP(width=4, activation="tanh", seed=1).double(), data, device="cpu")
+    (w0, f, j), (_, f_test, j_test) = flat(problem.network, data.x), flat(problem.network, data.x_test)
+    np.testing.assert_allclose(ss.networks.ntk.along_parameters(problem.network, data.x), j @ w0, rtol=1e-10)
+    sgd, steps = decayed(problem.quadratic, 3, momentum=0.4), 40
+    keys = ss.sampling.replicate_keys(5, 1)
+    batches = ss.sampling.minibatch_indices(8, np.full(steps, 3), 0, steps, keys)[0]
+    w, v, rate, expected = w0, 0.0, problem.quadratic.torch_lr(0.4), []
+    for batch in [*batches, batches[0]]:
+        r, e = f + j @ (w - w0) - data.y, f_test + j_test @ (w - w0) - data.y_test
+        expected.append([(r**2).mean() / 2, (e**2).mean() / 2])
+        v = 0.4 * v - rate * (j[batch].T @ r[batch] / 3 + sgd.weight_decay * w)
+        w = w + v
+    for which, what in enumerate(("loss", "test_loss")):
+        found = losses(problem, sgd, ss.SampledLinearized(), steps, what, seed=5)[0]
+        np.testing.assert_allclose(found, np.array(expected)[:, which], rtol=1e-8)
+
+
 @pytest.mark.parametrize("name", ALGORITHMS)
 @pytest.mark.parametrize("knows", [True, False])
 def test_in_a_hadamard_basis_diagonal_is_averaged(hadamard_problem, name, knows):
