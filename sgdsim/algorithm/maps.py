@@ -35,8 +35,8 @@ class Method(Protocol):
 
     - `begins`, by default (1, 0, …, 0): the multiple of the initial parameters w_0 that each begins at. A component
       that begins at w_0 and stays is a drift: `w' = (1 − αμ)w + αμ u − αg`, `u' = u` is weight decay towards the start.
-      Component 0 begins at w_0, and without gradients nothing moves: `A·begins = begins`. (What pulls towards other
-      points needs the linearised network's output there, which residuals alone do not tell.)
+      Component 0 begins at w_0, and without gradients nothing moves: `A·begins = begins`. (`SGD.weight_decay`, which
+      pulls towards 0, is added to what the method says.)
     - `readout`, by default (1, 0, …, 0): the combination of the components that is the iterate; w_0 at the start.
     - `constant_lr`, by default False: whether it refuses learning rates that change in time.
     """
@@ -112,6 +112,37 @@ def read_second(weights: np.ndarray, moments: np.ndarray) -> np.ndarray:
     """`Σ_ij weights_i weights_j moments[…, i, j]` of second moments (…, m, m)."""
     rows = read(weights, np.moveaxis(moments, -1, 0))
     return read(weights, np.moveaxis(rows, -1, 0))
+
+
+def pull(weight_decay: float, torch_lr: float | None) -> float:
+    """Weight decay in units of the curvature; InputError where there is some and no scale to measure it by."""
+    if weight_decay and torch_lr is None:
+        raise InputError(
+            f"weight_decay: expected 0, as this is not known with it, got {weight_decay:g}; the regimes follow it, and "
+            "sgdsim.theory.weight_decay says what is known"
+        )
+    return weight_decay * (torch_lr or 0.0)
+
+
+def with_weight_decay(maps: Maps, pull: float) -> Maps:
+    """`maps` where gradients have `pull` times the point at which they are taken added to them, before all else."""
+    transition = maps.transition.copy()
+    transition[:, :, 0] += pull * maps.kick
+    return Maps(transition, maps.kick)
+
+
+def with_origin(maps: Maps, multiples: np.ndarray) -> Maps:
+    """`maps` of what components are as functions, J times them and `multiples` (m,) of the residual r_o of the model
+    with all parameters at 0, from those of the parameters: with r_o as one more component, which stays.
+
+    Where parameters move by A, functions move by A and (multiples − A·multiples) r_o: none without weight decay.
+    """
+    steps, m = maps.kick.shape
+    transition, kick = np.zeros((steps, m + 1, m + 1)), np.zeros((steps, m + 1))
+    transition[:, :m, :m], kick[:, :m] = maps.transition, maps.kick
+    transition[:, :m, m] = multiples - maps.transition @ multiples
+    transition[:, m, m] = 1.0
+    return Maps(transition, kick)
 
 
 def with_average(maps: Maps, seen: np.ndarray, weights: np.ndarray) -> Maps:

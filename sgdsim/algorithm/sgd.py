@@ -1,5 +1,5 @@
 """The algorithm: mini-batch SGD with heavy-ball momentum in velocity form, `v ← βv − αg`, `w ← w + v`, or with another
-linear method, averaged iterates and noisy labels."""
+linear method, weight decay, averaged iterates and noisy labels."""
 
 from __future__ import annotations
 
@@ -61,6 +61,7 @@ class Options(TypedDict, total=False):
     method: str | Method | GradientRule
     label_noise: float
     average: str | Average | None
+    weight_decay: float
 
 
 @dataclass(frozen=True, repr=False)
@@ -87,6 +88,10 @@ class SGD(Shown):
         point is. Losses stay those against the labels without error.
     average : "ema:DECAY", "tail:start=…,every=…" or an object of `sgdsim.algorithm.methods`: all losses are then those
         of the averaged iterate; None (default): of the last one.
+    weight_decay : ω ≥ 0: `ω w` is added to the gradient of the loss `½·mean((f − y)²)` before all else, as by
+        `torch.optim.SGD(weight_decay=ω)`, in its units; in those of the curvature it is ωN/λ_max(Θ). A network's
+        parameters are pulled to 0; a problem without a network knows of no other point than its start, and pulls there
+        (`sgdsim.problem`). Not with gradient rules.
 
     Raises
     ------
@@ -100,11 +105,12 @@ class SGD(Shown):
     method: TextOr[Method | GradientRule] = TextOr(HeavyBall(), parse_method)
     label_noise: float = 0.0
     average: TextOr[Average | None] = TextOr(None, parse_average)
+    weight_decay: float = 0.0
 
     def __post_init__(self) -> None:
         for name in schedules.PARAMETERS:
             object.__setattr__(self, name, schedules.of(getattr(self, name)))
-        for name in ("lr", "momentum", "label_noise"):
+        for name in ("lr", "momentum", "label_noise", "weight_decay"):
             value = getattr(self, name)
             if not isinstance(value, (int, float, Schedule)):  # such as a fraction, which files cannot hold
                 object.__setattr__(self, name, number(name, value))
@@ -118,6 +124,7 @@ class SGD(Shown):
             integer("batch_size", self.batch_size, minimum=1, maximum=_LARGEST_BATCH)
         choice("sampling", self.sampling, samplers.SAMPLINGS)
         number("label_noise", self.label_noise, minimum=0.0, maximum=_LARGEST_ERROR)
+        number("weight_decay", self.weight_decay, minimum=0.0)
         if not isinstance(self.method, (Method, GradientRule)):
             raise InputError(f"method: expected a name or an object of sgdsim.methods, got {self.method!r}")
         if not (self.average is None or isinstance(self.average, Average)):
@@ -128,6 +135,8 @@ class SGD(Shown):
             raise InputError(f"lr: expected a constant rate with {self.method.spec}, got {brief(self.lr.spec)}")
         if self.rule is None:
             _maps.readout(self.linear)
+        elif self.weight_decay:
+            raise InputError(f"weight_decay: expected 0 with {self.method.spec}, got {self.weight_decay:g}")
 
     @classmethod
     def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Unpack[Options]) -> SGD:
@@ -168,23 +177,33 @@ class SGD(Shown):
     @property
     def is_plain(self) -> bool:
         """Whether this is heavy ball on equally likely points of a data set and nothing else: there are faster ways."""
-        extras = bool(self.label_noise) or self.average is not None or self.is_one_pass or self.sampler.weighted
-        return isinstance(self.method, HeavyBall) and not extras
+        extras = self.label_noise or self.average is not None or self.is_one_pass or self.sampler.weighted
+        return isinstance(self.method, HeavyBall) and not (extras or self.weight_decay)
 
     def spec(self) -> dict[str, float | int | str]:
-        """The parameters as JSON-able values, schedules as their text form."""
-        names = ("lr", "momentum", "batch_size", "sampling", "method", "label_noise", "average")
+        """The parameters as JSON-able values, schedules as their text form; weight decay where there is some."""
+        names = ["lr", "momentum", "batch_size", "sampling", "method", "label_noise", "average"]
+        names += ["weight_decay"] if self.weight_decay else []
         values = {name: getattr(self, name) for name in names}
         return {name: getattr(value, "spec", value) for name, value in values.items()}
 
-    def maps(self, start: int, stop: int) -> Maps:
-        """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average."""
+    def maps(self, start: int, stop: int, torch_lr: float | None = None) -> Maps:
+        """The linear steps start..stop-1 of all components: iterate, memory vectors and, if there is one, average.
+
+        `torch_lr`: the torch learning rate at α = 1, which `Problem.maps` knows; InputError for weight decay without.
+        """
         method, steps = self.linear, np.arange(start, stop)
         maps = method.maps(steps, _evaluate(self.lr, start, stop), _evaluate(self.momentum, start, stop))
         _maps.check_still(maps, _maps.begins(method))
+        if self.weight_decay:
+            maps = _maps.with_weight_decay(maps, self.pull(torch_lr))
         if self.average is None:
             return maps
         return _maps.with_average(maps, _maps.readout(method), self.average.weights(steps))
+
+    def pull(self, torch_lr: float | None) -> float:
+        """Weight decay in units of the curvature, ω times the torch learning rate at α = 1; InputError as of `maps`."""
+        return _maps.pull(self.weight_decay, torch_lr)
 
     @property
     def components(self) -> int:

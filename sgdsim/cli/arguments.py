@@ -150,6 +150,11 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
+    decay = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
+    if many:
+        add_list(group, "--weight-decay", real, None, decay, metavar="OMEGA")
+    else:
+        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=decay)
     add_steps(group, "n_steps", 1000, "steps of SGD")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")
@@ -199,8 +204,8 @@ def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
 def algorithm(args: argparse.Namespace) -> dict[str, list[Any]]:
     """The grid axes that `add_algorithm` and --sampling asked for."""
     axes = {"sampling": [args.sampling]}
-    for name in ("method", "label_noise", "average"):
-        given = getattr(args, name)
+    for name in ("method", "label_noise", "average", "weight_decay"):
+        given = getattr(args, name, None)
         if given is not None:
             axes[name] = given if isinstance(given, list) else [given]
     if args.momentum_order == "torch":

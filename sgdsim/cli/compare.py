@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -228,6 +229,18 @@ def _headline(args: argparse.Namespace, problem: Problem) -> str:
     return f"{title}: {steps}, initial loss {initial:.4g}{above}, {replicates}, seed {args.seed}"
 
 
+def _pulled(facts: Mapping[str, Any]) -> str:
+    """Where weight decay pulls, and its unit."""
+    unit = facts["n"] / facts["lambda_max"]
+    words = "" if math.isinf(unit) else f"; weight decay 1 is {unit:.4g} in units of the largest curvature"
+    to = (
+        "parameters to 0"
+        if facts["problem"].get("kind") == "network"
+        else "to the start, as where parameters begin at 0"
+    )
+    return f"weight decay is that of torch.optim.SGD and pulls {to}{words}"
+
+
 def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
     """What the tables mean, the units of learning rates, the time taken; what was not run, and why."""
     from sgdsim.runs.results import has_offset
@@ -243,6 +256,8 @@ def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
     first += [*map(rule_lr_unit, rules.values()), f"{facts['seconds']:.1f} s."]
     notes = ["", ". ".join(first), *_of_model(found)]
     others = [name for name in regimes if ":loss=" in name]
+    if any(row.sgd.weight_decay for row in rows):
+        notes += [_pulled(facts)]
     if not has_offset(found.data):
         notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
     notes += [*interrupted(facts), *found.notes()]

@@ -10,6 +10,8 @@ Conventions
 * `K̂ = Θ/λ_max(Θ)` with Θ the tangent kernel; eigenvalues descending, `λ_1 = 1`.
 * The learning rate α is in units of `1/λ_max`: `torch.optim.SGD(lr=α·N/λ_max(Θ))` on `½·mean((f − y)²)` is the same
   step. `QuadraticProblem.torch_lr` is the only place where this is converted.
+* Weight decay ω is torch's on that loss, ωN/λ_max(Θ) in units of the curvature. With `J w_0` known, of a network, it
+  pulls to parameters 0, where the linear model's residual is `r_0 − J w_0`; else to the start, as though `w_0 = 0`.
 * Heavy ball in velocity form, `v ← βv − αg`, `w ← w + v`, in every regime.
 * `c_k = a_k²` with signed coefficients `a_k = ⟨u_k, r_0⟩`; `s = Σ c_k`, so `L = s/(2N)`.
 * γ: strength of the sampling noise (`sgdsim.algorithm.samplers.noise_factor`); τ: closure parameter of the

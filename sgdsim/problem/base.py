@@ -15,6 +15,7 @@ from sgdsim.common.shown import Shown
 if TYPE_CHECKING:
     import numpy as np
 
+    from sgdsim.algorithm.maps import Maps
     from sgdsim.algorithm.sgd import SGD, StepValues
     from sgdsim.problem.cross_entropy import Expansion
     from sgdsim.problem.quadratic import QuadraticProblem
@@ -128,6 +129,18 @@ class Problem(Shown):
         """`sgd.values` for this problem's points, with γ as its modes see it."""
         found = sgd.values(self.n, start, stop, checked)
         return found if self.share == 1 else found._replace(noise=found.noise * self.share)
+
+    def maps(self, sgd: SGD, start: int, stop: int) -> Maps:
+        """`sgd.maps` for this problem, by whose largest curvature weight decay is measured."""
+        return sgd.maps(start, stop, self.quadratic.torch_lr(1.0))
+
+    def pull(self, sgd: SGD) -> float:
+        """Weight decay in units of the largest curvature, `ωN/λ_max(Θ)`."""
+        return sgd.pull(self.quadratic.torch_lr(1.0))
+
+    def quadratic_for(self, sgd: SGD) -> QuadraticProblem:
+        """`quadratic` with all that `sgd` needs of it: with weight decay its `origin`, where one is known."""
+        return self.quadratic
 
     def noise(self, sgd: SGD) -> float:
         """γ of the first step, as the modes see it: `sgd.noise(N)` times `share`."""

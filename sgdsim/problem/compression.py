@@ -39,8 +39,8 @@ _making = threading.Lock()
 
 
 def compress(problem: QuadraticProblem, tolerance: float = 1e-10) -> QuadraticProblem:
-    """The same problem with fewer modes, for the diagonal regime and its theory; itself where that takes no fewer, or
-    where Lanczos quadrature made it: it has few modes, and errors of its own that are larger.
+    """The same problem with fewer modes, for the diagonal regime and its theory; itself where that takes no fewer,
+    where it has an origin, or where Lanczos quadrature made it: it has few modes, and larger errors of its own.
 
     `tolerance`: of `Σ c_k e^{−λ_k s}` and `Σ n_k λ_k² e^{−λ_k s}`, relative, at all s, by the difference of two
     compressions. Losses of momentum up to about 0.9 are as good; nearer to 1, modes oscillate that share a bin, and
@@ -49,7 +49,9 @@ def compress(problem: QuadraticProblem, tolerance: float = 1e-10) -> QuadraticPr
     """
     if not 0 < number("tolerance", tolerance) < 1:
         raise InputError(f"tolerance: expected a number between 0 and 1, got {tolerance}")
-    if problem.alternatives:  # of a shorter one it is not known which other quadratures stand beside it
+    if (
+        problem.origin is not None or problem.alternatives
+    ):  # of a shorter one it is not known which other quadratures stand beside it
         return problem
     found = 1.0
     for width in WIDTHS:

@@ -17,6 +17,7 @@ from sgdsim.problem.quadratic import QuadraticProblem
 if TYPE_CHECKING:
     from torch import nn
 
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.datasets import Dataset
 
 LOSSES = ("squared", "cross-entropy")
@@ -174,6 +175,26 @@ class NetworkProblem(Problem):
             test_residual=None if f_test is None else f_test - self.data.y_test,
             description=self.description,
         )
+
+    def quadratic_for(self, sgd: SGD) -> QuadraticProblem:
+        """`quadratic`; with weight decay, which pulls parameters to 0, knowing the linearised network there."""
+        return self.quadratic_at_zero if sgd.weight_decay else self.quadratic
+
+    @made_once
+    def quadratic_at_zero(self) -> QuadraticProblem:
+        """`quadratic` with its `origin`, the residual `f_0 − J w_0 − y` of the linearised network at parameters 0."""
+        from sgdsim.networks import ntk
+
+        if self.loss != "squared":
+            raise InputError(
+                f"weight_decay: expected 0 with {self.loss} in the linearised regimes, whose model is around the start; "
+                "take the network regime alone"
+            )
+        (f, f_test), data = self.initial_outputs, self.data
+        origin, test_origin = f - ntk.along_parameters(self.network, data.x, device=self.device) - data.y, None
+        if f_test is not None and data.x_test is not None:
+            test_origin = f_test - ntk.along_parameters(self.network, data.x_test, device=self.device) - data.y_test
+        return self.quadratic.with_origin(origin, test_origin)
 
     @made_once
     def initial_outputs(self) -> tuple[np.ndarray, np.ndarray | None]:

@@ -41,6 +41,9 @@ class QuadraticProblem(Problem):
         `a_k² = c_k`, `coefficients` squared. None: there is one output, or each mode is of all.
     loss_offset : of the quadratic model of another loss (`sgdsim.problem.cross_entropy`), what that has beside
         `‖r‖²/(2N)`. Runs show the sum; all else here, and theory, is of the squares: the loss above the offset.
+    origin : as `signed` where that is given, else as `coefficients`: those of the residual of the linear model with all
+        its parameters at 0, `r_0 − J w_0`, to where weight decay pulls; test points then have theirs. None: not known,
+        and weight decay pulls to the start, as for a linear model that begins at 0. (`NetworkProblem` knows it.)
 
     Arrays are copied and read-only, so that nothing that is computed from them once can become untrue.
     """
@@ -54,6 +57,7 @@ class QuadraticProblem(Problem):
     n_outputs: int = 1  # type: ignore[assignment]  # read-only
     signed: np.ndarray | None = None
     loss_offset: float = 0.0  # type: ignore[assignment]  # read-only
+    origin: np.ndarray | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -75,8 +79,21 @@ class QuadraticProblem(Problem):
             shape = (self.spectrum.n_modes, self.n_outputs)
             object.__setattr__(self, "signed", own_array("signed", self.signed, ndim=2, shape=shape))
         self._check_outputs()
+        self._check_origin()
         if self.population is not None and self.test is not None:
             raise InputError("problem: expected no test points of a population, whose losses are those on new points")
+
+    def _check_origin(self) -> None:
+        """Keeps a copy; InputError for another shape, where modes have a multiplicity, and unless test points have one
+        too."""
+        if self.test is not None and (self.origin is None) != (self.test.origin is None):
+            raise InputError("origin: expected one of training and test points, got one of them only")
+        if self.origin is None:
+            return
+        if self.multiplicity is not None:
+            raise InputError("origin: expected none where modes have a multiplicity")
+        shape = self.coefficients.shape if self.signed is None else self.signed.shape
+        object.__setattr__(self, "origin", own_array("origin", self.origin, ndim=len(shape), shape=shape))
 
     def _check_outputs(self) -> None:
         """InputError unless several outputs either share the kernel or have one over all of them."""
@@ -251,9 +268,13 @@ class QuadraticProblem(Problem):
             if self.n_outputs > 1:
                 raise InputError("output: expected outputs that share one kernel, got a kernel over all outputs")
             return self
-        test = None if self.test is None else TestPoints(self.test.residual[:, index], self.test.transfer)
+        origin = None if self.origin is None else self.origin[:, index]
+        test, points = None, self.test
+        if points is not None:
+            own = None if points.origin is None else points.origin[:, index]
+            test = TestPoints(points.residual[:, index], points.transfer, origin=own)
         description = self.description | {"output": index}
-        return QuadraticProblem(self.spectrum, self.signed[:, index], test, description, self.basis_seed)
+        return QuadraticProblem(self.spectrum, self.signed[:, index], test, description, self.basis_seed, origin=origin)
 
     def by_output(self) -> tuple[QuadraticProblem, ...]:
         """The outputs that share the kernel, a problem each; itself alone where there is one output.
@@ -371,15 +392,46 @@ class QuadraticProblem(Problem):
         mixed = self.spectrum.n_modes * np.finfo(float).eps / self.eigenvalues[moving].min()
         return still if still > mixed**2 * float(self.coefficients @ self.coefficients) else 0.0
 
-    def test_loss(self, coefficients: np.ndarray, spread: float = 0.0) -> np.ndarray:
+    def with_origin(self, origin: np.ndarray, test_origin: np.ndarray | None) -> QuadraticProblem:
+        """The same with the residual of the linear model at parameters 0, on training points (n,) or (n, C) and on test
+        points (m,) or (m, C): to where weight decay pulls."""
+        vectors = self._vectors if self.signed is None else self.eigenvectors
+        origin = np.asarray(origin, dtype=np.float64)
+        origin = vectors.T @ (origin if self.signed is not None else origin.ravel())
+        test = self.test
+        if test is not None and test_origin is not None:
+            test = replace(test, origin=np.asarray(test_origin).reshape(test.residual.shape))
+        return replace(self, origin=origin, test=test)
+
+    @property
+    def origin_squares(self) -> np.ndarray:
+        """(modes,) the c_k of the point to which weight decay pulls: those of the start where no other is known."""
+        if self.origin is None:
+            return self.coefficients**2
+        return self.origin**2 if self.origin.ndim == 1 else (self.origin**2).sum(1)
+
+    @made_once
+    def test_aside(self) -> np.ndarray:
+        """What the way to `origin` moves test residuals by beyond what it moves training residuals by, as `test`'s."""
+        points, start = self.test, self.coefficients if self.signed is None else self.signed
+        assert points is not None  # see `_check_origin`
+        if self.origin is None or points.origin is None:
+            return freeze(np.zeros_like(points.residual))
+        return freeze(points.origin - points.residual - points.transfer @ (self.origin - start))
+
+    def test_loss(self, coefficients: np.ndarray, spread: float = 0.0, gone: float = 0.0) -> np.ndarray:
         """Test loss with residual `U a`, (1,) from a (n,) or (R,) from (R, n); `spread`: the mean square over test
-        points of what is random about them, where a is a mean. InputError without test points, and where outputs share
-        the kernel: add up those of each `output`."""
+        points of what is random about them, where a is a mean; `gone`: the share of the initial parameters that weight
+        decay has taken away. InputError without test points, and where outputs share the kernel: add up those of each
+        `output`."""
         if self.signed is not None:
             raise InputError("test_loss: expected one output, or modes of all; add up the losses of each output")
         if self.test is None:
             raise InputError("test_loss: expected a problem with test points, got one without")
-        square = (self.test.residuals(coefficients - self.coefficients) ** 2).mean(-1)
+        residuals = self.test.residuals(coefficients - self.coefficients)
+        if gone and self.origin is not None:
+            residuals = residuals + gone * self.test_aside
+        square = (residuals**2).mean(-1)
         return np.atleast_1d((square * self.spectrum.outputs + spread) / 2)
 
     def torch_lr(self, lr: float) -> float:
@@ -397,4 +449,5 @@ class QuadraticProblem(Problem):
             *(() if self.population is None else ("population", *vars(self.population).values())),
             *(() if self.n_outputs == 1 else ("outputs", self.n_outputs, self.signed)),
             *(("loss_offset", self.loss_offset) if self.loss_offset else ()),
+            *(() if self.origin is None else ("origin", self.origin, self.test and self.test.origin)),
         )  # fmt: skip

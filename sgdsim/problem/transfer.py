@@ -21,8 +21,10 @@ class TestPoints(Shown):
     transfer : (m, n) matrix `T_xk = K̂(x, ·)·u_k / λ_k`, zero where λ_k is zero within rounding. Where each mode is of
         all C outputs m counts the outputs of all points.
     loss_offset : as `QuadraticProblem.loss_offset`, of the test loss.
+    origin : as `residual`, of the linear model with all its parameters at 0, to where weight decay pulls; None where
+        that is not known.
 
-    Both are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
+    All are copied and read-only. Raises InputError for values that are not finite or sizes that differ.
     """
 
     __test__ = False  # not a test case, whatever pytest makes of the name
@@ -30,6 +32,7 @@ class TestPoints(Shown):
     residual: np.ndarray
     transfer: np.ndarray
     loss_offset: float = 0.0
+    origin: np.ndarray | None = None
     __setstate__ = frozen_state
 
     def __post_init__(self) -> None:
@@ -38,6 +41,9 @@ class TestPoints(Shown):
         object.__setattr__(self, "residual", residual)
         object.__setattr__(self, "transfer", transfer)
         object.__setattr__(self, "loss_offset", number("loss_offset", self.loss_offset))
+        if self.origin is not None:
+            origin = own_array("test origin", self.origin, ndim=residual.ndim, shape=residual.shape)
+            object.__setattr__(self, "origin", origin)
 
     @property
     def contents(self) -> tuple[object, ...]:

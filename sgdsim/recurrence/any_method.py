@@ -35,7 +35,7 @@ class Method:
         values = problem.values(seen, 0, 1)
         self.gamma = float(values.noise[0])
         self.label = float(problem.label_source(seen, values.batch_size)[0]) if labels else 0.0
-        self.maps = pair_maps.of(seen, self.gamma * tau)
+        self.maps, self.step = pair_maps.of(seen, self.gamma * tau, problem), pair_maps.step(seen, problem)
         self.lam, self.counts, self.c = problem.eigenvalues, problem.spectrum.counts, problem.coefficients**2
         self.sums = (self.lam, self.counts, self.c, np.stack(self.maps[:3]), np.stack(self.maps[3:]))
 
@@ -50,7 +50,7 @@ class Method:
         lowest = 0.0 if self.label > 0 else -math.inf
         if not there.any():
             return lowest
-        own = _largest(self.sgd, self.lam[there])
+        own = _largest(self.step, self.lam[there])
         tolerance = max(tolerance, 1e-12 * abs(own), _LEAST)
         own += tolerance
         if self.gamma > 0 and self._gap(own) <= 0:
@@ -168,7 +168,8 @@ def rate(problem: QuadraticProblem, sgd: SGD, tau: float) -> float:
 
 def seconds(n_modes: float, sgd: SGD) -> float:
     """Seconds of a value by contour, roughly."""
-    pairs = sgd.components * (sgd.components + 1) // 2
+    components = sgd.components + (sgd.weight_decay > 0)
+    pairs = components * (components + 1) // 2
     return 2 * hyperbola.NODES * n_modes * (2e-8 * pairs**2 + 1e-9 * pairs**3)
 
 
@@ -182,9 +183,9 @@ def _step(n_modes: float, sgd: SGD) -> float:
     return 1e-6 + 4e-10 * n_modes * sgd.components**2
 
 
-def _largest(sgd: SGD, eigenvalues: np.ndarray) -> float:
-    """2 log of the largest modulus of an eigenvalue of the maps of all modes."""
-    transition, kick = pair_maps.step(sgd)
+def _largest(step: tuple[np.ndarray, np.ndarray], eigenvalues: np.ndarray) -> float:
+    """2 log of the largest modulus of an eigenvalue of the maps of all modes; `step`: A and k."""
+    transition, kick = step
     changes = np.tile(transition - np.eye(kick.size), (eigenvalues.size, 1, 1))
     changes[:, :, 0] += eigenvalues[:, None] * kick
     values = np.linalg.eigvals(changes)

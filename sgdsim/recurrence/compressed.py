@@ -99,6 +99,8 @@ def log_loss(problem: QuadraticProblem, time: float, found: Losses) -> tuple[flo
 
 
 def _tried(problem: QuadraticProblem, found: Callable[[QuadraticProblem], Found]) -> Followed | None:
+    if problem.origin is not None:  # which weight decay sees in every mode by itself
+        return None
     for width in compression.WIDTHS:
         fine, coarse = compression.pair(problem, width)
         if 2 * (fine.spectrum.n_modes + coarse.spectrum.n_modes) > problem.spectrum.n_modes:

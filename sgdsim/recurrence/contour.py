@@ -140,9 +140,11 @@ def loss_curve(
     Raises
     ------
     InputError : as `loss_at`; and for what has no generating function: schedules, methods and averages that change in
-        time, reshuffled epochs, points with weights.
+        time, reshuffled epochs, points with weights; weight decay where it pulls elsewhere than to the start.
     """
-    pair_maps.step(sgd)
+    pair_maps.step(sgd, problem)
+    if sgd.weight_decay and problem.origin is not None:
+        raise InputError("weight_decay: expected 0 on a problem with an origin; follow it in the diagonal regime")
     if problem.with_errors(sgd).is_plain:
         lr, momentum, _, noise = (values[0] for values in problem.values(sgd, 0, 1))
         hyper = {"lr": lr, "momentum": momentum, "noise": noise, "tau": tau}

@@ -11,11 +11,13 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sgdsim.algorithm.maps import with_origin
 from sgdsim.algorithm.methods import Tail
 from sgdsim.algorithm.samplers import refuse_weights
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.specs import brief
+from sgdsim.problem import QuadraticProblem
 
 
 class PairMaps(NamedTuple):
@@ -40,22 +42,30 @@ def is_stationary(sgd: SGD) -> bool:
     return sgd.rule is None and sgd.is_constant and sgd.sampler.independent and not isinstance(sgd.average, Tail)
 
 
-def step(sgd: SGD) -> tuple[np.ndarray, np.ndarray]:
+def step(sgd: SGD, problem: QuadraticProblem | None = None) -> tuple[np.ndarray, np.ndarray]:
     """A (m, m) and k (m,) of a stationary algorithm; InputError where they change in time, where batches are dependent
-    or points have weights."""
+    or points have weights. With weight decay on a `problem` the point to which it pulls is the last component; without
+    a problem it is refused."""
     refuse_weights(sgd.sampling)
     if not is_stationary(sgd):
         raise InputError(
             "theory: expected hyperparameters (no schedule), a method and an average that do not change in time, and "
             f"independent batches; got {brief(str(sgd.spec()), 300)}"
         )
-    maps = sgd.maps(0, 1)
+    if problem is not None and sgd.weight_decay:
+        maps = with_origin(problem.maps(sgd, 0, 1), sgd.begins)
+    else:
+        maps = sgd.maps(0, 1)
     return maps.transition[0], maps.kick[0]
 
 
-def of(sgd: SGD, own: float) -> PairMaps:
-    """The maps of a stationary algorithm; `own`: γτ. Raises InputError as `step`."""
-    transition, kick = step(sgd)
+def of(sgd: SGD, own: float, problem: QuadraticProblem | None = None) -> PairMaps:
+    """The maps of a stationary algorithm; `own`: γτ. With weight decay it pulls to the start. Raises InputError as
+    `step`."""
+    transition, kick = step(sgd, problem)
+    begins, readout = sgd.begins, sgd.readout
+    if sgd.weight_decay:
+        begins, readout = np.append(begins, 1.0), np.append(readout, 0.0)
     still, moved = transition - np.eye(kick.size), np.zeros(transition.shape)
     moved[:, 0] = kick
     one = np.eye(kick.size)
@@ -69,8 +79,8 @@ def of(sgd: SGD, own: float) -> PairMaps:
         _packed(moved, one) + _packed(one, moved) + _packed(moved, still) + _packed(still, moved),
         square,
         kicks,
-        sgd.begins[i] * sgd.begins[j],
-        twice * sgd.readout[i] * sgd.readout[j],
+        begins[i] * begins[j],
+        twice * readout[i] * readout[j],
     )
 
 

@@ -101,5 +101,7 @@ _FORMS: dict[type, Form] = {HeavyBall: heavy_ball, Nesterov: nesterov}
 
 
 def form_of(sgd: SGD) -> Form | None:
-    """The form of an algorithm's method; None where it has none here."""
+    """The form of an algorithm's method; None where it has none here, as with weight decay."""
+    if sgd.weight_decay:
+        return None
     return next((form for kind, form in _FORMS.items() if isinstance(sgd.method, kind)), None)

@@ -20,6 +20,7 @@ class Rows:
     """The residuals of each replicate as rows: `per_replicate` of them, C where outputs share the kernel, else 1."""
 
     def __init__(self, problem: QuadraticProblem) -> None:
+        self.problem = problem
         self.outputs, self.shared = problem.n_outputs, problem.signed is not None
         self.per_replicate = self.outputs if self.shared else 1
         self.together = 1 if self.shared else self.outputs  # outputs of a point within a row
@@ -28,6 +29,13 @@ class Rows:
     def started(self, replicates: int) -> np.ndarray:
         """Residuals before the first step, (rows, N) or (rows, NC)."""
         return np.tile(self.start, (replicates, 1))
+
+    def over_points(self, modes: np.ndarray) -> np.ndarray:
+        """Rows as `start`, from coefficients as `QuadraticProblem.origin`."""
+        vectors = (
+            self.problem.eigenvectors if self.problem.spectrum.outputs == 1 else self.problem.spectrum.eigenvectors
+        )
+        return np.atleast_2d((vectors @ modes).T)
 
     def keys(self, keys: np.ndarray) -> np.ndarray:
         """(rows, …) of the replicates' (R, …)."""

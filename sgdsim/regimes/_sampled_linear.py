@@ -23,7 +23,10 @@ class Sampled(Steps):
         self.keys, self.one_pass, self.diagonal = keys, sgd.is_one_pass, diagonal(problem, sgd)
         self.rows = None if self.one_pass else Rows(problem)
         start = problem.coefficients[None] if self.rows is None else self.rows.start
-        self.components = np.tile(np.moveaxis(self.started(start), -1, 1), (len(keys), 1, 1))
+        origin = problem.origin
+        if origin is not None:
+            origin = origin[None] if self.rows is None else self.rows.over_points(origin)
+        self.components = np.tile(np.moveaxis(self.started(start, origin), -1, 1), (len(keys), 1, 1))
 
     def advance(self, start: int, stop: int) -> None:
         if self.rows is None:
@@ -53,4 +56,4 @@ class Sampled(Steps):
         with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
             r = read(self.readout, self.components.swapaxes(0, 1))
         r = r if self.rows is None else self.rows.residuals(r)
-        return observed(self.problem, r, what, over_modes=self.one_pass)
+        return observed(self.problem, r, what, over_modes=self.one_pass, gone=self.gone)

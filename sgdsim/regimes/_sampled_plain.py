@@ -17,27 +17,29 @@ _OF_MODES = ("test_loss", "moments", "test_residual")
 
 
 def observed(
-    problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], *, over_modes: bool = False
+    problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], *, over_modes: bool = False, gone: float = 0.0
 ) -> dict[str, np.ndarray]:
     """`Run.observe` from the residuals r over the points, (R, N), or (R, N, C) of several outputs; over the modes
-    where those are what is followed."""
+    where those are what is followed. `gone`: the share of the initial parameters that weight decay has taken away."""
     if r.ndim == 3:
-        return _observed_outputs(problem, r, what)
+        return _observed_outputs(problem, r, what, gone)
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
         out = {"loss": (r**2).mean(1) / 2 if problem.population is None else (r**2).sum(1) / 2}
         out["residual"] = r
         if any(name in what for name in _OF_MODES):
             a = r if over_modes else r @ problem.eigenvectors
         if "test_residual" in what:
-            out["test_residual"] = _test_residuals(problem, a)
+            out["test_residual"] = _test_residuals(problem, a, gone)
         if "test_loss" in what:
-            out["test_loss"] = problem.test_loss(a)
+            out["test_loss"] = problem.test_loss(a, gone=gone)
         if "moments" in what:
             out["moments"] = a**2
     return out
 
 
-def _observed_outputs(problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...]) -> dict[str, np.ndarray]:
+def _observed_outputs(
+    problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], gone: float
+) -> dict[str, np.ndarray]:
     """`observed` from residuals (R, N, C)."""
     vectors, shared = problem.spectrum.eigenvectors, problem.signed is not None
     with np.errstate(over="ignore", invalid="ignore"):
@@ -45,23 +47,24 @@ def _observed_outputs(problem: QuadraticProblem, r: np.ndarray, what: tuple[str,
         if any(name in what for name in _OF_MODES):
             a = np.moveaxis(r, 2, 1) @ problem.eigenvectors if shared else r.reshape(len(r), -1) @ vectors
         if "test_residual" in what:
-            out["test_residual"] = _test_residuals(problem, a)
+            out["test_residual"] = _test_residuals(problem, a, gone)
         if "test_loss" in what:
             each = range(problem.n_outputs)
-            parts = [problem.output(o).test_loss(a[:, o]) for o in each] if shared else [problem.test_loss(a)]
-            out["test_loss"] = np.sum(parts, axis=0)
+            own = [(problem.output(o), a[:, o]) for o in each] if shared else [(problem, a)]
+            out["test_loss"] = np.sum([one.test_loss(modes, gone=gone) for one, modes in own], axis=0)
         if "moments" in what:
             out["moments"] = (a**2).sum(1) if shared else a**2
     return out
 
 
-def _test_residuals(problem: QuadraticProblem, a: np.ndarray) -> np.ndarray:
+def _test_residuals(problem: QuadraticProblem, a: np.ndarray, gone: float) -> np.ndarray:
     """(R, m) from the modes (R, N); of C outputs (R, m, C), from (R, C, N) where they share the kernel, or (R, NC)."""
     points = problem.test
     assert points is not None  # see `TestAccuracy.check`
+    aside = gone * problem.test_aside if gone and problem.origin is not None else 0.0
     if problem.signed is not None:
-        return points.residual + np.moveaxis((a - problem.signed.T) @ points.transfer.T, 1, 2)
-    found = points.residuals(a - problem.coefficients)
+        return points.residual + np.moveaxis((a - problem.signed.T) @ points.transfer.T, 1, 2) + aside
+    found = points.residuals(a - problem.coefficients) + aside
     return found if problem.n_outputs == 1 else found.reshape(len(found), -1, problem.n_outputs)
 
 

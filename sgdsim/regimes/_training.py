@@ -234,7 +234,7 @@ class Linear(Training):
 
     def coefficients(self, start: int, values: StepValues) -> tuple[torch.Tensor, ...]:
         """Learning rates come in by the kick alone."""
-        maps = self.sgd.maps(start, start + values.lr.size)
+        maps = self.problem.maps(self.sgd, start, start + values.lr.size)
         return self.tensor(maps.transition), self.tensor(self.problem.quadratic.torch_lr(1.0) * maps.kick)
 
     def keep_parameters(self, places: torch.Tensor) -> None:

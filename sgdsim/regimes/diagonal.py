@@ -61,6 +61,11 @@ class SpectralDiagonal(Regime):
         super().check(problem, sgd)
         if self.method == "contour":
             number("tau", self.tau, maximum=1.0)
+        if self.method == "contour" and problem.quadratic_for(sgd).origin is not None:
+            raise InputError(
+                "method: contour knows weight decay towards the start, got a problem with an origin; use recurrence or "
+                "auto"
+            )
         if self.method == "contour" and not pair_maps.is_stationary(sgd):
             raise InputError(
                 "method: contour needs hyperparameters (no schedule), a method and an average that do not change in "
@@ -69,10 +74,11 @@ class SpectralDiagonal(Regime):
             )
 
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
-        if not self._by_contour(problem.quadratic.spectrum.n_modes, [sgd], steps, observe):
-            return self._stepped(problem.quadratic, sgd, steps) if observe == ("loss",) else None
+        quadratic = problem.quadratic_for(sgd)
+        if quadratic.origin is not None or not self._by_contour(quadratic.spectrum.n_modes, [sgd], steps, observe):
+            return self._stepped(quadratic, sgd, steps) if observe == ("loss",) else None
         follow = partial(contour.loss_curve, sgd=sgd, steps=steps, tau=self.tau, compress=self.compress)
-        return self._told(problem.quadratic, steps, follow)[0]
+        return self._told(quadratic, steps, follow)[0]
 
     def direct_cells(
         self,
@@ -157,7 +163,7 @@ class SpectralDiagonal(Regime):
         return min(stepping, (2e-5 + 6e-8 * n) * steps.size) + 1e-5
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
-        return 8.0 * n * (3 if sgd.is_plain else sgd.components**2)
+        return 8.0 * n * (3 if sgd.is_plain else (sgd.components + (sgd.weight_decay > 0)) ** 2)
 
     def seconds(
         self,
@@ -175,8 +181,9 @@ class SpectralDiagonal(Regime):
         return float(steps[-1]) * (1e-8 + 4e-10 * modes * linear.times_plain(sgd))
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
-        if problem.quadratic.alternatives:
-            return doubt.Doubted(self.name, problem.quadratic, sgd, self.tau)
-        if test and problem.quadratic.signed is not None:
-            return _outputs.Summed([diagonal.start(o, sgd, self.tau, test) for o in problem.quadratic.by_output()])
-        return diagonal.start(problem.quadratic, sgd, self.tau, test)
+        quadratic = problem.quadratic_for(sgd)
+        if quadratic.alternatives:
+            return doubt.Doubted(self.name, quadratic, sgd, self.tau)
+        if test and quadratic.signed is not None:
+            return _outputs.Summed([diagonal.start(o, sgd, self.tau, test) for o in quadratic.by_output()])
+        return diagonal.start(quadratic, sgd, self.tau, test)

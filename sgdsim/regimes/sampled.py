@@ -94,7 +94,7 @@ class SampledLinearized(Regime):
 
             return _sampled_rules.State(cast(NetworkProblem, problem), sgd, sgd.rule, keys, test)  # see `check`
         if not sgd.is_plain:
-            return _sampled_linear.Sampled(problem.quadratic, sgd, keys)
+            return _sampled_linear.Sampled(problem.quadratic_for(sgd), sgd, keys)
         if self.device == "cpu":
             return _sampled_plain.Compiled(problem.quadratic, sgd, keys)
         from sgdsim.regimes import _sampled_torch

@@ -163,9 +163,13 @@ def least_scale(problem: Problem, sgd: SGD, regime: Regime) -> float:
     """What a loss is measured by where a run starts at its targets, with a loss of 0 or of rounding errors alone.
 
     Noisy labels move such a run away, up to about the loss that they have themselves, σ²/2; a network's outputs are
-    known to rounding errors of about eps times the targets.
+    known to rounding errors of about eps times the targets. Weight decay moves it as far as the loss where it pulls to.
     """
     rounding = 0.0
+    if sgd.weight_decay:
+        quadratic, y = problem.quadratic, problem.targets
+        pulled = quadratic.origin_squares.sum() / quadratic.normaliser if y is None else np.sum(y**2) / len(y)
+        return 0.5 * float(max(problem.with_errors(sgd).label_noise ** 2, pulled))
     if problem.targets is not None:
         rounding = float(np.finfo(getattr(regime, "dtype", "float64")).eps) ** 2 * float(np.mean(problem.targets**2))
     return 0.5 * max(problem.with_errors(sgd).label_noise ** 2, rounding)

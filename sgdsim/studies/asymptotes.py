@@ -71,6 +71,7 @@ def asymptote(problem: Problem, sgd: SGD, *, tau: float = 1.0, horizon: float = 
     """
     problem.check_squared("asymptote")
     quadratic = problem.quadratic
+    sgd.pull(None)  # refuses weight decay
     fit = fit_power_law(quadratic)
     prediction, reason = None, ""
     try:

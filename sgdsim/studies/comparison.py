@@ -33,7 +33,9 @@ from sgdsim.theory.verdicts import Verdict, verdicts
 Numbers: TypeAlias = dict[str, float | None]
 _HYPERPARAMETERS = {"lr": "lr", "momentum": "momentum", "batch": "batch_size"}
 # Columns of a table that are left out where no row has anything else.
-_USUAL = {"sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None}
+_USUAL: dict[str, float | str | None] = {
+    "sampling": "without-replacement", "method": "heavy-ball", "label_noise": 0.0, "average": None, "weight_decay": 0.0
+}  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +99,8 @@ class ComparedCells(OfRuns):
     def table(self, observable: str = "loss") -> Table:
         """Hyperparameters, whether they are stable (beside losses), and a column per regime with the final mean of an
         observable."""
-        label, losses, specs = f"final_{observable}", observable == "loss", [row.sgd.spec() for row in self.rows]
+        label, losses = f"final_{observable}", observable == "loss"
+        specs = [{**_USUAL, **row.sgd.spec()} for row in self.rows]
         regimes = list(self.rows[0].regimes)
         named = [name for name in _USUAL if any(spec[name] != _USUAL[name] for spec in specs)]
         headers = [*_HYPERPARAMETERS, *(name.replace("_", " ") for name in named)]

@@ -195,6 +195,7 @@ def recommend(
     theory refuses.
     """
     network, problem = problem, problem.quadratic
+    sgd.pull(None)  # refuses weight decay
     began = [time.perf_counter()]
 
     def seconds() -> float:

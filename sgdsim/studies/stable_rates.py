@@ -122,7 +122,7 @@ def stable_rates(
                     note=_necessary_only(noise, tau),
                 )
             )
-    plain = all(sgd.method.spec == "heavy-ball" for sgd in algorithms)
+    plain = all(sgd.method.spec == "heavy-ball" and not sgd.weight_decay for sgd in algorithms)
     return StableRates(tuple(rows), _critical(problem, rows, taus) if plain else (), interrupted)
 
 
@@ -150,7 +150,7 @@ def _exact(problem: QuadraticProblem, algorithms: Sequence[SGD], progress: bool)
 
 def _surely_stable(problem: QuadraticProblem, sgd: SGD) -> float | None:
     known = problem.has_basis and problem.n <= stability.EXACT_UP_TO and not sgd.is_one_pass
-    if not known or sgd.method.spec != "heavy-ball":
+    if not known or sgd.method.spec != "heavy-ball" or sgd.weight_decay:
         return None
     momentum = np.array([float(sgd.momentum)])  # type: ignore[arg-type] # constant
     return float(verdicts.surely_stable(problem, momentum, problem.noise(sgd))[0])

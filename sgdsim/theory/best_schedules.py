@@ -209,6 +209,7 @@ def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, 
     the last iterate. Nelder–Mead on (log lr, the average's own number). Raises InputError for another kind.
     """
     choice("kind", kind, AVERAGES)
+    sgd.pull(None)  # refuses weight decay
     tau, horizon = number("tau", tau, maximum=1.0), integer("horizon", horizon, minimum=1)
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0, average=None), tau=tau)
 
@@ -260,6 +261,7 @@ def best_constant(
     algorithm with these values, and its loss on the whole spectrum.
     """
     horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau, maximum=1.0)
+    sgd.pull(None)  # refuses weight decay
     thin = compression.sketch(problem)
 
     def over_lr(momentum: float) -> tuple[float, float]:

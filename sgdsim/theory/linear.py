@@ -8,6 +8,10 @@ that of the labels. All there is to know of a mode at z = 1 are two sums over ti
 of a unit of noise and of the initial error; with the closure's own −τc_k, one mode's renewal is solved by
 `Ũ(1) = Σ γλ²p/(1 + γτλ²p)` and `Ṽ(1) = Σ c_k q/(1 + γτλ²p)`. Heavy ball's closed forms (`sgdsim.theory.generating`) are
 these sums; the renewal equation is that of Yarotsky & Velikanov, arXiv:2410.04228, sec. 4.
+
+Weight decay, ω in units of the curvature, puts λ_k + ω into R_k and leaves λ_k in front of the noise: gradients are as
+noisy as before, and responses to them fade sooner. The mean ends at `r*_k = ω/(λ_k + ω)` times the residual at the
+point to which it pulls.
 """
 
 from __future__ import annotations
@@ -40,7 +44,7 @@ class AtOne:
 
 @dataclass(frozen=True)
 class Floor:
-    """The level that a run with noisy labels ends at.
+    """The level that a run with noisy labels or weight decay ends at.
 
     Parameters
     ----------
@@ -82,9 +86,15 @@ def mode_maps(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.n
     return maps
 
 
+def undecayed(sgd: SGD) -> SGD:
+    """`sgd` without its weight decay, which is put into the eigenvalues of `mode_maps` and `responses` instead."""
+    return replace(sgd, weight_decay=0.0) if sgd.weight_decay else sgd
+
+
 def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """Whether the mean converges on every mode that moves: all eigenvalues of R_k inside the unit circle."""
-    lam = problem.eigenvalues[problem.spectrum.moving]
+    lam = problem.eigenvalues[problem.spectrum.moving] + problem.pull(sgd)
+    sgd = undecayed(sgd)
     values = np.linalg.eigvals(mode_maps(lam, sgd))
     near = np.abs(values - 1) < _NEAR  # slow, or just unstable: by rounding it cannot be told which
     return bool((np.abs(values[~near]) < 1).all() and (not near.any() or effective_lr(sgd) > 0))
@@ -135,12 +145,12 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     moves = problem.spectrum.moving
     lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
     counts = problem.spectrum.counts[moves]
-    p, q = responses(lam, sgd)
+    p, q = responses(lam + problem.pull(sgd), undecayed(sgd))
     own = 1 + gamma * tau * lam**2 * p
     if (own <= 0).any():
         return AtOne(math.inf, math.inf, False)
     noise = float(np.sum(counts * gamma * lam**2 * p / own))
-    signal = math.inf if problem.still else float(np.sum(c * q / own))
+    signal = math.inf if problem.still or sgd.weight_decay else float(np.sum(c * q / own))
     return AtOne(noise, signal, noise < 1)
 
 
@@ -166,9 +176,12 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     """Where the loss with noisy labels ends: `s_∞ = (Nσ²/(bγ)) Ũ(1)/(1 − Ũ(1))` for the iterate, spectral-diagonal.
 
     Every mode gains `λ²·(Nσ²/b)` a step, and each unit of it `p/(1 + γτλ²p)` in the end; the sum is fed back by Ũ(1).
+    With weight decay the mean's own end r* makes noise for ever too: with `w = λ²p/(1 + γτλ²p)`,
+    `s_∞ = (Σ r*² + Σ w(Λ − γτr*²))/(1 − Ũ(1))`, where Λ is the labels' Nσ²/b.
     For an average of the iterates the last response is its own. Raises InputError as `at_one`.
     """
-    step(sgd, averaged=True)  # refuses a tail average: it has no stationary state
+    bare, pull = undecayed(sgd), problem.pull(sgd)
+    step(bare, averaged=True)  # refuses a tail average: it has no stationary state
     sums = at_one(problem, sgd, tau)
     if not sums.stable:
         return Floor(math.inf, None)
@@ -178,18 +191,29 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
     gamma = problem.noise(sgd)
     size = problem.values(sgd, 0, 1).batch_size
     label = float(problem.label_source(problem.with_errors(sgd), size)[0])
-    still = problem.still  # what the model cannot fit makes noise for ever
     square, counts = lam[moves] ** 2, counts[moves]
-    p, _ = responses(lam[moves], sgd)
+    end = mean_end(problem, sgd)[moves]
+    still = problem.still + float(end.sum())  # what the model does not fit makes noise for ever
+    p, _ = responses(lam[moves] + pull, bare)
     own = 1 + gamma * tau * square * p
-    total = (still + float(np.sum(counts * label * square * p / own))) / (1 - sums.noise)
+    fed = counts * label - gamma * tau * end
+    total = (still + float(np.sum(fed * square * p / own))) / (1 - sums.noise)
     if sgd.average is not None:
-        averaged, _ = responses(lam[moves], sgd, averaged=True)
+        averaged, _ = responses(lam[moves] + pull, bare, averaged=True)
         # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.
         drawn = (gamma * total + label) / own
-        total = still + float(np.sum(counts * square * drawn * averaged))
+        less = float(np.sum(gamma * tau * end * square * averaged / own))
+        total = still + float(np.sum(counts * square * drawn * averaged)) - less
     loss = total / (2 * problem.normaliser)
     return Floor(loss, _reached(problem, sgd, tau, 2 * loss))
+
+
+def mean_end(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
+    """(modes,) the c_k = r*_k² at which the mean ends: 0 in modes that move without weight decay."""
+    pull = problem.pull(sgd)
+    if not pull:
+        return np.where(problem.spectrum.moving, 0.0, problem.coefficients**2)
+    return problem.origin_squares * (pull / (problem.eigenvalues + pull)) ** 2
 
 
 def _reached(problem: QuadraticProblem, sgd: SGD, tau: float, level: float, most: float = 1e6) -> int | None:

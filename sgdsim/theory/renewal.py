@@ -63,10 +63,10 @@ def mode_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     """Share of each mode that moves in Ũ(1) at τ = 1, (modes that move,): W_kk/N, or W_kk/(NC) where each mode is of
     all C outputs, with what it does to itself in full."""
     lam, gamma = problem.eigenvalues[problem.spectrum.moving], problem.noise(sgd) / problem.share
-    if isinstance(sgd.method, HeavyBall):
+    if isinstance(sgd.method, HeavyBall) and not sgd.weight_decay:
         values = problem.values(sgd, 0, 1)
         return problem.share * gamma * noise_term_at_one(values.lr[0] * lam, values.momentum[0], gamma)
-    response, _ = linear.responses(lam, sgd)
+    response, _ = linear.responses(lam + problem.pull(sgd), linear.undecayed(sgd))
     return problem.share * gamma * lam**2 * response / (1 + gamma * lam**2 * response)
 
 
@@ -80,15 +80,16 @@ def closed_pairs(form: pairs.Form, x: np.ndarray, momentum: float, gamma: float,
     return out
 
 
-def method_pairs(lam: np.ndarray, sgd: SGD, gamma: float, n: int) -> np.ndarray:
-    """W of any stationary linear method, (m, m), on eigenvalues `lam` (m,).
+def method_pairs(lam: np.ndarray, sgd: SGD, gamma: float, n: int, pull: float = 0.0) -> np.ndarray:
+    """W of any stationary linear method, (m, m), on eigenvalues `lam` (m,); `pull`: its weight decay in their units.
 
     From the eigenvalues μ of R and the responses' weights w on them, `T_kl = Σ_ab w_ka w_lb/(1 − μ_ka μ_lb)`. Near a
     double eigenvalue the weights grow without bound and cancel: such a mode's row is `T_kl = X_00` of
     `X = R_k X R_lᵀ + k kᵀ`.
     """
-    _, kick = linear.step(replace(sgd, average=None))
-    maps = linear.mode_maps(lam, sgd)
+    sgd = replace(linear.undecayed(sgd), average=None)
+    _, kick = linear.step(sgd)
+    maps = linear.mode_maps(lam + pull, sgd)
     modes, m = lam.size, kick.size
     mu, vectors = np.linalg.eig(maps)
     double = ~(np.linalg.cond(vectors) < _CONDITION)
@@ -127,7 +128,7 @@ class Renewal:
         n, gamma = self.problem.n, self.problem.noise(sgd)
         form = pairs.form_of(sgd)
         if form is None:
-            return method_pairs(lam, sgd, gamma, n)
+            return method_pairs(lam, sgd, gamma, n, self.problem.pull(sgd))
         values = sgd.values(n, 0, 1)
         return closed_pairs(form, values.lr[0] * lam, float(values.momentum[0]), gamma, n)
 

@@ -49,7 +49,7 @@ class OverOutputs:
         n, form = self.problem.n, pairs.form_of(sgd)
         gamma = self.problem.noise(sgd) / self.problem.share
         if form is None:
-            return method_pairs(self.lam, sgd, gamma, n)
+            return method_pairs(self.lam, sgd, gamma, n, self.problem.pull(sgd))
         values = sgd.values(n, 0, 1)
         return closed_pairs(form, values.lr[0] * self.lam, float(values.momentum[0]), gamma, n)
 

@@ -37,10 +37,18 @@ def constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]
     return float(values.lr[0]), float(values.momentum[0]), problem.noise(sgd)
 
 
+def _is_closed(sgd: SGD) -> bool:
+    """Whether it has closed forms: heavy ball without weight decay."""
+    return isinstance(sgd.method, HeavyBall) and not sgd.weight_decay
+
+
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
-    """`α < 2(1+β)/λ_max`: the mean converges (Polyak 1964). Necessary for every kind of stability below."""
+    """`α < 2(1+β)/λ_max`: the mean converges (Polyak 1964). Necessary for every kind of stability below.
+
+    With weight decay ω it is `α < 2(1+β)/(λ_max + ω)`, ω in units of the curvature.
+    """
     lr, momentum, _ = constants(problem, sgd)
-    if not isinstance(sgd.method, HeavyBall):
+    if not _is_closed(sgd):
         return linear.mean_is_stable(problem, sgd)
     return lr < 2 * (1 + momentum)
 
@@ -58,7 +66,7 @@ def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) ->
         oscillate and grow by themselves; schedules or reshuffled epochs.
     """
     lr, momentum, noise = constants(problem, sgd)
-    if not isinstance(sgd.method, HeavyBall):
+    if not _is_closed(sgd):
         return linear.at_one(problem, sgd, tau).stable
     g = noise * tau
     if not full_batch_is_stable(problem, sgd) or lr * ((1 - g) - momentum * (1 + g)) >= 2 * (1 - momentum**2):
@@ -97,8 +105,8 @@ def max_lr(
     ------
     InputError : schedules or reshuffled epochs, an unknown level, no eigenvectors for the exact level.
 
-    For methods other than heavy ball it is where the criterion first fails, going up from small rates. Averages and
-    noisy labels change no threshold; with one pass over Gaussian samples the exact level is τ = −1.
+    For methods other than heavy ball, and with weight decay, it is where the criterion first fails, going up from small
+    rates. Averages and noisy labels change no threshold; with one pass over Gaussian samples the exact level is τ = −1.
 
     >>> problem = ss.QuadraticProblem.power_law(n=10_000, nu=1.5, kappa=1.0)
     >>> f"{max_lr(problem, ss.SGD(lr=1.0, momentum=0.9, batch_size=1)):.4f}"
@@ -110,7 +118,7 @@ def max_lr(
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if level == "exact":
         return _exact_max_lr(problem, sgd, tolerance)
-    if not isinstance(sgd.method, HeavyBall):
+    if not _is_closed(sgd):
         if level == "full-batch":
             return linear.critical_lr(sgd, lambda other: linear.mean_is_stable(problem, other), tolerance)
         return linear.critical_lr(sgd, lambda other: linear.at_one(problem, other, tau).stable, tolerance)
@@ -192,7 +200,7 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
 
 def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> float:
-    if not isinstance(sgd.method, HeavyBall):
+    if not _is_closed(sgd):
         near = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other).stable, 1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
         return linear.critical_lr(sgd, _in_turn(problem), tolerance, start=start)

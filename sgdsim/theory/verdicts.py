@@ -9,7 +9,8 @@ eigenbasis? What decides, in the order of its cost:
 4. The renewal operator's spectral radius (`Renewal.below_one`), a few products of N × N matrices; beyond 4000 points
    that of the 400 leading modes, which bounds it from below.
 
-2 and 3 are proved for heavy ball (module renewal); for other methods 1, 2 and 4 are worked out in floating point.
+2 and 3 are proved for heavy ball (module renewal); for other methods, and with weight decay, 1, 2 and 4 are worked out
+in floating point.
 """
 
 from __future__ import annotations
@@ -124,7 +125,7 @@ def _verdict(problem: QuadraticProblem, sgd: SGD, renewal: Callable[[], Renewal]
     if not small and problem.spectrum.eigenvectors is None:
         limit = f"not drawn for N = {problem.n} but for {stability.EXACT_UP_TO} or fewer"
         return Verdict(None, f"Ũ(1) is below 1: eigenvectors decide, {limit}")
-    proved = isinstance(sgd.method, HeavyBall)
+    proved = isinstance(sgd.method, HeavyBall) and not sgd.weight_decay
     if proved and (largest := float(local_noise(problem, sgd).max())) < 1 - _MARGIN:
         return Verdict(True, f"Ũ(1) is below 1 at every training point, {largest:.3g} at most")
     if not small and proved and Renewal(problem, _LEADING).below_one(sgd) is False:

@@ -25,6 +25,7 @@ VALUES: dict[str, list[str] | None] = {
     "method": ["heavy-ball", "nesterov", "am1:nu=1.5", "corner:theta=1.8,memory=4"],
     "average": ["ema:0.9", "tail:start=2,every=3"],
     "label_noise": ["0", "0.1"],
+    "weight_decay": ["0", "0.01"],
     "lambda_min": ["0.01", "0.5"],
     "executor": ["serial", "threads"],  # a Dask cluster takes seconds to start
     "scheduler": None,

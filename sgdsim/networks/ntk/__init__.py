@@ -7,9 +7,10 @@ from sgdsim.networks.ntk.analytic import analytic_cntk, analytic_ntk
 from sgdsim.networks.ntk.empirical import contraction_plan, empirical_ntk
 from sgdsim.networks.ntk.functions import evaluate
 from sgdsim.networks.ntk.modules import check_module, with_gradients
-from sgdsim.networks.ntk.operator import ntk_operator
+from sgdsim.networks.ntk.operator import along_parameters, ntk_operator
 
 __all__ = [
+    "along_parameters",
     "analytic_cntk",
     "analytic_ntk",
     "check_module",

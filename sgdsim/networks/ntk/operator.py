@@ -11,7 +11,7 @@ from torch import nn
 from torch.func import functional_call, jvp, vjp
 
 from sgdsim.common import devices
-from sgdsim.common.checks import choice, integer
+from sgdsim.common.checks import InputError, choice, integer
 from sgdsim.networks.ntk.functions import function_of
 from sgdsim.networks.ntk.modules import DTYPES, differentiated, inputs, outputs, plain_attention, with_gradients
 from sgdsim.networks.ntk.probe import Sample
@@ -66,7 +66,41 @@ def ntk_operator(
     )
 
 
+@with_gradients
+def along_parameters(module: nn.Module, x: np.ndarray, *, device: str = "cpu", chunk: int = 1024) -> np.ndarray:
+    """`J(x) w`, the derivative of the outputs along the trainable parameters w themselves, float64: (n,) of one output,
+    (n, C) of several. The linearised network at parameters 0 is `f − J w`. Raises InputError as `empirical_ntk`.
+
+    By plain autograd, differentiated twice; by torch.func where that does not agree with one derivative.
+    """
+    points = inputs("x", x, devices.resolve(device), torch.float64)
+    module = function_of(module, points, torch.float64)
+    direction = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
+    with plain_attention():
+        plain = _Products(module, outputs(module, points[:1]).shape[1])
+        try:
+            parts = [plain.forth(part, direction).detach() for part in points.split(chunk)]
+            right = all(_agrees(plain, *one, direction) for one in zip(points.split(chunk), parts, strict=True))
+        except InputError:
+            right = False
+        if not right:
+            products = _products(module, points)
+            parts = [products.forth(part, direction).detach() for part in points.split(chunk)]
+    pushed = torch.cat(parts)
+    values = pushed.double().cpu().numpy()
+    return values[:, 0] if values.shape[1] == 1 else values
+
+
 Direction = dict[str, torch.Tensor]
+
+
+def _agrees(products: _Products, x: torch.Tensor, pushed: torch.Tensor, direction: Direction) -> bool:
+    """Whether `⟨own, J direction⟩ = ⟨Jᵀ own, direction⟩` for weights of each input and output."""
+    own = torch.cos(torch.arange(pushed.numel(), device=x.device, dtype=pushed.dtype)).view(pushed.shape)
+    back = products.back(x, own)
+    terms = torch.stack([(back[name] * direction[name]).sum() for name in direction])
+    wrong = (terms.sum() - (own * pushed).sum()).abs()
+    return bool(wrong <= 1e-8 * (terms.abs().sum() + (own * pushed).abs().sum()))
 
 
 class _Products:

@@ -98,7 +98,7 @@ class BatchAveraged(Regime):
         if problem.quadratic.n_outputs > 1:
             if problem.quadratic.signed is None:
                 return None
-            parts = [self.direct(output, sgd, steps, observe) for output in problem.quadratic.by_output()]
+            parts = [self.direct(output, sgd, steps, observe) for output in problem.quadratic_for(sgd).by_output()]
             return None if None in parts else _outputs.summed([part for part in parts if part is not None])
         if not self._by_contour(problem.n, sgd, steps, observe):
             return None
@@ -188,11 +188,11 @@ class BatchAveraged(Regime):
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
         if problem.quadratic.n_outputs > 1:
             if problem.quadratic.signed is None:
-                return over_outputs.OverOutputs(problem.quadratic, sgd, test)
-            parts = problem.quadratic.by_output()
+                return over_outputs.OverOutputs(problem.quadratic_for(sgd), sgd, test)
+            parts = problem.quadratic_for(sgd).by_output()
             return _outputs.Summed([self.start(o, sgd, replicates=1, seed=seed, test=test) for o in parts])
         if not sgd.is_plain:
-            return linear.Averaged(problem.quadratic, sgd, test)
+            return linear.Averaged(problem.quadratic_for(sgd), sgd, test)
         if self.device != "cpu":
             from sgdsim.regimes.averaged import on_torch
 

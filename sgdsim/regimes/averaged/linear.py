@@ -21,10 +21,10 @@ class Averaged(Steps):
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD, test: bool) -> None:
         super().__init__(problem, sgd)
-        n, m = problem.spectrum.n_modes, sgd.components
+        n, m = problem.spectrum.n_modes, self.n_components
         sampler, own = sgd.sampler, diagonal(problem, sgd)
         self.inclusion = sampler.pair_inclusion(own) if isinstance(sampler, Sampler) and own is not None else None
-        self.first, self.second = self.started(problem.coefficients), np.zeros((n, n, m, m))
+        self.first, self.second = self.started(problem.coefficients, problem.origin), np.zeros((n, n, m, m))
 
     @calm
     def advance(self, start: int, stop: int) -> None:
@@ -48,7 +48,7 @@ class Averaged(Steps):
         moments = mean**2 + np.diag(noise)
         out = {"loss": np.array([moments.sum() / (2 * self.problem.n)])}
         if "test_loss" in what:
-            out["test_loss"] = self.problem.test_loss(mean, np.vdot(test_gram(self.problem), noise))
+            out["test_loss"] = self.problem.test_loss(mean, np.vdot(test_gram(self.problem), noise), self.gone)
         if "moments" in what:
             out["moments"] = moments[None]
         return out

@@ -1,0 +1,43 @@
+"""--weight-decay on the command line, on grids and in files."""
+
+import json
+
+import numpy as np
+import pytest
+
+import sgdsim as ss
+
+POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "20"]
+SHORT = [*POWER, "--n-steps", "30", "--replicates", "2", "--lr", "0.3", "--momentum", "0.5", "--batch-size", "5"]
+
+
+def test_weight_decay_is_an_axis(run):
+    words = ["compare", *SHORT, "--regimes", "sampled", "diagonal", "--weight-decay", "0", "0.01"]
+    rows = json.loads(run(*words, "--json"))["rows"]
+    assert [row.get("weight_decay") for row in rows] == [None, 0.01]
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    for row, sgd in zip(rows, (ss.SGD(0.3, 0.5, 5), ss.SGD(0.3, 0.5, 5, weight_decay=0.01)), strict=True):
+        alone = ss.simulate(problem, sgd, ss.SpectralDiagonal(), 30)["loss"].values.ravel()[-1]
+        assert row["regimes"]["diagonal:tau=1"]["final_loss"] == pytest.approx(alone, rel=1e-12)
+        assert row["stable"] is True
+    text = run(*words)
+    assert text.splitlines()[2].split()[:6] == ["lr", "momentum", "batch", "weight", "decay", "stable"]
+    assert "pulls to the start, as where parameters begin at 0; weight decay 1 is 20 in units" in text
+
+
+def test_simulate_says_where_it_pulls(run):
+    words = ["--n", "12", "--width", "4", "--n-steps", "5", "--lr", "0.2", "--batch-size", "4", "--weight-decay", "0.1"]
+    assert "pulls parameters to 0" in run("simulate", *words, "--regime", "sampled")
+    assert "pulls" not in run("simulate", *words[:-2])
+    assert "weight_decay: expected a finite number" in run("simulate", *words[:-1], "-1", code=2)
+
+
+def test_a_grid_and_its_file_have_it(tmp_path):
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    grid = ss.Grid.product(lr=[0.3, 0.5], weight_decay=[0.0, 0.01, 0.1], batch_size=[5])
+    result = ss.sweep(problem, grid, ss.SpectralDiagonal(), 20, path=tmp_path / "r.nc")
+    np.testing.assert_array_equal(result["weight_decay"].values, [0.0, 0.01, 0.1])
+    again = ss.sweep(problem, grid, ss.SpectralDiagonal(), 20, path=tmp_path / "r.nc")
+    np.testing.assert_array_equal(again["loss"].values, result["loss"].values)
+    last = result["loss"].isel(step=-1).squeeze()
+    assert (last.diff("weight_decay") > 0).all()
