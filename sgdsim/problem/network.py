@@ -187,7 +187,7 @@ class NetworkProblem(Problem):
 
         if self.loss != "squared":
             raise InputError(
-                f"weight_decay: expected 0 with {self.loss} in the linearised regimes, whose model is around the start; "
+                f"weight_decay: expected 0 with {self.loss} in the linearised regimes, whose model is at the start; "
                 "take the network regime alone"
             )
         (f, f_test), data = self.initial_outputs, self.data
