@@ -136,7 +136,7 @@ class SGD(Shown):
         if self.rule is None:
             _maps.readout(self.linear)
         elif self.weight_decay:
-            own = "; take adamw:weight_decay=…" if self.method.name.startswith("adam") else ""
+            own = "; take adamw:weight_decay=…" if self.method.spec.startswith("adam") else ""
             raise InputError(f"weight_decay: expected 0 with {self.method.spec}, got {self.weight_decay:g}{own}")
 
     @classmethod
