@@ -457,7 +457,7 @@ def test_shards_and_tables_on_the_command_line(here, capsys):
         expected = ss.load("r.nc")["loss"].sel(lr=0.2, momentum=0.5, regime="averaged").values[..., 0, -1].item()
         assert first["loss"].item() == pytest.approx(expected, rel=1e-12)
         assert first["outcome"].item() == "completed"
-    assert cli.main(["export", "r.nc", "--out", "t.csv", "--curves"]) == 0
+    assert cli.main(["export", "r.nc", "--out", "t.csv", "--curves", "--force"]) == 0
     assert len(pd.read_csv("t.csv")) == 4 * 4 * ss.load("r.nc").sizes["step"]
 
 
@@ -491,7 +491,9 @@ def test_resume_on_the_command_line(here, capsys):
     assert cli.main([*WORDS, "--seed", "7", "--out", "r.nc", "--resume"]) == 2
     assert 'seed: "0" there, "7" here' in capsys.readouterr().err
     assert cli.main([*WORDS, "--out", "r.nc", "--resume"]) == 0
-    assert cli.main([*WORDS, "--seed", "7", "--out", "r.nc"]) == 0  # without --resume it is replaced
+    assert cli.main([*WORDS, "--seed", "7", "--out", "r.nc"]) == 2  # neither gone on with nor replaced
+    assert "r.nc" in capsys.readouterr().err
+    assert cli.main([*WORDS, "--seed", "7", "--out", "r.nc", "--force"]) == 0
     assert ss.load("r.nc").attrs["seed"] == "7"
 
 

@@ -297,7 +297,7 @@ def test_ctrl_c_keeps_what_was_done(run, monkeypatch):
     losses = second["training"]["network"][0]
     assert losses[0] > 0
     assert losses[-1] is None
-    assert "Interrupted" in run("validate", *words, code=130)
+    assert "Interrupted" in run("validate", *words, "--force", code=130)
     assert len(command.load("v.json")) == 2
 
 
@@ -311,7 +311,7 @@ def test_ctrl_c_in_the_search_for_a_threshold(run, monkeypatch):
     before = "what an earlier run of an hour found"
     for name in ("v.json", "v.png"):
         Path(name).write_text(before)
-    words = ["validate", *SMALL, "--out", "v.json", "--plot", "v.png"]
+    words = ["validate", *SMALL, "--out", "v.json", "--plot", "v.png", "--force"]
     document = json.loads(run(*words, "--json", code=130))
     assert document["interrupted"]
     assert document["cells"] == []
