@@ -18,6 +18,7 @@ class TorchOrder(Spec):
     `nesterov=True`. At a constant learning rate that is heavy ball, or "nesterov", and `SGD` takes it for that; under a
     schedule past gradients are multiplied by today's rate here, there by the rate that they came with.
 
+    >>> from sgdsim.algorithm.torch_order import TorchOrder
     >>> TorchOrder().maps(np.arange(1), np.array([0.5]), np.array([0.9])).transition[0]
     array([[ 1.  , -0.45],
            [ 0.  ,  0.9 ]])

@@ -129,7 +129,7 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
 
 
 def _is_linear(result: xr.Dataset, observable: str) -> bool:
-    return observable in ("loss", "test_loss") and has_offset(result)
+    return is_linear(observable) or (observable in ("loss", "test_loss") and has_offset(result))
 
 
 def _until(cell: xr.Dataset) -> float:

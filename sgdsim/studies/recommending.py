@@ -46,7 +46,7 @@ def recommend(
     ------
     InputError : what theory refuses.
 
-    >>> found = recommend(ss.QuadraticProblem.power_law(n=1000, nu=1.5, kappa=1.0), 10, horizon=500)
+    >>> found = ss.recommend(ss.QuadraticProblem.power_law(n=1000, nu=1.5, kappa=1.0), 10, horizon=500)
     >>> f"{found.answer.lr:.1f}, {found.answer.momentum:.2f}"
     '0.5, 0.86'
     """
