@@ -21,6 +21,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
+from sgdsim.common.text import percent
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem
 from sgdsim.studies.base import Findings
 from sgdsim.theory import critical_batch, noise_scale, stability, verdicts
@@ -101,8 +102,8 @@ class BatchSizes(Findings):
             for row in self.rows
             if row.stable is False
         ]
-        half = "below 1" if self.half_limit_batch is None else f"{self.half_limit_batch:.4g}"
-        out.append(f"the largest stable lr is half of its full-batch limit 2(1 + momentum) at batch {half}")
+        half = "below batch 1" if self.half_limit_batch is None else f"at batch {self.half_limit_batch:.4g}"
+        out.append(f"the largest stable lr is half of its full-batch limit 2(1 + momentum) {half}")
         if self.relation is not None:
             out.append(_said(self.relation, self.critical))
         if self.scale is None:
@@ -118,7 +119,7 @@ def _said(relation: Tradeoff, critical: float | None) -> str:
     found = "none" if critical is None else f"{critical:.4g}"
     return (
         f"steps S and samples E, (S/S_min - 1)(E/E_min - 1) = 1: {least}, critical batch {found}; "
-        f"the steps deviate from it by up to {relation.misfit:.2g} of them"
+        f"the steps deviate from it by up to {percent(relation.misfit)}"
     )
 
 
@@ -225,8 +226,7 @@ def _measured(problem: Problem, pairs: int, seed: int) -> Measured | None:
     """None without a network, without pairs, and of fewer points than two batches of different noise take."""
     if not isinstance(problem, NetworkProblem) or integer("pairs", pairs) == 0 or problem.n < 2:
         return None
-    small = max(1, problem.n // 32)
-    large = max(small + 1, problem.n // 4)
+    small, large = 1, max(2, problem.n // 4)  # tr Σ is known best from single points
     return Measured(small, large, seed, two_batch_estimate(problem, small, large, pairs=pairs, seed=seed))
 
 

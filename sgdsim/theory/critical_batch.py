@@ -23,6 +23,7 @@ _LOOKED_AT = 2000  # steps of oscillating losses
 def batch_with(noise: float, n: float, sampling: str = WITHOUT_REPLACEMENT) -> float:
     """The batch size b, a real number, with sampling noise γ: `N/(1 + γ(N − 1))` without replacement, else 1/γ.
 
+    >>> from sgdsim.theory.critical_batch import batch_with
     >>> batch_with(0.375, 5), batch_with(0.5, 5, "with-replacement")
     (2.0, 2.0)
     """
