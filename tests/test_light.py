@@ -80,3 +80,9 @@ def test_version_is_the_installed_one():
     from importlib.metadata import version
 
     assert ss.__version__ == version("sgdsim")
+
+
+def test_help_and_mistakes_in_options_wait_for_no_heavy_package():
+    heavy = ["torch", "numba", "xarray", "matplotlib", "pandas", "sklearn"]
+    lines = f"import sys, sgdsim.cli\nprint([name for name in {heavy} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", lines], capture_output=True, text=True).stdout == "[]\n"

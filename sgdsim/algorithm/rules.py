@@ -28,6 +28,8 @@ class GradientRule(Spec, ABC):
     """The learning rate of torch's optimizer that lr 1 stands for; None: torch has no such optimizer."""
     uses_momentum: ClassVar[bool] = False
     is_stationary: ClassVar[bool] = False
+    weight_decay: float = 0.0
+    """Decoupled: the parameters are multiplied by `1 − lr·weight_decay` before each step."""
 
     def init(self, parameters: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What it keeps before the first step, `memory` tensors like parameters (R, P): zeros by default."""
@@ -65,11 +67,11 @@ class Adam(GradientRule):
 
     def __post_init__(self) -> None:
         for field in ("beta1", "beta2"):
-            value = number(f"adam: {field}", getattr(self, field), minimum=0.0)
+            value = number(f"{self.name}: {field}", getattr(self, field), minimum=0.0)
             if value >= 1:
-                raise InputError(f"adam: {field}: expected a number below 1, got {value:g}")
-        if number("adam: eps", self.eps) <= 0:
-            raise InputError(f"adam: eps: expected a number > 0, got {self.eps}")
+                raise InputError(f"{self.name}: {field}: expected a number below 1, got {value:g}")
+        if number(f"{self.name}: eps", self.eps) <= 0:
+            raise InputError(f"{self.name}: eps: expected a number > 0, got {self.eps}")
 
     def update(
         self,
@@ -84,6 +86,25 @@ class Adam(GradientRule):
         second = (kept[1] * self.beta2).addcmul_(gradient, gradient, value=1 - self.beta2)
         scale = (second / (1 - self.beta2 ** (step + 1))).sqrt_().add_(self.eps)
         return parameters.addcdiv(first, scale, value=-lr / (1 - self.beta1 ** (step + 1))), (first, second)
+
+
+@dataclass(frozen=True)
+class AdamW(Adam):
+    """Adam with decoupled weight decay (Loshchilov & Hutter, arXiv:1711.05101), as `torch.optim.AdamW`: parameters
+    shrink by `1 − lr·weight_decay` before each of Adam's steps, towards 0 also in the linearised network.
+
+    Parameters
+    ----------
+    weight_decay : ≥ 0, torch's default otherwise.
+    """
+
+    name: ClassVar[str] = "adamw"
+    lr_means: ClassVar[str] = "torch.optim.AdamW's"
+    weight_decay: float = 0.01
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        number("adamw: weight_decay", self.weight_decay, minimum=0.0)
 
 
 @dataclass(frozen=True)
@@ -125,4 +146,4 @@ class Polyak(GradientRule):
         return parameters.addcmul(gradient, eta[:, None], value=-1.0), kept
 
 
-RULES: dict[str, type[GradientRule]] = {kind.name: kind for kind in (Adam, Polyak)}
+RULES: dict[str, type[GradientRule]] = {kind.name: kind for kind in (Adam, AdamW, Polyak)}

@@ -136,7 +136,8 @@ class SGD(Shown):
         if self.rule is None:
             _maps.readout(self.linear)
         elif self.weight_decay:
-            raise InputError(f"weight_decay: expected 0 with {self.method.spec}, got {self.weight_decay:g}")
+            own = "; take adamw:weight_decay=…" if self.method.spec.startswith("adam") else ""
+            raise InputError(f"weight_decay: expected 0 with {self.method.spec}, got {self.weight_decay:g}{own}")
 
     @classmethod
     def jacobi(cls, lr: float, a: float, b: float, batch_size: int | Schedule = 1, **options: Unpack[Options]) -> SGD:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from sgdsim.cli import _recommend_text
 from sgdsim.cli.arguments import add_algorithm, add_loss, add_problem, algorithm, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
@@ -77,6 +76,7 @@ def add_parser(commands: Commands) -> None:
 def recommend(args: argparse.Namespace) -> int:
     """Find the best setting, check it by simulation, print and draw it."""
     from sgdsim.algorithm.sgd import SGD
+    from sgdsim.cli import _recommend_text
     from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.studies import method_recommendation
     from sgdsim.studies.recommendation import Recommendation

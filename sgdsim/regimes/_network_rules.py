@@ -42,7 +42,8 @@ class Rows(Training):
         gradients, loss = self.slopes(parameters, buffers, x, y)
         gradient = torch.cat([gradients[name].reshape(len(loss), -1) for name in self.shapes], 1)
         kept = tuple(held[group] for held in self.kept)
-        moved, new = self.rule.update(self.rows[group], kept, gradient, loss, step, lr)
+        rows = self.rows[group] * (1 - lr * self.rule.weight_decay) if self.rule.weight_decay else self.rows[group]
+        moved, new = self.rule.update(rows, kept, gradient, loss, step, lr)
         self.rows[group] = moved
         for held, value in zip(kept, new, strict=True):
             held.copy_(value)

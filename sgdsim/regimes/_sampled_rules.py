@@ -60,6 +60,8 @@ class State(Run):
         self.jacobian = jacobian(problem, problem.data.x)
         self.test = jacobian(problem, problem.data.x_test) if test and problem.data.x_test is not None else None
         self.residual, self.outputs = torch.tensor(problem.quadratic.residual.ravel()), problem.n_outputs
+        trained = [p.detach().double().flatten() for p in problem.network.parameters() if p.requires_grad]
+        self.start = torch.cat(trained).cpu()  # w_0, in the order of the Jacobian's columns
         self.moved = torch.zeros((len(keys), self.jacobian.shape[1]), dtype=torch.float64)
         self.kept = rule.init(self.moved)
 
@@ -80,6 +82,8 @@ class State(Run):
                 counted = seen if weights is None else seen * self._of_outputs(weights[:, t, :size])
                 gradient = torch.einsum("rbp,rb->rp", rows, counted) / int(size)
                 loss = 0.5 * self.outputs * (seen * counted).mean(1)
+                if self.rule.weight_decay:
+                    self.moved = self.moved - float(lr) * self.rule.weight_decay * (self.start + self.moved)
                 self.moved, self.kept = self.rule.update(self.moved, self.kept, gradient, loss, now, float(lr))
                 now += 1
 

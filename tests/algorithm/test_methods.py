@@ -274,8 +274,8 @@ def test_noise_of_labels_has_its_floor():
     [
         (
             {"method": "adagrad"},
-            "method: name: expected one of heavy-ball, nesterov, corner, am1, schedule-free, adam, polyak; got "
-            "'adagrad'",
+            "method: name: expected one of heavy-ball, nesterov, torch, corner, am1, schedule-free, adam, adamw, "
+            "polyak; got 'adagrad'",
         ),
         ({"method": "corner:theta=2.5"}, "corner: theta: expected a finite number with 1 < corner: theta < 2, got 2.5"),
         ({"method": "corner"}, "method: corner: expected theta=NUMBER"),

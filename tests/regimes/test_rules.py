@@ -46,11 +46,19 @@ POLYAK = [("polyak", 0.0, 1e15), ("polyak:floor=0.05,maximum=0.01", 0.05, 0.01)]
 CASES = [("linear", ss.SampledLinearized()), ("linear", ss.RealNetwork()), ("curved", ss.RealNetwork())]
 
 
-@pytest.mark.parametrize("label_noise", [0.0, 0.5])
+ADAMS = {
+    "adam:beta1=0.8,beta2=0.99": lambda p: torch.optim.Adam(p, lr=0.02, betas=(0.8, 0.99)),
+    "adamw:beta1=0.8,weight_decay=0.5": lambda p: torch.optim.AdamW(p, lr=0.02, betas=(0.8, 0.999), weight_decay=0.5),
+}
+
+
+@pytest.mark.parametrize(
+    ("method", "label_noise"), [*((method, 0.0) for method in ADAMS), ("adam:beta1=0.8,beta2=0.99", 0.5)]
+)
 @pytest.mark.parametrize(("which", "regime"), CASES)
-def test_adam_is_that_of_torch_on_the_same_batches(request, which, regime, label_noise):
+def test_adam_is_that_of_torch_on_the_same_batches(request, which, regime, method, label_noise):
     linear = request.getfixturevalue(which)
-    steps, sgd = 40, ss.SGD(0.02, batch_size=4, method="adam:beta1=0.8,beta2=0.99", label_noise=label_noise)
+    steps, sgd = 40, ss.SGD(0.02, batch_size=4, method=method, label_noise=label_noise)
     options = {"record": 1, "replicates": 2, "seed": 3, "observe": "test_loss"}
     run = ss.simulate(linear, sgd, regime, steps, **options)
     keys = sampling.replicate_keys(3, 2)
@@ -60,7 +68,7 @@ def test_adam_is_that_of_torch_on_the_same_batches(request, which, regime, label
     x, y = torch.as_tensor(data.x), torch.as_tensor(data.y)
     for r in range(2):
         network = copy.deepcopy(linear.network)
-        optimizer = torch.optim.Adam(network.parameters(), lr=0.02, betas=(0.8, 0.99))
+        optimizer = ADAMS[method](network.parameters())
         for t in range(steps + 1):
             with torch.no_grad():
                 for name, inputs, targets in (("loss", x, y), ("test_loss", data.x_test, data.y_test)):

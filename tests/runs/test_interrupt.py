@@ -92,7 +92,7 @@ def test_ctrl_c_in_a_terminal(here):
     terminal, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 120, 0, 0))
     process = subprocess.Popen(
-        [SGDSIM, *words, "--out", "r.nc", "--plot", "r.png"], cwd=here, text=True,
+        [SGDSIM, *words, "--out", "r.nc", "--plot", "r.png", "--force"], cwd=here, text=True,
         stdout=subprocess.PIPE, stderr=theirs,
         # Where the tests run in the background of a script, Ctrl-C is ignored, and so it would be here.
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
@@ -246,7 +246,7 @@ def test_interrupted_with_a_picture_and_a_table(here, monkeypatch, capsys, call)
 def test_interrupted_before_the_first_step(here, monkeypatch, capsys):
     (here / "r.nc").write_bytes(OLD)
     stop_at(monkeypatch, datasets, "load", 1)
-    assert cli.main(["compare", "--n", "30", "--out", "r.nc", "--json"]) == 130
+    assert cli.main(["compare", "--n", "30", "--out", "r.nc", "--force", "--json"]) == 130
     assert capsys.readouterr() == ("", "sgdsim compare: interrupted\n")
     assert (here / "r.nc").read_bytes() == OLD
     assert [path.name for path in here.iterdir()] == ["r.nc"]
@@ -295,7 +295,7 @@ def test_no_room_for_the_file(here, option):
     """The numbers are printed all the same."""
     name = {"--out": "r.nc", "--plot": "r.png"}[option]
     (here / name).write_bytes(OLD)
-    words = ["simulate", *POWER, "--n-steps", "200", "--record-every", "1", option, name]
+    words = ["simulate", *POWER, "--n-steps", "200", "--record-every", "1", option, name, "--force"]
     told = without_room(words, here, name)
     assert told["rows"][0]["regimes"]["diagonal:tau=1"]["done"] is True
     assert told[option.removeprefix("--")] is None
