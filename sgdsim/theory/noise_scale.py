@@ -14,7 +14,7 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import scipy.stats
+from scipy.special import stdtrit
 
 from sgdsim.algorithm.samplers import ONE_PASS, WITHOUT_REPLACEMENT, named
 from sgdsim.common.checks import InputError, array, number
@@ -142,7 +142,7 @@ def two_batches(squares: np.ndarray, noise: tuple[float, float], confidence: flo
     first, second = squares.T / (small - large)
     trace, square = first - second, small * second - large * first
     mean = np.array([trace.mean(), square.mean()])
-    low, high = _ratio(mean, np.cov(trace, square) / len(squares), scipy.stats.t.ppf((1 + level) / 2, len(squares) - 1))
+    low, high = _ratio(mean, np.cov(trace, square) / len(squares), float(stdtrit(len(squares) - 1, (1 + level) / 2)))
     ratio = mean[0] / mean[1] if mean[1] > 0 else math.inf
     return TwoBatches(float(ratio), low, high, float(mean[1]), float(mean[0]), len(squares))
 
