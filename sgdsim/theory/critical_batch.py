@@ -14,10 +14,11 @@ from sgdsim.common.checks import InputError, number
 from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import contour, doubt
-from sgdsim.theory import _search, stability
+from sgdsim.theory import stability
 
 LATEST = 10**12  # steps in which a target has to be reached
 _LOOKED_AT = 2000  # steps of oscillating losses
+_GRIDS = 4  # of learning rates, the last to 1e-5 of the largest stable one
 
 
 def batch_with(noise: float, n: float, sampling: str = WITHOUT_REPLACEMENT) -> float:
@@ -64,7 +65,7 @@ def fewest_steps(
     steps, by spectral-diagonal theory at sampling noise γ (of modes).
 
     T is looked for by doubling from 1 and then by bisection of the least loss over learning rates, which falls with T.
-    With momentum losses may oscillate: then every earlier step is looked at, on a grid of 100 rates, up to T = 2000;
+    With momentum losses may oscillate: then every earlier step up to T = 2000 is looked at, on a grid of some 100 rates;
     beyond, a T that is a little earlier may be missed.
 
     Raises
@@ -82,10 +83,10 @@ def fewest_steps(
         return Fewest(None, None, f"never: {left:.3g} of the initial loss cannot be removed")
     limit = float(stability.diagonal_max_lr(problem, momentum=beta, noise=noise, tau=number("tau", tau, maximum=1.0)))
     aim = math.log(share) + math.log(problem.initial_loss)
-    rates = limit * np.linspace(0.01, 0.999, 100 if beta else 30)
+    rates = limit * np.append(np.geomspace(1e-5, 5e-3, 6), np.linspace(0.01, 1 - 1e-9, 100 if beta else 30))
 
     def best(horizon: int) -> tuple[float, float]:
-        return _best(lambda lr: _at(problem, horizon, lr, beta, noise, tau).log_loss, rates, limit)
+        return _best(lambda lr: _at(problem, horizon, lr, beta, noise, tau).log_loss, rates)
 
     steps = _bisected(lambda horizon: best(horizon)[1] <= aim)
     if steps is None:
@@ -110,13 +111,16 @@ def _bisected(reached: Callable[[int], bool]) -> int | None:
     return high
 
 
-def _best(log_loss: Callable[[np.ndarray | float], np.ndarray], rates: np.ndarray, limit: float) -> tuple[float, float]:
-    """The learning rate with the least log loss, on a grid and between the neighbours of its best point, and that."""
-    seen = log_loss(rates)
-    at = int(np.nanargmin(seen))
-    ends = (rates[0] * 1e-3, limit * (1 - 1e-9))
-    near = _search.near_grid(log_loss, rates, 1e-9 * limit, on_grid=seen, ends=ends)
-    return min(near, (float(rates[at]), float(seen[at])), key=lambda found: found[1])
+def _best(log_loss: Callable[[np.ndarray], np.ndarray], rates: np.ndarray) -> tuple[float, float]:
+    """The learning rate with the least log loss, on a grid and on finer ones between the neighbours of its best point,
+    and that. Many rates at once, so that few modes may stand for many (`sgdsim.recurrence.compressed`)."""
+    found = (math.nan, math.inf)
+    for _ in range(_GRIDS):
+        seen = log_loss(rates)
+        at = int(np.argmin(np.where(np.isnan(seen), np.inf, seen)))
+        found = min(found, (float(rates[at]), float(seen[at])), key=lambda known: known[1])
+        rates = np.linspace(rates[max(at - 1, 0)], rates[min(at + 1, rates.size - 1)], 25)
+    return found
 
 
 def _sooner(
