@@ -65,7 +65,7 @@ def fewest_steps(
     steps, by spectral-diagonal theory at sampling noise γ (of modes).
 
     T is looked for by doubling from 1 and then by bisection of the least loss over learning rates, which falls with T.
-    With momentum losses may oscillate: then every earlier step up to T = 2000 is looked at, on a grid of some 100 rates;
+    With momentum losses may oscillate: then every earlier step up to T = 2000 is looked at, on some 100 rates;
     beyond, a T that is a little earlier may be missed.
 
     Raises
