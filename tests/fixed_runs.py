@@ -45,6 +45,7 @@ COMMANDS = {
     "recommend": ["recommend", *_POWER, "--batch-size", "10", "--horizon", "1000"],
     "landscape": ["landscape", *_POWER, "--lr", "0:2:6", "--momentum", "-0.5:0.9:4", "--n-steps", "50", "--regime",
                   "diagonal", "sampled", "--replicates", "2", "--executor", "serial"],
+    "batch": ["batch", *_DIGITS, "--batch-size", "1", "10", "--pairs", "5"],
     "budget": ["budget", *_POWER, "--batch-size", "1", "4", "--n-steps", "200"],
     "epochs": ["epochs", *_POWER, "--batch-size", "10", "--epochs", "5", "--replicates", "20"],
     "schedule": ["schedule", *_POWER, "--batch-size", "10", "--n-steps", "60"],

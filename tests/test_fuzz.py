@@ -48,7 +48,7 @@ def test_damaged_files(given):
 
 
 def test_lines_follow_from_the_seed_and_their_number_and_name_every_command():
-    lines = command_lines.lines(SEED, 400)
+    lines = command_lines.lines(SEED, 800)
     assert lines[:50] == command_lines.lines(SEED, 50) != command_lines.lines(SEED + 1, 50)
     assert {name for name in command_lines.leaves() if any(" ".join(line).startswith(name) for line in lines)} == {
         *command_lines.leaves()

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from sgdsim.cli import (
+    batch,
     budget,
     commands,
     compare,
@@ -49,6 +50,7 @@ COMMANDS = {
         landscape.landscape,
         "landscape --n 200 --lr 0:2:20 --momentum 0:0.9:10 --batch-size 10 --out map.nc",
     ),
+    "batch": Command(batch.add_parser, batch.batch, "batch --n 500 --batch-size 1,10,100 --reach 0.1"),
     "budget": Command(budget.add_parser, budget.budget, "budget --n 500 --batch-size 1,2,4 --epochs 10"),
     "epochs": Command(epochs.add_parser, epochs.epochs, "epochs --n 100 --batch-size 10 --epochs 1,5,20"),
     "schedule": Command(schedule.add_parser, schedule.schedule, "schedule --n 200 --batch-size 10 --n-steps 500"),

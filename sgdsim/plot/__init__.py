@@ -5,6 +5,7 @@ is a function in a module here, offered below; the module is not named after it:
 """
 
 from sgdsim.plot import backend  # noqa: F401 — first: it brings in matplotlib
+from sgdsim.plot.batch_sizes import batch_curves
 from sgdsim.plot.budget import budget_curves
 from sgdsim.plot.epoch_losses import epochs
 from sgdsim.plot.hessian import hessian_spectra
@@ -40,6 +41,7 @@ from sgdsim.plot.validate import validation
 from sgdsim.studies.base import DRAWERS
 
 DRAWERS |= {
+    "BatchSizes": batch_curves,
     "BudgetRuns": lambda found, **options: budget_curves(found.data, found.problem, **options),
     "ComparedCells": lambda found, **options: comparison(found.data, **options),
     "EpochLosses": lambda found, **options: epochs(found.data, **options),
@@ -69,6 +71,7 @@ __all__ = [
     "LARGEST",
     "MAX_CELLS",
     "SMALLEST",
+    "batch_curves",
     "budget_curves",
     "check_path",
     "clamped_momentum",

@@ -47,6 +47,8 @@ VALUES: dict[str, list[str] | None] = {
     "out": ["new.nc", "old.nc"],
     "plot": ["new.png", "old.png", "new.svg"],
     "log_file": ["new.log", "old.log"],
+    "reach": ["0.5", "0.9"],
+    "pairs": ["0", "3"],
     "figure": ["list", "best-lr", "negative-momentum"],
     "observable": ["loss"],
     "name": ["mnist", "olivetti"],
@@ -105,7 +107,7 @@ SLOW = ("validate", "reproduce", "hessian")  # with sizes that were meant for an
 # What an option needs beside it, or must not meet, to be accepted.
 NEEDS = {"--shard": "--out", "--resume": "--out", "--retry-failed": "--out"}
 ONLY_CHECKED = ("recommend", "schedule")  # replicates belong to --verify
-TRAINING_ONLY = ("budget", "landscape", "epochs", "schedule", "stability", "recommend")  # take no test points
+TRAINING_ONLY = ("batch", "budget", "landscape", "epochs", "schedule", "stability", "recommend")  # take no test points
 OPTIONAL = {"lambda_min", "activation", "data_dir"}
 OWN = {name for names in PROBLEMS.values() for name in names} | {"dataset", "residual", "targets", "features"}
 OWN |= {"missing", "no_standardise", "tokens"}

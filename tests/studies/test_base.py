@@ -12,6 +12,7 @@ import sgdsim.plot  # enters its drawers
 from sgdsim.common.checks import InputError
 from sgdsim.studies import (
     asymptotes,
+    batch_sizes,
     budgets,
     comparison,
     method_recommendation,
@@ -39,6 +40,7 @@ RESULTS = {
         ss.QuadraticProblem.power_law(20, 1.5, 1.0), 0.3, 0.0, batch_size=2, horizon=20,
         regimes=[ss.SampledLinearized()], replicates=3,
     ),
+    "batch sizes": lambda: batch_sizes.batch_sizes(ss.QuadraticProblem.power_law(20, 1.5, 1.0), [1, 4, 16]),
     "budgets": lambda: budgets.BudgetRuns.of(
         budgets.run(problem := ss.QuadraticProblem.power_law(60, 1.5, 1.0), ss.SpectralDiagonal(),
                     batch_sizes=[1, 4], n_steps=200), problem,
