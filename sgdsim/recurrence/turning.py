@@ -14,9 +14,9 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 
+from sgdsim.common.compiled import numba
 from sgdsim.recurrence.hyperbola import OPTIONS
 
 _SCANNED = 40  # sizes at which the first alternating root is looked for
