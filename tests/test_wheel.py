@@ -50,7 +50,8 @@ def test_contents(wheel):
     assert f"{info}/licenses/LICENSE" in names
     assert re.search(r"^License-Expression: MIT$", metadata, re.M)
     own = {str(path.relative_to(ROOT)) for path in (ROOT / "sgdsim").rglob("*.py")}
-    assert {name for name in names if not name.startswith(info)} == own | {"sgdsim/datasets/MANIFEST.toml"}
+    others = {"sgdsim/datasets/MANIFEST.toml", "sgdsim/py.typed"}
+    assert {name for name in names if not name.startswith(info)} == own | others
 
 
 def needed(name: str, found: dict[str, importlib.metadata.Distribution], extras: Iterable[str] = ("",)) -> None:
