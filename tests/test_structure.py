@@ -331,6 +331,12 @@ def test_libraries_keep_quiet(path):
     assert "sys.argv" not in text
 
 
+def test_no_two_test_files_share_a_name():
+    """Test folders are no packages: Python would take the second file of a name for the first and run neither."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert sorted({name for name in names if names.count(name) > 1}) == []
+
+
 def run(code):
     return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip()
 
