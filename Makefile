@@ -10,9 +10,9 @@ demo: $(READY)
 	@mkdir -p demo
 	$(BIN)/sgdsim compare --force --out demo/digits.nc --plot demo/digits.png
 
-# Two tests at a time, and BLAS on one thread in each: its waiting threads would take the cores from the other.
+# Two tests at a time, and BLAS and torch on one thread in each: waiting threads would take the cores from the other.
 test: lint
-	OPENBLAS_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 25
+	OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal --durations 25
 
 # The suite as older CPUs would run it, on one and on two threads; the table of machines is in tests/portability.py.
 # MACHINES="old haswell" and THREADS=1 choose some; PYTEST="tests/test_docs.py -x" goes to pytest.
