@@ -212,7 +212,7 @@ def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[Curve], str
 
 def _max_lr(problem: QuadraticProblem, batch_size: int, tau: float = 1.0) -> float:
     sgd = _sgd(Corner(1.8, 5), batch_size)
-    return linear.critical_lr(sgd, lambda scaled: linear.at_one(problem, scaled, tau).stable, tolerance=1e-3)
+    return linear.critical_lr(sgd, lambda scaled: linear.noise_at_one(problem, scaled, tau) - 1, tolerance=1e-3)
 
 
 def _stability(context: Context, n: int) -> tuple[list[Row], str]:

@@ -21,6 +21,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
+import scipy.optimize
 
 from sgdsim.algorithm.maps import begins, is_first, readout
 from sgdsim.algorithm.sgd import SGD
@@ -101,35 +102,58 @@ def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
 
 
 def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
-    """p_k and q_k, (n,) each, where the mean converges; `averaged`: as seen by the average of the iterates.
-
-    By doubling the time: `X ← X + R X Rᵀ`, `R ← R²`.
-    """
-    _, kick = step(sgd, averaged)
-    start, seen = np.eye(kick.size)[0], 0
-    if averaged:
-        start, seen = sgd.begins, int(np.flatnonzero(sgd.readout)[0])
-    out = []
-    for vector in (kick, start):
-        maps, total = mode_maps(eigenvalues, sgd, averaged), np.tile(np.outer(vector, vector), (eigenvalues.size, 1, 1))
-        todo = np.arange(eigenvalues.size)
-        for _ in range(_DOUBLINGS):
-            r = maps[todo]
-            with np.errstate(over="ignore", invalid="ignore"):  # on the edge of stability sums are infinite
-                added = r @ total[todo] @ r.swapaxes(1, 2)
-                total[todo] += added
-                maps[todo] = r @ r
-            # All components: the one that is seen may rest for a step, as at αλ = 1 + β, and move on.
-            left = np.abs(added).max((1, 2)) > 1e-17 * np.abs(total[todo]).max((1, 2))
-            todo = todo[left]
-            if not todo.size:
-                break
-        out.append(total[:, seen, seen])
-    # Where 1 − αλ rounds λ away: e^{−2aλt} summed over time, to leading order in aλ; a is the effective learning rate.
+    """p_k and q_k, (n,) each, where the mean converges; `averaged`: as seen by the average of the iterates."""
+    start = sgd.begins if averaged else np.eye(step(sgd)[1].size)[0]
+    signal = _summed(eigenvalues, sgd, averaged, start)
     rate = effective_lr(sgd) * eigenvalues
     slow = rate < _SLOW
-    out[0][slow], out[1][slow] = effective_lr(sgd) / (2 * eigenvalues[slow]), 1 / (2 * rate[slow])
-    return out[0], out[1]
+    signal[slow] = 1 / (2 * rate[slow])
+    return noise_responses(eigenvalues, sgd, averaged), signal
+
+
+def noise_responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.ndarray:
+    """p_k of `responses` alone."""
+    noise = _summed(eigenvalues, sgd, averaged, step(sgd, averaged)[1])
+    # Where 1 − αλ rounds λ away: e^{−2aλt} summed over time, to leading order in aλ; a is the effective learning rate.
+    slow = effective_lr(sgd) * eigenvalues < _SLOW
+    noise[slow] = effective_lr(sgd) / (2 * eigenvalues[slow])
+    return noise
+
+
+def _summed(eigenvalues: np.ndarray, sgd: SGD, averaged: bool, vector: np.ndarray) -> np.ndarray:
+    """Σ_t of the squared response to `vector` (m,), (n,), by doubling the time: `X ← X + R X Rᵀ`, `R ← R²`."""
+    seen = int(np.flatnonzero(sgd.readout)[0]) if averaged else 0
+    maps, total = mode_maps(eigenvalues, sgd, averaged), np.tile(np.outer(vector, vector), (eigenvalues.size, 1, 1))
+    todo = np.arange(eigenvalues.size)
+    for _ in range(_DOUBLINGS):
+        r = maps[todo]
+        with np.errstate(over="ignore", invalid="ignore"):  # on the edge of stability sums are infinite
+            added = r @ total[todo] @ r.swapaxes(1, 2)
+            total[todo] += added
+            maps[todo] = r @ r
+        # All components: the one that is seen may rest for a step, as at αλ = 1 + β, and move on.
+        left = np.abs(added).max((1, 2)) > 1e-17 * np.abs(total[todo]).max((1, 2))
+        todo = todo[left]
+        if not todo.size:
+            break
+    return total[:, seen, seen]
+
+
+def noise_at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> float:
+    """Ũ(1) as in `at_one`, infinite where the mean, or a mode by itself, does not converge."""
+    gamma = problem.noise(sgd)
+    number("tau", tau, maximum=1.0 if gamma > 0 else math.inf)
+    if not mean_is_stable(problem, sgd):
+        return math.inf
+    moves = problem.spectrum.moving
+    lam = problem.eigenvalues[moves]
+    return _noise_sum(problem, gamma * lam**2 * noise_responses(lam + problem.pull(sgd), undecayed(sgd)), tau)
+
+
+def _noise_sum(problem: QuadraticProblem, gains: np.ndarray, tau: float) -> float:
+    """Ũ(1) of what each moving mode makes of a unit of loss, γλ²p, without its own closure."""
+    own = 1 + tau * gains
+    return math.inf if (own <= 0).any() else float(np.sum(problem.spectrum.counts[problem.spectrum.moving] * gains / own))
 
 
 def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
@@ -144,32 +168,47 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
         return AtOne(math.inf, math.inf, False)
     moves = problem.spectrum.moving
     lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
-    counts = problem.spectrum.counts[moves]
     p, q = responses(lam + problem.pull(sgd), undecayed(sgd))
-    own = 1 + gamma * tau * lam**2 * p
-    if (own <= 0).any():
+    gains = gamma * lam**2 * p
+    noise = _noise_sum(problem, gains, tau)
+    if math.isinf(noise):
         return AtOne(math.inf, math.inf, False)
-    noise = float(np.sum(counts * gamma * lam**2 * p / own))
-    signal = math.inf if problem.still or sgd.weight_decay else float(np.sum(c * q / own))
+    signal = math.inf if problem.still or sgd.weight_decay else float(np.sum(c * q / (1 + tau * gains)))
     return AtOne(noise, signal, noise < 1)
 
 
-def critical_lr(sgd: SGD, stable: Callable[[SGD], bool], tolerance: float = 1e-9, *, start: float = 1e-3) -> float:
-    """The learning rate up to which `stable(sgd with that lr)` holds, going up from `start`; infinite if always."""
+def critical_lr(sgd: SGD, excess: Callable[[SGD], float], tolerance: float = 1e-9, *, start: float = 1e-3) -> float:
+    """The learning rate up to which `excess(sgd with that lr)` is negative, going up from `start`; infinite if always.
+
+    `excess` may be infinite where no more is known than that it is not negative (see `unless`).
+    """
+
+    def at(lr: float) -> float:
+        return excess(replace(sgd, lr=lr))
+
     low = start
-    while not stable(replace(sgd, lr=low)):
+    while (below := at(low)) >= 0:
         low *= 0.1
         if low < 1e-12:
             return 0.0
-    high = low
-    while stable(replace(sgd, lr=high)):
-        low, high = high, 1.25 * high
+    high = 1.25 * low
+    while (above := at(high)) < 0:
+        low, below, high = high, above, 1.25 * high
         if high > 1e9:
             return math.inf
-    while high - low > tolerance * high:
+    while high - low > tolerance * high and not (math.isfinite(below) and math.isfinite(above)):
         middle = 0.5 * (low + high)
-        low, high = (middle, high) if stable(replace(sgd, lr=middle)) else (low, middle)
-    return low
+        value = at(middle)
+        low, below, high, above = (middle, value, high, above) if value < 0 else (low, below, middle, value)
+    if high - low <= tolerance * high:
+        return low
+    found = scipy.optimize.brentq(at, low, high, xtol=tolerance * low / 2)
+    return found if at(found) < 0 else max(low, found - tolerance * low)
+
+
+def unless(holds: bool) -> float:
+    """An excess for `critical_lr` where only is known whether a criterion holds."""
+    return -math.inf if holds else math.inf
 
 
 def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:

@@ -120,8 +120,8 @@ def max_lr(
         return _exact_max_lr(problem, sgd, tolerance)
     if not _is_closed(sgd):
         if level == "full-batch":
-            return linear.critical_lr(sgd, lambda other: linear.mean_is_stable(problem, other), tolerance)
-        return linear.critical_lr(sgd, lambda other: linear.at_one(problem, other, tau).stable, tolerance)
+            return linear.critical_lr(sgd, lambda other: linear.unless(linear.mean_is_stable(problem, other)), tolerance)
+        return linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other, tau) - 1, tolerance)
     if level == "full-batch":
         return 2 * (1 + momentum)
     return float(diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=number("tau", tau)))
@@ -201,9 +201,10 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
 def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> float:
     if not _is_closed(sgd):
-        near = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other).stable, 1e-2)
+        near = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other) - 1, 1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
-        return linear.critical_lr(sgd, _in_turn(problem), tolerance, start=start)
+        stable = _in_turn(problem)
+        return linear.critical_lr(sgd, lambda other: linear.unless(stable(other)), tolerance, start=start)
     _, momentum, noise = constants(problem, sgd)
     full = 2 * (1 + momentum)
     if noise == 0:

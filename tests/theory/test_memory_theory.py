@@ -284,7 +284,7 @@ def test_stability_under_batch_noise(theta, batch_size):
     has its pole at the growth rate above it."""
     problem = ss.QuadraticProblem.power_law(40, 1.3, 0.4)
     options = {"batch_size": batch_size, "method": methods.Corner(theta, 3), "sampling": "with-replacement"}
-    limit = linear.critical_lr(ss.SGD(1.0, **options), lambda sgd: linear.at_one(problem, sgd).stable)
+    limit = linear.critical_lr(ss.SGD(1.0, **options), lambda sgd: linear.noise_at_one(problem, sgd) - 1)
     below, above = (losses(problem, ss.SGD(f * limit, **options), 3000, 1.0)[1000::500] for f in (0.98, 1.01))
     assert (np.diff(below) < 0).all()
     assert (np.diff(above) > 0).all()
