@@ -7,7 +7,8 @@ import itertools
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, TypedDict, TypeVar, Unpack
+from functools import partial
+from typing import Generic, NamedTuple, TypedDict, TypeVar, Unpack, cast
 
 import numpy as np
 
@@ -41,17 +42,25 @@ class StepValues(NamedTuple):
 class TextOr(Generic[_Kept]):
     """A field of a frozen dataclass that may be given as text, and holds what `parse` makes of that."""
 
-    def __init__(self, default: _Kept, parse: Callable[[str], _Kept]) -> None:
+    def __init__(self, parse: Callable[[str], _Kept], *default: _Kept) -> None:
         self.default, self.parse = default, parse
 
     def __set_name__(self, owner: type, name: str) -> None:
         self.name = name
 
     def __get__(self, instance: object, owner: type) -> _Kept:
-        return self.default if instance is None else instance.__dict__[self.name]
+        if instance is not None:
+            return instance.__dict__[self.name]
+        if not self.default:
+            raise AttributeError(self.name)  # which tells `dataclass` that there is no default
+        return self.default[0]
 
     def __set__(self, instance: object, value: _Kept | str) -> None:
         instance.__dict__[self.name] = self.parse(value) if isinstance(value, str) else value
+
+
+def _parse_size(text: str) -> int | Schedule:
+    return cast("int | Schedule", schedules.parse("batch_size", text))
 
 
 class Options(TypedDict, total=False):
@@ -70,9 +79,9 @@ class SGD(Shown):
 
     Parameters
     ----------
-    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number, a schedule, an array of a value
-        for each step, or a function of an array of steps. So may be momentum and batch_size. To a gradient rule it is
-        what the rule says.
+    lr : learning rate α in units of 1/λ_max (see `sgdsim.problem`), > 0; a number, a schedule or its text
+        ("cosine:start=1,total=1000"), an array of a value for each step, or a function of an array of steps. So may be
+        momentum and batch_size. To a gradient rule it is what the rule says.
     momentum : β; a number with |β| < 1, or a schedule. Negative values are allowed.
     batch_size : b ≥ 1; an integer or a schedule (rounded down to integers).
     sampling : "without-replacement" (default), "with-replacement", "reshuffle" (epochs; no closed form, so only the
@@ -98,13 +107,13 @@ class SGD(Shown):
     InputError : values outside these ranges.
     """
 
-    lr: float | Schedule
-    momentum: float | Schedule = 0.0
-    batch_size: int | Schedule = 1
+    lr: TextOr[float | Schedule] = TextOr(partial(schedules.parse, "lr"))
+    momentum: TextOr[float | Schedule] = TextOr(partial(schedules.parse, "momentum"), 0.0)
+    batch_size: TextOr[int | Schedule] = TextOr(_parse_size, 1)
     sampling: str = samplers.WITHOUT_REPLACEMENT
-    method: TextOr[Method | GradientRule] = TextOr(HeavyBall(), parse_method)
+    method: TextOr[Method | GradientRule] = TextOr(parse_method, HeavyBall())
     label_noise: float = 0.0
-    average: TextOr[Average | None] = TextOr(None, parse_average)
+    average: TextOr[Average | None] = TextOr(parse_average, None)
     weight_decay: float = 0.0
 
     def __post_init__(self) -> None:

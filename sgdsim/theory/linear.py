@@ -153,7 +153,9 @@ def noise_at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> float
 def _noise_sum(problem: QuadraticProblem, gains: np.ndarray, tau: float) -> float:
     """Ũ(1) of what each moving mode makes of a unit of loss, γλ²p, without its own closure."""
     own = 1 + tau * gains
-    return math.inf if (own <= 0).any() else float(np.sum(problem.spectrum.counts[problem.spectrum.moving] * gains / own))
+    return (
+        math.inf if (own <= 0).any() else float(np.sum(problem.spectrum.counts[problem.spectrum.moving] * gains / own))
+    )
 
 
 def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:

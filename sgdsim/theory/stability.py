@@ -120,7 +120,9 @@ def max_lr(
         return _exact_max_lr(problem, sgd, tolerance)
     if not _is_closed(sgd):
         if level == "full-batch":
-            return linear.critical_lr(sgd, lambda other: linear.unless(linear.mean_is_stable(problem, other)), tolerance)
+            return linear.critical_lr(
+                sgd, lambda other: linear.unless(linear.mean_is_stable(problem, other)), tolerance
+            )
         return linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other, tau) - 1, tolerance)
     if level == "full-batch":
         return 2 * (1 + momentum)

@@ -50,6 +50,21 @@ def test_numbers_read_as_numbers():
     assert schedules.parse("batch_size", "10") == 10
 
 
+def test_an_algorithm_takes_texts():
+    as_text = ss.SGD("cosine:start=0.3,total=1000,warmup=100", "0.9", "steps:start=4,factor=2,every=50")
+    fields = (schedules.parse("lr", "cosine:start=0.3,total=1000,warmup=100"), 0.9, schedules.Steps(4, 2, 50))
+    assert as_text == ss.SGD(*fields)
+    for words in (
+        {"lr": "fast"},
+        {"lr": "-1"},
+        {"lr": "nan"},
+        {"lr": 1, "momentum": "1.5"},
+        {"lr": 1, "batch_size": "2.5"},
+    ):
+        with pytest.raises(InputError, match=f"{[*words][-1]}: expected"):
+            ss.SGD(**words)
+
+
 @pytest.mark.parametrize(
     ("parameter", "text"),
     [
