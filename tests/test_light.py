@@ -71,9 +71,18 @@ def test_rooms_are_there_without_another_import():
     assert ss.studies.recommendation.recommend
     assert ss.theory.power_law.PowerLaw
     assert "power_law" in dir(ss.theory)
-    assert not any(name.startswith("_") or name == "importlib" for name in dir(ss.theory) + dir(ss.studies) + dir(ss))
     with pytest.raises(AttributeError, match="no attribute 'nothing'"):
         ss.theory.nothing  # noqa: B018
+
+
+@pytest.mark.parametrize("room", ["", *ss._MODULES])
+def test_completion_lists_what_a_room_offers(room):
+    module = getattr(ss, room) if room else ss
+    names = dir(module)
+    assert names
+    assert all(hasattr(module, name) for name in names)
+    assert not {"np", "annotations", "dataclass", "importlib", "InputError", "TYPE_CHECKING"} & {*names} - {*ss.__all__}
+    assert not any(name.startswith("_") for name in names)
 
 
 def test_version_is_the_installed_one():

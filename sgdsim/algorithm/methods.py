@@ -17,7 +17,10 @@ from sgdsim.algorithm.schedule_free import ScheduleFree
 from sgdsim.algorithm.torch_order import TorchOrder
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.rooms import listing
 from sgdsim.common.specs import Spec
+
+__dir__ = listing(__name__)
 
 
 @dataclass(frozen=True)

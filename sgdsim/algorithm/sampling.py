@@ -19,6 +19,9 @@ from sgdsim.algorithm.samplers import (
     Asked,
 )  # fmt: skip
 from sgdsim.common.checks import InputError, choice
+from sgdsim.common.rooms import listing
+
+__dir__ = listing(__name__)
 
 __all__ = [
     "OF_POINTS", "ONE_PASS", "RESHUFFLE", "SAMPLINGS", "WITHOUT_REPLACEMENT", "WITH_REPLACEMENT", "EpochPlaces",

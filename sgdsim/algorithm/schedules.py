@@ -21,7 +21,10 @@ from sgdsim.algorithm.warmup import WarmUp, without_warmup
 from sgdsim.algorithm.whole_epochs import WholeEpochs
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.rooms import listing
 from sgdsim.common.specs import Spec
+
+__dir__ = listing(__name__)
 
 
 def of(value: object) -> object:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import sys
 from collections.abc import Callable, Sequence
 from types import ModuleType
 
@@ -19,3 +20,24 @@ def modules_of(room: str, path: Sequence[str]) -> tuple[Callable[[str], ModuleTy
         raise AttributeError(f"module {room!r} has no attribute {name!r}")
 
     return load, lambda: list(names)
+
+
+def listing(name: str) -> Callable[[], list[str]]:
+    """`__dir__` of the module `name`: completion lists its `__all__`, or else what is made in it or its room."""
+
+    def offered() -> list[str]:
+        module = sys.modules[name]
+        known = vars(module)
+        if "__all__" in known:
+            return sorted(known["__all__"])
+        room = name.rpartition(".")[0]
+        return sorted(each for each, value in known.items() if not each.startswith("_") and _made_in(room, value))
+
+    return offered
+
+
+def _made_in(room: str, value: object) -> bool:
+    if isinstance(value, (bool, ModuleType)):  # TYPE_CHECKING is a bool
+        return False
+    home = getattr(value, "__module__", None)
+    return type(value).__module__ == "builtins" if home is None else home.startswith(room)

@@ -3,6 +3,9 @@
 May import: common. A new architecture is a module here, offered below; a new layer's kernel goes into `ntk.layers`.
 """
 
+from sgdsim.common.rooms import listing
 from sgdsim.networks.mlp import ACTIVATIONS, MLP, NTKLinear, StandardMLP, described
+
+__dir__ = listing(__name__)
 
 __all__ = ["ACTIVATIONS", "MLP", "NTKLinear", "StandardMLP", "described"]

@@ -13,7 +13,10 @@ from torch.overrides import TorchFunctionMode
 
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, array, choice, integer
+from sgdsim.common.rooms import listing
 from sgdsim.networks.ntk.modules import DTYPES, check_module, inputs, outputs, plain_attention, prepared, with_gradients
+
+__dir__ = listing(__name__)
 
 _PROBED = 32  # inputs on which second derivatives are compared with finite differences
 _STEP, _WRONG = (

@@ -12,12 +12,15 @@ import numpy as np
 
 from sgdsim.common import specs
 from sgdsim.common.checks import InputError
+from sgdsim.common.rooms import listing
 from sgdsim.observables.accuracy import Accuracy, TestAccuracy
 from sgdsim.observables.base import MOMENTS, QUANTITIES, Observable
 from sgdsim.observables.distance import Distance
 from sgdsim.observables.leading import LeadingShare
 from sgdsim.observables.losses import Loss, TestLoss
 from sgdsim.observables.moments import Moments
+
+__dir__ = listing(__name__)
 
 #: By the name that their texts begin with.
 KINDS: dict[str, type[Observable]] = {

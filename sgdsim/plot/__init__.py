@@ -4,6 +4,7 @@ May import: common, algorithm, problem, observables, recurrence, regimes, theory
 is a function in a module here, offered below; the module is not named after it: importing it would replace that.
 """
 
+from sgdsim.common.rooms import listing
 from sgdsim.plot import backend  # noqa: F401 — first: it brings in matplotlib
 from sgdsim.plot.batch_sizes import batch_curves
 from sgdsim.plot.budget import budget_curves
@@ -39,6 +40,8 @@ from sgdsim.plot.tau import closure_errors, tau_curves
 from sgdsim.plot.theory import phase_diagram, prediction, stability_map
 from sgdsim.plot.validate import validation
 from sgdsim.studies.base import DRAWERS
+
+__dir__ = listing(__name__)
 
 DRAWERS |= {
     "BatchSizes": batch_curves,

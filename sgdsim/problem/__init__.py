@@ -23,9 +23,12 @@ Conventions
 conditions of convergence, phase transitions, benefit from negative momenta*, ICLR 2023, arXiv:2206.11124.
 """
 
+from sgdsim.common.rooms import listing
 from sgdsim.problem.base import Population, Problem
 from sgdsim.problem.network import NetworkProblem
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.transfer import TestPoints
+
+__dir__ = listing(__name__)
 
 __all__ = ["NetworkProblem", "Population", "Problem", "QuadraticProblem", "TestPoints"]

@@ -28,9 +28,12 @@ import numpy as np
 
 from sgdsim.common.checks import InputError, array, integer, number
 from sgdsim.common.jsonable import jsonable
+from sgdsim.common.rooms import listing
 from sgdsim.common.shown import Shown
 from sgdsim.problem._fit_bins import FLOOR, Bend, Bins, MakeBins, bend, c_bins, lambda_bins, posterior, trimmed
 from sgdsim.problem.spectrum import Spectrum
+
+__dir__ = listing(__name__)
 
 if TYPE_CHECKING:
     from sgdsim.problem import Problem

@@ -17,7 +17,10 @@ from scipy.sparse.linalg import ArpackNoConvergence, LinearOperator, aslinearope
 
 from sgdsim.common import arpack
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.rooms import listing
 from sgdsim.common.shown import Shown
+
+__dir__ = listing(__name__)
 
 Operator: TypeAlias = np.ndarray | scipy.sparse.sparray | scipy.sparse.spmatrix | LinearOperator
 

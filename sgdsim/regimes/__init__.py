@@ -9,6 +9,10 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
+from sgdsim.common.rooms import listing
+
+__dir__ = listing(__name__)
+
 _HOMES = {
     "BatchAveraged": "averaged",
     "RealNetwork": "network",

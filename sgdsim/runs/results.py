@@ -38,9 +38,12 @@ import xarray as xr
 from sgdsim.common import machine
 from sgdsim.common.checks import InputError
 from sgdsim.common.files import as_path, replacing
+from sgdsim.common.rooms import listing
 from sgdsim.observables import Observable
 from sgdsim.problem import QuadraticProblem, TestPoints, kinds
 from sgdsim.runs.follow import OUTCOMES
+
+__dir__ = listing(__name__)
 
 SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the machine, a checksum behind the file
 _TRAILER = re.compile(rb"\nsgdsim sha256 ([0-9a-f]{64})\n")
