@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.shown import Shown
 
 _WIDEST, _DEEPEST = 2**31 - 1, 10_000  # beyond, sizes are no sizes of arrays, or no memory holds the layers
 
@@ -41,7 +42,17 @@ class NTKLinear(nn.Module):
         return h if self.bias is None else h + self.bias_std * self.bias
 
 
-class MLP(nn.Module):
+class _Described(Shown, nn.Module):
+    """A network that shows what it was made of: torch's own repr knows layers alone, and these come with the inputs."""
+
+    def describe(self) -> dict[str, str | int | float]:
+        raise NotImplementedError
+
+    def facts(self) -> dict[str, object]:
+        return {name: value for name, value in self.describe().items() if name != "kind"}
+
+
+class MLP(_Described):
     """Fully connected network in NTK parametrisation (Jacot, Gabriel & Hongler, arXiv:1806.07572).
 
     `h_1 = (σ_w/√d) W_1 x + σ_b b_1`, `h_{l+1} = (σ_w/√width) W_{l+1} φ(h_l) + σ_b b_{l+1}`, and a linear read-out
@@ -119,7 +130,7 @@ class MLP(nn.Module):
         return {"kind": "MLP", **{name: getattr(self, name) for name in names}}
 
 
-class StandardMLP(nn.Module):
+class StandardMLP(_Described):
     """Fully connected network in standard parametrisation, with or without batch norm.
 
     `h_l = W_l x_{l−1} + b_l`, `x_l = φ(BN(h_l))` for each hidden layer, and `f = W x_depth + b`. Weights start as

@@ -19,6 +19,7 @@ def shown(problem, digits_network):
     yield from (problem, problem.spectrum, digits_network, digits_network.quadratic, digits_network.quadratic.test)
     yield from (sgd, ss.SGD(np.linspace(1, 0.1, 1000), batch_size=ss.schedules.Steps(4, 2, 50)))
     yield from (ss.SGD(lambda t: 0.5 + 0 * t, method="nesterov", average="ema:0.9"), ss.fit_power_law(problem))
+    yield from (ss.networks.MLP(width=10), ss.networks.StandardMLP(width=10, batch_norm=True))
     yield power_law.predict(problem, sgd, horizon=100)
     yield optimal.best(problem, batch_size=10, horizon=100)
 
@@ -41,6 +42,7 @@ def test_what_a_line_says(problem, digits_network):
     assert "batch_size=steps:start=4,factor=2,every=50" in repr(ss.SGD(1, 0, ss.schedules.Steps(4, 2.0, 50)))
     assert repr(problem) == "QuadraticProblem(title='power law ν = 1.5, κ = 0.5, N = 100', n=100)"
     assert "n=60, n_test=30" in repr(digits_network)
+    assert repr(ss.networks.MLP(5)) == "MLP(width=5, depth=1, activation='relu', weight_std=1, bias_std=1, seed=0)"
 
 
 def test_a_study_shows_its_table(problem):
