@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from sgdsim import observables
 from sgdsim.common import memory
 from sgdsim.common.checks import InputError
+from sgdsim.common.text import duration
 from sgdsim.common.warning import warn
 from sgdsim.problem import Problem, QuadraticProblem, power_modes
 
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from sgdsim.runs.grids import Cell
 
 _LONG = 3600.0  # seconds of a run that users are warned of
-_UNITS = (("s", 1), ("minutes", 60), ("hours", 3600), ("days", 86400), ("years", 31557600))
 
 
 def check(
@@ -31,10 +31,11 @@ def check(
     cells: Sequence[Cell],
     regimes: Sequence[Regime],
     settings: Settings,
-) -> None:
+) -> list[float]:
     """InputError if the results or states of a sweep cannot fit into memory; a RuntimeWarning if it takes over an hour.
 
-    `problem`: a problem, or a function that makes one for each cell; then N is known where it is on the grid.
+    `problem`: a problem, or a function that makes one for each cell; then N is known where it is on the grid. Returns
+    seconds of a cell in each regime, on average.
     """
     replicates = settings.replicates if any(regime.stochastic for regime in regimes) else 1
     recorded = len(cells) * len(regimes) * replicates * settings.steps.size
@@ -43,7 +44,7 @@ def check(
     once = 8.0 * recorded * numbers * (1 + 2 / (len(cells) * len(regimes)))  # a cell's own record twice beside it
     memory.require("a result", once, "take fewer --replicates, or record fewer steps (--record-every)")
     every = cells[:: max(1, len(cells) // 100)]
-    total, quantities = 0.0, observables.needed(settings.observe)
+    total, seconds, quantities = 0.0, list[float](), observables.needed(settings.observe)
     parameters = float(problem.n_parameters) if isinstance(problem, Problem) else 0.0
     together = outputs_together(problem)
     for regime in regimes:
@@ -60,12 +61,14 @@ def check(
             cost += each
         what = f"a state of the {regime.name} regime"
         memory.require(what, needed, "take fewer points (--n) or --replicates, a smaller --width, or another --regime")
+        seconds.append(cost / len(every))
         share = 1 if regime.uses_all_cores else min(len(cells), os.cpu_count() or 1)
         total += cost / len(every) * len(cells) / share
     if total > _LONG:
         warn(
             f"this will take about {duration(total)}, unless it diverges; Ctrl-C keeps what is done",
         )
+    return seconds
 
 
 def outputs_together(problem: object) -> int:
@@ -83,9 +86,3 @@ def modes(problem: object, cell: Cell) -> float:
     if not isinstance(n, (int, float)):
         return 1.0
     return float(n) if n <= power_modes.EXPLICIT else float(power_modes.ABOUT)
-
-
-def duration(total: float) -> str:
-    """Seconds in words: "3.2 years"."""
-    name, unit = next(pair for pair in reversed(_UNITS) if total >= pair[1] or pair[1] == 1)
-    return f"{total / unit:.2g} {name}"

@@ -94,14 +94,6 @@ def test_problems_on_the_grid():
         ask(ss.SampledLinearized(), problem=ss.QuadraticProblem.power_law, n=10**6)
 
 
-@pytest.mark.parametrize(
-    ("seconds", "text"),
-    [(3 * YEAR, "3 years"), (7200, "2 hours"), (86400, "1 days"), (0.5, "0.5 s"), (120, "2 minutes")],
-)
-def test_durations_in_words(seconds, text):
-    assert estimates.duration(seconds) == text
-
-
 POWER = "--dataset power_law --nu 1.5 --kappa 3"
 
 
