@@ -50,6 +50,7 @@ class Bar:
         self.what, self.total, self.unit, self.n, self.work = what, total, unit, initial, work
         self._began = time.monotonic()
         self._first: tuple[float, float] | None = None  # when it first moved, and to where
+        self._guessed = False
         self._next, self._pause = self._began + FIRST, FIRST
         self._plain = shown and sys.stderr is not None
         self._bar: tqdm | None = None
@@ -87,8 +88,9 @@ class Bar:
         """So much more is done."""
         self.at(self.n + count)
 
-    def at(self, n: float, left: float | None = None) -> None:
-        """The count is `n`; `left`: seconds that the rest takes, where that is not known better by the pace so far."""
+    def at(self, n: float, left: float | None = None, sure: bool = True) -> None:
+        """The count is `n`; `left`: seconds that the rest takes, where that is known better than by the pace so far;
+        not `sure`: a part of it is a guess, and long work is told once more when it is not."""
         moved, self.n = n - self.n, n
         if self._bar is not None:
             self._bar.update(moved)
@@ -104,11 +106,17 @@ class Bar:
             return
         left = self._left(now) if left is None else left
         if self.work and known and left is not None:  # said now or never
-            if now - self._began + left > LONG:
-                self._tell(f"about {duration(now - self._began + left)}: {self.work}; Ctrl-C keeps what is done")
-            self.work = ""
+            total, about = now - self._began + left, "about" if sure else "perhaps"
+            if total > LONG and (sure or not self._guessed):
+                self._tell(f"{about} {duration(total)}: {self.work}; Ctrl-C keeps what is done")
+            self._guessed = True
+            self.work = "" if sure else self.work
         if due:
-            ends = f"{duration(now - self._began)} so far" if left is None else f"about {duration(left)} left"
+            ends = (
+                f"{duration(now - self._began)} so far"
+                if left is None
+                else f"{'about' if sure else 'perhaps'} {duration(left)} left"
+            )
             self._tell(f"{self._count()}, {ends}")
             self._pause = min(2 * self._pause, LONGEST)
             self._next = now + self._pause

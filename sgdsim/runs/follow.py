@@ -112,12 +112,15 @@ def follow(
 
 
 class _Driver:
-    """Takes a run's steps in pieces of about `_CHUNK_SECONDS`, after each of which `tick` is told how many."""
+    """Takes a run's steps in pieces of about `_CHUNK_SECONDS`, after each of which `tick` is told how many; before the
+    first after a recorded step, 0."""
 
     def __init__(self, run: Run, tick: Callable[[int], object] | None) -> None:
         self.run, self.tick, self.now, self.piece = run, tick, 0, 64
 
     def advance_to(self, step: int) -> None:
+        if self.tick and self.now < step:
+            self.tick(0)  # what a recorded step took is over
         while self.now < step:
             stop = min(step, self.now + self.piece)
             since = time.perf_counter()

@@ -7,6 +7,7 @@ import datetime
 import json
 import os
 import threading
+import time
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -20,6 +21,8 @@ from sgdsim.runs.grids import Grid
 from sgdsim.runs.pace import Pace
 
 _CELLS = "{desc}{percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+_SOON = 0.05  # seconds between two looks at how long the rest takes
 
 
 def check_log(log_file: str | os.PathLike | None) -> None:
@@ -72,7 +75,7 @@ class Progress:
             self.ended[chunk.regime] -= len(chunk.cells)
         self.partial: dict[int, tuple[int, float]] = {}
         self.counts = {"diverged": 0, "failed": 0}
-        self.lock, self.pace = threading.Lock(), Pace(regimes, seconds)
+        self.lock, self.pace, self.moved = threading.Lock(), Pace(regimes, seconds, settings.steps.size), 0.0
         cells, last = sum(self.totals), int(settings.steps[-1])
         self.unit = last if cells == 1 else 1
         self.bar = Bar(
@@ -103,9 +106,9 @@ class Progress:
             _, before = self.partial.get(chunk.number, (chunk.regime, 0.0))
             now = min(before + part, len(chunk.cells))
             self.partial[chunk.number] = (chunk.regime, now)
-            if part:
-                self.pace.tick(chunk, now)
-            self._move()
+            self.pace.tick(chunk, now, moved=part > 0)
+            if part and time.monotonic() - self.moved >= _SOON:
+                self._move()
 
     def _named(self, chunk: Chunk) -> str:
         if self.n_cells == 1:
@@ -152,4 +155,5 @@ class Progress:
         for regime, done in self.partial.values():
             left[regime] -= done
         done = sum(self.totals) - sum(left)
-        self.bar.at(done if sum(self.totals) > 1 else round(done * self.unit), self.pace.left(left))
+        self.bar.at(done if sum(self.totals) > 1 else round(done * self.unit), *self.pace.left(left))
+        self.moved = time.monotonic()

@@ -75,6 +75,17 @@ def test_the_caller_may_know_better_how_long_the_rest_takes(clock, capsys):
     assert capsys.readouterr().err == "about 10 minutes: 10 cells; Ctrl-C keeps what is done\n"
 
 
+def test_a_guess_is_told_as_one_and_once_more_when_it_is_none(clock, capsys):
+    with Bar(True, "network", 10, unit="cell", work="10 cells") as bar:
+        for second, sure in ((1.0, False), (3.0, False), (5.0, False), (7.0, True), (8.0, True)):
+            clock[0] = second
+            bar.at(second, left=100.0 * second, sure=sure)
+    assert capsys.readouterr().err.splitlines() == [
+        "perhaps 5 minutes: 10 cells; Ctrl-C keeps what is done",
+        "about 12 minutes: 10 cells; Ctrl-C keeps what is done",
+    ]
+
+
 def test_without_a_total(run):
     assert run(10, 2, unit="setting") == [(10, "sampled: 20 settings, 10 s so far")]
 

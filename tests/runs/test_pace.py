@@ -30,23 +30,36 @@ def done(of, seconds):
 
 
 def test_what_has_moved_counts_and_the_rest_is_as_estimated(clock):
-    known = Pace(REGIMES, [2.0, 30.0])
-    assert known.left([4, 4]) is None  # nothing has moved: perhaps nothing ever tells
+    known = Pace(REGIMES, [2.0, 30.0], 120)
+    assert known.left([4, 4]) == (None, True)  # nothing has moved: perhaps nothing ever tells
+    known.tick(chunk(0, 0), 0.0, moved=False)
     clock[0] = 100.0  # compiled until now
-    known.tick(chunk(0, 0), 0.25)
-    assert known.left([3.75, 4]) == pytest.approx(3.75 * 2 + 4 * 30)
+    known.tick(chunk(0, 0), 0.25, moved=True)
+    assert known.left([3.75, 4]) == (pytest.approx(3.75 * 2 + 4 * 30), False)
     clock[0] = 101.0
-    known.tick(chunk(0, 0), 0.5)  # a quarter in a second
-    assert known.left([3.5, 4]) == pytest.approx(3.5 * 4 + 4 * 30)
+    known.tick(chunk(0, 0), 0.5, moved=True)  # a quarter in a second
+    assert known.left([3.5, 4]) == (pytest.approx(3.5 * 4 + 4 * 30), False)
     known.add(chunk(0, 0), done(chunk(0, 0), 3.0))
-    assert known.left([3, 4]) == pytest.approx(3 * 3 + 4 * 30)
+    assert known.left([3, 4]) == (pytest.approx(3 * 3 + 4 * 30), False)
+    assert known.left([3, 0]) == (pytest.approx(3 * 3), True)
+
+
+@pytest.mark.parametrize(("recorded", "seconds"), [(120, 1.0), (100_000, 6.0)])
+def test_a_few_recorded_steps_are_no_part_of_the_pace(clock, recorded, seconds):
+    known = Pace(REGIMES, [2.0, 30.0], recorded)
+    known.tick(chunk(0, 0), 0.25, moved=True)
+    clock[0] = 5.0  # recorded until now
+    known.tick(chunk(0, 0), 0.25, moved=False)
+    clock[0] = 6.0
+    known.tick(chunk(0, 0), 0.5, moved=True)
+    assert known.left([0.25, 0]) == (pytest.approx(seconds), True)
 
 
 def test_chunks_side_by_side_share_the_time_but_not_with_networks(clock):
-    known = Pace(REGIMES, [2.0, 30.0])
+    known = Pace(REGIMES, [2.0, 30.0], 120)
     for number in range(2):
-        known.tick(chunk(number, 0), 0.1)
-    assert known.left([4, 2]) == pytest.approx(4 * 2 / 2 + 2 * 30)
+        known.tick(chunk(number, 0), 0.1, moved=True)
+    assert known.left([4, 2])[0] == pytest.approx(4 * 2 / 2 + 2 * 30)
 
 
 def test_a_single_run_counts_steps(tiny, monkeypatch, capsys):
@@ -54,7 +67,7 @@ def test_a_single_run_counts_steps(tiny, monkeypatch, capsys):
     monkeypatch.setattr(progress, "LONGEST", 0.0)
     ss.simulate(tiny, ss.SGD(0.5, batch_size=2), ss.SampledLinearized(), 1000, progress=True)
     lines = capsys.readouterr().err.splitlines()
-    assert lines[-1].startswith("sampled: 1,000 of 1,000 steps, about 0 s left")
+    assert lines[-1] == "sampled: 1,000 of 1,000 steps, about 0 s left"
 
 
 def test_sweeps_count_cells_and_say_what_long_work_is(tiny, monkeypatch, capsys):
@@ -63,5 +76,6 @@ def test_sweeps_count_cells_and_say_what_long_work_is(tiny, monkeypatch, capsys)
     grid = ss.Grid.product(lr=[0.1, 0.2, 0.3], batch_size=[2])
     regimes = [ss.SampledLinearized(), ss.BatchAveraged()]
     ss.sweep(tiny, grid, regimes, 1000, progress=True, executor="serial")
-    (line,) = capsys.readouterr().err.splitlines()
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line.startswith("about")
     assert line.endswith(": 3 cells × 2 regimes × 1,000 steps; Ctrl-C keeps what is done")
