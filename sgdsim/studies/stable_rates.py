@@ -85,7 +85,7 @@ class StableRates(Findings):
             cells.append(short(unit * row.spectral_diagonal) + ("*" if row.note else ""))
             rest = [*([row.surely_stable] if surely else []), *([row.exact] if exact else [])]
             lines.append([*cells, *(None if level is None else unit * level for level in rest)])
-        return Table(headers, lines)
+        return Table(headers, lines, keys=3)
 
 
 def stable_rates(
