@@ -139,7 +139,8 @@ class Bar:
             if self._bar is not None:
                 self._bar.write(line, file=sys.stderr)
             else:
-                print(line, file=sys.stderr, flush=True)
+                sys.stderr.write(f"{line}\n")
+                sys.stderr.flush()
         except (OSError, ValueError):  # full or closed: the work goes on
             self._plain = False
 
@@ -149,8 +150,7 @@ def _drawn() -> type[tqdm] | None:
     ipython = sys.modules.get("IPython")
     shell = None if ipython is None else ipython.get_ipython()
     if shell is not None and "IPKernelApp" in shell.config:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # that ipywidgets is not there: the bar is text then
+        with warnings.catch_warnings(action="ignore"):  # that ipywidgets is not there: the bar is text then
             from tqdm.auto import tqdm as auto
         return auto
     try:
