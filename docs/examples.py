@@ -149,12 +149,17 @@ def _environment() -> Iterator[None]:
     os.environ["OPENBLAS_NUM_THREADS"] = (
         "1"  # matrices this small gain nothing from two, and lose much on a busy machine
     )
+    from sgdsim.common import progress
+
+    shown = progress.FIRST, progress.LONG
+    progress.FIRST = progress.LONG = float("inf")  # what is told on the way depends on the machine
     try:
         with threadpoolctl.threadpool_limits(1), warnings.catch_warnings():
             for category in (DeprecationWarning, PendingDeprecationWarning, ImportWarning, ResourceWarning):
                 warnings.simplefilter("ignore", category)  # Python's own defaults, which a test runner changes
             yield
     finally:
+        progress.FIRST, progress.LONG = shown
         os.environ.clear()
         os.environ.update(before)
         sys.path[:] = path

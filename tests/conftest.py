@@ -14,6 +14,7 @@ from scipy.linalg import hadamard
 
 import sgdsim as ss
 from sgdsim.cli import main
+from sgdsim.common import progress
 
 
 def pytest_configure() -> None:
@@ -31,6 +32,13 @@ def pytest_configure() -> None:
 def pytest_make_parametrize_id(val: object) -> str | None:
     """Bytes do not name a test: packed ones hold the time, and parallel workers must agree on the names."""
     return "bytes" if isinstance(val, bytes) else None
+
+
+@pytest.fixture(autouse=True)
+def no_progress(monkeypatch) -> None:
+    """What commands say of how far they are depends on how long they take: nothing in tests that do not ask for it."""
+    for name in ("FIRST", "LONG"):
+        monkeypatch.setattr(progress, name, float("inf"))
 
 
 @pytest.fixture

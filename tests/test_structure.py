@@ -49,11 +49,12 @@ THIRD_PARTY = {
     "requests": {"datasets"},
     "scipy": {"common", "datasets", "networks", "problem", "recurrence", "reproduction", "studies", "theory"},
     "seaborn": {"plot"},
+    "shtab": {"cli"},
     "sklearn": {"datasets", "reproduction"},
     "sympy": {"symbolic"},
     "threadpoolctl": {"common"},
     "torch": {"algorithm", "common", "networks", "problem", "regimes", "studies"},
-    "tqdm": {"cli", "runs", "studies"},
+    "tqdm": {"common"},
     "xarray": {"notebook", "plot", "reproduction", "runs", "studies"},
     "z3": {"symbolic"},
 }

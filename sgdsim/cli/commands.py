@@ -83,10 +83,13 @@ def data(args: argparse.Namespace) -> int:
     if args.json:
         print(json.dumps({"files": entries}))
     else:
-        columns = ("dataset", "path", *(("present", "size", "licence") if listing else ("status", "message")))
+        columns = ("dataset", "path", *(("present", "size") if listing else ("status", "message")))
         words = {True: "yes", False: "no", None: "-"}
         rows = [[words[v] if isinstance(v := entry[c], bool | None) else str(v) for c in columns] for entry in entries]
-        print(Table(columns, rows, "l").text(ruled=False))
+        print(Table(columns, rows, "l").text(ruled=False, width=200))  # a message is no column of numbers
+        licences = {str(entry["dataset"]): str(entry["licence"]) for entry in entries} if listing else {}
+        if licences:
+            print(f"\n{Table(('dataset', 'licence'), list(licences.items()), 'l').text(ruled=False)}")
     if listing:
         return 0
     needed = args.name is not None  # asked for by name, a data set has to be there

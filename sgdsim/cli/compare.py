@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from sgdsim.cli import outputs
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
-from sgdsim.cli.problems import check_output, described
+from sgdsim.cli.problems import check_kernel, check_output, described
 from sgdsim.cli.steps import check_epochs, settle
 from sgdsim.common.checks import InputError
 from sgdsim.common.text import counted
@@ -142,6 +142,7 @@ def _run(
     check_epochs(args)
     _check_files(args, len(cells), resume=how["resume"])
     problem = described(args)
+    check_kernel(problem)
     settle(args, "n_steps", problem.n, [sgd.batch_size for sgd in cells])
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can

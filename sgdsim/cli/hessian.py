@@ -99,7 +99,7 @@ def hessian(args: argparse.Namespace) -> int:
         raise InputError(f"--output: expected only beside --model, got {args.output!r} without it")
     complete(args, POINTS)
     data = load_data(args, args.dataset, built_in=args.model is None)
-    networks = _networks(args, data.n_outputs)
+    networks = _networks(args, data)
     runs: dict[str, HessianSpectra] = {}
     for name, network in networks.items():
         options = {"n_probes": args.probes, "progress": True, **named(args, *_PASSED_ON)}
@@ -121,16 +121,23 @@ def hessian(args: argparse.Namespace) -> int:
     return delivery.tell(facts, lambda: _text(args, data, runs, facts))
 
 
-def _networks(args: argparse.Namespace, n_outputs: int) -> dict[str, nn.Module]:
+def _networks(args: argparse.Namespace, data: Dataset) -> dict[str, nn.Module]:
     """The networks to train, by the name of their row."""
     from sgdsim.networks import StandardMLP
+    from sgdsim.problem import sizes
 
     if args.model is not None:
         return {args.model: own_model(args.model)}
+    sizes.require_mlp(data.d, args.width, args.depth, data.n_outputs)
     chosen = list(_VARIANTS) if args.batch_norm == "both" else [args.batch_norm]
     return {
         _VARIANTS[which]: StandardMLP(
-            args.width, args.depth, args.activation, batch_norm=which == "with", seed=args.seed, n_outputs=n_outputs
+            args.width,
+            args.depth,
+            args.activation,
+            batch_norm=which == "with",
+            seed=args.seed,
+            n_outputs=data.n_outputs,
         )
         for which in chosen
     }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sgdsim.cli.base import Parser
+from sgdsim.cli.completion import SHELLS
 from sgdsim.cli.registry import COMMANDS
 
 
@@ -10,6 +11,8 @@ def build_parser() -> Parser:
     """The whole command line."""
     parser = Parser(prog="sgdsim", description="Theory and simulation of mini-batch SGD on quadratic models.")
     parser.add_argument("--version", action="store_true", help="print the version")
+    words = 'print a script that completes commands and options; for bash: eval "$(sgdsim --print-completion bash)"'
+    parser.add_argument("--print-completion", choices=SHELLS, metavar="SHELL", help=words)
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", parser_class=Parser)
     for command in COMMANDS.values():
         command.add_parser(commands)

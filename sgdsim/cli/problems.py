@@ -14,6 +14,7 @@ from sgdsim.cli.outputs import check_out
 from sgdsim.cli.own_data import OF_OWN_DATA, load_data
 from sgdsim.common import files, own_code
 from sgdsim.common.checks import InputError, integer
+from sgdsim.problem import sizes
 from sgdsim.problem.base import Kind, Problem
 from sgdsim.problem.kinds import KINDS
 
@@ -29,7 +30,6 @@ _DATA = "data sets"
 _OWN = "--data"
 _FILE: Literal["--spectrum"] = "--spectrum"
 _OF_MODELS = ("recommend", "stability")  # commands of theory that take a quadratic model of another loss
-_MODULE = 2000.0  # bytes of a layer beside its parameters
 
 
 def described(args: argparse.Namespace) -> Problem:
@@ -80,7 +80,6 @@ def _network(args: argparse.Namespace) -> Problem:
     """A network on a data set."""
     from sgdsim import networks
     from sgdsim.problem import NetworkProblem
-    from sgdsim.runs import estimates
 
     data = load_data(args, args.dataset, built_in=args.model is None)
     network: nn.Module
@@ -88,10 +87,7 @@ def _network(args: argparse.Namespace) -> Problem:
         network = own_model(args.model)
     else:
         network = networks.MLP(args.width, args.depth, args.activation, seed=args.seed, n_outputs=data.n_outputs)
-    if args.model is None:
-        inner = (args.depth - 1) * (8.0 * args.width**2 + _MODULE) if args.depth else 0.0
-        advice = "take a smaller --width or --depth"
-        estimates.require_memory("parameters of the network", 8.0 * data.d * args.width + inner, advice)
+        sizes.require_mlp(data.d, network.width, network.depth, data.n_outputs)
     loss = getattr(args, "loss", "squared")
     how = {"output": args.output, "device": args.device, "loss": loss}
     return with_shape(args, data, lambda given: NetworkProblem(network, given, **how))
@@ -164,8 +160,6 @@ def add_common(group: Group) -> None:
 
 def load(args: argparse.Namespace) -> Problem:
     """The problem, without test points; before that, `check_output`."""
-    from sgdsim.runs import estimates
-
     check_output(args)
     integer("seed", args.seed)
     if args.n_test:
@@ -174,6 +168,12 @@ def load(args: argparse.Namespace) -> Problem:
     problem = described(args)
     if args.command not in _OF_MODELS:
         problem.check_squared(args.command)
-    if problem.has_network:
-        estimates.require_memory("a kernel and its eigenvectors", 24.0 * problem.n**2, "take a smaller --n")
+    check_kernel(problem)
     return problem
+
+
+def check_kernel(problem: Problem) -> None:
+    """InputError where there is no memory for the kernel of a network on its data."""
+    if problem.has_network:
+        test = problem.test_targets
+        sizes.require_kernel(problem.n_modes, 0.0 if test is None else test.size)

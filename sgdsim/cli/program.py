@@ -14,7 +14,7 @@ import re
 import sys
 import warnings
 
-from sgdsim.cli import streams
+from sgdsim.cli import completion, streams
 from sgdsim.cli.parser import build_parser
 from sgdsim.cli.registry import COMMANDS
 from sgdsim.common.checks import InputError, meant
@@ -81,6 +81,9 @@ def _parse(argv: list[str] | None) -> argparse.Namespace:
         import importlib.metadata
 
         print(f"sgdsim {importlib.metadata.version('sgdsim')}")
+        raise SystemExit(0)
+    if args.print_completion is not None:
+        print(completion.script(parser, args.print_completion))
         raise SystemExit(0)
     if args.command is None:
         *known, last = COMMANDS

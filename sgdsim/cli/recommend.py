@@ -7,8 +7,6 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from tqdm import tqdm
-
 from sgdsim.cli.arguments import add_algorithm, add_loss, add_problem, algorithm, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
@@ -16,6 +14,7 @@ from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.progress import Bar
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
@@ -161,19 +160,20 @@ def _found(args: argparse.Namespace, problem: Problem, sgd: SGD) -> Recommendati
     from sgdsim.theory import exact
 
     if not sgd.is_plain:
-        with tqdm(desc="search", unit=" settings", delay=2, disable=None) as bar:
+        with Bar(True, "search", unit="setting", delay=2) as bar:
             return method_recommendation.recommend(problem.quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
     find = partial(recommendation.recommend, problem, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
     if not args.exact:
         return find()
-    with tqdm(total=exact.SETTINGS, desc="exact average, at most", unit="setting", disable=None) as bar:
+    work = f"at most {exact.SETTINGS} settings by the exact average"
+    with Bar(True, "exact average, at most", exact.SETTINGS, unit="setting", work=work) as bar:
         return find(search=True, heard=bar.update)
 
 
 def _probed(args: argparse.Namespace, problem: Problem, found: Recommendation) -> Recommendation:
     from sgdsim.studies import probing, recommending
 
-    with tqdm(total=probing.SETTINGS, desc="probe, at most", unit="setting", delay=2, disable=None) as bar:
+    with Bar(True, "probe, at most", probing.SETTINGS, unit="setting", delay=2) as bar:
         return recommending.probed(problem, found, args.seed, bar.update)
 
 

@@ -12,6 +12,7 @@ from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
 from sgdsim.cli.values import whole
+from sgdsim.common import memory
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import steps as counted
@@ -98,13 +99,10 @@ def schedule(args: argparse.Namespace) -> int:
 
 def _size(args: argparse.Namespace) -> tuple[int, int]:
     """Steps and pieces; InputError where there are too many."""
-    from sgdsim.runs import estimates
     from sgdsim.runs.follow import MAX_STEPS
 
     steps = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
-    estimates.require_memory(
-        "learning rates of all steps and what goes with them", 96.0 * steps, "take a smaller --horizon"
-    )
+    memory.require("learning rates of all steps and what goes with them", 96.0 * steps, "take a smaller --horizon")
     most = min(PIECES, steps) if args.pieces is None else args.pieces
     return steps, integer("pieces", most, minimum=1, maximum=steps)
 

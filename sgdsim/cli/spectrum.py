@@ -12,7 +12,7 @@ import numpy as np
 
 from sgdsim.cli.deliver import Delivery, lr_unit, wrote
 from sgdsim.cli.outputs import is_table
-from sgdsim.cli.problems import check_output, described
+from sgdsim.cli.problems import check_kernel, check_output, described
 from sgdsim.common import files
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.text import estimate
@@ -126,6 +126,8 @@ def _density(quadratic: QuadraticProblem) -> dict[str, object]:
 
 def _quadratic(problem: Problem, args: argparse.Namespace) -> QuadraticProblem:
     """The quadratic problem that the arguments ask for: of the network, infinitely wide, or by products alone."""
+    if args.lanczos is None:
+        check_kernel(problem)
     if not args.analytic and args.lanczos is None:
         return problem.quadratic
     problem = cast("NetworkProblem", problem)

@@ -179,7 +179,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
     """
     from sgdsim import networks
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.problem import NetworkProblem
+    from sgdsim.problem import NetworkProblem, sizes
     from sgdsim.regimes import RealNetwork, SampledLinearized
     from sgdsim.studies import measured_stability as measured
     from sgdsim.studies import validation as v
@@ -191,6 +191,7 @@ def run(args: argparse.Namespace) -> Iterator[list[dict[str, object]]]:
     cells: list[dict[str, object]] = []
     for data in chosen:
         for width in args.widths:
+            sizes.require_mlp(data.d, width, args.depth, data.n_outputs)
             network = networks.MLP(width, args.depth, args.activation, seed=args.seed, n_outputs=data.n_outputs)
             problem = NetworkProblem(network, data, device=args.device)
             for size in args.batch_size:

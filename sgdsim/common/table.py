@@ -13,6 +13,7 @@ from sgdsim.common.text import short
 if TYPE_CHECKING:
     import pandas as pd
 
+WIDEST = 100  # letters in a line of text
 Cell = str | float | None
 
 
@@ -30,24 +31,43 @@ class Table:
     headers : one a column; none at all for a table without.
     rows : as many cells each as there are columns: text, or a number, which is shown in four digits; None as "-".
     align : "l" or "r" for each column from the first; the last letter holds for all further ones.
+    keys : the first columns that say what a row is about; text that is too wide for one table repeats them.
     """
 
     headers: Sequence[str]
     rows: Sequence[Sequence[Cell]]
     align: str = "r"
+    keys: int = 1
 
-    def text(self, *, ruled: bool = True) -> str:
-        """Aligned columns, two spaces apart; `ruled`: with a line below the headers."""
+    def text(self, *, ruled: bool = True, width: int = WIDEST) -> str:
+        """Aligned columns, two spaces apart; `ruled`: with a line below the headers. Where lines were longer than
+        `width`, the columns stand in several tables, one below the other, each with the `keys`."""
         lines = [*([self.headers] if self.headers else []), *self._shown()]
         columns = [
-            [cell.ljust(width) if side == "l" else cell.rjust(width) for cell in column]
+            [cell.ljust(longest) if side == "l" else cell.rjust(longest) for cell in column]
             for side, column in zip(self._sides(), zip(*lines, strict=True), strict=False)
-            for width in [max(map(len, column))]
+            for longest in [max(map(len, column))]
         ]
-        out = ["  ".join(cells).rstrip() for cells in zip(*columns, strict=True)]
-        if ruled and self.headers:
-            out.insert(1, "-" * max(map(len, out)))
-        return "\n".join(out)
+        tables = []
+        for part in self._parts(columns, width):
+            out = ["  ".join(cells).rstrip() for cells in zip(*part, strict=True)]
+            if ruled and self.headers:
+                out.insert(1, "-" * max(map(len, out)))
+            tables.append("\n".join(out))
+        return "\n\n".join(tables)
+
+    def _parts(self, columns: list[list[str]], width: int) -> Iterator[list[list[str]]]:
+        """The columns of each table: as many as fit beside the keys, one at least."""
+        keys, rest = columns[: self.keys], columns[self.keys :]
+        if not self.headers:  # nothing would say what the columns below are
+            keys, rest = columns, []
+        part = list(keys)
+        for column in rest:
+            if len(part) > len(keys) and sum(len(held[0]) + 2 for held in part) + len(column[0]) > width:
+                yield part
+                part = list(keys)
+            part.append(column)
+        yield part
 
     def markdown(self) -> str:
         """The table in Markdown, its cells `escaped`."""

@@ -7,6 +7,8 @@ from collections.abc import Mapping
 
 from sgdsim.common.specs import readable
 
+_UNITS = (("s", 1), ("minute", 60), ("hour", 3600), ("day", 86400), ("year", 31557600))
+
 
 def short(value: float | None) -> str:
     """A number in four digits; "-" where there is none."""
@@ -18,6 +20,13 @@ def short(value: float | None) -> str:
 def counted(count: int, what: str) -> str:
     """ "1 step", "10000 steps"."""
     return f"{count} {what}{'s' if count != 1 else ''}"
+
+
+def duration(total: float) -> str:
+    """Seconds in words: "40 s", "3.2 years"."""
+    name, unit = next(pair for pair in reversed(_UNITS) if total >= pair[1] or pair[1] == 1)
+    number = f"{total / unit:.2g}"
+    return f"{number} {name}{'' if name == 's' or number == '1' else 's'}"
 
 
 def steps(count: int) -> str:

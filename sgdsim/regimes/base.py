@@ -173,8 +173,8 @@ class Regime(ABC):
         return np.inf
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
-        """Bytes that it holds at once for a cell of `n` modes and a network of `parameters` (0: none), at least. By
-        default 0, no estimate: nothing is refused."""
+        """Bytes that it takes at its peak for a cell of `n` modes and a network of `parameters` (0: none), beside the
+        problem. By default 0, no estimate: nothing is refused."""
         return 0.0
 
     def seconds(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from sgdsim.algorithm import draws
-from sgdsim.algorithm.sgd import SGD
+from sgdsim.algorithm.sgd import SGD, has_momentum
 from sgdsim.common.checks import InputError, choice
 from sgdsim.networks.ntk import with_gradients
 from sgdsim.observables import QUANTITIES, Observable
@@ -89,7 +89,10 @@ class RealNetwork(Regime):
         return {}
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
-        return 8.0 * parameters * replicates * (sgd.components if not sgd.is_plain else 1)
+        # Measured: every replicate's components, with an average's or a method's one copy more, and six networks that
+        # a step takes whatever the replicates are (gradients together and alone, the copies that are compared).
+        each = 1 + has_momentum(sgd) if sgd.is_plain else sgd.components + 1
+        return 8.0 * parameters * (6 + each * replicates)
 
     def seconds(
         self,

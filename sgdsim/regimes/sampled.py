@@ -68,8 +68,8 @@ class SampledLinearized(Regime):
         batch = sgd.batch_size if isinstance(sgd.batch_size, int) and not sgd.is_one_pass else 1
         drawn = 4.0 * replicates * batch
         if sgd.rule is not None:
-            return 8.0 * parameters * (n + sgd.components * replicates) + drawn
-        components = sgd.components if not sgd.is_plain else 1
+            return 8.0 * parameters * (2 * n + sgd.components * replicates) + drawn  # Jacobians are joined of parts
+        components = 2 + (sgd.components if not sgd.is_plain else 1)  # two more: what a record is made of
         return 8.0 * n * (2 * n * (not sgd.is_one_pass) + replicates * components) + drawn
 
     def seconds(

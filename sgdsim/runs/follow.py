@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common import memory
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.signals import raise_again
 from sgdsim.common.warning import warn
 from sgdsim.observables import Observable, needed
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime, Run
-from sgdsim.runs.estimates import require_memory
 
 # A loss beyond this multiple of a run's scale (`has_diverged`) counts as diverged. Below it transient growth is allowed
 # for; above it float64 would still hold the number, but squares of it soon would not.
@@ -49,7 +49,7 @@ def record_steps(n_steps: int, record: int | Sequence[int] | None = None) -> np.
         inner: np.ndarray = np.geomspace(1, n_steps, _RECORDED).round()
     elif isinstance(record, (int, np.integer)) and not isinstance(record, bool):
         every = integer("record", record, minimum=1)
-        require_memory(f"{n_steps // every:.3g} recorded steps", 24.0 * (n_steps // every), "record fewer")
+        memory.require(f"{n_steps // every:.3g} recorded steps", 24.0 * (n_steps // every), "record fewer")
         inner = np.arange(0, n_steps, every)
     else:
         if not np.iterable(record) or isinstance(record, str):
@@ -112,12 +112,15 @@ def follow(
 
 
 class _Driver:
-    """Takes a run's steps in pieces of about `_CHUNK_SECONDS`, after each of which `tick` is told how many."""
+    """Takes a run's steps in pieces of about `_CHUNK_SECONDS`, after each of which `tick` is told how many; before the
+    first after a recorded step, 0."""
 
     def __init__(self, run: Run, tick: Callable[[int], object] | None) -> None:
         self.run, self.tick, self.now, self.piece = run, tick, 0, 64
 
     def advance_to(self, step: int) -> None:
+        if self.tick and self.now < step:
+            self.tick(0)  # what a recorded step took is over
         while self.now < step:
             stop = min(step, self.now + self.piece)
             since = time.perf_counter()

@@ -1,4 +1,4 @@
-"""What a sweep says while it goes on: one bar over all cells, and a log."""
+"""What a sweep says while it goes on: one bar over all cells, or over the steps of a single run, and a log."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import datetime
 import json
 import os
 import threading
+import time
+from collections.abc import Sequence
 from typing import TextIO
 
-from tqdm import tqdm
-
 from sgdsim.common.checks import InputError
-from sgdsim.runs.chunks import Chunk, Done
+from sgdsim.common.progress import Bar
+from sgdsim.common.text import counted
+from sgdsim.regimes.base import Regime
+from sgdsim.runs.chunks import Chunk, Done, Settings
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.grids import Grid
+from sgdsim.runs.pace import Pace
+
+_CELLS = "{desc}{percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
+
+_SOON = 0.05  # seconds between two looks at how long the rest takes
 
 
 def check_log(log_file: str | os.PathLike | None) -> None:
@@ -33,11 +41,18 @@ def _opened(log_file: str | os.PathLike) -> TextIO:
         raise InputError(f"{log_file}: could not be written: {getattr(error, 'strerror', None) or error}") from error
 
 
-class Progress:
-    """One bar over all cells, with counts by regime and of the diverged and failed; and the log.
+def _work(cells: int, regimes: int, steps: int) -> str:
+    """All of it in words: "12 cells × 3 regimes × 10,000 steps"."""
+    several = [counted(n, what) for n, what in ((cells, "cell"), (regimes, "regime")) if n > 1]
+    return " × ".join([*several, f"{steps:,} step{'s' if steps != 1 else ''}"])
 
-    `totals` and `ended`: cells of each regime, and those of them that are done; `partial`: how many cells are done of
-    each chunk in work, by its number; `counts`: cells that came to such an end.
+
+class Progress:
+    """One bar over all cells, with counts by regime and of the diverged and failed; and the log. Of a single run the
+    bar counts steps.
+
+    `totals` and `ended`: cells of each regime, and those of them that are done; `partial`: regime, and how many cells
+    are done, of each chunk in work, by its number; `counts`: cells that came to such an end.
     """
 
     def __init__(
@@ -46,27 +61,30 @@ class Progress:
         chunks: list[Chunk],
         todo: list[Chunk],
         grid: Grid,
-        names: list[str],
+        regimes: Sequence[Regime],
+        settings: Settings,
+        seconds: Sequence[float],
         log_file: str | os.PathLike | None,
     ) -> None:
-        self.names, self.n_cells, self.log_file = names, grid.size, log_file
-        self.totals, self.ended = [0] * len(names), [0] * len(names)
+        self.names, self.n_cells, self.log_file = [regime.name for regime in regimes], grid.size, log_file
+        self.totals, self.ended = [0] * len(regimes), [0] * len(regimes)
         for chunk in chunks:
             self.totals[chunk.regime] += len(chunk.cells)
             self.ended[chunk.regime] += len(chunk.cells)
         for chunk in todo:
             self.ended[chunk.regime] -= len(chunk.cells)
-        self.partial: dict[int, float] = {}
+        self.partial: dict[int, tuple[int, float]] = {}
         self.counts = {"diverged": 0, "failed": 0}
-        self.lock = threading.Lock()
-        form = "{desc}{percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
-        self.bar = tqdm(
-            total=sum(self.totals),
-            initial=sum(self.ended),
-            unit="cell",
-            bar_format=form,
-            miniters=0,  # tqdm's own guess, made on quick cells, would let the bar stand still in a slow one
-            disable=None if shown else True,
+        self.lock, self.pace, self.moved = threading.Lock(), Pace(regimes, seconds, settings.steps.size), 0.0
+        cells, last = sum(self.totals), int(settings.steps[-1])
+        self.unit = last if cells == 1 else 1
+        self.bar = Bar(
+            shown,
+            total=cells * self.unit,
+            initial=sum(self.ended) * self.unit,
+            unit="step" if cells == 1 else "cell",
+            work=_work(self.n_cells, len(regimes), last),
+            form=None if cells == 1 else _CELLS,
         )
         self.log: TextIO | None = None
 
@@ -84,16 +102,26 @@ class Progress:
         """`part` of a cell more is done in the chunk."""
         with self.lock:
             if chunk.number not in self.partial:
-                first, last = chunk.cells[0] + 1, chunk.cells[-1] + 1
-                cells = f"cell {first}" if first == last else f"cells {first} to {last}"
-                self.bar.set_description(f"{cells} of {self.n_cells}, {self.names[chunk.regime]}", refresh=part == 0)
-            self.partial[chunk.number] = min(self.partial.get(chunk.number, 0.0) + part, len(chunk.cells))
-            self._move()
+                self.bar.describe(self._named(chunk), refresh=part == 0)
+            _, before = self.partial.get(chunk.number, (chunk.regime, 0.0))
+            now = min(before + part, len(chunk.cells))
+            self.partial[chunk.number] = (chunk.regime, now)
+            self.pace.tick(chunk, now, moved=part > 0)
+            if part and time.monotonic() - self.moved >= _SOON:
+                self._move()
+
+    def _named(self, chunk: Chunk) -> str:
+        if self.n_cells == 1:
+            return self.names[chunk.regime]
+        first, last = chunk.cells[0] + 1, chunk.cells[-1] + 1
+        cells = f"cell {first}" if first == last else f"cells {first} to {last}"
+        return f"{cells} of {self.n_cells}, {self.names[chunk.regime]}"
 
     def add(self, chunk: Chunk, done: Done) -> None:
         """The chunk is done."""
         with self.lock:
             self.partial.pop(chunk.number, None)
+            self.pace.add(chunk, done)
             if done.ended.all():
                 self.ended[chunk.regime] += len(chunk.cells)
             outcomes = {name: int((done.outcome == OUTCOMES.index(name)).any(1).sum()) for name in self.counts}
@@ -101,7 +129,7 @@ class Progress:
                 self.counts[name] += count
             counted = {name: f"{e}/{t}" for name, e, t in zip(self.names, self.ended, self.totals, strict=True)}
             shown = {**(counted if len(self.names) > 1 else {}), **{k: v for k, v in self.counts.items() if v}}
-            self.bar.set_postfix(shown, refresh=False)
+            self.bar.beside(shown)
             self._move()
             if self.log is not None:
                 self._write_line(self.log, chunk, done, outcomes)
@@ -123,4 +151,9 @@ class Progress:
             log.flush()
 
     def _move(self) -> None:
-        self.bar.update(sum(self.ended) + sum(self.partial.values()) - self.bar.n)
+        left = [float(total - ended) for total, ended in zip(self.totals, self.ended, strict=True)]
+        for regime, done in self.partial.values():
+            left[regime] -= done
+        done = sum(self.totals) - sum(left)
+        self.bar.at(done if sum(self.totals) > 1 else round(done * self.unit), *self.pace.left(left))
+        self.moved = time.monotonic()

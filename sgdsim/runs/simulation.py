@@ -40,7 +40,7 @@ def simulate(
         mode at every recorded step).
     replicates : independent batch sequences of a stochastic regime; deterministic regimes have one.
     seed : decides all batches, together with the replicate's index.
-    progress : show a progress bar, if standard error is a terminal.
+    progress : show how far it is on standard error: a bar on a terminal and in Jupyter, else a line now and then.
 
     Returns
     -------

@@ -73,6 +73,7 @@ def sweep(
     shard : (3, 16): only the third of sixteen shares of the work, into the parts at `path`; see `merge`.
     executor : "serial", "threads" (as many as cores; the default), "dask" (a local cluster), "dask:ADDRESS", a
         `distributed.Client`, or any `concurrent.futures.Executor`.
+    progress : show how far it is on standard error: a bar on a terminal and in Jupyter, else a line now and then.
     log_file : append a line of JSON for each chunk of cells that is done.
     on_error : what an exception in a cell does: "record" it and go on with the others, or "raise" it.
 
@@ -99,7 +100,7 @@ def sweep(
         seed=seed,
         on_error=on_error,
     )
-    estimates.check(problem, request.cells, request.regimes, request.settings)
+    seconds = estimates.check(problem, request.cells, request.regimes, request.settings)
     share = None if shard is None else checked_shard(shard, path, resume)
     request = request.without_spare_replicates()
     asked = request.asked()
@@ -117,7 +118,7 @@ def sweep(
             filled.take_back()
             mine = chunks if share is None else [one for one in chunks if one.number % share[1] == share[0] - 1]
             todo = [chunk for chunk in mine if not assembly.is_done(result, grid, chunk, retry_failed)]
-            with Progress(progress, chunks, todo, grid, request.names, log_file) as bar:
+            with Progress(progress, chunks, todo, grid, request.regimes, request.settings, seconds, log_file) as bar:
                 filled.follow(executor, work, todo, bar)
         if store is not None and share is None:
             with held_back():

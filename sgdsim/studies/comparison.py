@@ -112,7 +112,7 @@ class ComparedCells(OfRuns):
             cells += [row.known.word] if losses else []
             cells += [row.horizon.until() if row.horizon is not None else "not known"] if limited else []
             lines.append([*cells, *(_outcome(row.regimes[name], label, regimes[0], name) for name in regimes)])
-        return Table(headers, lines, "l")
+        return Table(headers, lines, "l", keys=len(_HYPERPARAMETERS) + len(named))
 
     def notes(self) -> list[str]:
         """Why it is not known whether cells are stable, and why they are not where a closure says that they are: a line

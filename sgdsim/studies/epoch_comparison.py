@@ -101,7 +101,7 @@ class EpochLosses(OfRuns):
             line += [row.losses("independent"), row.losses("reshuffled"), *([row.reshuffled_exact] if exact else [])]
             line.append(_interval(row.ratio, row.ratio_low, row.ratio_high))
             lines.append([*line, _interval(row.to_theory, row.to_theory_low, row.to_theory_high)])
-        return Table(headers, lines)
+        return Table(headers, lines, keys=4)
 
 
 def _after(at: xr.Dataset, problem: QuadraticProblem, batch_size: int, epochs: int) -> AfterEpochs:

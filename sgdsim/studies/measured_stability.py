@@ -26,10 +26,10 @@ from dataclasses import dataclass
 from typing import cast
 
 import numpy as np
-from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.progress import Bar
 from sgdsim.common.specs import shortest
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short
@@ -147,7 +147,7 @@ def thresholds(
     replicates : batch sequences, at least half of which have to be stable; the same ones for every α and both regimes.
     width : of the final brackets, relative.
     regimes : what is measured; None: sampled, and network where the problem has one.
-    progress : a bar that counts runs, if standard error is a terminal.
+    progress : count the runs on standard error.
 
     Raises InputError for values out of range; KeyboardInterrupt ends it without a result.
     """
@@ -167,11 +167,11 @@ def thresholds(
     full = stability.max_lr(quadratic, sgd, "full-batch")
     measured: dict[str, dict[str, Bracket]] = {}
     trials: dict[str, tuple[Trial, ...]] = {}
-    with tqdm(unit="run", disable=None if progress else True) as bar:
+    with Bar(progress, unit="run") as bar:
         for regime in regimes:
             if not regime.stochastic:
                 raise InputError(f"regimes: expected some that sample batches, got {regime.name}")
-            bar.set_description(f"b = {batch_size}, {regime.name}")
+            bar.describe(f"b = {batch_size}, {regime.name}")
 
             def trial(lr: float, regime: Regime = regime) -> Trial:
                 made = _trial(problem, SGD(lr, momentum, batch_size), regime, n_steps, replicates, seed)

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import cast
 
 import numpy as np
-from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
+from sgdsim.common.progress import Bar
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Cell, Table
-from sgdsim.common.text import short
+from sgdsim.common.text import counted, short
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.studies.base import Findings
 from sgdsim.theory import power_law, stability, verdicts
@@ -84,7 +85,7 @@ class StableRates(Findings):
             cells.append(short(unit * row.spectral_diagonal) + ("*" if row.note else ""))
             rest = [*([row.surely_stable] if surely else []), *([row.exact] if exact else [])]
             lines.append([*cells, *(None if level is None else unit * level for level in rest)])
-        return Table(headers, lines)
+        return Table(headers, lines, keys=3)
 
 
 def stable_rates(
@@ -140,12 +141,26 @@ def asked(problem: QuadraticProblem, algorithms: Sequence[SGD], lrs: Sequence[fl
 def _exact(problem: QuadraticProblem, algorithms: Sequence[SGD], progress: bool) -> tuple[list[float | None], bool]:
     """The exact level of each, up to where Ctrl-C came; whether it did."""
     levels: list[float | None] = []
-    try:
-        for sgd in tqdm(algorithms, desc="exact", disable=None if progress and len(algorithms) > 1 else True):
-            levels.append(stability.max_lr(problem, sgd, "exact"))
-    except KeyboardInterrupt:
-        return levels, True
+    work = f"{counted(len(algorithms), 'exact threshold')} at N = {problem.n}"
+    with Bar(progress, "exact", len(algorithms), unit="threshold", work=work, delay=2) as bar:
+        try:
+            for sgd in algorithms:
+                levels.append(stability.max_lr(problem, sgd, "exact", heard=_rounds(bar, sgd)))
+                bar.update()
+        except KeyboardInterrupt:
+            return levels, True
     return levels, False
+
+
+def _rounds(bar: Bar, sgd: SGD) -> Callable[[], None]:
+    """Counts the rounds of a search in the bar's words: how many there will be is not known."""
+    numbers = itertools.count(1)
+
+    def heard() -> None:
+        bar.describe(f"exact, batch {sgd.batch_size}, momentum {sgd.momentum}, round {next(numbers)}")
+        bar.update(0)
+
+    return heard
 
 
 def _surely_stable(problem: QuadraticProblem, sgd: SGD) -> float | None:

@@ -16,11 +16,11 @@ from typing import Any, cast
 
 import numpy as np
 import scipy.linalg
-from tqdm import tqdm
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.progress import Bar
 from sgdsim.common.table import Table
 from sgdsim.observables import Loss
 from sgdsim.problem import NetworkProblem, Problem, QuadraticProblem, fits
@@ -153,7 +153,7 @@ def train(
     at : steps to record beside about 60 log-spaced ones; those up to `n_steps` count. At them (and at the last step)
         the tangent kernel of the first replicate is computed again.
     dtype : of the network; the linearised regimes are float64.
-    progress : show a progress bar, if standard error is a terminal.
+    progress : show how far it is, on standard error.
 
     Ctrl-C returns what was recorded until then. Divergence does not raise; InputError for values out of range.
     """
@@ -176,7 +176,7 @@ def train(
         if step in at or step == n_steps:
             kernel.append(_kernel_change(problem, state, step, first_is_there=followed[0] == 0))
 
-    with tqdm(total=n_steps, unit="step", desc="network", disable=None if progress else True) as bar:
+    with Bar(progress, "network", n_steps, work=f"training of the network, {n_steps:,} steps") as bar:
         for regime in losses:
             watched = (bar.update, look) if regime is network else (None, None)
             trace = follow.follow(problem, sgd, regime, steps, (Loss(),), replicates, seed, *watched)

@@ -53,7 +53,7 @@ class Validation(Findings):
             measured = [found["measured"][regime][how] for regime in _RUN for how in ("settles", "bounded")]
             row = [*_where(cell), f"{found['n_steps']}", *(f"{level:.3f}" for level in levels)]
             rows.append([*row, *map(bracket, measured)])
-        return Table(headers, rows)
+        return Table(headers, rows, keys=4)
 
     def exponents(self) -> Table:
         """Of the law and of the losses, over decades, of the widest network of each data set."""
@@ -69,7 +69,7 @@ class Validation(Findings):
                 row = [*_where(cell), _lr(cell), window, _law(cell["law"])]
                 closure = {"value": slopes["diagonal"]["value"], "stderr": None}
                 rows.append([*row, *map(_value, (closure, *(slopes[regime] for regime in _RUN)))])
-        return Table(["data", "N", "width", "b", "lr", "t", "law", "diagonal", "linearised", "network"], rows)
+        return Table(["data", "N", "width", "b", "lr", "t", "law", "diagonal", "linearised", "network"], rows, keys=5)
 
     def ratios(self) -> Table:
         """Network over linearisation, and how far its kernel moved."""
@@ -84,7 +84,7 @@ class Validation(Findings):
             row.append("-" if last["relative"] is None else f"{last['relative']:.3f}")
             rows.append([*row, "-" if last["top"] is None else f"× {last['top']:.3f}"])
         headers = ["data", "N", "width", "b", "lr", "runs", *(f"t = {step}" for step in steps)]
-        return Table([*headers, "kernel moved", "λ_max"], rows)
+        return Table([*headers, "kernel moved", "λ_max"], rows, keys=5)
 
 
 _RUN = ("sampled", "network")

@@ -142,7 +142,7 @@ class Verification(Findings):
         """One regime in full: the mean, its difference from the recommended point and, typical, the ratio to it; what
         that says; of a network how far its kernel moved."""
         headers = [f"after {steps(self.horizon)}", "lr", "momentum", "theory", f"{found.regime}, mean", "difference"]
-        headers += ["typical", "", "" if found.kernel_moved is None else "kernel moved"]
+        headers += ["typical", "verdict", *([] if found.kernel_moved is None else ["kernel moved"])]
         rows = []
         for i, point in enumerate(self.points):
             verdict = found.verdicts[i - 1] if i else ""
@@ -151,7 +151,10 @@ class Verification(Findings):
                 line += [f"diverged {found.diverged[i]}/{self.replicates}", "", ""]
             else:
                 line += [f"{found.mean[i]:.4g} ± {found.stderr[i]:.1g}", *(found.beside(i) if i else ("", ""))]
-            rows.append([*line, verdict, "" if (moved := found.moved(i)) is None else percent(moved)])
+            moved = found.moved(i)
+            rows.append(
+                [*line, verdict, *([] if found.kernel_moved is None else ["" if moved is None else percent(moved)])]
+            )
         return Table(headers, rows, "lr")
 
 

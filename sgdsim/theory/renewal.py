@@ -25,6 +25,7 @@ negative entries is not proved.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -208,18 +209,21 @@ class Renewal:
         return float(values[-1])
 
     @calm
-    def max_lr(self, sgd: SGD, start: float, top: float, tolerance: float) -> float:
+    def max_lr(
+        self, sgd: SGD, start: float, top: float, tolerance: float, heard: Callable[[], object] = lambda: None
+    ) -> float:
         """The learning rate of heavy ball at which ρ(M) is 1, from `start` on; at most `top`, where the mean diverges.
 
         Each round takes some power iterations and then the α at which the vector's quotient is 1: errors are squared,
         and so iterations in single precision do, the first of the leading modes alone. Above that α no run is stable;
-        that just below it all are is then proved.
+        that just below it all are is then proved. `heard` is called after each round.
         """
         lr = start
         for number in range(100):
             leading = self.lam.size if number else -(-self.lam.size // _LEADING)
             self._approach(replace(sgd, lr=lr), self.u[:, :leading].astype(np.float32), 3 if number else 6)
             before, lr = lr, self._quotient_one(sgd, lr * 0.1, top)
+            heard()
             if number and abs(lr - before) <= 0.1 * tolerance * lr:
                 break
         # The quotient is 1 for a mixture of eigenvectors with nearly the same eigenvalue as well.
@@ -228,6 +232,7 @@ class Renewal:
                 break
             self.radius(self.pairs(replace(sgd, lr=lr)), 0.1 * tolerance)
             lr = self._quotient_one(sgd, lr * 0.1, top)
+            heard()
         return lr
 
     def _proves(self, sgd: SGD) -> bool:

@@ -8,6 +8,7 @@ semidefinite blocks to such: its largest eigenvalue is its spectral radius, and 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 
 import numpy as np
@@ -78,10 +79,14 @@ class OverOutputs:
         return None if abs(radius - 1) <= 10 * _RADIUS else radius < 1
 
     @calm
-    def max_lr(self, sgd: SGD, start: float, top: float, tolerance: float) -> float:
-        """The learning rate at which ρ(M) is 1, looked for from `start` on; at most `top`, where the mean diverges."""
+    def max_lr(
+        self, sgd: SGD, start: float, top: float, tolerance: float, heard: Callable[[], object] = lambda: None
+    ) -> float:
+        """The learning rate at which ρ(M) is 1, looked for from `start` on; at most `top`, where the mean diverges.
+        `heard` is called at each that is tried."""
 
         def excess(log_lr: float) -> float:
+            heard()
             return math.log(max(self.radius(replace(sgd, lr=math.exp(log_lr)), 0.1 * tolerance), 1e-300))
 
         low = high = min(math.log(start), math.log(top))

@@ -89,7 +89,13 @@ def _refuse_negative_noise(problem: QuadraticProblem, lr: float, momentum: float
 
 
 def max_lr(
-    problem: QuadraticProblem, sgd: SGD, level: str = "spectral-diagonal", *, tau: float = 1.0, tolerance: float = 1e-7
+    problem: QuadraticProblem,
+    sgd: SGD,
+    level: str = "spectral-diagonal",
+    *,
+    tau: float = 1.0,
+    tolerance: float = 1e-7,
+    heard: Callable[[], object] = lambda: None,
 ) -> float:
     """The learning rate (in units of 1/λ_max) below which the loss converges; `sgd.lr` itself is not looked at.
 
@@ -100,6 +106,7 @@ def max_lr(
         equal to 1); needs eigenvectors and products of N × N matrices.
     tau : closure of the spectral-diagonal level. For τ > 1 the criterion is necessary only.
     tolerance : relative, of the exact level.
+    heard : called after each learning rate that the exact level tries.
 
     Raises
     ------
@@ -117,7 +124,7 @@ def max_lr(
     if level == "exact" and sgd.is_one_pass:
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if level == "exact":
-        return _exact_max_lr(problem, sgd, tolerance)
+        return _exact_max_lr(problem, sgd, tolerance, heard)
     if not _is_closed(sgd):
         if level == "full-batch":
             return linear.critical_lr(
@@ -201,11 +208,11 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
     return work.radius(work.pairs(sgd), tolerance)
 
 
-def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> float:
+def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float, heard: Callable[[], object]) -> float:
     if not _is_closed(sgd):
         near = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other) - 1, 1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
-        stable = _in_turn(problem)
+        stable = _in_turn(problem, heard)
         return linear.critical_lr(sgd, lambda other: linear.unless(stable(other)), tolerance, start=start)
     _, momentum, noise = constants(problem, sgd)
     full = 2 * (1 + momentum)
@@ -214,16 +221,17 @@ def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> floa
     top = full * (1 - 1e-12)
     start = min(float(diagonal_max_lr(problem, momentum=momentum, noise=noise)), 0.9 * top)
     work = Renewal(problem) if problem.spectrum.outputs == 1 else OverOutputs(problem)
-    lr = work.max_lr(sgd, start, top, tolerance)
+    lr = work.max_lr(sgd, start, top, tolerance, heard)
     return lr if lr < top else full
 
 
-def _in_turn(problem: QuadraticProblem) -> Callable[[SGD], bool]:
+def _in_turn(problem: QuadraticProblem, heard: Callable[[], object] = lambda: None) -> Callable[[SGD], bool]:
     """`averaged_is_stable` of one algorithm after the other, for which the operator is made once."""
     several = problem.spectrum.outputs > 1
     work = OverOutputs(problem) if several else Renewal(problem)
 
     def stable(sgd: SGD) -> bool:
+        heard()
         if not full_batch_is_stable(problem, sgd):
             return False
         return problem.noise(sgd) == 0 or work.below_one(sgd) is True

@@ -434,11 +434,12 @@ def test_data_list_and_verify(run, here):
     write_mnist(here / "own")
     files = document(run("data", "list", "--data-dir", "own", "--json"))["files"]
     assert {file["dataset"] for file in files if file["present"]} == {"digits", "mnist"}
-    lines = run("data", "list", "--data-dir", "own").splitlines()
-    assert lines[0].split() == ["dataset", "path", "present", "size", "licence"]
+    lines, licences = (part.splitlines() for part in run("data", "list", "--data-dir", "own").split("\n\n"))
+    assert lines[0].split() == ["dataset", "path", "present", "size"]
     assert len(lines) == 1 + len(files)
-    assert "None" not in "".join(lines)
-    assert len(run("data", "list", "mnist").splitlines()) == 5
+    assert [line.split()[0] for line in licences[1:]] == list(dict.fromkeys(file["dataset"] for file in files))
+    assert "None" not in "".join(lines + licences)
+    assert len(run("data", "list", "mnist").splitlines()) == 5 + 3
 
     text = run("data", "verify", "--data-dir", "own", code=1)  # mnist by name and format, but not by content
     assert text.count("corrupt") == 4

@@ -293,5 +293,5 @@ def test_without_a_residual_there_is_nothing_to_learn(run):
 
 
 def test_a_horizon_that_does_not_fit_into_memory(run, monkeypatch):
-    monkeypatch.setattr("sgdsim.runs.estimates.physical_memory", lambda: 10**6)
+    monkeypatch.setattr("sgdsim.common.memory.available", lambda: 1e6)
     assert "take a smaller --horizon" in run("schedule", *SMALL[:4], "--horizon", "20000", code=2)

@@ -37,3 +37,30 @@ def test_markdown_escapes_bars_and_line_ends():
 def test_a_row_of_another_length_is_an_error():
     with pytest.raises(ValueError, match="zip"):
         Table(["a", "b"], [["a"]]).text()
+
+
+WIDE = Table(["batch", "lr", "network", "sampled", "averaged"], [["1", "0.5", "a" * 30, "b" * 30, "c"]], "l", keys=2)
+
+
+def test_a_table_that_is_too_wide_goes_on_below_with_its_keys():
+    assert WIDE.text(width=60).split("\n") == [
+        "batch  lr   network",
+        "------------------------------------------",
+        "1      0.5  " + "a" * 30,
+        "",
+        "batch  lr   sampled                         averaged",
+        "----------------------------------------------------",
+        "1      0.5  " + "b" * 30 + "  c",
+    ]
+    assert WIDE.text() == WIDE.text(width=84)  # as wide as it is
+    assert len(WIDE.text(width=83).split("\n\n")) == 2
+    assert WIDE.markdown().count("batch") == 1
+
+
+def test_a_single_column_may_be_wider():
+    table = Table(["a", "b"], [["x" * 80, "y" * 80]])
+    assert table.text().split("\n")[2] == "x" * 80 + "  " + "y" * 80
+
+
+def test_without_headers_nothing_would_say_what_goes_on_below():
+    assert Table([], [["x" * 60, "y" * 60, "z" * 60]]).text().count("\n") == 0

@@ -1,6 +1,19 @@
 """Numbers as text."""
 
-from sgdsim.common.text import estimate
+import pytest
+
+from sgdsim.common.text import duration, estimate
+
+YEAR = 31557600
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(3 * YEAR, "3 years"), (7200, "2 hours"), (86400, "1 day"), (0.5, "0.5 s"), (120, "2 minutes"),
+     (66, "1.1 minutes"), (60, "1 minute"), (1, "1 s")],
+)  # fmt: skip
+def test_durations_in_words(seconds, text):
+    assert duration(seconds) == text
 
 
 def test_an_estimate_whose_ends_json_cannot_hold():

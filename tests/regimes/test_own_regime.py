@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 import sgdsim as ss
+from sgdsim.common import memory
 from sgdsim.common.checks import InputError
 from sgdsim.plot import regime_style
 from sgdsim.problem import Problem
 from sgdsim.regimes import Regime, Run, names
-from sgdsim.runs import estimates
 from sgdsim.studies import comparison
 
 
@@ -140,7 +140,7 @@ def test_a_regime_of_ones_own_refuses_what_it_does_not_say_it_follows(circle, sg
 
 
 def test_a_regime_that_estimates_nothing_is_never_refused(circle, monkeypatch):
-    monkeypatch.setattr(estimates, "physical_memory", lambda: 1e6)
+    monkeypatch.setattr(memory, "available", lambda: 1e6)
     ss.simulate(circle, ss.SGD(0.1, 0.0, 12), GradientFlow(), 10**15, record=[10])
 
 

@@ -172,7 +172,7 @@ def test_an_interrupted_sweep_keeps_what_was_done(problem, here, monkeypatch, re
 
 
 def test_interrupted_between_two_cells(problem, here, monkeypatch):
-    stop_at(monkeypatch, progress.tqdm, "set_description", 2)
+    stop_at(monkeypatch, progress.Bar, "describe", 2)
     with pytest.warns(RuntimeWarning, match="interrupted"):
         ss.sweep(problem, ss.Grid.product(lr=[0.1, 0.2]), ss.BatchAveraged(), 20, path="r.nc")
     result = ss.load("r.nc")

@@ -164,7 +164,8 @@ class BatchAveraged(Regime):
         return _contour_seconds(n, steps) < self._stepping(n, sgd, steps)
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
-        return 8.0 * n * n * 2
+        # Measured: the kernel, three matrices of heavy ball, or all pairs of components of another method.
+        return 8.0 * n * n * (4 if sgd.is_plain else 4 + sgd.components**2)
 
     def seconds(
         self,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import nn
-from tqdm import tqdm
 
 from sgdsim.algorithm.batches import batch_blocks
 from sgdsim.algorithm.draws import replicate_keys
@@ -21,6 +20,7 @@ from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, integer, number
+from sgdsim.common.progress import Bar
 from sgdsim.common.table import Cell, Table
 from sgdsim.datasets import Dataset
 from sgdsim.networks.curvature import Curvature
@@ -125,7 +125,7 @@ def hessian_spectra(
     seed : decides batches, probes and start vectors.
     dtype : "float64" or "float32"; float32 lowers the accuracy of eigenpairs from 1e-7 to 1e-4 of the range.
     chunk : inputs in one pass of a Hessian product, where batch norm allows several.
-    progress : show a progress bar, if standard error is a terminal.
+    progress : show how far it is, on standard error.
 
     Returns
     -------
@@ -163,7 +163,7 @@ def hessian_spectra(
     records: list[HessianAt] = []
     diverged_at, interrupted = None, True  # until the last step is done
     with (
-        tqdm(total=steps[-1], unit="step", disable=None if progress else True) as bar,
+        Bar(progress, "training", steps[-1], work=f"{steps[-1]:,} steps and their spectra") as bar,
         contextlib.suppress(KeyboardInterrupt),
     ):
         if lr is None:
@@ -173,7 +173,7 @@ def hessian_spectra(
             lr = 1.0 / float(steepest)
             sgd = SGD(lr, momentum, batch_size, sampling)
         for before, step in itertools.pairwise([0, *steps]):
-            bar.set_description("training", refresh=False)
+            bar.describe("training", refresh=False)
             for now, loss in run.advance(sgd, seed, before, step):
                 if has_diverged(loss, start):
                     diverged_at = now
@@ -185,7 +185,7 @@ def hessian_spectra(
                     diverged_at = step
             if diverged_at is not None:
                 break
-            bar.set_description(f"Hessian at step {step}")
+            bar.describe(f"Hessian at step {step}")
             records.append(look.at(here, step))
         interrupted = False
     leading = float(records[-1].eigenvalues[0]) if records else 0.0

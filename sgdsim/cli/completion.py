@@ -1,0 +1,32 @@
+"""`sgdsim --print-completion SHELL`: a script by which the shell completes commands, options and file names."""
+
+from __future__ import annotations
+
+import argparse
+
+from sgdsim.cli.base import Parser
+from sgdsim.common.checks import InputError
+
+SHELLS = ("bash", "zsh")
+
+
+def script(parser: Parser, shell: str) -> str:
+    """The script for one of `SHELLS`, which needs no Python when it runs; InputError without the package shtab."""
+    try:
+        import shtab
+    except ImportError as error:
+        raise InputError(
+            "--print-completion: expected the package shtab, which writes the script: pip install 'sgdsim[completion]'"
+        ) from error
+    _name_files(parser, {"FILE": shtab.FILE, "DIR": shtab.DIRECTORY})
+    return str(shtab.complete(parser, shell))
+
+
+def _name_files(parser: argparse.ArgumentParser, kinds: dict[str, dict[str, str]]) -> None:
+    """Say which options take names of files, by how the help calls their values."""
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            for below in action.choices.values():
+                _name_files(below, kinds)
+        elif action.metavar in kinds:
+            action.complete = kinds[str(action.metavar)]  # type: ignore[attr-defined] # read by shtab
