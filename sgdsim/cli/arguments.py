@@ -150,11 +150,7 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
-    decay = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
-    if many:
-        add_list(group, "--weight-decay", real, None, decay, metavar="OMEGA")
-    else:
-        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=decay)
+    add_weight_decay(group, many)
     add_steps(group, "n_steps", 1000, "steps of SGD")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")
@@ -194,6 +190,15 @@ def add_algorithm(group: Group, many: bool) -> None:
     group.add_argument(
         "--average", **count, help="losses of averaged iterates: ema:DECAY or tail:start=S,every=C (default: none)"
     )
+
+
+def add_weight_decay(group: Group, many: bool) -> None:
+    """`--weight-decay`, which `algorithm` takes up."""
+    words = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
+    if many:
+        add_list(group, "--weight-decay", real, None, words, metavar="OMEGA")
+    else:
+        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=words)
 
 
 def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from tqdm import tqdm
 
-from sgdsim.cli.arguments import add_algorithm, add_loss, add_problem, algorithm, named
+from sgdsim.cli.arguments import add_algorithm, add_loss, add_problem, add_weight_decay, algorithm, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
@@ -50,6 +50,7 @@ def add_parser(commands: Commands) -> None:
     add_common(group)
     add_loss(group)
     add_algorithm(group, many=False)
+    add_weight_decay(group, many=False)
     group.add_argument(
         "--exact",
         action="store_true",
@@ -139,7 +140,8 @@ def _check(args: argparse.Namespace, sgd: SGD, horizon: int) -> None:
         for name, hint in PLAIN_ALONE.items():
             if getattr(args, name) not in (None, False):
                 raise InputError(
-                    f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass{hint}"
+                    f"--{name}: expected only with heavy ball, without weight decay, noisy labels, averages or one "
+                    f"pass{hint}"
                 )
     elif args.replicates is not None and args.verify is None:
         raise InputError("--replicates: expected only with --verify, got it without")
@@ -162,7 +164,7 @@ def _found(args: argparse.Namespace, problem: Problem, sgd: SGD) -> Recommendati
 
     if not sgd.is_plain:
         with tqdm(desc="search", unit=" settings", delay=2, disable=None) as bar:
-            return method_recommendation.recommend(problem.quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
+            return method_recommendation.recommend(problem, sgd, args.horizon, tau=args.tau, heard=bar.update)
     find = partial(recommendation.recommend, problem, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
     if not args.exact:
         return find()

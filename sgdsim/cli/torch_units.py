@@ -1,4 +1,4 @@
-"""Learning rates as `torch.optim.SGD` takes them, for the loss that a training script has.
+"""Learning rates and weight decay as `torch.optim.SGD` takes them, for the loss that a training script has.
 
 `--loss` says what a network is trained on; here the loss is a squared one, and the question is what it is divided by,
 hence `--torch-loss`.
@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.specs import shortest
 
 if TYPE_CHECKING:
     from sgdsim.cli.base import Group
@@ -29,8 +30,9 @@ def add_torch(group: Group) -> None:
     group.add_argument(
         "--torch-loss",
         choices=list(LOSSES),
-        help="show rates in torch's units, for half-mse, 0.5*((f - y)**2).sum(1).mean(), or mse, nn.MSELoss(), whose "
-        "gradient is 2/C times that of C outputs (default: half-mse)",
+        help="show rates in torch's units, and take --weight-decay in them, for half-mse, "
+        "0.5*((f - y)**2).sum(1).mean(), or mse, nn.MSELoss(), whose gradient is 2/C times that of C outputs (default: "
+        "half-mse)",
     )
 
 
@@ -58,6 +60,21 @@ def unit(args: argparse.Namespace, problem: QuadraticProblem) -> float:
     if not math.isfinite(one):
         raise InputError("--torch-lr, --torch-loss: expected finitely many points, got infinitely many")
     return one
+
+
+def decay_unit(args: argparse.Namespace, problem: QuadraticProblem) -> float:
+    """What the weight decay 1 of `torch.optim.SGD` on the loss of --torch-loss is on half-mse: lr·decay is the same."""
+    return problem.n_outputs / 2 if args.torch_loss == "mse" else 1.0
+
+
+def decay_lines(args: argparse.Namespace, problem: QuadraticProblem) -> list[str]:
+    """What the weight decay given is on half-mse, where it was given on another loss."""
+    given = args.weight_decay if isinstance(args.weight_decay, list) else [args.weight_decay]
+    one = decay_unit(args, problem)
+    if args.torch_loss in (None, "half-mse") or one == 1 or not any(given):
+        return []
+    values = ", ".join(f"{shortest(decay)} is {shortest(decay * one)}" for decay in given if decay)
+    return [f"weight decay of torch.optim.SGD on {LOSSES[args.torch_loss]}, on {LOSSES['half-mse']} as shown: {values}"]
 
 
 def unit_of(args: argparse.Namespace, problem: QuadraticProblem) -> str:

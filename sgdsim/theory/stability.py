@@ -118,6 +118,8 @@ def max_lr(
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if level == "exact":
         return _exact_max_lr(problem, sgd, tolerance)
+    if linear.is_decayed_heavy_ball(sgd):
+        return linear.decayed_max_lr(problem, sgd, None if level == "full-batch" else tau)
     if not _is_closed(sgd):
         if level == "full-batch":
             return linear.critical_lr(sgd, lambda other: linear.mean_is_stable(problem, other), tolerance)
@@ -201,7 +203,10 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
 def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float) -> float:
     if not _is_closed(sgd):
-        near = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other).stable, 1e-2)
+        if linear.is_decayed_heavy_ball(sgd):
+            near = linear.decayed_max_lr(problem, sgd)
+        else:
+            near = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other).stable, 1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
         return linear.critical_lr(sgd, _in_turn(problem), tolerance, start=start)
     _, momentum, noise = constants(problem, sgd)

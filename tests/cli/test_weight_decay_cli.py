@@ -41,3 +41,41 @@ def test_a_grid_and_its_file_have_it(tmp_path):
     np.testing.assert_array_equal(again["loss"].values, result["loss"].values)
     last = result["loss"].isel(step=-1).squeeze()
     assert (last.diff("weight_decay") > 0).all()
+
+
+def test_stability_and_recommend_have_it(run):
+    words = ["stability", *POWER, "--batch-size", "4", "--momentum", "0.5", "--weight-decay", "0.01", "--json"]
+    told = json.loads(run(*words))
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    sgd = ss.SGD(1.0, 0.5, 4, weight_decay=0.01)
+    row = told["rows"][0]
+    assert told["weight_decay"] == 0.01
+    assert row["full_batch"] == pytest.approx(3 / (1 + problem.pull(sgd)), rel=1e-14)
+    assert row["spectral_diagonal"] == ss.theory.stability.max_lr(problem, sgd)
+    text = run("recommend", *POWER, "--batch-size", "4", "--horizon", "30", "--weight-decay", "0.01")
+    assert "heavy-ball, batch 4, without-replacement, weight decay 0.01" in text
+    assert "weight decay leaves a loss of " in text
+    assert "weight_decay=0.01)  # for the loss" in text
+    assert "weight_decay=0.02)  # for torch.nn.MSELoss()" in text
+
+
+def test_weight_decay_of_mse_is_taken_in_its_units(run):
+    words = ["stability", *POWER, "--batch-size", "4", "--momentum", "0.5", "--json"]
+    half = json.loads(run(*words, "--weight-decay", "0.01"))
+    mean = json.loads(run(*words, "--weight-decay", "0.02", "--torch-loss", "mse"))
+    assert mean["weight_decay"] == 0.01
+    assert mean["rows"] == half["rows"]
+    text = run(*words[:-1], "--weight-decay", "0.02", "--torch-loss", "mse")
+    assert "weight decay of torch.optim.SGD on nn.MSELoss, on ½·mean of squares as shown: 0.02 is 0.01" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stability", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["stability", *POWER, "--weight-decay", "0.1", "--plot", "s.png"], "--plot: expected no --weight-decay"),
+        (["recommend", *POWER, "--weight-decay", "0.1", "--exact"], "--exact: expected only with heavy ball, without"),
+    ],
+)
+def test_what_is_not_known_with_it_is_one_line(run, words, said):
+    assert said in run(*words, code=2)
