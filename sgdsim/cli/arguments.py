@@ -201,6 +201,17 @@ def add_weight_decay(group: Group, many: bool) -> None:
         group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=words)
 
 
+def add_no_weight_decay(group: Group) -> None:
+    """`--weight-decay` where nothing is known with it, so that `refuse_weight_decay` can say why."""
+    group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=argparse.SUPPRESS)
+
+
+def refuse_weight_decay(args: argparse.Namespace, why: str) -> None:
+    """InputError for any but 0."""
+    if args.weight_decay:
+        raise InputError(f"--weight-decay: expected 0, {why}, got {args.weight_decay:g}")
+
+
 def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:
     """The arguments of these names, for a function that calls them the same."""
     return {name: getattr(args, name) for name in names}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
+from sgdsim.cli.arguments import add_batch_sizes, add_no_weight_decay, add_problem, named, refuse_weight_decay
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import add_common, load
@@ -27,6 +27,7 @@ def add_parser(commands: Commands) -> None:
     )
     words = "pairs of batches that estimate the noise scale of a real network; 0: none"
     group.add_argument("--pairs", type=whole, default=_PAIRS, help=words)
+    add_no_weight_decay(group)
     add_common(group)
     add_output(parser, None, "draw it (.png, .pdf or .svg)")
 
@@ -37,6 +38,7 @@ def batch(args: argparse.Namespace) -> int:
     from sgdsim.studies import batch_sizes
 
     delivery = Delivery(args)
+    refuse_weight_decay(args, "as steps to a target are not known with it; stability and recommend take it")
     for size in args.batch_size or [1]:  # refuses bad values before any data are read
         SGD(1.0, args.momentum, size)
     number("reach", args.reach, minimum=0.0, maximum=1.0, open_ends=True)

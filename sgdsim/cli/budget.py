@@ -5,14 +5,14 @@ from __future__ import annotations
 import argparse
 
 from sgdsim.cli import outputs
-from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
+from sgdsim.cli.arguments import add_batch_sizes, add_problem, add_weight_decay, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import integer
-from sgdsim.common.specs import readable
+from sgdsim.common.specs import readable, shortest
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,6 +33,7 @@ def add_parser(commands: Commands) -> None:
         "sizes are stable)",
     )
     group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
+    add_weight_decay(group, many=False)
     words = "steps at the smallest batch size; the others get the same t*b"
     add_steps(group, "n_steps", 10_000, words, "the same for all, in epochs")
     group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
@@ -49,14 +50,16 @@ def budget(args: argparse.Namespace) -> int:
     from sgdsim.studies import budgets
 
     delivery = Delivery(args)
-    SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
+    args.weight_decay = args.weight_decay or 0.0
+    rate = 1.0 if args.lr is None else args.lr
+    SGD(rate, args.momentum, weight_decay=args.weight_decay)  # refuses bad values before any data are read
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
     check_epochs(args)
     regime = regimes.parse(args.regime)
     problem = load(args)
     settle(args, "n_steps", problem.n, [min(args.batch_size)])
-    options = named(args, "lr", "momentum", "n_steps", "sampling", "replicates", "seed")
+    options = named(args, "lr", "momentum", "weight_decay", "n_steps", "sampling", "replicates", "seed")
     result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:
         with delivery.writing("out"):
@@ -67,9 +70,11 @@ def budget(args: argparse.Namespace) -> int:
         "n": problem.n,
         "regime": regime.name,
         "momentum": args.momentum,
+        **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         "device": result.attrs["device"],
     }
     title = f"{problem.description.get('title', '')}: {regime.name}, momentum {readable(args.momentum)}"
+    title += f", weight decay {shortest(args.weight_decay)}" if args.weight_decay else ""
     lines = [
         f"{title}, learning rates matched by gamma*lr",
         found.matched().text(),

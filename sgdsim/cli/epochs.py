@@ -7,13 +7,21 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_seed, named
+from sgdsim.cli.arguments import (
+    add_batch_sizes,
+    add_device,
+    add_list,
+    add_problem,
+    add_seed,
+    add_weight_decay,
+    named,
+)
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer
-from sgdsim.common.specs import readable
+from sgdsim.common.specs import readable, shortest
 
 if TYPE_CHECKING:
     from sgdsim.studies.epoch_comparison import AfterEpochs, EpochLosses
@@ -39,6 +47,7 @@ def add_parser(commands: Commands) -> None:
         help="in units of 1/lambda_max, for all batch sizes (default: half of the largest stable one of each)",
     )
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
+    add_weight_decay(group, many=False)
     add_list(group, "--epochs", whole, list(EPOCHS), "where to compare", metavar="E")
     group.add_argument("--regime", default="sampled", choices=["sampled", "network"], help="what runs on the batches")
     group.add_argument(
@@ -60,8 +69,9 @@ def epochs(args: argparse.Namespace) -> int:
     from sgdsim.studies import epoch_comparison
 
     delivery = Delivery(args)
+    args.weight_decay = args.weight_decay or 0.0
     for size in args.batch_size:  # refuses bad values before any data are read
-        SGD(1.0 if args.lr is None else args.lr, args.momentum, size)
+        SGD(1.0 if args.lr is None else args.lr, args.momentum, size, weight_decay=args.weight_decay)
     for count in args.epochs:
         integer("epochs", count, minimum=1)
     integer("replicates", args.replicates, minimum=2)
@@ -76,13 +86,14 @@ def epochs(args: argparse.Namespace) -> int:
     if args.regime == "network" and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
     options = {"regime": regimes.parse(args.regime), "theory": theory, "progress": True}
-    options |= named(args, "lr", "momentum", "epochs", "replicates", "seed")
+    options |= named(args, "lr", "momentum", "weight_decay", "epochs", "replicates", "seed")
     compared = epoch_comparison.compare(problem, args.batch_size, **options)
     found = epoch_comparison.EpochLosses.of(compared, problem.quadratic)
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "momentum": args.momentum,
+        **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         **{name: compared.attrs[name] for name in ("regime", "theory", "initial_loss")},
         "replicates": args.replicates,
         "device": compared.attrs["device"],
@@ -93,9 +104,10 @@ def epochs(args: argparse.Namespace) -> int:
 
 def _lines(title: str, found: EpochLosses) -> list[str]:
     rows, runs = found.rows, found.data.attrs
+    decay = f", weight decay {shortest(runs['weight_decay'])}" if "weight_decay" in runs else ""
     out = [
-        f"{title}: {runs['regime']}, momentum {readable(runs['momentum'])}, {runs['replicates']} batch sequences of "
-        f"each kind, initial loss {runs['initial_loss']:.4g}",
+        f"{title}: {runs['regime']}, momentum {readable(runs['momentum'])}{decay}, {runs['replicates']} batch "
+        f"sequences of each kind, initial loss {runs['initial_loss']:.4g}",
         found.table().text(),
         "",
         f"mean ± standard error; theory ({runs['theory']}): the mean over independent batches",

@@ -6,7 +6,7 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import add_device, add_problem, add_seed, named
+from sgdsim.cli.arguments import add_device, add_no_weight_decay, add_problem, add_seed, named, refuse_weight_decay
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
@@ -36,6 +36,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument(
         "--label-noise", type=float, default=0.0, metavar="SIGMA", help="error of labels, in units of the targets"
     )
+    add_no_weight_decay(group)
     group.add_argument(
         "--pieces", type=whole, metavar="K", help="of the piecewise-constant schedule (default: 12 or T)"
     )
@@ -61,6 +62,7 @@ def schedule(args: argparse.Namespace) -> int:
     from sgdsim.studies import schedule_comparison
 
     delivery = Delivery(args)
+    refuse_weight_decay(args, "as the best schedules are not known with it; recommend and compare take it")
     check_epochs(args)
     if args.epochs is None:  # else known only with N
         _size(args)

@@ -75,6 +75,7 @@ def matched_lr(
     momentum: float = 0.9,
     sampling: str = WITHOUT_REPLACEMENT,
     tau: float = 1.0,
+    weight_decay: float = 0.0,
 ) -> list[float]:
     """Learning rates of ascending `batch_sizes` with equal γα: `lr` at the smallest, `lr·γ(b_min)/γ(b)` at b.
 
@@ -84,8 +85,11 @@ def matched_lr(
     if lr is None:
         number("tau", tau, maximum=1.0)
         bound = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
+        if weight_decay:
+            each = (SGD(1.0, momentum, b, sampling, weight_decay=weight_decay) for b in batch_sizes)
+            bound = np.array([stability.max_lr(problem, sgd, tau=tau) for sgd in each])
         lr = stability.half_of(float(np.min(bound * noise / noise[0])))
-    return [float(f"{lr * noise[0] / each:.12g}") for each in noise]
+    return [float(f"{lr * noise[0] / own:.12g}") for own in noise]
 
 
 def run(
@@ -97,6 +101,7 @@ def run(
     momentum: float = 0.9,
     n_steps: int = 10_000,
     sampling: str = WITHOUT_REPLACEMENT,
+    weight_decay: float = 0.0,
     replicates: int = 1,
     seed: int = 0,
     progress: bool = False,
@@ -107,6 +112,7 @@ def run(
     ----------
     lr : α at the smallest batch size (`matched_lr`).
     n_steps : at the smallest batch size b_min; `n_steps·b_min/b`, rounded, at b.
+    weight_decay : the same for all, as `SGD` has it: over α_eff·t all decay alike.
 
     Returns
     -------
@@ -126,11 +132,12 @@ def run(
             f"n_steps: expected at least {-(-10 * sizes[-1] // sizes[0])}, so that batches of {sizes[-1]} are left "
             f"with 10 steps at the same budget; got {n_steps}"
         )
-    rates = matched_lr(problem.quadratic, sizes, lr=lr, momentum=momentum, sampling=sampling)
+    rates = matched_lr(problem.quadratic, sizes, lr=lr, momentum=momentum, sampling=sampling, weight_decay=weight_decay)
     follow = partial(sweep, replicates=replicates, seed=seed, progress=progress, executor="serial")
     parts = []
     for size, rate, count in zip(sizes, rates, steps, strict=True):
-        grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling])
+        decay = {"weight_decay": [weight_decay]} if weight_decay else {}
+        grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling], **decay)
         parts.append(follow(problem, grid, [regime], count))
         if parts[-1].attrs["interrupted"]:
             break
@@ -237,9 +244,10 @@ class BudgetRuns(OfRuns):
         """Of a result of `run` for this problem."""
         found = curves(data, problem)
         runs = tuple(_matched(curve, data.isel(cell=i, regime=0), problem) for i, curve in enumerate(found))
+        law = None
         with contextlib.suppress(InputError):
-            return cls(runs, compare(found), PowerLaw.of(problem.quadratic), data, problem)
-        return cls(runs, compare(found), None, data, problem)
+            law = None if _decay(data) else PowerLaw.of(problem.quadratic)  # with weight decay no power law is left
+        return cls(runs, compare(found), law, data, problem)
 
     @property
     def phase(self) -> str | None:
@@ -282,17 +290,26 @@ class BudgetRuns(OfRuns):
         ]
 
 
+def _decay(data: xr.Dataset) -> float:
+    """The weight decay of a result of `run`."""
+    return float(np.ravel(data["weight_decay"].values)[0]) if "weight_decay" in data.coords else 0.0
+
+
 def _matched(curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
     quadratic, momentum = problem.quadratic, float(cell["momentum"])
     tau = next(iter(followed(cell).values())).tau
-    bound = stability.diagonal_max_lr(quadratic, momentum=momentum, noise=curve.noise, tau=1.0 if tau is None else tau)
+    closure = 1.0 if tau is None else tau
+    bound = float(stability.diagonal_max_lr(quadratic, momentum=momentum, noise=curve.noise, tau=closure))
+    if decay := _decay(cell):
+        sgd = SGD(1.0, momentum, curve.batch_size, str(cell["sampling"].values), weight_decay=decay)
+        bound = stability.max_lr(quadratic, sgd, tau=min(closure, 1.0))  # beyond 1 it is not shown
     last = float(curve.loss[-1]) if curve.loss.size else math.nan
     return MatchedRun(
         curve.batch_size,
         curve.lr,
         curve.noise,
         effective_lr=curve.lr / (1 - momentum),
-        max_lr_spectral_diagonal=float(bound) if tau is None or tau <= 1 else None,  # beyond, no threshold is known
+        max_lr_spectral_diagonal=bound if tau is None or tau <= 1 else None,  # beyond, no threshold is known
         n_steps=int(curve.steps[-1]) if curve.steps.size else 0,
         final_loss=last,
         diverged=math.isinf(last),

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -127,6 +127,7 @@ def compare(
     *,
     lr: float | None = None,
     momentum: float = 0.0,
+    weight_decay: float = 0.0,
     epochs: Sequence[int] = (1, 2, 5, 10, 20, 50),
     replicates: int = 400,
     seed: int = 0,
@@ -140,6 +141,7 @@ def compare(
     ----------
     batch_sizes : different sizes b; an epoch has ⌊N/b⌋ steps, points left over are skipped.
     lr : α, the same for all b; None: half of the largest stable one of each (spectral-diagonal theory, three digits).
+    weight_decay : as `SGD` has it; with some the mean over all orders is not known.
     epochs : numbers of epochs that the comparison is for; some more are recorded up to the largest, for curves.
     replicates : batch sequences of each kind, at least 2; those of the two kinds are independent of each other.
     regime : what is run with both kinds of batches: `SampledLinearized()` (None) or `RealNetwork()`.
@@ -170,8 +172,9 @@ def compare(
     follow = partial(how, executor="serial", on_error="raise")
     parts, device = [], ""
     for size in sizes:
-        rate = half_of_stable(problem.quadratic, size, momentum) if lr is None else lr
-        part, result = _one(problem, SGD(rate, momentum, size), recorded, regime, theory, follow)
+        rate = half_of_stable(problem.quadratic, size, momentum, weight_decay) if lr is None else lr
+        sgd = SGD(rate, momentum, size, weight_decay=weight_decay)
+        part, result = _one(problem, sgd, recorded, regime, theory, follow)
         if part is None:
             break
         parts.append(part)
@@ -184,6 +187,7 @@ def compare(
         "n": n,
         "initial_loss": problem.quadratic.initial_loss,
         "momentum": float(momentum),
+        **({"weight_decay": float(weight_decay)} if weight_decay else {}),
         "regime": regime.name,
         "theory": theory.name,
         "replicates": replicates,
@@ -210,9 +214,11 @@ def _checked(n: int, batch_sizes: Sequence[int], epochs: Sequence[int]) -> tuple
     return sizes, asked
 
 
-def half_of_stable(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0) -> float:
+def half_of_stable(
+    problem: QuadraticProblem, batch_size: int, momentum: float = 0.0, weight_decay: float = 0.0
+) -> float:
     """Half of the largest stable α of spectral-diagonal theory at this batch size, to three digits."""
-    return stability.half_of(stability.max_lr(problem, SGD(1.0, momentum, batch_size)))
+    return stability.half_of(stability.max_lr(problem, SGD(1.0, momentum, batch_size, weight_decay=weight_decay)))
 
 
 def _one(
@@ -229,13 +235,14 @@ def _one(
     per_epoch = n // size
     steps = recorded * per_epoch
     values = {"lr": [sgd.lr], "momentum": [sgd.momentum], "batch_size": [size]}
+    values |= {"weight_decay": [sgd.weight_decay]} if sgd.weight_decay else {}
     runs = []
     for one, samplings in ((theory, SAMPLINGS[:1]), (regime, SAMPLINGS)):
         grid = Grid.product(**values, sampling=list(samplings))
         result = follow(grid, [one], int(steps[-1]), record=steps.tolist())
         if result.attrs["interrupted"]:
             return None, result
-        runs.append(result["loss"].sel(step=steps).isel(lr=0, momentum=0, batch_size=0, regime=0))
+        runs.append(result["loss"].sel(step=steps).isel(dict.fromkeys((*values, "regime"), 0)))
     losses = runs[1].transpose("sampling", "replicate", "step").values
     part = xr.Dataset(
         {
@@ -262,10 +269,10 @@ def _exact(problem: QuadraticProblem, sgd: SGD, recorded: np.ndarray) -> np.ndar
     if problem.n > _EXACT_UP_TO:
         return out
     try:
-        every = SGD(sgd.lr, sgd.momentum, sgd.batch_size, sampling=RESHUFFLE)
+        every = replace(sgd, sampling=RESHUFFLE)
         per_epoch = problem.n // cast(int, sgd.batch_size)
         return orders.reshuffled_loss(problem, every, int(recorded[-1]))[recorded * per_epoch]
-    except InputError:  # too many orders, or no eigenvectors
+    except InputError:  # too many orders, no eigenvectors, or weight decay
         return out
 
 

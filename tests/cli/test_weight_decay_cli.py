@@ -74,8 +74,34 @@ def test_weight_decay_of_mse_is_taken_in_its_units(run):
     [
         (["stability", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
         (["stability", *POWER, "--weight-decay", "0.1", "--plot", "s.png"], "--plot: expected no --weight-decay"),
+        (["batch", *POWER, "--weight-decay", "0.1"], "--weight-decay: expected 0, as steps to a target are not known"),
+        (
+            ["schedule", *POWER, "--weight-decay", "0.1"],
+            "--weight-decay: expected 0, as the best schedules are not known",
+        ),
+        (["budget", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["epochs", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["landscape", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
         (["recommend", *POWER, "--weight-decay", "0.1", "--exact"], "--exact: expected only with heavy ball, without"),
     ],
 )
 def test_what_is_not_known_with_it_is_one_line(run, words, said):
     assert said in run(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["landscape", "--lr", "0.2,0.4", "--momentum", "0", "--batch-size", "4", "--n-steps", "10", "--plot", "m.png"],
+        ["budget", "--batch-size", "1,2", "--n-steps", "40", "--lr", "0.02"],
+        ["epochs", "--batch-size", "4", "--epochs", "2", "--replicates", "2"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_studies_say_it(run, words):
+    own = [words[0], *POWER, *words[1:]]
+    assert ", weight decay 0.02" in run(*own, "--weight-decay", "0.02")
+    told, plain = json.loads(run(*own, "--weight-decay", "0.02", "--json")), json.loads(run(*own, "--json"))
+    assert told["weight_decay"] == 0.02
+    assert "weight_decay" not in plain
+    assert told["rows"] != plain["rows"]

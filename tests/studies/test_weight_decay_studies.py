@@ -6,7 +6,7 @@ import torch
 
 import sgdsim as ss
 from sgdsim.common.checks import InputError
-from sgdsim.studies import method_recommendation
+from sgdsim.studies import budgets, epoch_comparison, landscape, method_recommendation, schedule_comparison
 from sgdsim.studies.stable_rates import asked, stable_rates
 from sgdsim.theory import linear, stability
 
@@ -127,3 +127,58 @@ def test_the_lines_take_the_steps_of_the_prediction(by_outputs, n_outputs, loss)
     assert pasted.defaults["lr"] == pytest.approx(values["lr"], rel=1e-3)
     told = found.as_dict()["torch"][loss]
     assert (told["lr"], told["weight_decay"]) == (values["lr"], values["weight_decay"])
+
+
+def test_budgets_are_those_of_decayed_runs():
+    problem = ss.QuadraticProblem.power_law(60, 1.5, 0.5)
+    how = {"momentum": 0.5, "n_steps": 80, "weight_decay": 1e-3}
+    result = budgets.run(problem, ss.SpectralDiagonal(), batch_sizes=[1, 4], **how)
+    found = budgets.BudgetRuns.of(result, problem)
+    assert found.law is None
+    for run in found.runs:
+        sgd = ss.SGD(run.lr, 0.5, run.batch_size, weight_decay=1e-3)
+        alone = ss.simulate(problem, sgd, ss.SpectralDiagonal(), run.n_steps)["loss"].values.ravel()[-1]
+        assert run.final_loss == pytest.approx(alone, rel=1e-12)
+        assert run.max_lr_spectral_diagonal == stability.max_lr(problem, sgd)
+    assert max(run.lr / run.max_lr_spectral_diagonal for run in found.runs) == pytest.approx(0.5, rel=0.01)
+
+
+def test_small_decayed_steps_depend_on_the_budget_alone():
+    """Where all modes are slow and overdamped γα_eff and α_eff·t count, and all modes decay by α_eff·ω·t alike."""
+    problem = ss.QuadraticProblem.power_law(60, 1.5, 0.5)
+    how = {"lr": 0.002, "momentum": 0.0, "n_steps": 100_000, "weight_decay": 1e-4}
+    result = budgets.run(problem, ss.SpectralDiagonal(), batch_sizes=[1, 4], **how)
+    assert budgets.compare(budgets.curves(result, problem)).ratio_by_noise.max() < 1.01
+
+
+def test_epochs_are_those_of_decayed_runs():
+    rng = np.random.default_rng(2)
+    features = rng.standard_normal((6, 7))
+    problem = ss.QuadraticProblem.from_kernel(features @ features.T, rng.standard_normal(6))
+    found = epoch_comparison.compare(problem, [2], epochs=(1, 3), replicates=3, weight_decay=0.05, momentum=0.3)
+    sgd = ss.SGD(float(found["lr"][0]), 0.3, 2, weight_decay=0.05)
+    limit = stability.max_lr(problem, sgd)
+    assert sgd.lr == pytest.approx(limit / 2, rel=1e-2)
+    exact = ss.simulate(problem, sgd, ss.BatchAveraged(0), 9, record=[3, 9])["loss"].sel(step=[3, 9]).values.ravel()
+    np.testing.assert_allclose(found["theory"].sel(batch_size=2, epoch=[1, 3]), exact, rtol=1e-12)
+    assert np.isnan(found["reshuffled_exact"]).all()  # not known, not that without decay
+    every = ss.SGD(sgd.lr, 0.3, 2, sampling="reshuffle", weight_decay=0.05)
+    run = ss.simulate(problem, every, ss.SampledLinearized(), 9, record=[9], replicates=3)["loss"].values[0, :, -1]
+    np.testing.assert_allclose(found["loss"].sel(sampling="reshuffle", epoch=3).values.ravel(), run, rtol=1e-12)
+
+
+def test_maps_are_judged_with_decay():
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    grid = ss.Grid.product(lr=[0.2, 0.4], momentum=[0.0, 0.5], batch_size=[4], weight_decay=[0.01])
+    result = ss.sweep(problem, grid, ss.SpectralDiagonal(), 30, record=[30])
+    (found,) = landscape.judged(result, problem, ss.SGD(1.0, weight_decay=0.01)).maps
+    assert (found.panel.weight_decay, found.panel.is_plain) == (0.01, False)
+    sgd = ss.SGD(found.least.lr, found.least.momentum, 4, weight_decay=0.01)
+    assert found.max_lr_spectral_diagonal == stability.max_lr(problem, sgd)
+    assert found.max_lr_full_batch == pytest.approx(2 * (1 + sgd.momentum) / (1 + problem.pull(sgd)), rel=1e-14)
+
+
+def test_schedules_know_none():
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    with pytest.raises(InputError, match="weight_decay: expected 0, as this is not known with it"):
+        schedule_comparison.compare(problem, ss.SGD(1.0, batch_size=4, weight_decay=0.01), 20, 2)
