@@ -14,6 +14,7 @@ from sgdsim.cli.base import Group
 from sgdsim.cli.deliver import add_output
 from sgdsim.cli.own_data import POINTS, add_own_data
 from sgdsim.cli.steps import add_steps
+from sgdsim.cli.torch_units import add_torch
 from sgdsim.cli.values import FORMS, Several, points, real, schedule_of, several, whole
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
@@ -142,7 +143,9 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         if many:
             add_list(group, option, schedule_of(name), None, said)
         else:
-            group.add_argument(option, type=schedule_of(name), default=values[0], help=said)
+            default = None if name == "lr" else values[0]  # --torch-lr may stand there
+            group.add_argument(option, type=schedule_of(name), default=default, help=said)
+    add_torch(group, "learning rate of torch.optim.SGD, in place of --lr", many=many)
     group.add_argument(
         "--sampling",
         default=SAMPLINGS[0],

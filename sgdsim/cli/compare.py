@@ -13,6 +13,7 @@ from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
 from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
 from sgdsim.cli.problems import check_output, described
 from sgdsim.cli.steps import check_epochs, settle
+from sgdsim.cli.torch_units import asked_for, decay_lines, in_alpha, named_loss, take_torch_lr, unit, unit_of
 from sgdsim.common.checks import InputError
 from sgdsim.common.text import counted
 
@@ -50,6 +51,7 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args:
 
 
 def compare(args: argparse.Namespace) -> int:
+    take_torch_lr(args, None)
     grid = _grid(args)
     return _run(
         args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), args.observe, execution(args)
@@ -115,6 +117,7 @@ def _too_slow(regime: Regime, problem: Problem) -> str:
 def simulate(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid
 
+    take_torch_lr(args, LISTS["lr"][0])
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = [*args.observe, *(["moments"] if args.moments else [])]
     how = Execution(
@@ -142,6 +145,10 @@ def _run(
     check_epochs(args)
     _check_files(args, len(cells), resume=how["resume"])
     problem = described(args)
+    if asked_for(args):
+        unit(args, problem.quadratic)  # refuses what has none
+        grid = in_alpha(args, grid, problem.quadratic)
+        cells = [sgd for _, sgd in grid.cells()]
     settle(args, "n_steps", problem.n, [sgd.batch_size for sgd in cells])
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can
@@ -163,10 +170,31 @@ def _run(
     drawn = cross_entropy.marked(result, horizons) if any(horizons) else result
     delivery.draw(lambda plot: plot.comparison(drawn))  # before verdicts, which may take long
     found = ComparedCells.of(result, problem, grid, horizons)
-    facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}
+    facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed} | _in_torch(args, found, problem)
     facts |= {"seconds": delivery.seconds, **delivery.files}
-    code = delivery.tell(facts, lambda: "\n".join([_headline(args, problem), *_lines(found), *_notes(found, facts)]))
+
+    def text() -> str:
+        one = None if not asked_for(args) else unit(args, problem.quadratic)
+        on = "" if one is None else f" on {named_loss(args, problem.quadratic)}"
+        pulled = decay_lines(args, problem.quadratic)
+        head, notes = _headline(args, problem), _notes(found, facts, on, pulled)
+        return "\n".join([head, *_lines(found, one), *notes])
+
+    code = delivery.tell(facts, text)
     return code or int(bool(found.failed))
+
+
+def _in_torch(args: argparse.Namespace, found: ComparedCells, problem: Problem) -> dict[str, object]:
+    """For JSON, where it is asked for: the unit, and the rows with the rate for that loss."""
+    if not asked_for(args):
+        return {}
+    one = unit(args, problem.quadratic)
+    rows = found.as_dict()["rows"]
+    assert isinstance(rows, list)
+    for row, each in zip(rows, found.rows, strict=True):
+        if each.sgd.rule is None and isinstance(each.sgd.lr, (int, float)):
+            row["torch_lr"] = each.sgd.lr * one
+    return {"rows": rows, "torch_loss": unit_of(args, problem.quadratic), "torch_lr_per_alpha": one}
 
 
 def _facts(found: ComparedCells, problem: Problem) -> dict[str, object]:
@@ -198,14 +226,14 @@ def _check_files(args: argparse.Namespace, cells: int, *, resume: bool) -> None:
         raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
 
 
-def _lines(found: ComparedCells) -> list[str]:
-    """The tables, one for each observable."""
+def _lines(found: ComparedCells, unit: float | None) -> list[str]:
+    """The tables, one for each observable; `unit`: of torch's learning rates, where they are shown."""
     from sgdsim.observables import label
     from sgdsim.runs.results import curves
 
-    lines = ["final training loss", found.table().text()]
+    lines = ["final training loss", found.table(unit=unit).text()]
     for name in curves(found.data)[1:]:
-        lines += ["", f"final {label(name)}", found.table(name).text()]
+        lines += ["", f"final {label(name)}", found.table(name, unit=unit).text()]
     return lines
 
 
@@ -241,8 +269,9 @@ def _pulled(facts: Mapping[str, Any]) -> str:
     return f"weight decay is that of torch.optim.SGD and pulls {to}{words}"
 
 
-def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
-    """What the tables mean, the units of learning rates, the time taken; what was not run, and why."""
+def _notes(found: ComparedCells, facts: Mapping[str, Any], on: str, pulled: list[str]) -> list[str]:
+    """What the tables mean, the units of learning rates, `on` which loss, and of weight decay as it was `pulled`, the
+    time taken; what was not run, and why."""
     from sgdsim.runs.results import has_offset
 
     rows, regimes = found.rows, list(found.rows[0].regimes)
@@ -252,12 +281,13 @@ def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
     what += [f"× is the ratio to {regimes[0]}"] if ratios else []
     rules = {row.sgd.rule.name: row.sgd.rule for row in rows if row.sgd.rule is not None}
     first = ["; ".join(what)] if what else []
-    first += [lr_unit(facts["n"] / facts["lambda_max"])] if any(row.sgd.rule is None for row in rows) else []
+    one = facts.get("torch_lr_per_alpha", facts["n"] / facts["lambda_max"])
+    first += [lr_unit(one) + on] if any(row.sgd.rule is None for row in rows) else []
     first += [*map(rule_lr_unit, rules.values()), f"{facts['seconds']:.1f} s."]
     notes = ["", ". ".join(first), *_of_model(found)]
     others = [name for name in regimes if ":loss=" in name]
     if any(row.sgd.weight_decay for row in rows):
-        notes += [_pulled(facts)]
+        notes += [_pulled(facts), *pulled]
     if not has_offset(found.data):
         notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
     notes += [*interrupted(facts), *found.notes()]

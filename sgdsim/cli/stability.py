@@ -40,7 +40,7 @@ def add_parser(commands: Commands) -> None:
     add_batch_sizes(group, None, "(default: those of 1 10 100 that the data fill)")
     add_list(group, "--momentum", real, None, "heavy ball (default: 0 0.9; 0 for methods without)")
     add_list(group, "--tau", real, [1.0], "closures of the spectral-diagonal level")
-    add_torch(group)
+    add_torch(group, "are these rates of torch.optim.SGD stable?")
     add_common(group)
     add_loss(group)
     add_algorithm(group, many=False)

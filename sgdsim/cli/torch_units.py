@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
@@ -17,16 +17,19 @@ from sgdsim.common.specs import shortest
 if TYPE_CHECKING:
     from sgdsim.cli.base import Group
     from sgdsim.problem import QuadraticProblem
+    from sgdsim.runs.grids import Grid
 
 LOSSES = {"half-mse": "½·mean of squares", "mse": "nn.MSELoss"}
 
 
-def add_torch(group: Group) -> None:
-    """`--torch-lr` and `--torch-loss`."""
+def add_torch(group: Group, words: str, *, many: bool = True) -> None:
+    """`--torch-lr`, of which `words` say what is done with them, and `--torch-loss`."""
     from sgdsim.cli.arguments import add_list
 
-    words = "are these rates of torch.optim.SGD stable?"
-    add_list(group, "--torch-lr", real, None, words, metavar="LR")
+    if many:
+        add_list(group, "--torch-lr", real, None, words, metavar="LR")
+    else:
+        group.add_argument("--torch-lr", type=real, metavar="LR", help=words)
     group.add_argument(
         "--torch-loss",
         choices=list(LOSSES),
@@ -38,7 +41,8 @@ def add_torch(group: Group) -> None:
 
 def check_torch(args: argparse.Namespace) -> None:
     """InputError for learning rates that are none, before any data are read."""
-    for rate in args.torch_lr or ():
+    given = args.torch_lr if isinstance(args.torch_lr, list) else [args.torch_lr]
+    for rate in given if args.torch_lr is not None else ():
         if number("torch_lr", rate, minimum=0.0) == 0:
             raise InputError("torch_lr: expected a number > 0, got 0")
 
@@ -57,9 +61,34 @@ def unit(args: argparse.Namespace, problem: QuadraticProblem) -> float:
             f"--torch-loss: expected none with {problem.loss}, whose mean torch takes, got {args.torch_loss}"
         )
     one = problem.torch_lr(1.0) * (problem.n_outputs / 2 if args.torch_loss == "mse" else 1.0)
-    if not math.isfinite(one):
+    if not (math.isfinite(one) and math.isfinite(problem.n)):
         raise InputError("--torch-lr, --torch-loss: expected finitely many points, got infinitely many")
     return one
+
+
+def take_torch_lr(args: argparse.Namespace, default: object) -> None:
+    """--torch-lr in the place of --lr, where it is given, until `in_alpha` knows the unit; else what --lr says, or
+    `default`. InputError for both at once, and for learning rates that are none."""
+    check_torch(args)
+    if args.torch_lr is not None and args.lr is not None:
+        raise InputError("--torch-lr: expected in place of --lr, got both")
+    if args.lr is None:
+        args.lr = default if args.torch_lr is None else args.torch_lr
+
+
+def in_alpha(args: argparse.Namespace, grid: Grid, problem: QuadraticProblem) -> Grid:
+    """A grid whose learning rates are those of --torch-lr, where that is given, in units of 1/λ_max, and whose weight
+    decay is that of --torch-loss, as `SGD` has it. InputError for gradient rules, whose --lr is torch's already."""
+    axes: dict[str, object] = {**grid.axes}
+    if args.torch_lr is not None:
+        rule = next((sgd.rule for _, sgd in grid.cells() if sgd.rule is not None), None)
+        if rule is not None:
+            raise InputError(f"--torch-lr: expected a method of torch.optim.SGD, got {rule.name}; give its --lr")
+        one = unit(args, problem)
+        axes["lr"] = [lr / one for lr in cast("tuple[float, ...]", grid.axes["lr"])]
+    if "weight_decay" in grid.axes and (share := decay_unit(args, problem)) != 1:
+        axes["weight_decay"] = [share * decay for decay in cast("tuple[float, ...]", grid.axes["weight_decay"])]
+    return type(grid).zip(**axes) if grid.zipped else type(grid).product(**axes)
 
 
 def decay_unit(args: argparse.Namespace, problem: QuadraticProblem) -> float:

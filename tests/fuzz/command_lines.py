@@ -244,6 +244,8 @@ def consistent(
         named["--momentum"] = ["--momentum", "0"]
     if command == "budget":
         named["--batch-size"] = ["--batch-size", "1", rng.choice(["2", "5"])]
+    if command in ("compare", "simulate") and "--lr" in named:
+        named.pop("--torch-lr", None)
     if "--latex" in named:
         named.pop("--json", None)
     if "--markdown" in named:
