@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sgdsim.algorithm.rules import RULES
@@ -14,8 +13,9 @@ from sgdsim.cli.base import Group
 from sgdsim.cli.deliver import add_output
 from sgdsim.cli.own_data import POINTS, add_own_data
 from sgdsim.cli.steps import add_steps
-from sgdsim.cli.torch_units import add_torch
-from sgdsim.cli.values import FORMS, Several, points, real, schedule_of, several, whole
+from sgdsim.cli.torch_units import add_torch, add_weight_decay
+from sgdsim.cli.values import add_list as add_list
+from sgdsim.cli.values import points, real, schedule_of, whole
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
@@ -64,21 +64,6 @@ def add_data_dir(group: Group) -> None:
 def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one or several") -> None:
     """`--batch-size` where it takes several whole numbers."""
     add_list(group, "--batch-size", whole, default, words, metavar="B")
-
-
-def add_list(
-    group: Group,
-    option: str,
-    one: Callable[[str], object],
-    default: Sequence[object] | None,
-    words: str,
-    metavar: str = "VALUE",
-) -> None:
-    """An option that takes several values in every form that `values.several` reads; `one` reads a single one."""
-    read = several(one, option.strip("-").replace("-", "_"))
-    group.add_argument(
-        option, type=read, action=Several, nargs="+", default=default, metavar=metavar, help=f"{words}; {FORMS}"
-    )
 
 
 def add_regimes(group: Group, name: str, default: list[str] | None, words: str) -> None:
@@ -193,26 +178,6 @@ def add_algorithm(group: Group, many: bool) -> None:
     group.add_argument(
         "--average", **count, help="losses of averaged iterates: ema:DECAY or tail:start=S,every=C (default: none)"
     )
-
-
-def add_weight_decay(group: Group, many: bool) -> None:
-    """`--weight-decay`, which `algorithm` takes up."""
-    words = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
-    if many:
-        add_list(group, "--weight-decay", real, None, words, metavar="OMEGA")
-    else:
-        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=words)
-
-
-def add_no_weight_decay(group: Group) -> None:
-    """`--weight-decay` where nothing is known with it, so that `refuse_weight_decay` can say why."""
-    group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=argparse.SUPPRESS)
-
-
-def refuse_weight_decay(args: argparse.Namespace, why: str) -> None:
-    """InputError for any but 0."""
-    if args.weight_decay:
-        raise InputError(f"--weight-decay: expected 0, {why}, got {args.weight_decay:g}")
 
 
 def named(args: argparse.Namespace, *names: str) -> dict[str, Any]:

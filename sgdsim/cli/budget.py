@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 
 from sgdsim.cli import outputs
-from sgdsim.cli.arguments import add_batch_sizes, add_problem, add_weight_decay, named
+from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import integer
 from sgdsim.common.specs import readable, shortest

@@ -7,18 +7,12 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import (
-    add_batch_sizes,
-    add_device,
-    add_list,
-    add_problem,
-    add_seed,
-    add_weight_decay,
-    named,
-)
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_seed, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable, shortest
@@ -59,7 +53,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--replicates", type=whole, default=400, help="batch sequences of each kind")
     add_seed(group)
     add_device(group)
-    add_output(parser, None, "draw losses and ratios over epochs (.png, .pdf or .svg)")
+    add_output(parser, outputs.ROWS_HELP, "draw losses and ratios over epochs (.png, .pdf or .svg)", outputs.ROWS)
 
 
 def epochs(args: argparse.Namespace) -> int:
@@ -98,6 +92,8 @@ def epochs(args: argparse.Namespace) -> int:
         "replicates": args.replicates,
         "device": compared.attrs["device"],
     }
+    rows = [vars(row) for row in found.rows]
+    delivery.keep(rows, facts | found.as_dict() | {"interrupted": found.interrupted}, problem, compared)
     unit = lr_unit(found.rows[0].torch_lr / found.rows[0].lr)
     return delivery.deliver(found, facts, lambda: _lines(problem.description.get("title", ""), found), unit)
 

@@ -13,7 +13,6 @@ from sgdsim.cli.arguments import (
     add_list,
     add_problem,
     add_regimes,
-    add_weight_decay,
     algorithm,
     execution,
     named,
@@ -23,6 +22,7 @@ from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import real, several, whole
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import shortest

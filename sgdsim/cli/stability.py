@@ -6,19 +6,22 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.arguments import (
-    add_algorithm,
-    add_batch_sizes,
-    add_list,
-    add_loss,
-    add_problem,
-    add_weight_decay,
-    algorithm,
-)
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_list, add_loss, add_problem, algorithm
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
-from sgdsim.cli.torch_units import add_torch, asked_for, check_torch, decay_lines, decay_unit, named_loss, unit, unit_of
+from sgdsim.cli.torch_units import (
+    add_torch,
+    add_weight_decay,
+    asked_for,
+    check_torch,
+    decay_lines,
+    decay_unit,
+    named_loss,
+    unit,
+    unit_of,
+)
 from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import Problem
     from sgdsim.runs.sweeps import Grid
+    from sgdsim.studies.rows import Rows
     from sgdsim.studies.stable_rates import Asked, StableRates
 
 
@@ -46,7 +50,9 @@ def add_parser(commands: Commands) -> None:
     add_algorithm(group, many=False)
     add_weight_decay(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
-    add_output(parser, None, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
+    add_output(
+        parser, outputs.ROWS_HELP, "draw the stable region over momentum and lr (.png, .pdf or .svg)", outputs.ROWS
+    )
 
 
 def stability(args: argparse.Namespace) -> int:
@@ -82,9 +88,9 @@ def stability(args: argparse.Namespace) -> int:
         "notes": notes,
         "seed": args.seed,
         "interrupted": found.interrupted,
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
+    delivery.keep(cast("Rows", told["rows"]), facts, problem)
+    facts |= {"seconds": delivery.seconds, **delivery.files}
     own = [] if torch is None else _torch_lines(named_loss(args, quadratic), found, torch, answers)
     own += decay_lines(args, quadratic)
     title = problem.description.get("title", "")

@@ -10,7 +10,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, cast
 
-from sgdsim.cli.values import real
+from sgdsim.cli.values import add_list, real
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import shortest
 
@@ -24,8 +24,6 @@ LOSSES = {"half-mse": "½·mean of squares", "mse": "nn.MSELoss"}
 
 def add_torch(group: Group, words: str, *, many: bool = True) -> None:
     """`--torch-lr`, of which `words` say what is done with them, and `--torch-loss`."""
-    from sgdsim.cli.arguments import add_list
-
     if many:
         add_list(group, "--torch-lr", real, None, words, metavar="LR")
     else:
@@ -37,6 +35,26 @@ def add_torch(group: Group, words: str, *, many: bool = True) -> None:
         "0.5*((f - y)**2).sum(1).mean(), or mse, nn.MSELoss(), whose gradient is 2/C times that of C outputs (default: "
         "half-mse)",
     )
+
+
+def add_weight_decay(group: Group, many: bool) -> None:
+    """`--weight-decay`, which `algorithm` takes up."""
+    words = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
+    if many:
+        add_list(group, "--weight-decay", real, None, words, metavar="OMEGA")
+    else:
+        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=words)
+
+
+def add_no_weight_decay(group: Group) -> None:
+    """`--weight-decay` where nothing is known with it, so that `refuse_weight_decay` can say why."""
+    group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=argparse.SUPPRESS)
+
+
+def refuse_weight_decay(args: argparse.Namespace, why: str) -> None:
+    """InputError for any but 0."""
+    if args.weight_decay:
+        raise InputError(f"--weight-decay: expected 0, {why}, got {args.weight_decay:g}")
 
 
 def check_torch(args: argparse.Namespace) -> None:

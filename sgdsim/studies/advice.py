@@ -232,6 +232,18 @@ class Advice(Findings):
             "torch": self._pasted(),
         }
 
+    def row(self) -> dict[str, object]:
+        """The answer in one row, for tables over batch sizes; None: not known, or none is recommended."""
+        answer, facts, levels = self.answer, self.as_dict(), self.max_lr[-1]
+        best, found = cast("dict[str, object]", facts["best"]), {} if answer is None else vars(answer)
+        named = {name: found.get(name) for name in ("lr", "momentum")}
+        row = {"batch_size": self.sgd.batch_size, "horizon": self.horizon, "noise": self.noise, **named}
+        row |= {"torch_lr": self.torch_lr(), "loss": self.loss_of(cast("float | None", found.get("loss")))}
+        row |= {"theory_lr": best["lr"], "theory_momentum": best["momentum"], "exact_loss": best["exact_loss"]}
+        row |= {"stable": facts["stable"], "stable_reason": facts["stable_reason"]}
+        row |= {f"max_lr_{name}": levels[name] for name in LEVELS}
+        return row | {name: facts[name] for name in ("gain", "floor")} | {"torch_line": self.torch_line()}
+
     def _pasted(self) -> dict[str, object] | None:
         if self.answer is None:
             return None

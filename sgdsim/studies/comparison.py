@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -14,7 +13,6 @@ import xarray as xr
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.common.files import replacing
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import brief, readable
 from sgdsim.common.statistics import mean_and_error
@@ -26,6 +24,7 @@ from sgdsim.runs.followed import followed
 from sgdsim.runs.results import curves as observed
 from sgdsim.runs.results import has_offset
 from sgdsim.runs.sweeps import Grid
+from sgdsim.studies import rows
 from sgdsim.studies.base import OfRuns
 from sgdsim.studies.cross_entropy import CrossEntropyHorizon
 from sgdsim.theory import stability
@@ -246,21 +245,12 @@ def check_result(result: xr.Dataset) -> tuple[str, ...]:
 
 
 def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False) -> int:
-    """Write `frame` to a .csv or .parquet file, all or nothing; returns the number of rows. InputError otherwise."""
-    kind = os.path.splitext(os.fspath(path))[1].lower()
-    if kind not in (".csv", ".parquet"):
+    """Write `frame`, or the rows of a result of such (`sgdsim.studies.rows`), to a .csv or .parquet file, all or
+    nothing; returns the number of rows. InputError otherwise."""
+    if os.path.splitext(os.fspath(path))[1].lower() not in (".csv", ".parquet"):
         raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
-    table = frame(result, curves=curves)
-    with replacing(Path(path)) as temporary:
-        if kind == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            try:
-                table.to_parquet(temporary, index=False)
-            except ImportError as error:
-                raise InputError(
-                    f"{path}: expected pyarrow for .parquet; try: pip install 'sgdsim[parquet]'"
-                ) from error
+    table = rows.frame(result) if rows.is_rows(result) and not curves else frame(result, curves=curves)
+    rows.write_frame(table, path)
     return len(table)
 
 
