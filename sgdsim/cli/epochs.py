@@ -8,7 +8,7 @@ import math
 from typing import TYPE_CHECKING
 
 from sgdsim.cli import outputs
-from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_seed, named
+from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_regimes, add_seed, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
@@ -18,6 +18,8 @@ from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable, shortest
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from sgdsim.studies.epoch_comparison import AfterEpochs, EpochLosses
 
 EPOCHS = (1, 2, 5, 10, 20)
@@ -43,7 +45,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
     add_weight_decay(group, many=False)
     add_list(group, "--epochs", whole, list(EPOCHS), "where to compare", metavar="E")
-    group.add_argument("--regime", default="sampled", choices=["sampled", "network"], help="what runs on the batches")
+    add_regimes(group, "regime", ["sampled"], "what runs on the batches: sampled, network or both")
     group.add_argument(
         "--theory",
         default="averaged",
@@ -72,16 +74,27 @@ def epochs(args: argparse.Namespace) -> int:
     theory = regimes.parse(args.theory)
     if theory.stochastic:
         raise InputError(f"--theory: expected averaged or diagonal:tau=NUMBER, got {args.theory!r}")
+    followed = regimes.parse_several(args.regime)
+    for regime in followed:
+        if regime.kind not in ("sampled", "network"):
+            raise InputError(f"--regime: expected sampled or network, got {regime.name!r}")
     if args.plot is not None:
         from sgdsim.plot import epoch_losses
 
+        if len(followed) > 1:
+            raise InputError(f"--plot: expected one --regime, got {len(followed)}")
+
         epoch_losses.check_sizes(len(args.batch_size))
     problem = load(args)
-    if args.regime == "network" and not problem.has_network:
+    if any(regime.kind == "network" for regime in followed) and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
-    options = {"regime": regimes.parse(args.regime), "theory": theory, "progress": True}
+    options = {"theory": theory, "progress": True}
     options |= named(args, "lr", "momentum", "weight_decay", "epochs", "replicates", "seed")
-    compared = epoch_comparison.compare(problem, args.batch_size, **options)
+    parts: list[xr.Dataset] = []
+    for regime in followed:
+        if not any(part.attrs["interrupted"] for part in parts):
+            parts.append(epoch_comparison.compare(problem, args.batch_size, regime=regime, **options))
+    compared = epoch_comparison.joined(parts)
     found = epoch_comparison.EpochLosses.of(compared, problem.quadratic)
     facts = {
         "problem": problem.description,
@@ -113,12 +126,16 @@ def _lines(title: str, found: EpochLosses) -> list[str]:
         out.append(f"errors are estimated from {runs['replicates']} runs; where losses are skewed that is too few")
     if not all(math.isnan(row.reshuffled_exact) for row in rows):
         out.append("exact: the mean over all orders of an epoch")
-    return out + [_meaning(list(own)) for _, own in itertools.groupby(rows, lambda row: row.batch_size)]
+    several = len({row.regime for row in rows}) > 1
+    for (name, _), own in itertools.groupby(rows, lambda row: (row.regime, row.batch_size)):
+        out.append(_meaning(list(own), f" ({name})" if several else ""))
+    return out
 
 
-def _meaning(rows: list[AfterEpochs]) -> str:
-    """One sentence for the rows of a batch size: what a loader that shuffles does that theory does not say."""
-    size, end = rows[0].batch_size, rows[-1]
+def _meaning(rows: list[AfterEpochs], of: str) -> str:
+    """One sentence for the rows of a batch size, `of` a regime where there are several: what a loader that shuffles
+    does that theory does not say."""
+    size, end = f"{rows[0].batch_size}{of}", rows[-1]
     known = [row for row in rows if not math.isnan(row.to_theory)]
     if end.noise == 0:
         return f"batch {size}: the whole data in each step, so that there is nothing to shuffle"

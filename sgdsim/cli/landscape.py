@@ -24,7 +24,7 @@ from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
 from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import real, several, whole
-from sgdsim.common.checks import InputError, integer
+from sgdsim.common.checks import integer
 from sgdsim.common.specs import shortest
 from sgdsim.common.text import counted
 
@@ -122,10 +122,8 @@ def _regimes(args: argparse.Namespace) -> list[Regime]:
     """The regimes asked for; InputError where one is twice, or their maps are too many for a picture."""
     from sgdsim import regimes
 
-    followed = [regimes.parse(name) for name in args.regime]
+    followed = regimes.parse_several(args.regime)
     names = [regime.name for regime in followed]
-    if len(set(names)) < len(names):
-        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
     if args.plot is not None:
         from sgdsim.plot.maps import check_panels
 

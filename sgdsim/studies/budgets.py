@@ -94,7 +94,7 @@ def matched_lr(
 
 def run(
     problem: Problem,
-    regime: Regime,
+    regime: Regime | Sequence[Regime],
     *,
     batch_sizes: Sequence[int],
     lr: float | None = None,
@@ -110,6 +110,7 @@ def run(
 
     Parameters
     ----------
+    regime : one or several, all at the same learning rates.
     lr : α at the smallest batch size (`matched_lr`).
     n_steps : at the smallest batch size b_min; `n_steps·b_min/b`, rounded, at b.
     weight_decay : the same for all, as `SGD` has it: over α_eff·t all decay alike.
@@ -138,7 +139,7 @@ def run(
     for size, rate, count in zip(sizes, rates, steps, strict=True):
         decay = {"weight_decay": [weight_decay]} if weight_decay else {}
         grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling], **decay)
-        parts.append(follow(problem, grid, [regime], count))
+        parts.append(follow(problem, grid, [regime] if isinstance(regime, Regime) else list(regime), count))
         if parts[-1].attrs["interrupted"]:
             break
     joined = xr.concat(
@@ -150,11 +151,11 @@ def run(
     return joined
 
 
-def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
-    """The curve of each cell of a result of `run`, in its order; `problem` gives N."""
+def curves(result: xr.Dataset, problem: Problem, regime: int = 0) -> list[Curve]:
+    """The curve of each cell of a result of `run`, in its order, in one of its regimes; `problem` gives N."""
     out = []
     for i in range(result.sizes["cell"]):
-        cell = result.isel(cell=i, regime=0)
+        cell = result.isel(cell=i, regime=regime)
         loss = cell["loss"].transpose("replicate", "step").values
         ran = ~np.isnan(loss).all(1)
         with np.errstate(invalid="ignore"):
@@ -215,6 +216,7 @@ class MatchedRun:
     """How the run of one batch size was matched and how it ended: γ, α/(1 − β), the largest stable α by
     spectral-diagonal theory (None: not known for this τ); what its regime knows of its own errors."""
 
+    regime: str
     batch_size: int
     lr: float
     noise: float
@@ -230,11 +232,11 @@ class MatchedRun:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BudgetRuns(OfRuns):
-    """The runs of a result of `run`, which `data` is, `compared` at equal budgets; `law`: of the spectrum, None where
-    it has none."""
+    """The runs of a result of `run`, which `data` is, `compared` at equal budgets, the first regime's; `by_regime`: all
+    of them; `law`: of the spectrum, None where it has none."""
 
     runs: tuple[MatchedRun, ...]
-    compared: Comparison
+    by_regime: dict[str, Comparison]
     law: PowerLaw | None
     data: xr.Dataset
     problem: Problem
@@ -242,12 +244,22 @@ class BudgetRuns(OfRuns):
     @classmethod
     def of(cls, data: xr.Dataset, problem: Problem) -> BudgetRuns:
         """Of a result of `run` for this problem."""
-        found = curves(data, problem)
-        runs = tuple(_matched(curve, data.isel(cell=i, regime=0), problem) for i, curve in enumerate(found))
-        law = None
+        names = [str(name) for name in data["regime"].values]
+        found = [curves(data, problem, at) for at in range(len(names))]
+        runs = tuple(
+            _matched(names[at], curve, data.isel(cell=i, regime=at), problem)
+            for at, own in enumerate(found)
+            for i, curve in enumerate(own)
+        )
+        law, compared = None, {name: compare(own) for name, own in zip(names, found, strict=True)}
         with contextlib.suppress(InputError):
             law = None if _decay(data) else PowerLaw.of(problem.quadratic)  # with weight decay no power law is left
-        return cls(runs, compare(found), law, data, problem)
+        return cls(runs, compared, law, data, problem)
+
+    @property
+    def compared(self) -> Comparison:
+        """Of the first regime."""
+        return next(iter(self.by_regime.values()))
 
     @property
     def phase(self) -> str | None:
@@ -257,21 +269,30 @@ class BudgetRuns(OfRuns):
     def as_dict(self) -> dict[str, object]:
         """The law, the runs, and a row for each budget."""
         law, columns = self.law, ("budget", "loss", "ratio", "ratio_by_noise")
-        rows = zip(*(getattr(self.compared, name) for name in columns), strict=True)
+        rows = []
+        for regime, compared in self.by_regime.items():
+            named: dict[str, object] = {"regime": regime} if len(self.by_regime) > 1 else {}
+            each = zip(*(getattr(compared, name) for name in columns), strict=True)
+            rows += [jsonable(named | dict(zip(columns, row, strict=True))) for row in each]
         return {
             "law": law and {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": self.phase},
             "runs": jsonable(self.runs),
-            "rows": [jsonable(dict(zip(columns, row, strict=True))) for row in rows],
+            "rows": rows,
         }
 
     def table(self) -> Table:
-        """The losses at equal budgets."""
-        return self.compared.table()
+        """The losses at equal budgets; with several regimes a column that says which."""
+        if len(self.by_regime) == 1:
+            return self.compared.table()
+        tables = {name: compared.table() for name, compared in self.by_regime.items()}
+        rows: list[list[Cell]] = [[name, *row] for name, table in tables.items() for row in table.rows]
+        return Table(["regime", *self.compared.table().headers], rows, "lr")
 
     def matched(self) -> Table:
         """The runs."""
         columns = ("batch_size", "lr", "max_lr_spectral_diagonal", "effective_lr", "n_steps")
-        rows = [[getattr(run, name) for name in columns] for run in self.runs]
+        of_one = self.runs[: len(self.runs) // len(self.by_regime)]  # all regimes have the same rates
+        rows = [[getattr(run, name) for name in columns] for run in of_one]
         return Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], rows)
 
     def notes(self) -> list[str]:
@@ -283,10 +304,10 @@ class BudgetRuns(OfRuns):
             if self.phase in limits:
                 there = f"there the budget alone counts at late times, for lr far below {limits[self.phase]}"
             notes.append(f"nu = {self.law.nu:.3g}, zeta = {self.law.zeta:.3g}: {self.phase}; {there}")
+        above = [run for run in self.runs if run.lr >= (run.max_lr_spectral_diagonal or math.inf)]
         return notes + [
             f"lr at batch {run.batch_size} is above the largest stable one: lower --lr, or raise --momentum"
-            for run in self.runs
-            if run.lr >= (run.max_lr_spectral_diagonal or math.inf)
+            for run in {run.batch_size: run for run in above}.values()
         ]
 
 
@@ -295,7 +316,7 @@ def _decay(data: xr.Dataset) -> float:
     return float(np.ravel(data["weight_decay"].values)[0]) if "weight_decay" in data.coords else 0.0
 
 
-def _matched(curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
+def _matched(regime: str, curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
     quadratic, momentum = problem.quadratic, float(cell["momentum"])
     tau = next(iter(followed(cell).values())).tau
     closure = 1.0 if tau is None else tau
@@ -305,6 +326,7 @@ def _matched(curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
         bound = stability.max_lr(quadratic, sgd, tau=min(closure, 1.0))  # beyond 1 it is not shown
     last = float(curve.loss[-1]) if curve.loss.size else math.nan
     return MatchedRun(
+        regime,
         curve.batch_size,
         curve.lr,
         curve.noise,

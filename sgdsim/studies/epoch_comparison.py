@@ -43,6 +43,7 @@ class AfterEpochs:
     """The losses of one batch size after `epochs` epochs, as `compare` says: `theory`, and of the runs mean, standard
     error and how many diverged. Infinite, or NaN where not known."""
 
+    regime: str
     batch_size: int
     lr: float
     torch_lr: float
@@ -80,8 +81,13 @@ class EpochLosses(OfRuns):
     @classmethod
     def of(cls, data: xr.Dataset, problem: QuadraticProblem) -> EpochLosses:
         """Of a result of `compare` for this problem."""
-        cells = itertools.product(data["batch_size"].values, data.attrs["asked"])
-        return cls(tuple(_after(data.sel(batch_size=b, epoch=e), problem, int(b), int(e)) for b, e in cells), data)
+        parts = [data.sel(regime=name) for name in data["regime"].values] if "regime" in data.dims else [data]
+        rows = [
+            _after(part.sel(batch_size=b, epoch=e), problem, int(b), int(e))
+            for part in parts
+            for b, e in itertools.product(data["batch_size"].values, data.attrs["asked"])
+        ]
+        return cls(tuple(rows), data)
 
     def as_dict(self) -> dict[str, object]:
         """The rows as JSON holds them."""
@@ -91,17 +97,22 @@ class EpochLosses(OfRuns):
         """A row for each batch size and number of epochs; means with their standard error, ratios with 95%
         intervals."""
         exact = any(not math.isnan(row.reshuffled_exact) for row in self.rows)
-        headers = ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled"]
+        several = len({row.regime for row in self.rows}) > 1
+        headers = ["regime"] if several else []
+        headers += ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled"]
         headers += [*(["exact"] if exact else []), "ratio", "to theory"]
         lines = []
         for i, row in enumerate(self.rows):
-            new = i == 0 or row.batch_size != self.rows[i - 1].batch_size
-            line: list[Cell] = [row.batch_size, row.lr] if new else ["", ""]
+            before = self.rows[i - 1] if i else None
+            again = before is not None and before.regime == row.regime
+            new = before is None or not again or row.batch_size != before.batch_size
+            line: list[Cell] = ["" if again else row.regime] if several else []
+            line += [row.batch_size, row.lr] if new else ["", ""]
             line += [row.epochs, row.steps, "diverges" if row.theory == math.inf else row.theory]
             line += [row.losses("independent"), row.losses("reshuffled"), *([row.reshuffled_exact] if exact else [])]
             line.append(_interval(row.ratio, row.ratio_low, row.ratio_high))
             lines.append([*line, _interval(row.to_theory, row.to_theory_low, row.to_theory_high)])
-        return Table(headers, lines)
+        return Table(headers, lines, "lr" if several else "r")
 
 
 def _after(at: xr.Dataset, problem: QuadraticProblem, batch_size: int, epochs: int) -> AfterEpochs:
@@ -112,7 +123,8 @@ def _after(at: xr.Dataset, problem: QuadraticProblem, batch_size: int, epochs: i
         numbers |= {name: float(own["mean"]), f"{name}_stderr": float(own["stderr"])}
         numbers[f"{name}_diverged"] = int((own["loss"] == math.inf).sum())
     steps, torch_lr = int(epochs * at["steps_per_epoch"]), problem.torch_lr(numbers["lr"])
-    return AfterEpochs(batch_size=batch_size, epochs=epochs, steps=steps, torch_lr=torch_lr, **numbers)
+    regime = str(at["regime"].item()) if "regime" in at.coords else str(at.attrs["regime"])
+    return AfterEpochs(regime=regime, batch_size=batch_size, epochs=epochs, steps=steps, torch_lr=torch_lr, **numbers)
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -197,6 +209,17 @@ def compare(
         "interrupted": int(len(parts) < len(sizes)),
     }
     return _with_ratios(found)
+
+
+def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Results of `compare` that differ in their regime alone, with a dim `regime`; one is left as it is. Batch sizes
+    that Ctrl-C left out of one are left out of all."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [str(part.attrs["regime"]) for part in parts]
+    out = xr.concat(parts, "regime", join="inner", combine_attrs="override").assign_coords(regime=names)
+    out.attrs |= {"regime": ", ".join(names), "interrupted": max(int(part.attrs["interrupted"]) for part in parts)}
+    return out
 
 
 def _checked(n: int, batch_sizes: Sequence[int], epochs: Sequence[int]) -> tuple[list[int], list[int]]:
