@@ -285,6 +285,7 @@ def _judgement(checked: Verification, known: Simulated) -> str:
 def _of_method(title: str, found: MethodRecommendation) -> list[str]:
     sgd, momentum, (level,) = found.sgd, cast(float, found.best.momentum), found.max_lr
     what = [sgd.method.spec, f"batch {sgd.batch_size}", sgd.sampling]
+    what += [f"weight decay {shortest(sgd.weight_decay)}"] if sgd.weight_decay else []
     what += [f"label noise {sgd.label_noise:g}"] if sgd.label_noise else []
     what += [f"average {sgd.average.spec}"] if sgd.average else []
     diagonal, full = short(level["spectral_diagonal"]), short(level["full_batch"])
@@ -317,5 +318,7 @@ def _late_law(found: MethodRecommendation) -> list[str]:
         lines.append(f"the loss falls exponentially beyond step {found.cutoff:.3g}")
     if floor is not None and level is not None:
         when = "" if floor.reached is None else f", within a factor 2 from step {floor.reached}"
-        lines.append(f"noisy labels leave a loss of {short(level)} at this setting (spectral-diagonal){when}")
+        both = "noisy labels and weight decay leave", "noisy labels leave", "weight decay leaves"
+        what = both[0 if found.sgd.label_noise and found.sgd.weight_decay else 1 if found.sgd.label_noise else 2]
+        lines.append(f"{what} a loss of {short(level)} at this setting (spectral-diagonal){when}")
     return lines

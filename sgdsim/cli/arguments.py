@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, TypedDict
 
 from sgdsim.algorithm.rules import RULES
@@ -14,7 +13,9 @@ from sgdsim.cli.base import Group
 from sgdsim.cli.deliver import add_output
 from sgdsim.cli.own_data import POINTS, add_own_data
 from sgdsim.cli.steps import add_steps
-from sgdsim.cli.values import FORMS, Several, points, real, schedule_of, several, whole
+from sgdsim.cli.torch_units import add_torch, add_weight_decay
+from sgdsim.cli.values import add_list as add_list
+from sgdsim.cli.values import points, real, schedule_of, whole
 from sgdsim.common.checks import InputError
 from sgdsim.problem.kinds import KINDS
 
@@ -63,21 +64,6 @@ def add_data_dir(group: Group) -> None:
 def add_batch_sizes(group: Group, default: list[int] | None, words: str = "one or several") -> None:
     """`--batch-size` where it takes several whole numbers."""
     add_list(group, "--batch-size", whole, default, words, metavar="B")
-
-
-def add_list(
-    group: Group,
-    option: str,
-    one: Callable[[str], object],
-    default: Sequence[object] | None,
-    words: str,
-    metavar: str = "VALUE",
-) -> None:
-    """An option that takes several values in every form that `values.several` reads; `one` reads a single one."""
-    read = several(one, option.strip("-").replace("-", "_"))
-    group.add_argument(
-        option, type=read, action=Several, nargs="+", default=default, metavar=metavar, help=f"{words}; {FORMS}"
-    )
 
 
 def add_regimes(group: Group, name: str, default: list[str] | None, words: str) -> None:
@@ -142,7 +128,9 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         if many:
             add_list(group, option, schedule_of(name), None, said)
         else:
-            group.add_argument(option, type=schedule_of(name), default=values[0], help=said)
+            default = None if name == "lr" else values[0]  # --torch-lr may stand there
+            group.add_argument(option, type=schedule_of(name), default=default, help=said)
+    add_torch(group, "learning rate of torch.optim.SGD, in place of --lr", many=many)
     group.add_argument(
         "--sampling",
         default=SAMPLINGS[0],
@@ -150,11 +138,7 @@ def add_run(parser: argparse.ArgumentParser, many: bool) -> None:
         help="how batches are drawn; one-pass: fresh Gaussian samples with this spectrum",
     )
     add_algorithm(group, many)
-    decay = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
-    if many:
-        add_list(group, "--weight-decay", real, None, decay, metavar="OMEGA")
-    else:
-        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=decay)
+    add_weight_decay(group, many)
     add_steps(group, "n_steps", 1000, "steps of SGD")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_seed(group, "decides data split, network and batches")

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import argparse
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import add_common, load
+from sgdsim.cli.torch_units import add_no_weight_decay, refuse_weight_decay
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
 
@@ -27,8 +29,9 @@ def add_parser(commands: Commands) -> None:
     )
     words = "pairs of batches that estimate the noise scale of a real network; 0: none"
     group.add_argument("--pairs", type=whole, default=_PAIRS, help=words)
+    add_no_weight_decay(group)
     add_common(group)
-    add_output(parser, None, "draw it (.png, .pdf or .svg)")
+    add_output(parser, outputs.ROWS_HELP, "draw it (.png, .pdf or .svg)", outputs.ROWS)
 
 
 def batch(args: argparse.Namespace) -> int:
@@ -37,6 +40,7 @@ def batch(args: argparse.Namespace) -> int:
     from sgdsim.studies import batch_sizes
 
     delivery = Delivery(args)
+    refuse_weight_decay(args, "as steps to a target are not known with it; stability and recommend take it")
     for size in args.batch_size or [1]:  # refuses bad values before any data are read
         SGD(1.0, args.momentum, size)
     number("reach", args.reach, minimum=0.0, maximum=1.0, open_ends=True)
@@ -49,5 +53,6 @@ def batch(args: argparse.Namespace) -> int:
     found = batch_sizes.batch_sizes(problem, args.batch_size, **options)
     facts = {"problem": problem.description, "n": problem.n, "lambda_max": problem.quadratic.spectrum.scale}
     heading = batch_sizes.title(found, problem.description.get("title", ""))
+    delivery.keep([vars(row) for row in found.rows], facts | found.as_dict(), problem)
     unit = lr_unit(problem.quadratic.torch_lr(1.0))
     return delivery.deliver(found, facts, lambda: [heading, found.table().text(), "", *found.notes()], unit)

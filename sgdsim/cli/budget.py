@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 
 from sgdsim.cli import outputs
-from sgdsim.cli.arguments import add_batch_sizes, add_problem, named
+from sgdsim.cli.arguments import add_batch_sizes, add_problem, add_regimes, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import whole
-from sgdsim.common.checks import integer
-from sgdsim.common.specs import readable
+from sgdsim.common.checks import InputError, integer
+from sgdsim.common.specs import readable, shortest
 
 
 def add_parser(commands: Commands) -> None:
@@ -33,9 +34,10 @@ def add_parser(commands: Commands) -> None:
         "sizes are stable)",
     )
     group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
+    add_weight_decay(group, many=False)
     words = "steps at the smallest batch size; the others get the same t*b"
     add_steps(group, "n_steps", 10_000, words, "the same for all, in epochs")
-    group.add_argument("--regime", default="diagonal", help="network, sampled, averaged or diagonal:tau=NUMBER")
+    add_regimes(group, "regime", ["diagonal"], "one or several of network, sampled, averaged, diagonal:tau=NUMBER")
     group.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(group)
     words = "write the result (.nc), a cell for each batch size, or a table of the last losses (.csv, .parquet)"
@@ -49,27 +51,34 @@ def budget(args: argparse.Namespace) -> int:
     from sgdsim.studies import budgets
 
     delivery = Delivery(args)
-    SGD(1.0 if args.lr is None else args.lr, args.momentum)  # refuses bad values before any data are read
+    args.weight_decay = args.weight_decay or 0.0
+    rate = 1.0 if args.lr is None else args.lr
+    SGD(rate, args.momentum, weight_decay=args.weight_decay)  # refuses bad values before any data are read
     for name in ("n_steps", "replicates"):
         integer(name, getattr(args, name), minimum=1)
     check_epochs(args)
-    regime = regimes.parse(args.regime)
+    followed = regimes.parse_several(args.regime)
+    if args.plot is not None and len(followed) > 1:
+        raise InputError(f"--plot: expected one --regime, got {len(followed)}")
     problem = load(args)
     settle(args, "n_steps", problem.n, [min(args.batch_size)])
-    options = named(args, "lr", "momentum", "n_steps", "sampling", "replicates", "seed")
-    result = budgets.run(problem, regime, batch_sizes=args.batch_size, progress=True, **options)
+    options = named(args, "lr", "momentum", "weight_decay", "n_steps", "sampling", "replicates", "seed")
+    result = budgets.run(problem, followed, batch_sizes=args.batch_size, progress=True, **options)
     if args.out is not None:
         with delivery.writing("out"):
             outputs.save_runs(result, args.out)
     found = budgets.BudgetRuns.of(result, problem)
+    names = [regime.name for regime in followed]
     facts = {
         "problem": problem.description,
         "n": problem.n,
-        "regime": regime.name,
+        "regime": names[0] if len(names) == 1 else names,
         "momentum": args.momentum,
+        **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         "device": result.attrs["device"],
     }
-    title = f"{problem.description.get('title', '')}: {regime.name}, momentum {readable(args.momentum)}"
+    title = f"{problem.description.get('title', '')}: {', '.join(names)}, momentum {readable(args.momentum)}"
+    title += f", weight decay {shortest(args.weight_decay)}" if args.weight_decay else ""
     lines = [
         f"{title}, learning rates matched by gamma*lr",
         found.matched().text(),

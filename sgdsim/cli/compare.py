@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
-from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
 
-from sgdsim.cli import outputs
+from sgdsim.cli import _compare_text, outputs
 from sgdsim.cli.arguments import LISTS, Execution, algorithm, execution, named
-from sgdsim.cli.deliver import Delivery, interrupted, lr_unit, rule_lr_unit, wrote
+from sgdsim.cli.deliver import Delivery
 from sgdsim.cli.problems import check_kernel, check_output, described
 from sgdsim.cli.steps import check_epochs, settle
+from sgdsim.cli.torch_units import asked_for, decay_lines, in_alpha, named_loss, take_torch_lr, unit, unit_of
 from sgdsim.common.checks import InputError
-from sgdsim.common.text import counted
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -50,6 +49,7 @@ def _regimes(names: list[str] | None, taus: list[float], problem: Problem, args:
 
 
 def compare(args: argparse.Namespace) -> int:
+    take_torch_lr(args, None)
     grid = _grid(args)
     return _run(
         args, grid, lambda problem: _regimes(args.regimes, args.tau, problem, args), args.observe, execution(args)
@@ -115,6 +115,7 @@ def _too_slow(regime: Regime, problem: Problem) -> str:
 def simulate(args: argparse.Namespace) -> int:
     from sgdsim.runs.sweeps import Grid
 
+    take_torch_lr(args, LISTS["lr"][0])
     grid = Grid.zip(lr=[args.lr], momentum=[args.momentum], batch_size=[args.batch_size], **algorithm(args))
     observe = [*args.observe, *(["moments"] if args.moments else [])]
     how = Execution(
@@ -143,6 +144,10 @@ def _run(
     _check_files(args, len(cells), resume=how["resume"])
     problem = described(args)
     check_kernel(problem)
+    if asked_for(args):
+        unit(args, problem.quadratic)  # refuses what has none
+        grid = in_alpha(args, grid, problem.quadratic)
+        cells = [sgd for _, sgd in grid.cells()]
     settle(args, "n_steps", problem.n, [sgd.batch_size for sgd in cells])
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can
@@ -164,10 +169,31 @@ def _run(
     drawn = cross_entropy.marked(result, horizons) if any(horizons) else result
     delivery.draw(lambda plot: plot.comparison(drawn))  # before verdicts, which may take long
     found = ComparedCells.of(result, problem, grid, horizons)
-    facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed}
+    facts = _facts(found, problem) | {"left_out": left_out, "seed": args.seed} | _in_torch(args, found, problem)
     facts |= {"seconds": delivery.seconds, **delivery.files}
-    code = delivery.tell(facts, lambda: "\n".join([_headline(args, problem), *_lines(found), *_notes(found, facts)]))
+
+    def text() -> str:
+        one = None if not asked_for(args) else unit(args, problem.quadratic)
+        on = "" if one is None else f" on {named_loss(args, problem.quadratic)}"
+        pulled = decay_lines(args, problem.quadratic)
+        head, notes = _compare_text.headline(args, problem), _compare_text.notes(found, facts, on, pulled)
+        return "\n".join([head, *_compare_text.lines(found, one), *notes])
+
+    code = delivery.tell(facts, text)
     return code or int(bool(found.failed))
+
+
+def _in_torch(args: argparse.Namespace, found: ComparedCells, problem: Problem) -> dict[str, object]:
+    """For JSON, where it is asked for: the unit, and the rows with the rate for that loss."""
+    if not asked_for(args):
+        return {}
+    one = unit(args, problem.quadratic)
+    rows = found.as_dict()["rows"]
+    assert isinstance(rows, list)
+    for row, each in zip(rows, found.rows, strict=True):
+        if each.sgd.rule is None and isinstance(each.sgd.lr, (int, float)):
+            row["torch_lr"] = each.sgd.lr * one
+    return {"rows": rows, "torch_loss": unit_of(args, problem.quadratic), "torch_lr_per_alpha": one}
 
 
 def _facts(found: ComparedCells, problem: Problem) -> dict[str, object]:
@@ -199,17 +225,6 @@ def _check_files(args: argparse.Namespace, cells: int, *, resume: bool) -> None:
         raise InputError(f"{left}: holds a sweep that was not finished; --resume goes on with it, or remove it")
 
 
-def _lines(found: ComparedCells) -> list[str]:
-    """The tables, one for each observable."""
-    from sgdsim.observables import label
-    from sgdsim.runs.results import curves
-
-    lines = ["final training loss", found.table().text()]
-    for name in curves(found.data)[1:]:
-        lines += ["", f"final {label(name)}", found.table(name).text()]
-    return lines
-
-
 def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
     """Say what a shard left in the parts; 130 after Ctrl-C."""
     from sgdsim.runs import parts
@@ -219,74 +234,3 @@ def report_shard(args: argparse.Namespace, result: xr.Dataset) -> int:
     text = f"shard {args.shard}: {facts['done']} of {facts['of']} cells are in {facts['parts']}; then: sgdsim merge"
     print(json.dumps(facts) if args.json else f"{text} {args.out}")
     return 130 if result.attrs["interrupted"] else 0
-
-
-def _headline(args: argparse.Namespace, problem: Problem) -> str:
-    initial = problem.quadratic.initial_loss + problem.loss_offset
-    population = problem.population
-    above = f" above a floor of {population.floor:.4g}" if population is not None and population.floor else ""
-    title, steps = problem.description.get("title", ""), counted(args.n_steps, "step")
-    replicates = counted(args.replicates, "replicate")
-    return f"{title}: {steps}, initial loss {initial:.4g}{above}, {replicates}, seed {args.seed}"
-
-
-def _pulled(facts: Mapping[str, Any]) -> str:
-    """Where weight decay pulls, and its unit."""
-    unit = facts["n"] / facts["lambda_max"]
-    words = "" if math.isinf(unit) else f"; weight decay 1 is {unit:.4g} in units of the largest curvature"
-    to = (
-        "parameters to 0"
-        if facts["problem"].get("kind") == "network"
-        else "to the start, as where parameters begin at 0"
-    )
-    return f"weight decay is that of torch.optim.SGD and pulls {to}{words}"
-
-
-def _notes(found: ComparedCells, facts: Mapping[str, Any]) -> list[str]:
-    """What the tables mean, the units of learning rates, the time taken; what was not run, and why."""
-    from sgdsim.runs.results import has_offset
-
-    rows, regimes = found.rows, list(found.rows[0].regimes)
-    several = any((numbers["replicates"] or 0) > 1 for row in rows for numbers in row.regimes.values())
-    what = ["mean ± standard error over replicates"] if several else []
-    ratios = len(regimes) > 1 and not has_offset(found.data)
-    what += [f"× is the ratio to {regimes[0]}"] if ratios else []
-    rules = {row.sgd.rule.name: row.sgd.rule for row in rows if row.sgd.rule is not None}
-    first = ["; ".join(what)] if what else []
-    first += [lr_unit(facts["n"] / facts["lambda_max"])] if any(row.sgd.rule is None for row in rows) else []
-    first += [*map(rule_lr_unit, rules.values()), f"{facts['seconds']:.1f} s."]
-    notes = ["", ". ".join(first), *_of_model(found)]
-    others = [name for name in regimes if ":loss=" in name]
-    if any(row.sgd.weight_decay for row in rows):
-        notes += [_pulled(facts)]
-    if not has_offset(found.data):
-        notes += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
-    notes += [*interrupted(facts), *found.notes()]
-    notes += [f"left out: {name}: {reason}" for name, reason in facts["left_out"].items()]
-    notes += [f"failed: {failed['cell']}, {failed['regime']}: {failed['error']}" for failed in found.failed[:10]]
-    notes += [f"and {len(found.failed) - 10} more failed"] if len(found.failed) > 10 else []
-    return notes + wrote(facts)
-
-
-def _of_model(found: ComparedCells) -> list[str]:
-    """What the losses of a quadratic model of cross-entropy are, and until when they hold."""
-    from sgdsim.runs.results import has_offset, problem_of
-
-    horizons = [row.horizon for row in found.rows if row.horizon is not None]
-    if not has_offset(found.data) and not horizons:
-        return []
-    of = problem_of(found.data)
-    lines = [
-        f"losses but the network's are those of the quadratic model of {of.loss} at the start, whose least value is "
-        f"{of.loss_offset:.4g}; stable and lr are of its curvature there, which changes as probabilities do"
-    ]
-    if not horizons:
-        return [*lines, "until when the model holds is not known here, without the network that it is of"]
-    if len({one.until() for one in horizons}) == 1:
-        return [*lines, horizons[0].sentence()]
-    return [
-        *lines,
-        "the quadratic model of cross-entropy holds until the steps under model until (losses within "
-        f"{horizons[0].tolerance:.0%} of the decrease, measured at full batch, without the noise of batches); beyond "
-        "them only the network regime is cross-entropy",
-    ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 
 from sgdsim.cli.base import Parser
 from sgdsim.common.checks import InputError
@@ -22,7 +23,7 @@ def script(parser: Parser, shell: str) -> str:
     return str(shtab.complete(parser, shell))
 
 
-def _name_files(parser: argparse.ArgumentParser, kinds: dict[str, dict[str, str]]) -> None:
+def _name_files(parser: argparse.ArgumentParser, kinds: Mapping[str, object]) -> None:
     """Say which options take names of files, by how the help calls their values."""
     for action in parser._actions:
         if isinstance(action, argparse._SubParsersAction):

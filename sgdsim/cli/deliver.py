@@ -8,20 +8,21 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
 from sgdsim.cli import outputs
-from sgdsim.common import files
 from sgdsim.common.checks import InputError
 from sgdsim.studies.base import Findings
 
 if TYPE_CHECKING:
+    import xarray as xr
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from sgdsim.algorithm.rules import GradientRule
+    from sgdsim.problem import Problem
+    from sgdsim.studies.rows import Rows
 
 
 def add_output(
@@ -79,7 +80,14 @@ class Delivery:
         """The facts to --out as JSON, where it is asked for."""
         if self.files.get("out") is not None:
             with self.writing("out"):
-                write_json(facts, self.args.out)
+                outputs.write_json(facts, self.args.out)
+
+    def keep(self, rows: Rows, facts: Mapping[str, object], problem: Problem, data: xr.Dataset | None = None) -> None:
+        """The rows and facts to --out (`outputs.save_rows`), where it is asked for."""
+        if self.files.get("out") is not None:
+            told = {name: None if value == math.inf else value for name, value in facts.items()}
+            with self.writing("out"):
+                outputs.save_rows(rows, told, problem, self.args.out, seed=self.args.seed, data=data)
 
     def draw(self, picture: Callable[[ModuleType], Figure | Axes]) -> None:
         """What `picture` draws to --plot, where it is asked for; it is called with `sgdsim.plot`, which loads late."""
@@ -126,12 +134,6 @@ class Delivery:
         if self.failure is not None:
             raise self.failure
         return 130 if facts.get("interrupted") else 0
-
-
-def write_json(facts: Mapping[str, object], path: str) -> None:
-    """Write one JSON document, all or nothing."""
-    with files.replacing(Path(path)) as temporary:
-        temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
 
 
 def lr_unit(torch_lr: float) -> str:

@@ -7,15 +7,19 @@ import itertools
 import math
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_seed, named
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_regimes, add_seed, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer
-from sgdsim.common.specs import readable
+from sgdsim.common.specs import readable, shortest
 
 if TYPE_CHECKING:
+    import xarray as xr
+
     from sgdsim.studies.epoch_comparison import AfterEpochs, EpochLosses
 
 EPOCHS = (1, 2, 5, 10, 20)
@@ -39,8 +43,9 @@ def add_parser(commands: Commands) -> None:
         help="in units of 1/lambda_max, for all batch sizes (default: half of the largest stable one of each)",
     )
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
+    add_weight_decay(group, many=False)
     add_list(group, "--epochs", whole, list(EPOCHS), "where to compare", metavar="E")
-    group.add_argument("--regime", default="sampled", choices=["sampled", "network"], help="what runs on the batches")
+    add_regimes(group, "regime", ["sampled"], "what runs on the batches: sampled, network or both")
     group.add_argument(
         "--theory",
         default="averaged",
@@ -50,7 +55,7 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--replicates", type=whole, default=400, help="batch sequences of each kind")
     add_seed(group)
     add_device(group)
-    add_output(parser, None, "draw losses and ratios over epochs (.png, .pdf or .svg)")
+    add_output(parser, outputs.ROWS_HELP, "draw losses and ratios over epochs (.png, .pdf or .svg)", outputs.ROWS)
 
 
 def epochs(args: argparse.Namespace) -> int:
@@ -60,42 +65,58 @@ def epochs(args: argparse.Namespace) -> int:
     from sgdsim.studies import epoch_comparison
 
     delivery = Delivery(args)
+    args.weight_decay = args.weight_decay or 0.0
     for size in args.batch_size:  # refuses bad values before any data are read
-        SGD(1.0 if args.lr is None else args.lr, args.momentum, size)
+        SGD(1.0 if args.lr is None else args.lr, args.momentum, size, weight_decay=args.weight_decay)
     for count in args.epochs:
         integer("epochs", count, minimum=1)
     integer("replicates", args.replicates, minimum=2)
     theory = regimes.parse(args.theory)
     if theory.stochastic:
         raise InputError(f"--theory: expected averaged or diagonal:tau=NUMBER, got {args.theory!r}")
+    followed = regimes.parse_several(args.regime)
+    for regime in followed:
+        if regime.kind not in ("sampled", "network"):
+            raise InputError(f"--regime: expected sampled or network, got {regime.name!r}")
     if args.plot is not None:
         from sgdsim.plot import epoch_losses
 
+        if len(followed) > 1:
+            raise InputError(f"--plot: expected one --regime, got {len(followed)}")
+
         epoch_losses.check_sizes(len(args.batch_size))
     problem = load(args)
-    if args.regime == "network" and not problem.has_network:
+    if any(regime.kind == "network" for regime in followed) and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
-    options = {"regime": regimes.parse(args.regime), "theory": theory, "progress": True}
-    options |= named(args, "lr", "momentum", "epochs", "replicates", "seed")
-    compared = epoch_comparison.compare(problem, args.batch_size, **options)
+    options = {"theory": theory, "progress": True}
+    options |= named(args, "lr", "momentum", "weight_decay", "epochs", "replicates", "seed")
+    parts: list[xr.Dataset] = []
+    for regime in followed:
+        if not any(part.attrs["interrupted"] for part in parts):
+            parts.append(epoch_comparison.compare(problem, args.batch_size, regime=regime, **options))
+    compared = epoch_comparison.joined(parts)
     found = epoch_comparison.EpochLosses.of(compared, problem.quadratic)
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "momentum": args.momentum,
+        **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         **{name: compared.attrs[name] for name in ("regime", "theory", "initial_loss")},
         "replicates": args.replicates,
         "device": compared.attrs["device"],
     }
+    rows = [vars(row) for row in found.rows]
+    delivery.keep(rows, facts | found.as_dict() | {"interrupted": found.interrupted}, problem, compared)
     unit = lr_unit(found.rows[0].torch_lr / found.rows[0].lr)
     return delivery.deliver(found, facts, lambda: _lines(problem.description.get("title", ""), found), unit)
 
 
 def _lines(title: str, found: EpochLosses) -> list[str]:
     rows, runs = found.rows, found.data.attrs
+    decay = f", weight decay {shortest(runs['weight_decay'])}" if "weight_decay" in runs else ""
     out = [
-        f"{title}: {runs['regime']}, momentum {readable(runs['momentum'])}, {runs['replicates']} batch sequences of "
-        f"each kind, initial loss {runs['initial_loss']:.4g}",
+        f"{title}: {runs['regime']}, momentum {readable(runs['momentum'])}{decay}, {runs['replicates']} batch "
+        f"sequences of each kind, initial loss {runs['initial_loss']:.4g}",
         found.table().text(),
         "",
         f"mean ± standard error; theory ({runs['theory']}): the mean over independent batches",
@@ -105,12 +126,16 @@ def _lines(title: str, found: EpochLosses) -> list[str]:
         out.append(f"errors are estimated from {runs['replicates']} runs; where losses are skewed that is too few")
     if not all(math.isnan(row.reshuffled_exact) for row in rows):
         out.append("exact: the mean over all orders of an epoch")
-    return out + [_meaning(list(own)) for _, own in itertools.groupby(rows, lambda row: row.batch_size)]
+    several = len({row.regime for row in rows}) > 1
+    for (name, _), own in itertools.groupby(rows, lambda row: (row.regime, row.batch_size)):
+        out.append(_meaning(list(own), f" ({name})" if several else ""))
+    return out
 
 
-def _meaning(rows: list[AfterEpochs]) -> str:
-    """One sentence for the rows of a batch size: what a loader that shuffles does that theory does not say."""
-    size, end = rows[0].batch_size, rows[-1]
+def _meaning(rows: list[AfterEpochs], of: str) -> str:
+    """One sentence for the rows of a batch size, `of` a regime where there are several: what a loader that shuffles
+    does that theory does not say."""
+    size, end = f"{rows[0].batch_size}{of}", rows[-1]
     known = [row for row in rows if not math.isnan(row.to_theory)]
     if end.noise == 0:
         return f"batch {size}: the whole data in each step, so that there is nothing to shuffle"

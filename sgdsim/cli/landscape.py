@@ -22,8 +22,10 @@ from sgdsim.cli.compare import report_shard
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import real, several, whole
-from sgdsim.common.checks import InputError, integer
+from sgdsim.common.checks import integer
+from sgdsim.common.specs import shortest
 from sgdsim.common.text import counted
 
 if TYPE_CHECKING:
@@ -54,6 +56,7 @@ def add_parser(commands: Commands) -> None:
     run.add_argument("--replicates", type=whole, default=10, help="batch sequences of the stochastic regimes")
     add_common(run)
     add_algorithm(run, many=False)
+    add_weight_decay(run, many=False)
     add_execution(parser, always_resumes=True)
     words = "write the result (.nc), or a table of the last losses (.csv, .parquet)"
     add_output(parser, words, "draw the maps (.png, .pdf or .svg)", outputs.RUNS)
@@ -93,11 +96,13 @@ def landscape(args: argparse.Namespace) -> int:
         "problem": problem.description,
         "n": problem.n,
         "n_steps": args.n_steps,
+        **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         "initial_loss": initial,
         "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0) if rule is None else rule.torch_lr_per_alpha,
         "device": result.attrs["device"],
     }
     title = problem.description.get("title", "")
+    title += f", weight decay {shortest(args.weight_decay)}" if args.weight_decay else ""
     head = f"{title}: {counted(args.n_steps, 'step')}, initial loss {initial:.4g}, seed {args.seed}"
     unit = lr_unit(problem.quadratic.torch_lr(1.0)) if rule is None else rule_lr_unit(rule)
     notes = _notes(found, args.replicates, stable=rule is None)
@@ -117,10 +122,8 @@ def _regimes(args: argparse.Namespace) -> list[Regime]:
     """The regimes asked for; InputError where one is twice, or their maps are too many for a picture."""
     from sgdsim import regimes
 
-    followed = [regimes.parse(name) for name in args.regime]
+    followed = regimes.parse_several(args.regime)
     names = [regime.name for regime in followed]
-    if len(set(names)) < len(names):
-        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
     if args.plot is not None:
         from sgdsim.plot.maps import check_panels
 

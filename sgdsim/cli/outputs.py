@@ -3,17 +3,26 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
+from collections.abc import Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from sgdsim.common import files
 from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
     import xarray as xr
 
+    from sgdsim.problem import Problem
+    from sgdsim.studies.rows import Rows
+
 JSON = (".json",)
 TABLES = (".csv", ".parquet")
 RUNS = (".nc", ".h5", *TABLES)  # netCDF-4 is HDF5
+ROWS = (*RUNS, *JSON)  # of answers that are no runs
+ROWS_HELP = "write the answers: all that is known (.nc, .json), or a table (.csv, .parquet)"
 SPECTRUM = (".nc", ".h5", ".csv")
 
 
@@ -52,6 +61,30 @@ def _goes_on(args: argparse.Namespace) -> str:
         return ""
     given = next((name for name in ("shard", "retry_failed", "resume") if getattr(args, name, None)), None)
     return "" if given is None and hasattr(args, "resume") else f"--{given.replace('_', '-')}" if given else "always"
+
+
+def write_json(facts: Mapping[str, object], path: str) -> None:
+    """Write one JSON document, all or nothing."""
+    with files.replacing(Path(path)) as temporary:
+        temporary.write_text(json.dumps(facts, allow_nan=False) + "\n")
+
+
+def save_rows(
+    rows: Rows, facts: Mapping[str, object], problem: Problem, path: str, *, seed: int, data: xr.Dataset | None = None
+) -> None:
+    """Write answers as their name asks for: netCDF with all facts, a table of the rows, or the facts as JSON. `data`:
+    what netCDF has in the place of the rows."""
+    from sgdsim.runs import results
+    from sgdsim.studies import rows as written
+
+    if _ending(path) in JSON:
+        write_json(facts, path)
+    elif is_table(path):
+        written.write_frame(written.frame(written.dataset(rows, facts, problem, seed=seed)), path)
+    elif data is None:
+        results.save(written.dataset(rows, facts, problem, seed=seed), path)
+    else:
+        results.save(written.with_problem(data, facts, problem, seed=seed), path)
 
 
 def save_runs(result: xr.Dataset, path: str) -> None:

@@ -7,11 +7,13 @@ import time
 from functools import partial
 from typing import TYPE_CHECKING
 
-from sgdsim.cli.arguments import add_algorithm, add_loss, add_problem, algorithm, named
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_loss, add_problem, algorithm, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
 from sgdsim.cli.problems import add_common, load
-from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.steps import add_steps, check_epochs, steps_of
+from sgdsim.cli.torch_units import add_weight_decay
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.progress import Bar
@@ -43,12 +45,13 @@ def add_parser(commands: Commands) -> None:
     parser = commands.add_parser("recommend", help="the best learning rate and momentum, and the loss to expect")
     add_problem(parser)
     group = parser.add_argument_group("algorithm")
-    group.add_argument("--batch-size", type=whole, default=10, metavar="B", help="points in a batch")
+    add_batch_sizes(group, [10], "points in a batch; several: a row for each")
     add_steps(group, "horizon", 10_000, "after how many steps to be best")
     group.add_argument("--tau", type=float, default=1.0, help="closure of the spectral-diagonal theory")
     add_common(group)
     add_loss(group)
     add_algorithm(group, many=False)
+    add_weight_decay(group, many=False)
     group.add_argument(
         "--exact",
         action="store_true",
@@ -69,64 +72,77 @@ def add_parser(commands: Commands) -> None:
         "all the problem has)",
     )
     check.add_argument("--replicates", type=whole, help=f"batch sequences of --verify (default: {REPLICATES})")
-    add_output(parser, None, "draw the loss over momentum and lr, the law and the phase (.png, .pdf or .svg)")
+    add_output(
+        parser,
+        outputs.ROWS_HELP,
+        "draw the loss over momentum and lr, the law and the phase (.png, .pdf or .svg)",
+        outputs.ROWS,
+    )
 
 
 def recommend(args: argparse.Namespace) -> int:
     """Find the best setting, check it by simulation, print and draw it."""
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.cli import _recommend_text
+    from sgdsim.cli import _recommend_sizes, _recommend_text
     from sgdsim.runs.follow import MAX_STEPS
-    from sgdsim.studies import method_recommendation
     from sgdsim.studies.recommendation import Recommendation
 
     delivery = Delivery(args)
-    horizon = integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
+    sizes, horizon = args.batch_size, integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     check_epochs(args)
     number("tau", args.tau, maximum=1.0)  # beyond, losses of the closure may be negative
     options = {name: values[0] for name, values in algorithm(args).items()}
-    sgd = SGD(1.0, 0.0, args.batch_size, **options)  # refuses bad values before any data are read
-    _check(args, sgd, horizon)
+    algorithms = [SGD(1.0, 0.0, size, **options) for size in sizes]  # refuses bad values before any data are read
+    _check(args, algorithms[0], horizon)
+    if len(sizes) > 1:
+        _recommend_sizes.check(args)
     problem = load(args)
-    sgd.check(problem.n, 1)
-    if args.epochs is not None:
-        horizon = integer("horizon", settle(args, "horizon", problem.n, [args.batch_size]), maximum=MAX_STEPS)
-        if not sgd.is_plain:
-            method_recommendation.check(sgd, horizon)
+    for sgd in algorithms:
+        sgd.check(problem.n, 1)
     _check_model(args, problem)
     regimes = None if args.verify is None else _regimes(args.verify, problem)
     took = {"problem": delivery.seconds}
-    found = _found(args, problem, sgd)
-    if isinstance(found, Recommendation) and not args.no_probe:
-        found = _probed(args, problem, found)
+    if len(sizes) > 1:
+        return _recommend_sizes.deliver(delivery, problem, algorithms, lambda sgd: _answer(args, problem, sgd))
+    args.batch_size, (sgd,) = sizes[0], algorithms
+    found, horizon = _answer(args, problem, sgd)
     checked = None
     if regimes is not None and isinstance(found, Recommendation) and not found.interrupted:
         began = time.perf_counter()
         checked = _verified(args, problem, found.known.best, horizon, regimes)
         took["verify"] = time.perf_counter() - began
-    delivery.draw(lambda plot: found.plot())
-    took |= found.seconds | {"total": delivery.seconds}
     facts = {
-        "problem": problem.description,
-        "n": problem.n,
-        "lambda_max": problem.quadratic.spectrum.scale,
-        "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0),
-        **{name: value for name, value in sgd.spec().items() if name not in ("lr", "momentum")},
+        **_recommend_sizes.facts(problem, sgd, args.tau, args.seed),
         "noise": found.noise,
-        "tau": args.tau,
         "horizon": horizon,
-        "seed": args.seed,
         **found.as_dict(),
         "verify": checked and checked.as_dict(),
         "interrupted": found.interrupted or (checked is not None and checked.interrupted),
-        "seconds": {name: round(took[name], 3) if name in took else None for name in TIMES},
-        **delivery.files,
     }
+    delivery.keep([found.row()], facts, problem)
+    delivery.draw(lambda plot: found.plot())
+    took |= found.seconds | {"total": delivery.seconds}
+    facts |= {"seconds": {name: round(took[name], 3) if name in took else None for name in TIMES}, **delivery.files}
     lines = _recommend_text.lines(problem.description.get("title", ""), found, checked)
     lines += _recommend_text.to_paste(found, problem.has_network)
     times = ", ".join(f"{name} {took[name]:.1f} s" for name in TIMES if name in took)
-    last = f"{lr_unit(facts['torch_lr_per_alpha'])}. {times}."
+    last = f"{lr_unit(problem.quadratic.torch_lr(1.0))}. {times}."
     return delivery.tell(facts, lambda: "\n".join([*lines, last, *wrote(facts)]))
+
+
+def _answer(args: argparse.Namespace, problem: Problem, sgd: SGD) -> tuple[Recommendation | MethodRecommendation, int]:
+    """What is recommended for one batch size, tried on the network where that is wanted, and its horizon."""
+    from sgdsim.runs.follow import MAX_STEPS
+    from sgdsim.studies import method_recommendation
+    from sgdsim.studies.recommendation import Recommendation
+
+    horizon = integer("horizon", steps_of(args, "horizon", problem.n, sgd.batch_size), maximum=MAX_STEPS)
+    if args.epochs is not None and not sgd.is_plain:
+        method_recommendation.check(sgd, horizon)
+    found = _found(args, problem, sgd, horizon)
+    if isinstance(found, Recommendation) and not args.no_probe:
+        found = _probed(args, problem, found)
+    return found, horizon
 
 
 def _check(args: argparse.Namespace, sgd: SGD, horizon: int) -> None:
@@ -138,7 +154,8 @@ def _check(args: argparse.Namespace, sgd: SGD, horizon: int) -> None:
         for name, hint in PLAIN_ALONE.items():
             if getattr(args, name) not in (None, False):
                 raise InputError(
-                    f"--{name}: expected only with heavy ball, without noisy labels, averages or one pass{hint}"
+                    f"--{name}: expected only with heavy ball, without weight decay, noisy labels, averages or one "
+                    f"pass{hint}"
                 )
     elif args.replicates is not None and args.verify is None:
         raise InputError("--replicates: expected only with --verify, got it without")
@@ -155,14 +172,14 @@ def _check_model(args: argparse.Namespace, problem: Problem) -> None:
             )
 
 
-def _found(args: argparse.Namespace, problem: Problem, sgd: SGD) -> Recommendation | MethodRecommendation:
+def _found(args: argparse.Namespace, problem: Problem, sgd: SGD, horizon: int) -> Recommendation | MethodRecommendation:
     from sgdsim.studies import method_recommendation, recommendation
     from sgdsim.theory import exact
 
     if not sgd.is_plain:
         with Bar(True, "search", unit="setting", delay=2) as bar:
-            return method_recommendation.recommend(problem.quadratic, sgd, args.horizon, tau=args.tau, heard=bar.update)
-    find = partial(recommendation.recommend, problem, sgd, args.horizon, tau=args.tau, jacobi=args.jacobi)
+            return method_recommendation.recommend(problem, sgd, horizon, tau=args.tau, heard=bar.update)
+    find = partial(recommendation.recommend, problem, sgd, horizon, tau=args.tau, jacobi=args.jacobi)
     if not args.exact:
         return find()
     work = f"at most {exact.SETTINGS} settings by the exact average"

@@ -6,11 +6,13 @@ import argparse
 from typing import TYPE_CHECKING
 
 from sgdsim.algorithm.samplers import CLOSED, OF_POINTS
-from sgdsim.cli.arguments import add_device, add_problem, add_seed, named
+from sgdsim.cli import outputs
+from sgdsim.cli.arguments import add_batch_sizes, add_device, add_problem, add_seed, named
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, lr_unit
 from sgdsim.cli.problems import load
-from sgdsim.cli.steps import add_steps, check_epochs, settle
+from sgdsim.cli.steps import add_steps, check_epochs, steps_of
+from sgdsim.cli.torch_units import add_no_weight_decay, refuse_weight_decay
 from sgdsim.cli.values import whole
 from sgdsim.common import memory
 from sgdsim.common.checks import InputError, integer, number
@@ -18,6 +20,7 @@ from sgdsim.common.specs import readable, shortest
 from sgdsim.common.text import steps as counted
 
 if TYPE_CHECKING:
+    from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import Problem
     from sgdsim.studies.schedule_comparison import ScheduleComparison
 
@@ -32,11 +35,12 @@ def add_parser(commands: Commands) -> None:
         "algorithm", "Heavy ball; losses are those after --horizon steps, by spectral-diagonal theory."
     )
     add_steps(group, "horizon", 1000, "steps of the run")
-    group.add_argument("--batch-size", type=whole, default=10, metavar="B")
+    add_batch_sizes(group, [10], "several: a row for each")
     group.add_argument("--momentum", type=float, default=0.0, help="the same at all steps")
     group.add_argument(
         "--label-noise", type=float, default=0.0, metavar="SIGMA", help="error of labels, in units of the targets"
     )
+    add_no_weight_decay(group)
     group.add_argument(
         "--pieces", type=whole, metavar="K", help="of the piecewise-constant schedule (default: 12 or T)"
     )
@@ -53,46 +57,62 @@ def add_parser(commands: Commands) -> None:
     group.add_argument("--replicates", type=whole, help=f"batch sequences of --verify (default: {REPLICATES})")
     add_seed(group)
     add_device(group)
-    add_output(parser, None, "draw the learning rates and the final losses (.png, .pdf or .svg)")
+    add_output(
+        parser, outputs.ROWS_HELP, "draw the learning rates and the final losses (.png, .pdf or .svg)", outputs.ROWS
+    )
 
 
 def schedule(args: argparse.Namespace) -> int:
     """Find the best of every form, print their losses, run and draw them."""
     from sgdsim.algorithm.sgd import SGD
+    from sgdsim.cli import _schedule_sizes
     from sgdsim.studies import schedule_comparison
 
     delivery = Delivery(args)
+    refuse_weight_decay(args, "as the best schedules are not known with it; recommend and compare take it")
     check_epochs(args)
     if args.epochs is None:  # else known only with N
         _size(args)
     number("tau", args.tau, maximum=1.0)
-    sgd = SGD(1.0, args.momentum, args.batch_size, args.sampling, label_noise=args.label_noise)
+    sizes = args.batch_size
+    how = {"sampling": args.sampling, "label_noise": args.label_noise}
+    algorithms = [SGD(1.0, args.momentum, size, **how) for size in sizes]
     if args.replicates is not None and not args.verify:
         raise InputError("--replicates: expected only with --verify, got it without")
     replicates = integer("replicates", REPLICATES if args.replicates is None else args.replicates, minimum=2)
+    if len(sizes) > 1:
+        _schedule_sizes.check(args)
     problem = load(args)
-    sgd.check(problem.n, 1)
-    settle(args, "horizon", problem.n, [args.batch_size])
-    steps, pieces = _size(args)
+    for sgd in algorithms:
+        sgd.check(problem.n, 1)
     quadratic = problem.quadratic
     if not quadratic.coefficients.any():
         raise InputError("residual: expected one that is not zero, got all zeros: there is nothing to learn")
     options = {"replicates": replicates if args.verify else None, "seed": args.seed, "progress": True}
-    found = schedule_comparison.compare(quadratic, sgd, steps, pieces, tau=args.tau, **options)
-    facts = {
+
+    def find(sgd: SGD) -> ScheduleComparison:
+        args.horizon = steps_of(args, "horizon", problem.n, sgd.batch_size)
+        return schedule_comparison.compare(quadratic, sgd, *_size(args), tau=args.tau, **options)
+
+    common = {
         "problem": problem.description,
         "n": problem.n,
-        "horizon": steps,
         **named(args, "batch_size", "momentum", "label_noise", "sampling", "tau"),
         "torch_lr_per_alpha": quadratic.torch_lr(1.0),
         "initial_loss": quadratic.initial_loss,
         "replicates": options["replicates"],
     }
     noise = f", label noise {args.label_noise:g}" if args.label_noise else ""
-    head = (
-        f"{problem.description.get('title', '')}: {counted(steps)}, batch {args.batch_size}, momentum "
-        f"{readable(args.momentum)}{noise}, tau {shortest(args.tau)}, initial loss {quadratic.initial_loss:.4g}"
-    )
+    initial = quadratic.initial_loss
+    rest = f"momentum {readable(args.momentum)}{noise}, tau {shortest(args.tau)}, initial loss {initial:.4g}"
+    title = problem.description.get("title", "")
+    if len(sizes) > 1:
+        return _schedule_sizes.deliver(delivery, problem, algorithms, find, common, f"{title}: {rest}")
+    args.batch_size, found = sizes[0], find(algorithms[0])
+    facts = {**common, "batch_size": sizes[0], "horizon": found.horizon}
+    head = f"{title}: {counted(found.horizon)}, batch {args.batch_size}, {rest}"
+    rows = [row.as_dict() for row in found.rows]
+    delivery.keep(rows, facts | found.as_dict() | {"interrupted": found.interrupted}, problem)
     unit, left = lr_unit(quadratic.torch_lr(1.0)), "the schedules were not run on samples"
     return delivery.deliver(found, facts, lambda: [head, *_lines(found)], unit, left, title=_title(args, problem))
 

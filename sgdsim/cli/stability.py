@@ -6,11 +6,22 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, cast
 
+from sgdsim.cli import outputs
 from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_list, add_loss, add_problem, algorithm
 from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output, ending, lr_unit
 from sgdsim.cli.problems import BATCH_SIZES, add_common, load
-from sgdsim.cli.torch_units import add_torch, asked_for, check_torch, named_loss, unit, unit_of
+from sgdsim.cli.torch_units import (
+    add_torch,
+    add_weight_decay,
+    asked_for,
+    check_torch,
+    decay_lines,
+    decay_unit,
+    named_loss,
+    unit,
+    unit_of,
+)
 from sgdsim.cli.values import real
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import readable, shortest
@@ -21,6 +32,7 @@ if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import Problem
     from sgdsim.runs.sweeps import Grid
+    from sgdsim.studies.rows import Rows
     from sgdsim.studies.stable_rates import Asked, StableRates
 
 
@@ -32,12 +44,15 @@ def add_parser(commands: Commands) -> None:
     add_batch_sizes(group, None, "(default: those of 1 10 100 that the data fill)")
     add_list(group, "--momentum", real, None, "heavy ball (default: 0 0.9; 0 for methods without)")
     add_list(group, "--tau", real, [1.0], "closures of the spectral-diagonal level")
-    add_torch(group)
+    add_torch(group, "are these rates of torch.optim.SGD stable?")
     add_common(group)
     add_loss(group)
     add_algorithm(group, many=False)
+    add_weight_decay(group, many=False)
     group.add_argument("--exact", action="store_true", help="also the exact level at this N, in mean square")
-    add_output(parser, None, "draw the stable region over momentum and lr (.png, .pdf or .svg)")
+    add_output(
+        parser, outputs.ROWS_HELP, "draw the stable region over momentum and lr (.png, .pdf or .svg)", outputs.ROWS
+    )
 
 
 def stability(args: argparse.Namespace) -> int:
@@ -56,7 +71,8 @@ def stability(args: argparse.Namespace) -> int:
     options = {"taus": taus, "sampling": args.sampling, "exact": known}
     delivery.draw(lambda plot: plot.stability_map(quadratic, args.batch_size, **options))
     told = found.as_dict()
-    notes = infinite_spectrum(quadratic) if any(row.noise > 0 for row in found.rows) else []
+    drawn = any(row.noise > 0 for row in found.rows) and not args.weight_decay  # which bounds the slow modes' noise
+    notes = infinite_spectrum(quadratic) if drawn else []
     rates = [rate / torch for rate in args.torch_lr or ()] if torch is not None else []
     answers = asked(quadratic, algorithms, rates)
     if problem.loss != "squared":
@@ -67,15 +83,19 @@ def stability(args: argparse.Namespace) -> int:
         "lambda_max": quadratic.spectrum.scale,
         "rows": told["rows"],
         "critical": told["critical"],
+        **({"weight_decay": algorithms[0].weight_decay} if args.weight_decay else {}),
         **_in_torch(unit_of(args, quadratic), torch, answers),
         "notes": notes,
         "seed": args.seed,
         "interrupted": found.interrupted,
-        "seconds": delivery.seconds,
-        **delivery.files,
     }
+    delivery.keep(cast("Rows", told["rows"]), facts, problem)
+    facts |= {"seconds": delivery.seconds, **delivery.files}
     own = [] if torch is None else _torch_lines(named_loss(args, quadratic), found, torch, answers)
-    return delivery.tell(facts, lambda: _text(problem.description.get("title", ""), facts, found, own))
+    own += decay_lines(args, quadratic)
+    title = problem.description.get("title", "")
+    title += f", weight decay {shortest(algorithms[0].weight_decay)}" if args.weight_decay else ""
+    return delivery.tell(facts, lambda: _text(title, facts, found, own))
 
 
 def _in_torch(loss: str, torch: float | None, answers: Sequence[Asked]) -> dict[str, object]:
@@ -108,6 +128,8 @@ def _grid(args: argparse.Namespace, plain: bool) -> Grid:
 
     if args.momentum is None:
         args.momentum = [0.0, 0.9] if plain or args.method == "nesterov" else [0.0]
+    if args.plot is not None and args.weight_decay:
+        raise InputError("--plot: expected no --weight-decay, with which the region's borders are not drawn")
     if args.plot is not None and not plain:
         raise InputError(f"--plot: expected heavy ball, whose region has closed borders, got --method {args.method}")
     sizes = {} if args.batch_size is None else {"batch_size": args.batch_size}
@@ -135,7 +157,10 @@ def _algorithms(args: argparse.Namespace, grid: Grid, problem: Problem) -> list[
         from sgdsim.plot.theory import check_panels
 
         check_panels(len(args.batch_size), len(args.tau))
-    cells = [sgd for _, sgd in Grid.product(**{**grid.axes, "batch_size": args.batch_size}).cells()]
+    axes = {**grid.axes, "batch_size": args.batch_size}
+    if args.weight_decay:
+        axes["weight_decay"] = [args.weight_decay * decay_unit(args, problem.quadratic)]
+    cells = [sgd for _, sgd in Grid.product(**axes).cells()]
     cells.sort(key=lambda sgd: args.batch_size.index(sgd.batch_size))
     for sgd in cells:
         sgd.check(n, 1)

@@ -21,7 +21,8 @@ from sgdsim.cli.arguments import (
     named,
 )
 from sgdsim.cli.base import Commands
-from sgdsim.cli.deliver import Delivery, add_output, ending, interrupted, write_json
+from sgdsim.cli.deliver import Delivery, add_output, ending, interrupted
+from sgdsim.cli.outputs import write_json
 from sgdsim.cli.own_data import add_own_data, complete, load_data
 from sgdsim.cli.problems import check_output
 from sgdsim.cli.steps import add_steps, check_epochs, steps_of

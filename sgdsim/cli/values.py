@@ -13,6 +13,7 @@ from sgdsim.common.checks import InputError
 
 if TYPE_CHECKING:
     from sgdsim.algorithm.schedules import Schedule
+    from sgdsim.cli.base import Group
 
 _One = TypeVar("_One")
 FORMS = "numbers, 1,2,5, LOW:HIGH:COUNT or log:LOW:HIGH:COUNT"  # in help
@@ -144,3 +145,18 @@ def _spaced(low: float, high: float, count: int, geometric: bool) -> list[float]
         )
     values = (np.geomspace if geometric else np.linspace)(low, high, count)
     return [float(f"{value:.12g}") for value in values]
+
+
+def add_list(
+    group: Group,
+    option: str,
+    one: Callable[[str], object],
+    default: Sequence[object] | None,
+    words: str,
+    metavar: str = "VALUE",
+) -> None:
+    """An option that takes several values in every form that `values.several` reads; `one` reads a single one."""
+    read = several(one, option.strip("-").replace("-", "_"))
+    group.add_argument(
+        option, type=read, action=Several, nargs="+", default=default, metavar=metavar, help=f"{words}; {FORMS}"
+    )

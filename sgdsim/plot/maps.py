@@ -180,8 +180,8 @@ def _sure_line(problem: QuadraticProblem) -> bool:
 def _boundaries(ax: Axes, panel: LossMap, problem: QuadraticProblem) -> None:
     from sgdsim.theory import stability, verdicts
 
-    if panel.method != "heavy-ball":
-        return  # the formulas are heavy ball's
+    if not panel.is_plain:
+        return  # the formulas are heavy ball's, without weight decay
     left, right = ax.get_xlim()
     beta = np.clip(np.linspace(left, right, 400), -0.999, 0.9995)
     full = 2 * (1 + beta)
@@ -237,12 +237,12 @@ def _legend(
         handles = {"least loss (sampled: smoothed)": handles.popitem()[1]}
     for name, look in zip(marks, itertools.cycle(_MARKS), strict=False):
         handles[name] = Line2D([], [], **look)
-    if any(panel.noise > 0 and panel.method == "heavy-ball" for panel in maps):
+    if any(panel.noise > 0 and panel.is_plain for panel in maps):
         handles["spectral-diagonal, $\\tilde U(1) = 1$"] = Line2D([], [], **_BOUND)
         handles["its limit at β → 1: $2(1-\\beta)/(\\gamma\\lambda_{\\rm crit})$"] = Line2D([], [], **_ASYMPTOTE)
         if sure:
             handles["surely stable below"] = Line2D([], [], **_SURE)
-    if any(panel.method == "heavy-ball" for panel in maps):
+    if any(panel.is_plain for panel in maps):
         handles["full batch, $2(1+\\beta)$"] = Line2D([], [], **_FULL_BATCH)
     if any(panel.diverged.any() for panel in maps):
         handles["diverged"] = Patch(facecolor=_DIVERGED)

@@ -21,6 +21,7 @@ _HOMES = {
     "SampledLinearized": "sampled",
     "SpectralDiagonal": "diagonal",
     "parse": "names",
+    "parse_several": "names",
 }
 
 __all__ = sorted(_HOMES)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 from sgdsim.common.checks import InputError
@@ -59,6 +59,15 @@ def parse(text: str) -> Regime:
         except ValueError:
             pass
     raise InputError(f"regime: expected network, sampled, averaged or diagonal:tau=NUMBER; got {text!r}")
+
+
+def parse_several(texts: Sequence[str]) -> list[Regime]:
+    """Those called `texts`; InputError as `parse`, and where one is twice."""
+    found = [parse(text) for text in texts]
+    names = [regime.name for regime in found]
+    if len(set(names)) < len(names):
+        raise InputError(f"regime: expected different ones, got {', '.join(names)}")
+    return found
 
 
 def look(name: str) -> Look | None:

@@ -106,7 +106,7 @@ def allocate(
         if name == _OFFSET and squared:
             continue
         variables[name] = full(per_regime, np.nan, long_name=text)
-    variables |= _modes(problem)
+    variables |= modes(problem)
     coords = {
         **axes,
         **along,
@@ -121,7 +121,7 @@ def allocate(
     return result
 
 
-def _modes(problem: QuadraticProblem | None) -> dict[str, xr.Variable]:
+def modes(problem: QuadraticProblem | None) -> dict[str, xr.Variable]:
     """The variables of a problem, (mode)."""
     none = np.zeros(0)
     eigenvalues, coefficients = (none, none) if problem is None else (problem.eigenvalues, problem.coefficients)
@@ -215,7 +215,7 @@ def load(path: str | os.PathLike) -> xr.Dataset:
 def save_problem(problem: QuadraticProblem, path: str | os.PathLike, *, seed: int = 0, device: str = "cpu") -> Path:
     """Write a quadratic problem as netCDF-4 (eigenvalues, signed coefficients; eigenvectors, test points and
     multiplicity where it has them), so that `load_problem` gives it back to the last bit. InputError as `save`."""
-    variables = _modes(problem)
+    variables = modes(problem)
     if problem.spectrum.probe is not None:
         words = {"long_name": "random probe of Lanczos quadrature that a mode comes from; 0: none"}
         variables["probe"] = xr.Variable("mode", problem.spectrum.probe, words)

@@ -10,6 +10,7 @@ from sgdsim.algorithm.methods import HeavyBall, Nesterov
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice
 from sgdsim.common.jsonable import finite_or_none, jsonable
+from sgdsim.common.specs import shortest
 from sgdsim.common.text import tuned
 from sgdsim.problem import QuadraticProblem, fits
 from sgdsim.problem.fits import PowerLawFit
@@ -187,6 +188,12 @@ class Advice(Findings):
             return None
         return finite_or_none(share * self.problem.torch_lr(self.answer.lr))
 
+    def torch_weight_decay(self, loss: str | None = None) -> float:
+        """The weight decay for `torch.optim.SGD` and one of `torch_losses` (None: the first): of nn.MSELoss, whose
+        gradient is 2/C times as large, 2/C times that of half-mse, so that lr·weight_decay is the same."""
+        loss = choice("loss", loss or self.torch_losses[0], self.torch_losses)
+        return self.sgd.weight_decay * (2 / self.problem.n_outputs if loss == "mse" else 1.0)
+
     def torch_line(self, loss: str | None = None) -> str | None:
         """The optimiser to paste for one of `torch_losses` (None: the first); None without an answer, of infinitely
         many points, or where `torch.optim.SGD` has no such method. InputError for another loss.
@@ -197,11 +204,13 @@ class Advice(Findings):
         lr, nesterov = self.torch_lr(loss), isinstance(self.sgd.method, Nesterov)
         if self.answer is None or lr is None or not (nesterov or isinstance(self.sgd.method, HeavyBall)):
             return None
-        momentum = tuned(self.answer.momentum)
+        momentum, decay = tuned(self.answer.momentum), ""
+        if self.sgd.weight_decay:
+            decay = f", weight_decay={shortest(self.torch_weight_decay(loss))}"
         if momentum.startswith("-"):  # refused as an argument of its own, but not in a group of parameters
             group = f'[{{"params": list(net.parameters()), "momentum": {momentum}}}]'
-            return f"torch.optim.SGD({group}, lr={lr:.4g})" if not nesterov else None
-        more = ", nesterov=True" if nesterov and momentum != "0" else ""
+            return f"torch.optim.SGD({group}, lr={lr:.4g}{decay})" if not nesterov else None
+        more = decay + (", nesterov=True" if nesterov and momentum != "0" else "")
         return f"torch.optim.SGD(net.parameters(), lr={lr:.4g}, momentum={momentum}{more})"
 
     def notes(self) -> list[str]:
@@ -223,10 +232,25 @@ class Advice(Findings):
             "torch": self._pasted(),
         }
 
+    def row(self) -> dict[str, object]:
+        """The answer in one row, for tables over batch sizes; None: not known, or none is recommended."""
+        answer, facts, levels = self.answer, self.as_dict(), self.max_lr[-1]
+        best, found = cast("dict[str, object]", facts["best"]), {} if answer is None else vars(answer)
+        named = {name: found.get(name) for name in ("lr", "momentum")}
+        row = {"batch_size": self.sgd.batch_size, "horizon": self.horizon, "noise": self.noise, **named}
+        row |= {"torch_lr": self.torch_lr(), "loss": self.loss_of(cast("float | None", found.get("loss")))}
+        row |= {"theory_lr": best["lr"], "theory_momentum": best["momentum"], "exact_loss": best["exact_loss"]}
+        row |= {"stable": facts["stable"], "stable_reason": facts["stable_reason"]}
+        row |= {f"max_lr_{name}": levels[name] for name in LEVELS}
+        return row | {name: facts[name] for name in ("gain", "floor")} | {"torch_line": self.torch_line()}
+
     def _pasted(self) -> dict[str, object] | None:
         if self.answer is None:
             return None
-        lrs = {loss: {"lr": self.torch_lr(loss), "line": self.torch_line(loss)} for loss in self.torch_losses}
+        lrs: dict[str, dict[str, object]] = {}
+        for loss in self.torch_losses:
+            lrs[loss] = {"lr": self.torch_lr(loss), "line": self.torch_line(loss)}
+            lrs[loss] |= {"weight_decay": self.torch_weight_decay(loss)} if self.sgd.weight_decay else {}
         return {"momentum": self.answer.momentum, **lrs}
 
     def setting(self, lr: float, momentum: float, loss: float, effective: float) -> dict[str, float | None]:

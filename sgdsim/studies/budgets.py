@@ -75,6 +75,7 @@ def matched_lr(
     momentum: float = 0.9,
     sampling: str = WITHOUT_REPLACEMENT,
     tau: float = 1.0,
+    weight_decay: float = 0.0,
 ) -> list[float]:
     """Learning rates of ascending `batch_sizes` with equal γα: `lr` at the smallest, `lr·γ(b_min)/γ(b)` at b.
 
@@ -84,19 +85,23 @@ def matched_lr(
     if lr is None:
         number("tau", tau, maximum=1.0)
         bound = stability.diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=tau)
+        if weight_decay:
+            each = (SGD(1.0, momentum, b, sampling, weight_decay=weight_decay) for b in batch_sizes)
+            bound = np.array([stability.max_lr(problem, sgd, tau=tau) for sgd in each])
         lr = stability.half_of(float(np.min(bound * noise / noise[0])))
-    return [float(f"{lr * noise[0] / each:.12g}") for each in noise]
+    return [float(f"{lr * noise[0] / own:.12g}") for own in noise]
 
 
 def run(
     problem: Problem,
-    regime: Regime,
+    regime: Regime | Sequence[Regime],
     *,
     batch_sizes: Sequence[int],
     lr: float | None = None,
     momentum: float = 0.9,
     n_steps: int = 10_000,
     sampling: str = WITHOUT_REPLACEMENT,
+    weight_decay: float = 0.0,
     replicates: int = 1,
     seed: int = 0,
     progress: bool = False,
@@ -105,8 +110,10 @@ def run(
 
     Parameters
     ----------
+    regime : one or several, all at the same learning rates.
     lr : α at the smallest batch size (`matched_lr`).
     n_steps : at the smallest batch size b_min; `n_steps·b_min/b`, rounded, at b.
+    weight_decay : the same for all, as `SGD` has it: over α_eff·t all decay alike.
 
     Returns
     -------
@@ -126,12 +133,13 @@ def run(
             f"n_steps: expected at least {-(-10 * sizes[-1] // sizes[0])}, so that batches of {sizes[-1]} are left "
             f"with 10 steps at the same budget; got {n_steps}"
         )
-    rates = matched_lr(problem.quadratic, sizes, lr=lr, momentum=momentum, sampling=sampling)
+    rates = matched_lr(problem.quadratic, sizes, lr=lr, momentum=momentum, sampling=sampling, weight_decay=weight_decay)
     follow = partial(sweep, replicates=replicates, seed=seed, progress=progress, executor="serial")
     parts = []
     for size, rate, count in zip(sizes, rates, steps, strict=True):
-        grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling])
-        parts.append(follow(problem, grid, [regime], count))
+        decay = {"weight_decay": [weight_decay]} if weight_decay else {}
+        grid = Grid.zip(lr=[rate], momentum=[momentum], batch_size=[size], sampling=[sampling], **decay)
+        parts.append(follow(problem, grid, [regime] if isinstance(regime, Regime) else list(regime), count))
         if parts[-1].attrs["interrupted"]:
             break
     joined = xr.concat(
@@ -143,11 +151,11 @@ def run(
     return joined
 
 
-def curves(result: xr.Dataset, problem: Problem) -> list[Curve]:
-    """The curve of each cell of a result of `run`, in its order; `problem` gives N."""
+def curves(result: xr.Dataset, problem: Problem, regime: int = 0) -> list[Curve]:
+    """The curve of each cell of a result of `run`, in its order, in one of its regimes; `problem` gives N."""
     out = []
     for i in range(result.sizes["cell"]):
-        cell = result.isel(cell=i, regime=0)
+        cell = result.isel(cell=i, regime=regime)
         loss = cell["loss"].transpose("replicate", "step").values
         ran = ~np.isnan(loss).all(1)
         with np.errstate(invalid="ignore"):
@@ -208,6 +216,7 @@ class MatchedRun:
     """How the run of one batch size was matched and how it ended: γ, α/(1 − β), the largest stable α by
     spectral-diagonal theory (None: not known for this τ); what its regime knows of its own errors."""
 
+    regime: str
     batch_size: int
     lr: float
     noise: float
@@ -223,11 +232,11 @@ class MatchedRun:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class BudgetRuns(OfRuns):
-    """The runs of a result of `run`, which `data` is, `compared` at equal budgets; `law`: of the spectrum, None where
-    it has none."""
+    """The runs of a result of `run`, which `data` is, `compared` at equal budgets, the first regime's; `by_regime`: all
+    of them; `law`: of the spectrum, None where it has none."""
 
     runs: tuple[MatchedRun, ...]
-    compared: Comparison
+    by_regime: dict[str, Comparison]
     law: PowerLaw | None
     data: xr.Dataset
     problem: Problem
@@ -235,11 +244,22 @@ class BudgetRuns(OfRuns):
     @classmethod
     def of(cls, data: xr.Dataset, problem: Problem) -> BudgetRuns:
         """Of a result of `run` for this problem."""
-        found = curves(data, problem)
-        runs = tuple(_matched(curve, data.isel(cell=i, regime=0), problem) for i, curve in enumerate(found))
+        names = [str(name) for name in data["regime"].values]
+        found = [curves(data, problem, at) for at in range(len(names))]
+        runs = tuple(
+            _matched(names[at], curve, data.isel(cell=i, regime=at), problem)
+            for at, own in enumerate(found)
+            for i, curve in enumerate(own)
+        )
+        law, compared = None, {name: compare(own) for name, own in zip(names, found, strict=True)}
         with contextlib.suppress(InputError):
-            return cls(runs, compare(found), PowerLaw.of(problem.quadratic), data, problem)
-        return cls(runs, compare(found), None, data, problem)
+            law = None if _decay(data) else PowerLaw.of(problem.quadratic)  # with weight decay no power law is left
+        return cls(runs, compared, law, data, problem)
+
+    @property
+    def compared(self) -> Comparison:
+        """Of the first regime."""
+        return next(iter(self.by_regime.values()))
 
     @property
     def phase(self) -> str | None:
@@ -249,21 +269,30 @@ class BudgetRuns(OfRuns):
     def as_dict(self) -> dict[str, object]:
         """The law, the runs, and a row for each budget."""
         law, columns = self.law, ("budget", "loss", "ratio", "ratio_by_noise")
-        rows = zip(*(getattr(self.compared, name) for name in columns), strict=True)
+        rows = []
+        for regime, compared in self.by_regime.items():
+            named: dict[str, object] = {"regime": regime} if len(self.by_regime) > 1 else {}
+            each = zip(*(getattr(compared, name) for name in columns), strict=True)
+            rows += [jsonable(named | dict(zip(columns, row, strict=True))) for row in each]
         return {
             "law": law and {"nu": law.nu, "kappa": law.kappa, "zeta": law.zeta, "phase": self.phase},
             "runs": jsonable(self.runs),
-            "rows": [jsonable(dict(zip(columns, row, strict=True))) for row in rows],
+            "rows": rows,
         }
 
     def table(self) -> Table:
-        """The losses at equal budgets."""
-        return self.compared.table()
+        """The losses at equal budgets; with several regimes a column that says which."""
+        if len(self.by_regime) == 1:
+            return self.compared.table()
+        tables = {name: compared.table() for name, compared in self.by_regime.items()}
+        rows: list[list[Cell]] = [[name, *row] for name, table in tables.items() for row in table.rows]
+        return Table(["regime", *self.compared.table().headers], rows, "lr")
 
     def matched(self) -> Table:
         """The runs."""
         columns = ("batch_size", "lr", "max_lr_spectral_diagonal", "effective_lr", "n_steps")
-        rows = [[getattr(run, name) for name in columns] for run in self.runs]
+        of_one = self.runs[: len(self.runs) // len(self.by_regime)]  # all regimes have the same rates
+        rows = [[getattr(run, name) for name in columns] for run in of_one]
         return Table(["batch", "lr", "stable lr", "lr/(1 - momentum)", "steps"], rows)
 
     def notes(self) -> list[str]:
@@ -275,24 +304,34 @@ class BudgetRuns(OfRuns):
             if self.phase in limits:
                 there = f"there the budget alone counts at late times, for lr far below {limits[self.phase]}"
             notes.append(f"nu = {self.law.nu:.3g}, zeta = {self.law.zeta:.3g}: {self.phase}; {there}")
+        above = [run for run in self.runs if run.lr >= (run.max_lr_spectral_diagonal or math.inf)]
         return notes + [
             f"lr at batch {run.batch_size} is above the largest stable one: lower --lr, or raise --momentum"
-            for run in self.runs
-            if run.lr >= (run.max_lr_spectral_diagonal or math.inf)
+            for run in {run.batch_size: run for run in above}.values()
         ]
 
 
-def _matched(curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
+def _decay(data: xr.Dataset) -> float:
+    """The weight decay of a result of `run`."""
+    return float(np.ravel(data["weight_decay"].values)[0]) if "weight_decay" in data.coords else 0.0
+
+
+def _matched(regime: str, curve: Curve, cell: xr.Dataset, problem: Problem) -> MatchedRun:
     quadratic, momentum = problem.quadratic, float(cell["momentum"])
     tau = next(iter(followed(cell).values())).tau
-    bound = stability.diagonal_max_lr(quadratic, momentum=momentum, noise=curve.noise, tau=1.0 if tau is None else tau)
+    closure = 1.0 if tau is None else tau
+    bound = float(stability.diagonal_max_lr(quadratic, momentum=momentum, noise=curve.noise, tau=closure))
+    if decay := _decay(cell):
+        sgd = SGD(1.0, momentum, curve.batch_size, str(cell["sampling"].values), weight_decay=decay)
+        bound = stability.max_lr(quadratic, sgd, tau=min(closure, 1.0))  # beyond 1 it is not shown
     last = float(curve.loss[-1]) if curve.loss.size else math.nan
     return MatchedRun(
+        regime,
         curve.batch_size,
         curve.lr,
         curve.noise,
         effective_lr=curve.lr / (1 - momentum),
-        max_lr_spectral_diagonal=float(bound) if tau is None or tau <= 1 else None,  # beyond, no threshold is known
+        max_lr_spectral_diagonal=bound if tau is None or tau <= 1 else None,  # beyond, no threshold is known
         n_steps=int(curve.steps[-1]) if curve.steps.size else 0,
         final_loss=last,
         diverged=math.isinf(last),

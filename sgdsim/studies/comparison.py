@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
@@ -14,17 +13,18 @@ import xarray as xr
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
-from sgdsim.common.files import replacing
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import brief, readable
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Table
+from sgdsim.common.text import short
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
 from sgdsim.runs.results import curves as observed
 from sgdsim.runs.results import has_offset
 from sgdsim.runs.sweeps import Grid
+from sgdsim.studies import rows
 from sgdsim.studies.base import OfRuns
 from sgdsim.studies.cross_entropy import CrossEntropyHorizon
 from sgdsim.theory import stability
@@ -96,19 +96,21 @@ class ComparedCells(OfRuns):
         """The cells and what failed."""
         return {"rows": [row.as_dict() for row in self.rows], "failed": list(self.failed)}
 
-    def table(self, observable: str = "loss") -> Table:
+    def table(self, observable: str = "loss", *, unit: float | None = None) -> Table:
         """Hyperparameters, whether they are stable (beside losses), and a column per regime with the final mean of an
-        observable."""
+        observable. `unit`: what the learning rate 1 is in torch, where torch's are shown beside."""
         label, losses = f"final_{observable}", observable == "loss"
         specs = [{**_USUAL, **row.sgd.spec()} for row in self.rows]
         regimes = list(self.rows[0].regimes)
         named = [name for name in _USUAL if any(spec[name] != _USUAL[name] for spec in specs)]
-        headers = [*_HYPERPARAMETERS, *(name.replace("_", " ") for name in named)]
+        torch = [] if unit is None else ["torch lr"]
+        headers = ["lr", *torch, *list(_HYPERPARAMETERS)[1:], *(name.replace("_", " ") for name in named)]
         limited = losses and any(row.horizon is not None for row in self.rows)
         headers += [*(["stable"] if losses else []), *(["model until"] if limited else []), *regimes]
         lines = []
         for row, spec in zip(self.rows, specs, strict=True):
             cells = [_short(spec[name]) for name in (*_HYPERPARAMETERS.values(), *named)]
+            cells[1:1] = [] if unit is None else [_in_torch(row.sgd, unit)]
             cells += [row.known.word] if losses else []
             cells += [row.horizon.until() if row.horizon is not None else "not known"] if limited else []
             lines.append([*cells, *(_outcome(row.regimes[name], label, regimes[0], name) for name in regimes)])
@@ -137,6 +139,11 @@ def _converges(problem: QuadraticProblem, sgd: SGD, tau: float | None) -> bool |
         return stability.diagonal_is_stable(problem, sgd, 1.0 if tau is None else tau)
     except InputError:
         return None
+
+
+def _in_torch(sgd: SGD, unit: float) -> str:
+    """A constant learning rate of `torch.optim.SGD`, of which 1 is `unit`; "-" for a schedule, and for a rule."""
+    return short(sgd.lr * unit) if isinstance(sgd.lr, (int, float)) and sgd.rule is None else "-"
 
 
 def _torch_lr(problem: QuadraticProblem, sgd: SGD) -> float | None:
@@ -238,21 +245,12 @@ def check_result(result: xr.Dataset) -> tuple[str, ...]:
 
 
 def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False) -> int:
-    """Write `frame` to a .csv or .parquet file, all or nothing; returns the number of rows. InputError otherwise."""
-    kind = os.path.splitext(os.fspath(path))[1].lower()
-    if kind not in (".csv", ".parquet"):
+    """Write `frame`, or the rows of a result of such (`sgdsim.studies.rows`), to a .csv or .parquet file, all or
+    nothing; returns the number of rows. InputError otherwise."""
+    if os.path.splitext(os.fspath(path))[1].lower() not in (".csv", ".parquet"):
         raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
-    table = frame(result, curves=curves)
-    with replacing(Path(path)) as temporary:
-        if kind == ".csv":
-            table.to_csv(temporary, index=False)
-        else:
-            try:
-                table.to_parquet(temporary, index=False)
-            except ImportError as error:
-                raise InputError(
-                    f"{path}: expected pyarrow for .parquet; try: pip install 'sgdsim[parquet]'"
-                ) from error
+    table = rows.frame(result) if rows.is_rows(result) and not curves else frame(result, curves=curves)
+    rows.write_frame(table, path)
     return len(table)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, cast
 
@@ -43,6 +43,7 @@ class AfterEpochs:
     """The losses of one batch size after `epochs` epochs, as `compare` says: `theory`, and of the runs mean, standard
     error and how many diverged. Infinite, or NaN where not known."""
 
+    regime: str
     batch_size: int
     lr: float
     torch_lr: float
@@ -80,8 +81,13 @@ class EpochLosses(OfRuns):
     @classmethod
     def of(cls, data: xr.Dataset, problem: QuadraticProblem) -> EpochLosses:
         """Of a result of `compare` for this problem."""
-        cells = itertools.product(data["batch_size"].values, data.attrs["asked"])
-        return cls(tuple(_after(data.sel(batch_size=b, epoch=e), problem, int(b), int(e)) for b, e in cells), data)
+        parts = [data.sel(regime=name) for name in data["regime"].values] if "regime" in data.dims else [data]
+        rows = [
+            _after(part.sel(batch_size=b, epoch=e), problem, int(b), int(e))
+            for part in parts
+            for b, e in itertools.product(data["batch_size"].values, data.attrs["asked"])
+        ]
+        return cls(tuple(rows), data)
 
     def as_dict(self) -> dict[str, object]:
         """The rows as JSON holds them."""
@@ -91,17 +97,22 @@ class EpochLosses(OfRuns):
         """A row for each batch size and number of epochs; means with their standard error, ratios with 95%
         intervals."""
         exact = any(not math.isnan(row.reshuffled_exact) for row in self.rows)
-        headers = ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled"]
+        several = len({row.regime for row in self.rows}) > 1
+        headers = ["regime"] if several else []
+        headers += ["batch", "lr", "epochs", "steps", "theory", "independent", "reshuffled"]
         headers += [*(["exact"] if exact else []), "ratio", "to theory"]
         lines = []
         for i, row in enumerate(self.rows):
-            new = i == 0 or row.batch_size != self.rows[i - 1].batch_size
-            line: list[Cell] = [row.batch_size, row.lr] if new else ["", ""]
+            before = self.rows[i - 1] if i else None
+            again = before is not None and before.regime == row.regime
+            new = before is None or not again or row.batch_size != before.batch_size
+            line: list[Cell] = ["" if again else row.regime] if several else []
+            line += [row.batch_size, row.lr] if new else ["", ""]
             line += [row.epochs, row.steps, "diverges" if row.theory == math.inf else row.theory]
             line += [row.losses("independent"), row.losses("reshuffled"), *([row.reshuffled_exact] if exact else [])]
             line.append(_interval(row.ratio, row.ratio_low, row.ratio_high))
             lines.append([*line, _interval(row.to_theory, row.to_theory_low, row.to_theory_high)])
-        return Table(headers, lines, keys=4)
+        return Table(headers, lines, "lr" if several else "r", keys=5 if several else 4)
 
 
 def _after(at: xr.Dataset, problem: QuadraticProblem, batch_size: int, epochs: int) -> AfterEpochs:
@@ -112,7 +123,8 @@ def _after(at: xr.Dataset, problem: QuadraticProblem, batch_size: int, epochs: i
         numbers |= {name: float(own["mean"]), f"{name}_stderr": float(own["stderr"])}
         numbers[f"{name}_diverged"] = int((own["loss"] == math.inf).sum())
     steps, torch_lr = int(epochs * at["steps_per_epoch"]), problem.torch_lr(numbers["lr"])
-    return AfterEpochs(batch_size=batch_size, epochs=epochs, steps=steps, torch_lr=torch_lr, **numbers)
+    regime = str(at["regime"].item()) if "regime" in at.coords else str(at.attrs["regime"])
+    return AfterEpochs(regime=regime, batch_size=batch_size, epochs=epochs, steps=steps, torch_lr=torch_lr, **numbers)
 
 
 def _interval(value: float, low: float, high: float) -> str:
@@ -127,6 +139,7 @@ def compare(
     *,
     lr: float | None = None,
     momentum: float = 0.0,
+    weight_decay: float = 0.0,
     epochs: Sequence[int] = (1, 2, 5, 10, 20, 50),
     replicates: int = 400,
     seed: int = 0,
@@ -140,6 +153,7 @@ def compare(
     ----------
     batch_sizes : different sizes b; an epoch has ⌊N/b⌋ steps, points left over are skipped.
     lr : α, the same for all b; None: half of the largest stable one of each (spectral-diagonal theory, three digits).
+    weight_decay : as `SGD` has it; with some the mean over all orders is not known.
     epochs : numbers of epochs that the comparison is for; some more are recorded up to the largest, for curves.
     replicates : batch sequences of each kind, at least 2; those of the two kinds are independent of each other.
     regime : what is run with both kinds of batches: `SampledLinearized()` (None) or `RealNetwork()`.
@@ -170,8 +184,9 @@ def compare(
     follow = partial(how, executor="serial", on_error="raise")
     parts, device = [], ""
     for size in sizes:
-        rate = half_of_stable(problem.quadratic, size, momentum) if lr is None else lr
-        part, result = _one(problem, SGD(rate, momentum, size), recorded, regime, theory, follow)
+        rate = half_of_stable(problem.quadratic, size, momentum, weight_decay) if lr is None else lr
+        sgd = SGD(rate, momentum, size, weight_decay=weight_decay)
+        part, result = _one(problem, sgd, recorded, regime, theory, follow)
         if part is None:
             break
         parts.append(part)
@@ -184,6 +199,7 @@ def compare(
         "n": n,
         "initial_loss": problem.quadratic.initial_loss,
         "momentum": float(momentum),
+        **({"weight_decay": float(weight_decay)} if weight_decay else {}),
         "regime": regime.name,
         "theory": theory.name,
         "replicates": replicates,
@@ -193,6 +209,17 @@ def compare(
         "interrupted": int(len(parts) < len(sizes)),
     }
     return _with_ratios(found)
+
+
+def joined(parts: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Results of `compare` that differ in their regime alone, with a dim `regime`; one is left as it is. Batch sizes
+    that Ctrl-C left out of one are left out of all."""
+    if len(parts) == 1:
+        return parts[0]
+    names = [str(part.attrs["regime"]) for part in parts]
+    out = xr.concat(parts, "regime", join="inner", combine_attrs="override").assign_coords(regime=names)
+    out.attrs |= {"regime": ", ".join(names), "interrupted": max(int(part.attrs["interrupted"]) for part in parts)}
+    return out
 
 
 def _checked(n: int, batch_sizes: Sequence[int], epochs: Sequence[int]) -> tuple[list[int], list[int]]:
@@ -210,9 +237,11 @@ def _checked(n: int, batch_sizes: Sequence[int], epochs: Sequence[int]) -> tuple
     return sizes, asked
 
 
-def half_of_stable(problem: QuadraticProblem, batch_size: int, momentum: float = 0.0) -> float:
+def half_of_stable(
+    problem: QuadraticProblem, batch_size: int, momentum: float = 0.0, weight_decay: float = 0.0
+) -> float:
     """Half of the largest stable α of spectral-diagonal theory at this batch size, to three digits."""
-    return stability.half_of(stability.max_lr(problem, SGD(1.0, momentum, batch_size)))
+    return stability.half_of(stability.max_lr(problem, SGD(1.0, momentum, batch_size, weight_decay=weight_decay)))
 
 
 def _one(
@@ -229,13 +258,14 @@ def _one(
     per_epoch = n // size
     steps = recorded * per_epoch
     values = {"lr": [sgd.lr], "momentum": [sgd.momentum], "batch_size": [size]}
+    values |= {"weight_decay": [sgd.weight_decay]} if sgd.weight_decay else {}
     runs = []
     for one, samplings in ((theory, SAMPLINGS[:1]), (regime, SAMPLINGS)):
         grid = Grid.product(**values, sampling=list(samplings))
         result = follow(grid, [one], int(steps[-1]), record=steps.tolist())
         if result.attrs["interrupted"]:
             return None, result
-        runs.append(result["loss"].sel(step=steps).isel(lr=0, momentum=0, batch_size=0, regime=0))
+        runs.append(result["loss"].sel(step=steps).isel(dict.fromkeys((*values, "regime"), 0)))
     losses = runs[1].transpose("sampling", "replicate", "step").values
     part = xr.Dataset(
         {
@@ -262,10 +292,10 @@ def _exact(problem: QuadraticProblem, sgd: SGD, recorded: np.ndarray) -> np.ndar
     if problem.n > _EXACT_UP_TO:
         return out
     try:
-        every = SGD(sgd.lr, sgd.momentum, sgd.batch_size, sampling=RESHUFFLE)
+        every = replace(sgd, sampling=RESHUFFLE)
         per_epoch = problem.n // cast(int, sgd.batch_size)
         return orders.reshuffled_loss(problem, every, int(recorded[-1]))[recorded * per_epoch]
-    except InputError:  # too many orders, or no eigenvectors
+    except InputError:  # too many orders, no eigenvectors, or weight decay
         return out
 
 

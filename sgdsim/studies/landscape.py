@@ -40,7 +40,7 @@ class LossMap:
     diverged : (L, M) whether at least one replicate diverged.
     missing : (L, M) whether a cell was not run, failed or was interrupted.
     noise, tau : γ of the batch size, and the closure of the regime (1 where the regime has none).
-    method : of the algorithm, as `SGD.spec` names it.
+    method, weight_decay : of the algorithm, as `SGD.spec` names them.
     stochastic : whether cells of the regime are lucky or unlucky.
     """
 
@@ -56,6 +56,12 @@ class LossMap:
     missing: np.ndarray
     method: str = "heavy-ball"
     stochastic: bool = False
+    weight_decay: float = 0.0
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether heavy ball's formulas of stability hold."""
+        return self.method == "heavy-ball" and not self.weight_decay
 
 
 @dataclass(frozen=True)
@@ -172,6 +178,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
         str(result[name].values.ravel()[0]) if name in result.coords else usual
         for name, usual in (("sampling", WITHOUT_REPLACEMENT), ("method", "heavy-ball"))
     )
+    decay = float(np.ravel(result["weight_decay"].values)[0]) if "weight_decay" in result.coords else 0.0
     out = []
     for i, (regime, known) in enumerate(followed(flat).items()):
         for j, size in enumerate(map(int, flat["batch_size"].values)):
@@ -190,6 +197,7 @@ def panels(result: xr.Dataset, problem: QuadraticProblem) -> list[LossMap]:
                     missing=missing,
                     method=method,
                     stochastic=known.stochastic,
+                    weight_decay=decay,
                 )
             )
     return out

@@ -1,5 +1,5 @@
-"""The best constant setting of an algorithm that is not plain heavy ball: another method, noisy labels, averages, one
-pass."""
+"""The best constant setting of an algorithm that is not plain heavy ball: another method, weight decay, noisy labels,
+averages, one pass."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, tuned
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import Problem
 from sgdsim.recurrence import contour
 from sgdsim.studies.advice import Advice, Answer, LawHere, exact_in_seconds, limits
 from sgdsim.theory import best_schedules, linear
@@ -31,7 +31,7 @@ class MethodRecommendation(Advice):
     ----------
     best : the algorithm at its best learning rate and momentum, with its `loss` at the horizon (spectral-diagonal).
     known : whether it is exactly stable there.
-    floor : what noisy labels leave; None without, and where it is not known.
+    floor : what noisy labels and weight decay leave; None without, and where it is not known.
     """
 
     best: SGD
@@ -51,8 +51,8 @@ class MethodRecommendation(Advice):
 
     @property
     def effective_lr(self) -> float:
-        """How far one unit of gradient moves the iterate in the end."""
-        return linear.effective_lr(self.best)
+        """How far one unit of gradient moves the iterate in the end, without weight decay."""
+        return linear.effective_lr(linear.undecayed(self.best))
 
     def as_dict(self) -> dict[str, object]:
         """The keys of `Recommendation`."""
@@ -90,29 +90,33 @@ def check(sgd: SGD, horizon: int) -> None:
 
 
 def recommend(
-    problem: QuadraticProblem,
+    problem: Problem,
     sgd: SGD,
     horizon: int,
     *,
     tau: float = 1.0,
     heard: Callable[[], object] = lambda: None,
 ) -> MethodRecommendation:
-    """The best constant learning rate and momentum after `horizon` steps, thresholds there, the floor of noisy labels.
+    """The best constant learning rate and momentum after `horizon` steps, thresholds there, the floor of noisy labels
+    and of weight decay.
 
     The search calls `heard` after each setting. Raises InputError as `check`, and for what theory refuses.
     """
     check(sgd, horizon)
-    problem.check_squared(f"--method {sgd.method.spec}")
-    began = time.perf_counter()
-    best, loss = best_schedules.best_constant(problem, sgd, horizon, tau=tau, heard=heard)
+    problem.check_squared("--weight-decay" if sgd.weight_decay else f"--method {sgd.method.spec}")
+    began, modes = time.perf_counter(), problem.quadratic_for(sgd)
+    best, loss = best_schedules.best_constant(modes, sgd, horizon, tau=tau, heard=heard)
     stationary = not _has_tail(sgd)  # else there is neither law nor floor
-    floor = linear.floor(problem, best, tau) if sgd.label_noise and stationary else None
-    rate = contour.rate_of(problem, best, tau=tau) if stationary else None
-    law = LawHere.at(problem, best, horizon, loss, tau)
-    levels = limits(problem, best, tau, exact_in_seconds(problem, best))
-    known = verdict(problem, best)
+    floor = None
+    if (sgd.label_noise or sgd.weight_decay) and stationary:
+        latest = float(horizon) if sgd.weight_decay else linear.LATEST  # there all modes are stepped
+        floor = linear.floor(modes, best, tau, latest)
+    rate = contour.rate_of(modes, best, tau=tau) if stationary and not sgd.weight_decay else None
+    law = LawHere.at(modes, best, horizon, loss, tau)
+    levels = limits(modes, best, tau, exact_in_seconds(modes, best))
+    known = verdict(modes, best)
     took = {"theory": time.perf_counter() - began}
-    return MethodRecommendation(problem, sgd, horizon, tau, (levels,), rate, law, took, best, loss, known, floor)
+    return MethodRecommendation(modes, sgd, horizon, tau, (levels,), rate, law, took, best, loss, known, floor)
 
 
 def _has_tail(sgd: SGD) -> bool:

@@ -52,7 +52,7 @@ def recommend(
     """
     sgd = sgd if isinstance(sgd, SGD) else SGD(1.0, batch_size=sgd)
     if not sgd.is_plain:
-        return method_recommendation.recommend(problem.quadratic, sgd, horizon, tau=tau)
+        return method_recommendation.recommend(problem, sgd, horizon, tau=tau)
     found = recommendation.recommend(problem, sgd, horizon, tau=tau, search=search, jacobi=jacobi)
     return probed(problem, found, seed) if probe else found
 

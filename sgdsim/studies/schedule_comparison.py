@@ -175,6 +175,7 @@ def compare(
     and `simulate` refuse.
     """
     problem.check_squared("schedule")
+    sgd.pull(None)  # refuses weight decay
     compared = best_schedules.compare(problem, sgd, horizon, pieces, tau=tau, averages=True)
     max_lr, exact = _limits(problem, sgd, tau)
     losses = None if replicates is None else _losses(problem, sgd, compared, horizon, replicates, seed, progress)

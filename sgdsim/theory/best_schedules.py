@@ -258,11 +258,11 @@ def best_constant(
 
     For any stationary method, with noisy labels and averages: by the contour, or by stepping the spectral-diagonal
     regime where that is cheaper, on few modes to find the basin; `heard` is called after each setting. Returns the
-    algorithm with these values, and its loss on the whole spectrum.
+    algorithm with these values, and its loss on the whole spectrum. With weight decay `problem` is the one that
+    `Problem.quadratic_for` gives; where that has an origin, which every mode sees by itself, all are stepped.
     """
     horizon, tau = integer("horizon", horizon, minimum=1), number("tau", tau, maximum=1.0)
-    sgd.pull(None)  # refuses weight decay
-    thin = compression.sketch(problem)
+    thin = compression.sketch(problem) if problem.origin is None else problem
 
     def over_lr(momentum: float) -> tuple[float, float]:
         unscaled = replace(sgd, lr=1.0, momentum=momentum)
@@ -292,7 +292,8 @@ def _log_loss(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float) -> 
     """log of the spectral-diagonal loss after `horizon` steps; that of `UNSTABLE` where it diverges."""
 
     def found(modes: QuadraticProblem, at: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        if pair_maps.is_stationary(sgd) and contour.is_cheaper(modes.spectrum.n_modes, sgd, at):
+        by_contour = pair_maps.is_stationary(sgd) and modes.origin is None
+        if by_contour and contour.is_cheaper(modes.spectrum.n_modes, sgd, at):
             known = contour.loss_curve(modes, sgd, at, tau=tau, compress=False)
             return known.log_loss, known.error
         return diagonal.log_losses(modes, sgd, at, tau)

@@ -24,6 +24,7 @@ import numpy as np
 import scipy.optimize
 
 from sgdsim.algorithm.maps import begins, is_first, readout
+from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
@@ -31,6 +32,7 @@ from sgdsim.recurrence import diagonal, pair_maps
 
 _DOUBLINGS = 60  # of the time over which responses are summed
 _SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
+LATEST = 1e6  # steps after which it is not looked for when a floor is reached
 _NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective learning rate is asked instead
 
 
@@ -50,7 +52,8 @@ class Floor:
     Parameters
     ----------
     loss : the limit of the loss, of the average where the algorithm has one; infinite where the run is unstable.
-    reached : first step, to 2%, at which the loss is within a factor 2 of it; None where that is not before step 10⁶.
+    reached : first step, to 2%, at which the loss is within a factor 2 of it; None where that is not before the latest
+        step that is looked at.
     """
 
     loss: float
@@ -179,6 +182,37 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     return AtOne(noise, signal, noise < 1)
 
 
+def decayed_max_lr(problem: QuadraticProblem, sgd: SGD, tau: float | None = 1.0) -> float:
+    """Up to which α heavy ball with weight decay is stable: where Ũ(1) = 1 (spectral-diagonal, closure `tau` ≤ 1 where
+    there is noise), or where the mean diverges, `2(1+β)/(λ_max + ω)` (`tau` None), ω in units of the curvature.
+
+    On μ = λ + ω heavy ball's `p = α(1+β)/((1−β)μ(2(1+β) − αμ))` has a closed form, and Ũ(1) grows with α: there is one
+    threshold, found by bisection to the last digits.
+    """
+    moves, beta = problem.spectrum.moving, float(problem.values(sgd, 0, 1).momentum[0])
+    lam, counts, gamma = problem.eigenvalues[moves], problem.spectrum.counts[moves], problem.noise(sgd)
+    whole = lam + problem.pull(sgd)
+    most = float(2 * (1 + beta) / whole.max())
+    if tau is None or gamma == 0:
+        return most
+    number("tau", tau, maximum=1.0)
+
+    def stable(lr: float) -> bool:
+        drawn = gamma * lam**2 * lr * (1 + beta) / ((1 - beta) * whole * (2 * (1 + beta) - lr * whole))
+        own = 1 + tau * drawn
+        return bool((own > 0).all() and np.sum(counts * drawn / own) < 1)
+
+    low, high = 0.0, most
+    while low < (middle := 0.5 * (low + high)) < high:
+        low, high = (middle, high) if stable(middle) else (low, middle)
+    return low
+
+
+def is_decayed_heavy_ball(sgd: SGD) -> bool:
+    """Whether `decayed_max_lr` knows it."""
+    return isinstance(sgd.method, HeavyBall) and sgd.weight_decay > 0
+
+
 def critical_lr(sgd: SGD, excess: Callable[[SGD], float], tolerance: float = 1e-9, *, start: float = 1e-3) -> float:
     """The learning rate up to which `excess(sgd with that lr)` is negative, going up from `start`; infinite if always.
 
@@ -213,13 +247,14 @@ def unless(holds: bool) -> float:
     return -math.inf if holds else math.inf
 
 
-def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
+def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0, latest: float = LATEST) -> Floor:
     """Where the loss with noisy labels ends: `s_∞ = (Nσ²/(bγ)) Ũ(1)/(1 − Ũ(1))` for the iterate, spectral-diagonal.
 
     Every mode gains `λ²·(Nσ²/b)` a step, and each unit of it `p/(1 + γτλ²p)` in the end; the sum is fed back by Ũ(1).
     With weight decay the mean's own end r* makes noise for ever too: with `w = λ²p/(1 + γτλ²p)`,
     `s_∞ = (Σ r*² + Σ w(Λ − γτr*²))/(1 − Ũ(1))`, where Λ is the labels' Nσ²/b.
-    For an average of the iterates the last response is its own. Raises InputError as `at_one`.
+    For an average of the iterates the last response is its own. `latest`: step up to which it is looked for when that
+    is reached. Raises InputError as `at_one`.
     """
     bare, pull = undecayed(sgd), problem.pull(sgd)
     step(bare, averaged=True)  # refuses a tail average: it has no stationary state
@@ -246,7 +281,7 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> Floor:
         less = float(np.sum(gamma * tau * end * square * averaged / own))
         total = still + float(np.sum(counts * square * drawn * averaged)) - less
     loss = total / (2 * problem.normaliser)
-    return Floor(loss, _reached(problem, sgd, tau, 2 * loss))
+    return Floor(loss, _reached(problem, sgd, tau, 2 * loss, latest))
 
 
 def mean_end(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
@@ -257,7 +292,7 @@ def mean_end(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     return problem.origin_squares * (pull / (problem.eigenvalues + pull)) ** 2
 
 
-def _reached(problem: QuadraticProblem, sgd: SGD, tau: float, level: float, most: float = 1e6) -> int | None:
+def _reached(problem: QuadraticProblem, sgd: SGD, tau: float, level: float, most: float) -> int | None:
     """The first step, to 2%, with a loss from a quarter of `level` to it, found by stepping up to `most`."""
     state = diagonal.start(problem, sgd, number("tau", tau))
     now, after = 0, 0

@@ -125,6 +125,8 @@ def max_lr(
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if level == "exact":
         return _exact_max_lr(problem, sgd, tolerance, heard)
+    if linear.is_decayed_heavy_ball(sgd):
+        return linear.decayed_max_lr(problem, sgd, None if level == "full-batch" else tau)
     if not _is_closed(sgd):
         if level == "full-batch":
             return linear.critical_lr(
@@ -210,7 +212,10 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
 def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float, heard: Callable[[], object]) -> float:
     if not _is_closed(sgd):
-        near = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other) - 1, 1e-2)
+        if linear.is_decayed_heavy_ball(sgd):
+            near = linear.decayed_max_lr(problem, sgd)
+        else:
+            near = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other) - 1, 1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
         stable = _in_turn(problem, heard)
         return linear.critical_lr(sgd, lambda other: linear.unless(stable(other)), tolerance, start=start)

@@ -5,7 +5,8 @@ import json
 
 import pytest
 
-from sgdsim.cli.deliver import Delivery, ending, lr_unit, write_json
+from sgdsim.cli.deliver import Delivery, ending, lr_unit
+from sgdsim.cli.outputs import write_json
 from sgdsim.common.checks import InputError
 
 FACTS = {"interrupted": False, "seconds": 1.26, "out": "a.nc", "plot": None}

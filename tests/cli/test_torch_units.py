@@ -64,3 +64,63 @@ def test_the_answer_is_in_a_table(run):
 )
 def test_refused(run, words, said):
     assert said in run("stability", *words, code=2)
+
+
+def trained(features, targets, loss, steps, **how):
+    """Half the mean square after `steps` full-batch steps of torch on a linear model from 0."""
+    weights = torch.zeros(features.shape[1], targets.shape[1], dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.SGD([weights], **how)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        loss(features @ weights, targets).backward()
+        optimizer.step()
+    return LOSSES["half-mse"](features @ weights, targets).item()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_a_run_at_a_rate_of_torch_is_that_of_torch(run, loss, outputs):
+    rng = np.random.default_rng(3)
+    features, targets = rng.standard_normal((6, 9)), rng.standard_normal((6, outputs))
+    np.savez("k.npz", kernel=features @ features.T, targets=targets if outputs > 1 else targets[:, 0])
+    words = ["--kernel", "k.npz", "--batch-size", "6", "--n-steps", "40", "--torch-loss", loss, "--momentum", "0.5"]
+    words += ["--weight-decay", "0.05", "--json"]
+    told = json.loads(run("compare", *words, "--torch-lr", "0.02,0.1", "--regime", "diagonal"))
+    assert told["torch_loss"] == loss
+    for row, lr in zip(told["rows"], (0.02, 0.1), strict=True):
+        assert row["torch_lr"] == pytest.approx(lr, rel=1e-14)
+        assert row["lr"] == pytest.approx(lr / told["torch_lr_per_alpha"], rel=1e-14)
+        expected = trained(
+            torch.tensor(features), torch.tensor(targets), LOSSES[loss], 40, lr=lr, momentum=0.5, weight_decay=0.05
+        )
+        assert row["regimes"]["diagonal:tau=1"]["final_loss"] == pytest.approx(expected, rel=1e-9)
+    one = json.loads(run("simulate", *words, "--torch-lr", "0.1"))["rows"][0]
+    ends = [row["regimes"]["diagonal:tau=1"]["final_loss"] for row in (one, told["rows"][1])]
+    assert ends[0] == ends[1]
+    assert one["lr"] == told["rows"][1]["lr"]
+
+
+def test_runs_show_it_beside_the_rate(run):
+    words = ["compare", *POWER, "--batch-size", "4", "--n-steps", "5", "--regime", "diagonal"]
+    lines = run(*words, "--lr", "0.5", "power:start=1,exponent=0.3", "--momentum", "0", "--torch-loss", "mse")
+    lines = lines.splitlines()
+    assert lines[2].split()[:4] == ["lr", "torch", "lr", "momentum"]
+    assert [line.split()[:2] for line in lines[4:6]] == [["0.5", "5"], ["power:start=1,exponent=0.3", "-"]]
+    assert any("lr 1 is 10 in torch.optim.SGD on nn.MSELoss." in line for line in lines)
+    assert "torch lr" not in run(*words, "--lr", "0.5")
+    at = run("simulate", *POWER, "--batch-size", "4", "--n-steps", "5", "--torch-lr", "10").splitlines()
+    assert at[4].split()[:3] == ["0.5", "10", "0"]
+
+
+@pytest.mark.parametrize("command", ["compare", "simulate"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*POWER, "--torch-lr", "0"], "torch_lr: expected a number > 0"),
+        ([*POWER, "--torch-lr", "1", "--lr", "1"], "--torch-lr: expected in place of --lr, got both"),
+        ([*POWER, "--torch-lr", "1", "--momentum", "0", "--method", "adam"], "--torch-lr: expected a method of torch"),
+        ([*POWER[:-1], "inf", "--torch-lr", "1"], "expected finitely many points"),
+    ],
+)
+def test_runs_refuse(run, command, words, said):
+    assert said in run(command, *words, code=2)

@@ -41,3 +41,67 @@ def test_a_grid_and_its_file_have_it(tmp_path):
     np.testing.assert_array_equal(again["loss"].values, result["loss"].values)
     last = result["loss"].isel(step=-1).squeeze()
     assert (last.diff("weight_decay") > 0).all()
+
+
+def test_stability_and_recommend_have_it(run):
+    words = ["stability", *POWER, "--batch-size", "4", "--momentum", "0.5", "--weight-decay", "0.01", "--json"]
+    told = json.loads(run(*words))
+    problem = ss.QuadraticProblem.power_law(20, 1.5, 1.0)
+    sgd = ss.SGD(1.0, 0.5, 4, weight_decay=0.01)
+    row = told["rows"][0]
+    assert told["weight_decay"] == 0.01
+    assert row["full_batch"] == pytest.approx(3 / (1 + problem.pull(sgd)), rel=1e-14)
+    assert row["spectral_diagonal"] == ss.theory.stability.max_lr(problem, sgd)
+    text = run("recommend", *POWER, "--batch-size", "4", "--horizon", "30", "--weight-decay", "0.01")
+    assert "heavy-ball, batch 4, without-replacement, weight decay 0.01" in text
+    assert "weight decay leaves a loss of " in text
+    assert "weight_decay=0.01)  # for the loss" in text
+    assert "weight_decay=0.02)  # for torch.nn.MSELoss()" in text
+
+
+def test_weight_decay_of_mse_is_taken_in_its_units(run):
+    words = ["stability", *POWER, "--batch-size", "4", "--momentum", "0.5", "--json"]
+    half = json.loads(run(*words, "--weight-decay", "0.01"))
+    mean = json.loads(run(*words, "--weight-decay", "0.02", "--torch-loss", "mse"))
+    assert mean["weight_decay"] == 0.01
+    assert mean["rows"] == half["rows"]
+    text = run(*words[:-1], "--weight-decay", "0.02", "--torch-loss", "mse")
+    assert "weight decay of torch.optim.SGD on nn.MSELoss, on ½·mean of squares as shown: 0.02 is 0.01" in text
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["stability", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["stability", *POWER, "--weight-decay", "0.1", "--plot", "s.png"], "--plot: expected no --weight-decay"),
+        (["batch", *POWER, "--weight-decay", "0.1"], "--weight-decay: expected 0, as steps to a target are not known"),
+        (
+            ["schedule", *POWER, "--weight-decay", "0.1"],
+            "--weight-decay: expected 0, as the best schedules are not known",
+        ),
+        (["budget", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["epochs", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["landscape", *POWER, "--weight-decay", "-1"], "weight_decay: expected a finite number"),
+        (["recommend", *POWER, "--weight-decay", "0.1", "--exact"], "--exact: expected only with heavy ball, without"),
+    ],
+)
+def test_what_is_not_known_with_it_is_one_line(run, words, said):
+    assert said in run(*words, code=2)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["landscape", "--lr", "0.2,0.4", "--momentum", "0", "--batch-size", "4", "--n-steps", "10", "--plot", "m.png"],
+        ["budget", "--batch-size", "1,2", "--n-steps", "40", "--lr", "0.02"],
+        ["epochs", "--batch-size", "4", "--epochs", "2", "--replicates", "2"],
+    ],
+    ids=lambda words: words[0],
+)
+def test_studies_say_it(run, words):
+    own = [words[0], *POWER, *words[1:]]
+    assert ", weight decay 0.02" in run(*own, "--weight-decay", "0.02")
+    told, plain = json.loads(run(*own, "--weight-decay", "0.02", "--json")), json.loads(run(*own, "--json"))
+    assert told["weight_decay"] == 0.02
+    assert "weight_decay" not in plain
+    assert told["rows"] != plain["rows"]

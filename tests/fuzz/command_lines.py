@@ -84,6 +84,7 @@ BY_COMMAND: dict[tuple[str, str], list[str]] = {
     ("landscape", "lr"): ["0:4:4", "0.5", "1:2:2"],
     ("landscape", "momentum"): ["-1:1:3", "0", "0.5"],
     ("budget", "n_steps"): ["60", "80"],
+    ("epochs", "regime"): ["sampled"],
     ("validate", "n_steps"): ["40", "50"],
     ("export", "out"): ["new.csv", "new.parquet"],
     ("plot", "out"): ["new.png", "new.pdf"],
@@ -242,8 +243,14 @@ def consistent(
         named.pop("--n-test", None)
     if "momentum" in actions and named.get("--method", [""])[-1] not in ("", "heavy-ball", "nesterov"):
         named["--momentum"] = ["--momentum", "0"]
+    if command in ONLY_CHECKED and {"--verify", "--plot", "--jacobi"} & {*named} and "--batch-size" in named:
+        named["--batch-size"] = named["--batch-size"][:2]
+    if command == "budget" and "--plot" in named and "--regime" in named:
+        named["--regime"] = named["--regime"][:2]
     if command == "budget":
         named["--batch-size"] = ["--batch-size", "1", rng.choice(["2", "5"])]
+    if command in ("compare", "simulate") and "--lr" in named:
+        named.pop("--torch-lr", None)
     if "--latex" in named:
         named.pop("--json", None)
     if "--markdown" in named:

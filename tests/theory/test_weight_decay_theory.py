@@ -138,7 +138,6 @@ def test_what_theory_does_not_know_of_it_is_refused(tiny):
         lambda: power_law.predict(tiny, sgd, law),
         lambda: best_schedules.final_loss(tiny, sgd, 10),
         lambda: best_schedules.best_schedule(tiny, sgd, 10),
-        lambda: best_schedules.best_constant(tiny, sgd, 10),
         lambda: best_schedules.best_averaged("ema", tiny, sgd, 10),
         lambda: contour.rate_of(tiny, sgd),
         lambda: linear.effective_lr(sgd),
