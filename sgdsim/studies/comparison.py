@@ -249,7 +249,7 @@ def export(result: xr.Dataset, path: str | os.PathLike, *, curves: bool = False)
     nothing; returns the number of rows. InputError otherwise."""
     if os.path.splitext(os.fspath(path))[1].lower() not in (".csv", ".parquet"):
         raise InputError(f"{path}: expected a name that ends in .csv or .parquet")
-    table = rows.frame(result) if rows.is_rows(result) and not curves else frame(result, curves=curves)
+    table = rows.as_frame(result) if rows.is_rows(result) and not curves else frame(result, curves=curves)
     rows.write_frame(table, path)
     return len(table)
 
@@ -274,4 +274,4 @@ def _outcome(numbers: Numbers, label: str, reference: str, name: str) -> str:
     text = f"{mean:.4g}" if error is None else f"{mean:.4g} ± {error:.1g}"
     ratio = numbers.get(f"ratio_to_{reference}") if label == "final_loss" and name != reference else None
     # A ratio of numbers that are both close to nothing says nothing.
-    return text if ratio is None or not 1e-3 < ratio < 1e3 else f"{text} (×{ratio:.3g})"
+    return text if ratio is None or not 1e-3 < ratio < 1e3 else f"{text} ×{ratio:.3g}"

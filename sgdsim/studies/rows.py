@@ -49,7 +49,7 @@ def is_rows(result: xr.Dataset) -> bool:
     return _DIM in result.dims and "facts" in result.attrs
 
 
-def frame(result: xr.Dataset) -> pd.DataFrame:
+def as_frame(result: xr.Dataset) -> pd.DataFrame:
     """The columns of `dataset`, a line for each row; truths as True, False and None."""
     out = {}
     for name, column in result.data_vars.items():

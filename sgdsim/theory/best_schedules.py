@@ -20,7 +20,8 @@ from sgdsim.algorithm.schedules import Schedule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, integer, number
 from sgdsim.common.shown import Shown
-from sgdsim.problem import QuadraticProblem, compression
+from sgdsim.problem import Problem, QuadraticProblem, compression
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import adjoint, compressed, contour, diagonal, pair_maps
 from sgdsim.theory import _pieces, _search, stability
 
@@ -40,6 +41,7 @@ class Scheduled(Shown):
     average: Average | None = None
 
 
+@of_quadratic
 def final_loss(
     problem: QuadraticProblem, sgd: SGD, horizon: int, *, lr: np.ndarray | None = None, tau: float = 1.0
 ) -> tuple[float, np.ndarray, np.ndarray]:
@@ -75,6 +77,7 @@ def _arguments(problem: QuadraticProblem, sgd: SGD, horizon: int, lr: np.ndarray
     )
 
 
+@of_quadratic
 def best_schedule(
     problem: QuadraticProblem, sgd: SGD, horizon: int, pieces: int = 12, *, tau: float = 1.0, start: float | None = None
 ) -> Scheduled:
@@ -143,13 +146,13 @@ _FORMS: dict[str, Callable[..., Schedule | float]] = {
 FORMS = tuple(_FORMS)
 
 
-def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
+def best_of_form(form: str, problem: Problem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
     """The best schedule of one of `FORMS`: its peak, and what else it has.
 
     "warmup-stable-decay" the shares of warm-up and decay, "polynomial" the δ of (1 − t/T)^δ ("linear": δ = 1), "power"
     the exponent of (1 + 100t/T)^−p; "cosine" begins at its peak.
     """
-    make = _FORMS[choice("form", form, FORMS)]
+    problem, make = problem.quadratic_for(sgd), _FORMS[choice("form", form, FORMS)]
     limit = stability.max_lr(problem, replace(sgd, lr=1.0, label_noise=0.0), tau=tau) if sgd.is_constant else 1.0
 
     thin = compression.sketch(problem)
@@ -182,6 +185,7 @@ def best_of_form(form: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *
     return Scheduled(form, schedule, float(np.exp(_log_loss(problem, replace(sgd, lr=schedule), horizon, tau))))
 
 
+@of_quadratic
 def compare(
     problem: QuadraticProblem,
     sgd: SGD,
@@ -202,12 +206,13 @@ def compare(
     return sorted(best, key=lambda scheduled: scheduled.loss)
 
 
-def best_averaged(kind: str, problem: QuadraticProblem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
+def best_averaged(kind: str, problem: Problem, sgd: SGD, horizon: int, *, tau: float = 1.0) -> Scheduled:
     """The constant learning rate and the average of its iterates with the least loss after `horizon` steps.
 
     `kind`: "ema", with the best decay, or "tail", the mean from the best step on. Averages allow for larger rates than
     the last iterate. Nelder–Mead on (log lr, the average's own number). Raises InputError for another kind.
     """
+    problem = problem.quadratic_for(sgd)
     choice("kind", kind, AVERAGES)
     sgd.pull(None)  # refuses weight decay
     tau, horizon = number("tau", tau, maximum=1.0), integer("horizon", horizon, minimum=1)
@@ -246,6 +251,7 @@ def _start(share: float, horizon: int) -> int:
     return int(np.clip(round(share * horizon), 0, horizon))
 
 
+@of_quadratic
 def best_constant(
     problem: QuadraticProblem,
     sgd: SGD,

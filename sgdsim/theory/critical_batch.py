@@ -13,6 +13,7 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import contour, doubt
 from sgdsim.theory import stability
 
@@ -33,6 +34,7 @@ def batch_with(noise: float, n: float, sampling: str = WITHOUT_REPLACEMENT) -> f
     return 1 / noise if noise > 0 else math.inf
 
 
+@of_quadratic
 def half_limit_noise(problem: QuadraticProblem, momentum: float = 0.0, tau: float = 1.0) -> float | None:
     """γ (of modes, `problem.noise`) at which the largest stable learning rate is half of the one without noise, 1 + β:
     where it bends, over b, by spectral-diagonal theory. None where it is no less at b = 1, γ = `problem.share`."""
@@ -58,6 +60,7 @@ class Fewest(Shown):
     reason: str = ""
 
 
+@of_quadratic
 def fewest_steps(
     problem: QuadraticProblem, reach: float, *, noise: float, momentum: float = 0.0, tau: float = 1.0
 ) -> Fewest:

@@ -19,6 +19,7 @@ from sgdsim.algorithm.samplers import RESHUFFLE
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer
 from sgdsim.problem import Problem, QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 
 MOST_ORDERS = 20_000
 
@@ -41,6 +42,7 @@ def finite_points(problem: Problem) -> int:
     return problem.n
 
 
+@of_quadratic
 @np.errstate(over="ignore", invalid="ignore")  # divergence is a result
 def reshuffled_loss(problem: QuadraticProblem, sgd: SGD, n_epochs: int) -> np.ndarray:
     """E L_t at every step of `n_epochs` epochs, (n_epochs·⌊N/b⌋ + 1,), over all orders of every epoch.

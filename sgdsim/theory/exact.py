@@ -16,6 +16,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import contour
 from sgdsim.recurrence.all_pairs import Stepped
 from sgdsim.recurrence.exact import Averaged, ExactLosses, follows
@@ -36,6 +37,7 @@ _EDGE = 0.999  # of the largest stable learning rate
 _STEPPED = 1e10  # N³ · steps up to which a loss that the contour does not tell is stepped
 
 
+@of_quadratic
 def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray | list[int], tolerance: float = 1e-9) -> ExactLosses:
     """Training and test loss after so many steps, averaged over all batch sequences.
 
@@ -79,6 +81,7 @@ class Searched(Shown):
     settled: bool = True
 
 
+@of_quadratic
 def best(
     problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0, heard: Callable[[], object] | None = None
 ) -> Searched:

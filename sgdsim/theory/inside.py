@@ -14,6 +14,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.problem import QuadraticProblem, compression
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import contour, exact
 from sgdsim.theory import optimal, stability
 from sgdsim.theory.generating import noise_propagator_at_one
@@ -63,6 +64,7 @@ class Trusted:
         return self.best.gain
 
 
+@of_quadratic
 def trusted(problem: QuadraticProblem, sgd: SGD, horizon: int, tau: float = 1.0) -> Trusted:
     """The best learning rate and momentum of heavy ball after `horizon` steps, as far as it can be known.
 
@@ -163,6 +165,7 @@ class Region:
         return lr, known.log_loss, known.log_loss + amplified
 
 
+@of_quadratic
 def closure_error(problem: QuadraticProblem, sgd: SGD, horizon: int, loss: float, *, averaged: bool) -> ClosureError:
     """How far the closure's `loss` after `horizon` steps is from the exact average, at a stable setting.
 

@@ -28,6 +28,7 @@ from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import diagonal, pair_maps
 
 _DOUBLINGS = 60  # of the time over which responses are summed
@@ -95,6 +96,7 @@ def undecayed(sgd: SGD) -> SGD:
     return replace(sgd, weight_decay=0.0) if sgd.weight_decay else sgd
 
 
+@of_quadratic
 def mean_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """Whether the mean converges on every mode that moves: all eigenvalues of R_k inside the unit circle."""
     lam = problem.eigenvalues[problem.spectrum.moving] + problem.pull(sgd)
@@ -142,6 +144,7 @@ def _summed(eigenvalues: np.ndarray, sgd: SGD, averaged: bool, vector: np.ndarra
     return total[:, seen, seen]
 
 
+@of_quadratic
 def noise_at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> float:
     """Ũ(1) as in `at_one`, infinite where the mean, or a mode by itself, does not converge."""
     gamma = problem.noise(sgd)
@@ -161,6 +164,7 @@ def _noise_sum(problem: QuadraticProblem, gains: np.ndarray, tau: float) -> floa
     )
 
 
+@of_quadratic
 def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     """Ũ(1), Ṽ(1) and whether the spectral-diagonal loss converges: the mean does, and Ũ(1) < 1.
 
@@ -247,6 +251,7 @@ def unless(holds: bool) -> float:
     return -math.inf if holds else math.inf
 
 
+@of_quadratic
 def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0, latest: float = LATEST) -> Floor:
     """Where the loss with noisy labels ends: `s_∞ = (Nσ²/(bγ)) Ũ(1)/(1 − Ũ(1))` for the iterate, spectral-diagonal.
 
@@ -284,6 +289,7 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0, latest: float =
     return Floor(loss, _reached(problem, sgd, tau, 2 * loss, latest))
 
 
+@of_quadratic
 def mean_end(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     """(modes,) the c_k = r*_k² at which the mean ends: 0 in modes that move without weight decay."""
     pull = problem.pull(sgd)

@@ -19,6 +19,7 @@ from sgdsim.algorithm.methods import AM1, Corner, Method
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import pair_kernels, pair_maps
 from sgdsim.theory import linear
 
@@ -119,6 +120,7 @@ class Transforms:
         return self.signal / (1 - self.z * self.noise)
 
 
+@of_quadratic
 def transforms(problem: QuadraticProblem, sgd: SGD, z: np.ndarray | complex, tau: float = 1.0) -> Transforms:
     """Ũ(z) and Ṽ(z) of any stationary algorithm without an average, spectral-diagonal; for heavy ball those of
     `sgdsim.theory.generating`, and at z = 1 those of `linear.at_one`.
@@ -166,6 +168,7 @@ class Propagators:
         return _divide(self.signal, delayed)
 
 
+@of_quadratic
 def propagators(
     problem: QuadraticProblem,
     response: Callable[[np.ndarray], np.ndarray],

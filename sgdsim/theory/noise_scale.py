@@ -20,6 +20,7 @@ from sgdsim.algorithm.samplers import ONE_PASS, WITHOUT_REPLACEMENT, named
 from sgdsim.common.checks import InputError, array, number
 from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.theory.stability import EXACT_IN_TABLES
 
 EIGENVECTORS, GAUSSIAN = "its eigenvectors", "Gaussian points"
@@ -47,6 +48,7 @@ class NoiseScale(Shown):
         return self.full_step / (1 + np.asarray(noise) * self.b_noise)
 
 
+@of_quadratic
 def noise_scale(problem: QuadraticProblem, sampling: str = WITHOUT_REPLACEMENT) -> NoiseScale:
     """The noise scale at the start; of several outputs a point's gradient is that of all of them.
 

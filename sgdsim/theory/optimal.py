@@ -18,6 +18,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.shown import Shown
 from sgdsim.problem import QuadraticProblem, compression
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import compressed, contour, kernels
 from sgdsim.theory import _basins, _search, power_law
 
@@ -60,6 +61,7 @@ class Optimum(Shown):
         return self.momentum < 0
 
 
+@of_quadratic
 def best(
     problem: QuadraticProblem,
     *,
@@ -150,6 +152,7 @@ def _at(
     return known.log_loss, known.error
 
 
+@of_quadratic
 def best_momentum(
     problem: QuadraticProblem, lr: float, *, noise: float, horizon: float, tau: float = 1.0
 ) -> tuple[float, float]:
@@ -179,6 +182,7 @@ class JacobiOptimum(Shown):
     horizon: int
 
 
+@of_quadratic
 def best_jacobi(problem: QuadraticProblem, *, horizon: int, noise: float = 0.0, tau: float = 1.0) -> JacobiOptimum:
     """The Jacobi method with the least full-batch loss at the horizon (Velikanov & Yarotsky, arXiv:2202.00992).
 
@@ -268,6 +272,7 @@ def _squash(u: float) -> float:
     return 1 / (1 + math.exp(-u))
 
 
+@of_quadratic
 def negative_momentum_helps(problem: QuadraticProblem, nu: float) -> bool:
     """The condition `Σλ_k Σc_k > ((ν−1)/ν) Σλ_k² Σ(c_k/λ_k)` for β* < 0 in the noise-dominated phase.
 

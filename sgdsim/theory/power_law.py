@@ -14,7 +14,8 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.shown import Shown
-from sgdsim.problem import QuadraticProblem, fits, power_modes
+from sgdsim.problem import Problem, QuadraticProblem, fits, power_modes
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import contour, pair_maps
 from sgdsim.theory import _search, generating, linear, stability
 
@@ -43,11 +44,12 @@ class PowerLaw:
         return self.kappa / self.nu
 
     @classmethod
-    def of(cls, problem: QuadraticProblem) -> PowerLaw:
+    def of(cls, problem: Problem) -> PowerLaw:
         """The law a synthetic problem was made with, else the one fitted (`sgdsim.fit_power_law`).
 
         Raises InputError for a spectrum that is too short or has no tail to fit.
         """
+        problem = problem.quadratic
         if problem.exponents is not None:
             nu, kappa = problem.exponents
             return cls(nu, kappa, 1.0, 1.0 / (kappa * power_modes.total(problem.n, kappa)))
@@ -123,6 +125,7 @@ class Prediction(Shown):
         return self.constant * self.steps**-self.exponent + (self.floor or 0.0)
 
 
+@of_quadratic
 def constants(
     problem: QuadraticProblem,
     law: PowerLaw,
@@ -173,6 +176,7 @@ def _gamma(rest: float) -> float:
     return math.gamma(rest) if rest > 0 else math.nan
 
 
+@of_quadratic
 def method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, *, tau: float = 1.0) -> tuple[float, float]:
     """The constants of `t^{−ζ}` and `t^{1/ν−2}` in the loss, as `constants`, for any stationary method.
 
@@ -193,6 +197,7 @@ def _method_constants(problem: QuadraticProblem, law: PowerLaw, sgd: SGD, tau: f
     return signal / (2 * problem.normaliser), noisy / (2 * problem.normaliser)
 
 
+@of_quadratic
 def predict(
     problem: QuadraticProblem,
     sgd: SGD,
@@ -286,6 +291,7 @@ def _longest(steps: np.ndarray, good: np.ndarray) -> tuple[float, float] | None:
     return max(runs, key=lambda run: run[1] / run[0], default=None)
 
 
+@of_quadratic
 def budget(problem: QuadraticProblem, law: PowerLaw, noise: float, *, tau: float = 1.0) -> tuple[float, float, float]:
     """Budget independence in the signal-dominated phase: the best α_eff, and its law in `t/γ`.
 

@@ -13,6 +13,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
 from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem, compression
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import contour_kernels, share, turning
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_propagator_at_one
@@ -27,6 +28,7 @@ EXACT_UP_TO, EXACT_IN_TABLES, EXACT_BESIDE, EXACT_BESIDE_OF_METHODS = 4000, 2000
 _BISECTIONS = 15  # cost of a threshold per mode, in terms of the contour
 
 
+@of_quadratic
 def constants(problem: QuadraticProblem, sgd: SGD) -> tuple[float, float, float]:
     if not sgd.is_constant or not sgd.sampler.independent:
         raise InputError(
@@ -42,6 +44,7 @@ def _is_closed(sgd: SGD) -> bool:
     return isinstance(sgd.method, HeavyBall) and not sgd.weight_decay
 
 
+@of_quadratic
 def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """`α < 2(1+β)/λ_max`: the mean converges (Polyak 1964). Necessary for every kind of stability below.
 
@@ -53,6 +56,7 @@ def full_batch_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     return lr < 2 * (1 + momentum)
 
 
+@of_quadratic
 def diagonal_is_stable(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> bool:
     """Whether the loss of the spectral-diagonal regime converges: `Ũ(1) < 1` ([VKY] thm. 1), with `S > 0` on (0, 1).
 
@@ -88,6 +92,7 @@ def _refuse_negative_noise(problem: QuadraticProblem, lr: float, momentum: float
         )
 
 
+@of_quadratic
 def max_lr(
     problem: QuadraticProblem,
     sgd: SGD,
@@ -138,6 +143,7 @@ def max_lr(
     return float(diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=number("tau", tau)))
 
 
+@of_quadratic
 def diagonal_max_lr(
     problem: QuadraticProblem,
     *,
@@ -167,6 +173,7 @@ def half_of(max_lr: float, share: float = 0.5) -> float:
     return float(f"{share * max_lr:.3g}")
 
 
+@of_quadratic
 def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
     """λ_crit, the root of `Σ_k λ_k/(λ_crit + τλ_k) = 1` ([VKY] sec. 4): as β → 1 stable iff `α_eff < 2/(γλ_crit)`.
 
@@ -191,6 +198,7 @@ def critical_eigenvalue(problem: QuadraticProblem, tau: float = 1.0) -> float:
     return float(scipy.optimize.brentq(excess, low, high, xtol=1e-300, rtol=1e-14))
 
 
+@of_quadratic
 def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1e-8) -> float:
     """Spectral radius ρ(M) of the renewal operator of the exact averaged regime; mean-square stable iff ρ < 1.
 
@@ -244,6 +252,7 @@ def _in_turn(problem: QuadraticProblem, heard: Callable[[], object] = lambda: No
     return stable
 
 
+@of_quadratic
 def averaged_is_stable(problem: QuadraticProblem, sgd: SGD) -> bool:
     """Whether `E L_t` over batches stays bounded and decays, exactly at finite N: `averaged_radius < 1`, proved.
 

@@ -27,6 +27,7 @@ from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.theory import renewal_outputs, stability
 from sgdsim.theory.generating import noise_term_at_one
 from sgdsim.theory.renewal import Renewal, local_noise, mode_noise
@@ -51,11 +52,13 @@ class Verdict:
         return WORDS[self.stable]
 
 
+@of_quadratic
 def verdict(problem: QuadraticProblem, sgd: SGD) -> Verdict:
     """Whether the expected loss converges, exactly at this N and in this eigenbasis. Refuses nothing."""
     return verdicts(problem, [sgd])[0]
 
 
+@of_quadratic
 def verdicts(problem: QuadraticProblem, algorithms: Iterable[SGD]) -> list[Verdict]:
     """`verdict` of one algorithm after the other: neighbours on a grid help each other."""
     shared = functools.cache(lambda: Renewal(problem))

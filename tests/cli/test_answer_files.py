@@ -81,5 +81,5 @@ def test_columns_keep_their_kinds(tmp_path):
     assert np.isnan([found["real"].values[1], *found["none"].values]).all()
     assert found["text"].values.tolist() == ["a", ""]
     assert found["many"].values.tolist() == ["[1, 2]", "[]"]
-    assert rows.frame(found)["truth"].tolist() == [True, None]
+    assert rows.as_frame(found)["truth"].tolist() == [True, None]
     assert json.loads(found.attrs["facts"]) == {"x": 1}
