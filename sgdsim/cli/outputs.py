@@ -80,7 +80,7 @@ def save_rows(
     if _ending(path) in JSON:
         write_json(facts, path)
     elif is_table(path):
-        written.write_frame(written.frame(written.dataset(rows, facts, problem, seed=seed)), path)
+        written.write_frame(written.as_frame(written.dataset(rows, facts, problem, seed=seed)), path)
     elif data is None:
         results.save(written.dataset(rows, facts, problem, seed=seed), path)
     else:
