@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import html
 import itertools
+import shutil
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -13,8 +15,15 @@ from sgdsim.common.text import short
 if TYPE_CHECKING:
     import pandas as pd
 
-WIDEST = 100  # letters in a line of text
+NARROWEST, WIDEST = 60, 100  # letters in a line of text
 Cell = str | float | None
+
+
+def letters() -> int:
+    """How many letters a line of text has room for: a terminal's own, within `NARROWEST` and `WIDEST`."""
+    if not sys.stdout.isatty():
+        return WIDEST
+    return min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns))
 
 
 def escaped(text: str) -> str:
@@ -39,9 +48,9 @@ class Table:
     align: str = "r"
     keys: int = 1
 
-    def text(self, *, ruled: bool = True, width: int = WIDEST) -> str:
+    def text(self, *, ruled: bool = True, width: int | None = None) -> str:
         """Aligned columns, two spaces apart; `ruled`: with a line below the headers. Where lines were longer than
-        `width`, the columns stand in several tables, one below the other, each with the `keys`."""
+        `width` (None: `letters`), the columns stand in several tables, one below the other, each with the `keys`."""
         lines = [*([self.headers] if self.headers else []), *self._shown()]
         columns = [
             [cell.ljust(longest) if side == "l" else cell.rjust(longest) for cell in column]
@@ -49,7 +58,7 @@ class Table:
             for longest in [max(map(len, column))]
         ]
         tables = []
-        for part in self._parts(columns, width):
+        for part in self._parts(columns, letters() if width is None else width):
             out = ["  ".join(cells).rstrip() for cells in zip(*part, strict=True)]
             if ruled and self.headers:
                 out.insert(1, "-" * max(map(len, out)))

@@ -1,5 +1,7 @@
 """One table as text, Markdown and HTML."""
 
+import types
+
 import pytest
 
 from sgdsim.common.table import Table
@@ -54,6 +56,14 @@ def test_a_table_that_is_too_wide_goes_on_below_with_its_keys():
     ]
     assert WIDE.text() == WIDE.text(width=84)  # as wide as it is
     assert len(WIDE.text(width=83).split("\n\n")) == 2
+
+
+@pytest.mark.parametrize(("columns", "width"), [("70", 70), ("20", 60), ("200", 100)])
+def test_a_terminal_has_its_own_width(monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert WIDE.text() == WIDE.text(width=100)  # no terminal: the same everywhere
+    monkeypatch.setattr("sys.stdout", types.SimpleNamespace(isatty=lambda: True))
+    assert WIDE.text() == WIDE.text(width=width)
     assert WIDE.markdown().count("batch") == 1
 
 
