@@ -2,7 +2,7 @@
 
 `python docs/loops.py [PROBLEM …]` prints its rows (minutes each; real data from `SGDSIM_DATA`). The setting is what
 `recommend` gives for 1,000 steps with a weight decay of 1e-4, and the same as the peak of a warm-up and cosine; AdamW
-has no theory, and torch's defaults. Predicted: five sampled runs of the linearised network. Measured: the network in a
+has no theory, and torch's defaults. Predicted: three sampled runs of the linearised network. Measured: the network in a
 loop written by hand, three seeds.
 """
 
@@ -33,7 +33,7 @@ def power_law() -> tuple[nn.Module, ss.Dataset]:
     return network, ss.Dataset(basis * k**-0.75, y / np.sqrt(np.mean(y**2)), "power law")
 
 
-def dense(n_inputs: int, width: int = 256) -> nn.Module:
+def dense(n_inputs: int, width: int = 128) -> nn.Module:
     """Three layers in torch's own parametrisation."""
     return nn.Sequential(nn.Linear(n_inputs, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 1))
 
@@ -93,8 +93,8 @@ def transformer() -> tuple[nn.Module, ss.Dataset]:
 
 PROBLEMS: dict[str, Callable[[], tuple[nn.Module, ss.Dataset]]] = {
     "power law": power_law,
-    "digits, 64-256-256-1": digits,
-    "csv of hours → rentals, 11-256-256-1": table,
+    "digits, 64-128-128-1": digits,
+    "csv of hours → rentals, 11-128-128-1": table,
     "CIFAR-10, CNN": convolutions,
     "CIFAR-10, CNN with batch norm, evaluation mode": batch_norm,
     "WikiText-2, two-layer transformer": transformer,
@@ -139,7 +139,7 @@ def measured(network: nn.Module, data: ss.Dataset, name: str, line: str, seed: i
 
 def predicted(problem: ss.NetworkProblem, sgd: ss.SGD) -> np.ndarray:
     """(replicates, len(SHOWN)) losses of the linearised network."""
-    run = ss.simulate(problem, sgd, ss.SampledLinearized(), STEPS, record=SHOWN, replicates=5)
+    run = ss.simulate(problem, sgd, ss.SampledLinearized(), STEPS, record=SHOWN, replicates=3)
     return run["loss"].values[0][:, -len(SHOWN) :]
 
 

@@ -186,6 +186,7 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     return AtOne(noise, signal, noise < 1)
 
 
+@of_quadratic
 def decayed_max_lr(problem: QuadraticProblem, sgd: SGD, tau: float | None = 1.0) -> float:
     """Up to which α heavy ball with weight decay is stable: where Ũ(1) = 1 (spectral-diagonal, closure `tau` ≤ 1 where
     there is noise), or where the mean diverges, `2(1+β)/(λ_max + ω)` (`tau` None), ω in units of the curvature.

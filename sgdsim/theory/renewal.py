@@ -37,6 +37,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import arpack
 from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import pairs, skeleton
 from sgdsim.theory import linear
 from sgdsim.theory.generating import noise_term_at_one
@@ -50,6 +51,7 @@ _NODES = 1e-10  # relative error of W at modes between nodes
 _ROUNDING = 1e-9  # of a number, within which it is not called smaller than another one
 
 
+@of_quadratic
 def local_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     """Ũ(1) of each training point, `(M1)_i = N Σ_k U_ik² ũ_k`, (N,), where the mean converges.
 
@@ -60,6 +62,7 @@ def local_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     return problem.n * (problem.eigenvectors[:, moving] ** 2 @ mode_noise(problem, sgd))
 
 
+@of_quadratic
 def mode_noise(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
     """Share of each mode that moves in Ũ(1) at τ = 1, (modes that move,): W_kk/N, or W_kk/(NC) where each mode is of
     all C outputs, with what it does to itself in full."""

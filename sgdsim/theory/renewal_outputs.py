@@ -19,6 +19,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import arpack
 from sgdsim.common.blas import calm
 from sgdsim.problem import QuadraticProblem
+from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import pairs
 from sgdsim.theory.renewal import closed_pairs, method_pairs, mode_noise
 
@@ -27,6 +28,7 @@ _BASIS = 40
 _RADIUS = 1e-9  # relative, of ρ(M)
 
 
+@of_quadratic
 def largest_local_noise(problem: QuadraticProblem, sgd: SGD) -> float:
     """The largest eigenvalue of any point's (M1)_i: below 1 every run is stable."""
     moving = problem.spectrum.moving

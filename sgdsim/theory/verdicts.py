@@ -71,6 +71,7 @@ def verdicts(problem: QuadraticProblem, algorithms: Iterable[SGD]) -> list[Verdi
     return out
 
 
+@of_quadratic
 def surely_stable(problem: QuadraticProblem, momentum: np.ndarray, noise: float, tolerance: float = 1e-6) -> np.ndarray:
     """Up to which learning rate heavy ball is surely stable, (m,) for momenta (m,) and γ: where the largest Ũ(1) of a
     training point is 1, to a relative `tolerance`.

@@ -374,7 +374,7 @@ def test_verify_on_the_command_line(run, document):
         assert {p["verdict"] for p in regime["points"][1:]} <= {"higher", "lower", "not distinguishable", "diverges"}
         assert regime["points"][0]["mean"] == pytest.approx(found["best"]["loss"], rel=1)
     text = run(*words)
-    assert len(re.findall("^recommended ", text, re.MULTILINE)) == 2
+    assert re.findall(r"^after 60 steps .* (\w+), mean ", text, re.MULTILINE) == ["sampled", "network"]
     assert re.search(r"^network: ", text, re.MULTILINE)
     (only,) = document(*words[:-2], "sampled", "--replicates", "2")["verify"]["regimes"]
     assert only == "sampled"
@@ -421,7 +421,7 @@ SMALL = [*POWER, "--n", "30"]
         ("stability --batch-size 5 5", ["batch_size", "different"]),
         ("stability --sampling reshuffle", ["--sampling", "reshuffle"]),
         ("stability --lr 1", ["unrecognized", "--lr"]),
-        ("stability --out x.nc", ["unrecognized", "--out"]),
+        ("stability --out x.txt", ["--out", "x.txt"]),
         ("stability --exact --n 4001", ["--exact", "4000", "4001", "--n"]),
         ("stability --nu 0", ["nu", "> 0"]),
         ("stability --width 10", ["--width", "data sets"]),
@@ -437,7 +437,7 @@ SMALL = [*POWER, "--n", "30"]
         ("recommend --horizon 1e16", ["horizon", "10000000000000000"]),
         ("recommend --batch-size 0", ["batch_size", "0"]),
         ("recommend --batch-size 31", ["batch_size", "30", "31"]),
-        ("recommend --batch-size 5 10", ["unrecognized", "10"]),
+        ("recommend --batch-size 5 10 --plot r.png", ["--plot", "one --batch-size", "2"]),
         ("recommend --tau nan", ["tau", "nan"]),
         ("recommend --tau 3 --batch-size 1", ["tau", "<= 1", "3"]),
         ("recommend --momentum 0.5", ["unrecognized", "--momentum"]),
