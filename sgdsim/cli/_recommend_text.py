@@ -13,6 +13,7 @@ from sgdsim.studies.advice import LateBudget
 from sgdsim.studies.method_recommendation import MethodRecommendation
 from sgdsim.studies.probing import RUNS, Probe, Probed
 from sgdsim.studies.recommendation import Recommendation
+from sgdsim.studies.recommending import is_probed
 from sgdsim.studies.verification import LOWER, SAME, Simulated, Verification
 from sgdsim.theory.optimal import JacobiOptimum
 
@@ -77,7 +78,7 @@ def _linearised(found: Recommendation, checked: Verification | None) -> list[str
     return [text + kernel, ""]
 
 
-def _probe(found: Recommendation) -> list[str]:
+def _probe(found: Recommendation | MethodRecommendation) -> list[str]:
     """What is recommended after the network was tried, and why; nothing where it was not."""
     probe, answer = found.probe, found.answer
     if probe is None:
@@ -122,7 +123,7 @@ def to_paste(found: Recommendation | MethodRecommendation, has_network: bool) ->
     lines = [f"    {line}  # {_LOSSES.get(name, name)}" for name, line in found_lines.items() if line is not None]
     if not has_network:
         lines.append("No network was given to try this on: it is linearised theory alone.")
-    elif not isinstance(found, Recommendation):
+    elif not is_probed(found.sgd):
         lines.append("Not tried on the network: heavy ball alone is.")
     elif found.problem.loss != "squared":
         lines.append(f"Not tried on the network, whose {found.problem.loss} theory follows for a while only.")
@@ -292,6 +293,7 @@ def _of_method(title: str, found: MethodRecommendation) -> list[str]:
     exactly = "" if level["exact"] is None else f", exactly at this N: {short(level['exact'])}"
     return [
         f"{title}: {', '.join(what)}",
+        *(["", *_probe(found)] if found.probe is not None else []),
         f"best constant setting for {steps(found.horizon)}: lr {short(found.lr)}, momentum {readable(momentum, 4)}; "
         f"loss {short(finite_or_none(found.loss))} (spectral-diagonal, tau {shortest(found.tau)})",
         f"effective lr {short(finite_or_none(found.effective_lr))}; stable up to lr {diagonal} at this momentum "

@@ -134,13 +134,12 @@ def _answer(args: argparse.Namespace, problem: Problem, sgd: SGD) -> tuple[Recom
     """What is recommended for one batch size, tried on the network where that is wanted, and its horizon."""
     from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.studies import method_recommendation
-    from sgdsim.studies.recommendation import Recommendation
 
     horizon = integer("horizon", steps_of(args, "horizon", problem.n, sgd.batch_size), maximum=MAX_STEPS)
     if args.epochs is not None and not sgd.is_plain:
         method_recommendation.check(sgd, horizon)
     found = _found(args, problem, sgd, horizon)
-    if isinstance(found, Recommendation) and not args.no_probe:
+    if not args.no_probe:
         found = _probed(args, problem, found)
     return found, horizon
 
@@ -187,7 +186,9 @@ def _found(args: argparse.Namespace, problem: Problem, sgd: SGD, horizon: int) -
         return find(search=True, heard=bar.update)
 
 
-def _probed(args: argparse.Namespace, problem: Problem, found: Recommendation) -> Recommendation:
+def _probed(
+    args: argparse.Namespace, problem: Problem, found: Recommendation | MethodRecommendation
+) -> Recommendation | MethodRecommendation:
     from sgdsim.studies import probing, recommending
 
     with Bar(True, "probe, at most", probing.SETTINGS, unit="setting", delay=2) as bar:

@@ -15,6 +15,7 @@ from sgdsim.common.text import tuned
 from sgdsim.problem import QuadraticProblem, fits
 from sgdsim.problem.fits import PowerLawFit
 from sgdsim.studies.base import Findings
+from sgdsim.studies.probing import Probe
 from sgdsim.theory import power_law, stability
 from sgdsim.theory.optimal import Optimum
 from sgdsim.theory.power_law import PowerLaw, Prediction
@@ -49,6 +50,13 @@ class Answer:
     lr: float
     momentum: float
     loss: float
+
+    def tried(self, probe: Probe | None) -> Answer | None:
+        """What is left of it after a probe: the setting that the network followed, None where it followed none."""
+        if probe is None:
+            return self
+        chosen = probe.chosen
+        return None if chosen is None else Answer(chosen.lr, chosen.momentum, chosen.predicted)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from sgdsim.common.text import short, tuned
 from sgdsim.problem import Problem
 from sgdsim.recurrence import contour
 from sgdsim.studies.advice import Advice, Answer, LawHere, exact_in_seconds, limits
+from sgdsim.studies.probing import Probe
 from sgdsim.theory import best_schedules, linear
 from sgdsim.theory.linear import Floor
 from sgdsim.theory.verdicts import Verdict, verdict
@@ -32,12 +33,18 @@ class MethodRecommendation(Advice):
     best : the algorithm at its best learning rate and momentum, with its `loss` at the horizon (spectral-diagonal).
     known : whether it is exactly stable there.
     floor : what noisy labels and weight decay leave; None without, and where it is not known.
+    probe : what real steps of the network said of it; None: not tried (weight decay alone is).
     """
 
     best: SGD
     loss: float
     known: Verdict
     floor: Floor | None
+    probe: Probe | None = None
+
+    @property
+    def interrupted(self) -> bool:
+        return self.probe is not None and self.probe.interrupted
 
     @property
     def lr(self) -> float:
@@ -45,9 +52,9 @@ class MethodRecommendation(Advice):
         return cast(float, self.best.lr)
 
     @property
-    def answer(self) -> Answer:
-        """The best setting."""
-        return Answer(self.lr, cast(float, self.best.momentum), self.loss)
+    def answer(self) -> Answer | None:
+        """The best setting, or, where that was tried on the network, the one that this follows."""
+        return Answer(self.lr, cast(float, self.best.momentum), self.loss).tried(self.probe)
 
     @property
     def effective_lr(self) -> float:
@@ -59,15 +66,21 @@ class MethodRecommendation(Advice):
         setting = self.setting(self.lr, cast(float, self.best.momentum), self.loss, self.effective_lr)
         facts = super().as_dict() | {"best": setting | dict.fromkeys(("exact_loss", "closure_error"))}
         facts |= {"stable": self.known.stable, "stable_reason": self.known.reason}
+        facts |= {"probe": self.probe and self.probe.as_dict()}
         if self.floor is not None:
             facts |= {"floor": finite_or_none(self.floor.loss), "floor_reached": self.floor.reached}
         return facts
 
     def table(self) -> Table:
-        """The best setting; (torch): the lr for `torch.optim.SGD`."""
-        torch, momentum = f"({short(self.problem.torch_lr(self.lr))})", tuned(cast(float, self.best.momentum))
-        row: list[Cell] = [self.sgd.method.spec, self.lr, torch, momentum, finite_or_none(self.loss)]
-        return Table(["", "lr", "(torch)", "momentum", "predicted loss"], [row], "lr")
+        """The best setting, before it a lower one that a probe found; (torch): the lr for `torch.optim.SGD`."""
+        named = {self.sgd.method.spec: Answer(self.lr, cast(float, self.best.momentum), self.loss)}
+        if self.probe is not None and self.probe.lowered and self.answer is not None:
+            named = {"recommended by the probe": self.answer} | named
+        rows: list[list[Cell]] = [
+            [name, at.lr, f"({short(self.problem.torch_lr(at.lr))})", tuned(at.momentum), finite_or_none(at.loss)]
+            for name, at in named.items()
+        ]
+        return Table(["", "lr", "(torch)", "momentum", "predicted loss"], rows, "lr")
 
     def notes(self) -> list[str]:
         """Whether the setting is unstable, or not known to be stable."""

@@ -18,11 +18,13 @@ from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, tuned
 from sgdsim.problem import NetworkProblem
 from sgdsim.recurrence import contour
+from sgdsim.regimes import SpectralDiagonal
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.follow import has_diverged
+from sgdsim.runs.simulation import simulate
 from sgdsim.studies.base import Findings
 from sgdsim.studies.verification import Trained, compared_points
-from sgdsim.theory import stability
+from sgdsim.theory import linear, stability
 
 RUNS = 3  # batch sequences
 LEAST, MEMORIES = 50, 4  # steps: so many, and so many times 1/(1 − β), in which momentum builds up
@@ -162,7 +164,7 @@ def probe(
 
     Parameters
     ----------
-    sgd : plain heavy ball.
+    sgd : plain heavy ball, or with weight decay.
     limit : the largest stable learning rate at its momentum; None: the spectral-diagonal one.
     heard : called after each setting.
     """
@@ -200,9 +202,10 @@ class _Course:
         from sgdsim.networks.sharpness import Sharpness
         from sgdsim.regimes.network import RealNetwork
 
-        quadratic, problem = self.problem.quadratic, self.problem
+        problem = self.problem
         self.regime: Regime = RealNetwork()
-        self.noise = quadratic.noise(self.sgd)
+        self.quadratic = problem.quadratic_for(self.sgd)
+        self.noise = self.quadratic.noise(self.sgd)
         if self.limit is not None:
             self.share = self.limit / float(self.limits(np.array([self.sgd.momentum]))[0])
         self.sharpness = Sharpness(problem.data.x[compared_points(problem)], problem.n_outputs, problem.device)
@@ -210,13 +213,29 @@ class _Course:
 
     def limits(self, momenta: np.ndarray) -> np.ndarray:
         """The largest stable learning rates."""
-        found = stability.diagonal_max_lr(self.problem.quadratic, momentum=momenta, noise=self.noise, tau=self.tau)
-        return np.minimum(self.share * found, 2 * (1 + momenta))
+        if self.sgd.weight_decay:
+            sgds = [replace(self.sgd, momentum=float(beta)) for beta in momenta]
+            found = [linear.decayed_max_lr(self.quadratic, sgd, self.tau) for sgd in sgds]
+            most = [linear.decayed_max_lr(self.quadratic, sgd, None) for sgd in sgds]
+            return np.minimum(self.share * np.array(found), most)
+        known = stability.diagonal_max_lr(self.quadratic, momentum=momenta, noise=self.noise, tau=self.tau)
+        return np.minimum(self.share * known, 2 * (1 + momenta))
 
     def predicted(self, steps: np.ndarray | int, lr: np.ndarray | float, momentum: np.ndarray | float) -> np.ndarray:
         """Theory's losses, (cells…, T)."""
-        settings = {"lr": lr, "momentum": momentum, "noise": self.noise, "tau": self.tau}
-        return contour.loss_at(self.problem.quadratic, steps, **settings).loss
+        if self.sgd.weight_decay:
+            return self._stepped(steps, lr, float(momentum))
+        return contour.loss_at(self.quadratic, steps, lr=lr, momentum=momentum, noise=self.noise, tau=self.tau).loss
+
+    def _stepped(self, steps: np.ndarray | int, lr: np.ndarray | float, momentum: float) -> np.ndarray:
+        """`predicted` with weight decay, whose end the contour does not know."""
+        times, regime = np.atleast_1d(steps), SpectralDiagonal(self.tau)
+        losses = []
+        for rate in np.atleast_1d(lr):
+            sgd = replace(self.sgd, lr=float(rate), momentum=momentum)
+            run = simulate(self.quadratic, sgd, regime, int(times[-1]), record=times.tolist())
+            losses.append(run["loss"].sel(step=times).values[0, 0])
+        return np.array(losses).reshape(np.shape(lr) + np.shape(steps))
 
     def steps(self, momentum: float) -> int:
         """How many a probe has."""

@@ -55,10 +55,8 @@ class Recommendation(Advice):
     @property
     def answer(self) -> Answer | None:
         """Theory's best setting, or, where that was tried on the network, the one that this follows."""
-        if self.probe is None:
-            return Answer(self.known.best.lr, self.known.best.momentum, self.known.best.loss)
-        chosen = self.probe.chosen
-        return None if chosen is None else Answer(chosen.lr, chosen.momentum, chosen.predicted)
+        best = self.known.best
+        return Answer(best.lr, best.momentum, best.loss).tried(self.probe)
 
     def as_dict(self) -> dict[str, object]:
         """Everything as JSON holds it."""

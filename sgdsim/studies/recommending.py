@@ -34,7 +34,7 @@ def recommend(
     sgd : an algorithm, whose own learning rate and momentum count for nothing; or the batch size of heavy ball.
     tau, search, jacobi : as `sgdsim.studies.recommendation.recommend` has them; the last two of heavy ball alone.
     probe : try the setting on the network, and lower ones where that does not follow theory there
-        (`sgdsim.studies.probing.probe`; of heavy ball alone).
+        (`sgdsim.studies.probing.probe`; of heavy ball alone, with weight decay or without).
     seed : of the probe's batches.
 
     Returns
@@ -51,21 +51,34 @@ def recommend(
     '0.5, 0.86'
     """
     sgd = sgd if isinstance(sgd, SGD) else SGD(1.0, batch_size=sgd)
-    if not sgd.is_plain:
-        return method_recommendation.recommend(problem, sgd, horizon, tau=tau)
-    found = recommendation.recommend(problem, sgd, horizon, tau=tau, search=search, jacobi=jacobi)
+    found: Recommendation | MethodRecommendation
+    if sgd.is_plain:
+        found = recommendation.recommend(problem, sgd, horizon, tau=tau, search=search, jacobi=jacobi)
+    else:
+        found = method_recommendation.recommend(problem, sgd, horizon, tau=tau)
     return probed(problem, found, seed) if probe else found
 
 
+def is_probed(sgd: SGD) -> bool:
+    """Whether `probing.probe` knows such an algorithm: heavy ball, with weight decay or without."""
+    return replace(sgd, weight_decay=0.0).is_plain
+
+
 def probed(
-    problem: Problem, found: Recommendation, seed: int = 0, heard: Callable[[], object] = lambda: None
-) -> Recommendation:
+    problem: Problem,
+    found: Recommendation | MethodRecommendation,
+    seed: int = 0,
+    heard: Callable[[], object] = lambda: None,
+) -> Recommendation | MethodRecommendation:
     """What was found with a probe of it, where there is a network with the squared loss, whose losses theory predicts
-    to the end, and the search was not interrupted."""
-    if not problem.has_network or problem.loss != "squared" or found.interrupted:
+    to the end, an algorithm that it knows, and the search was not interrupted."""
+    best = found.answer
+    if not problem.has_network or problem.loss != "squared" or found.interrupted or best is None:
         return found
-    began, best = time.perf_counter(), found.known.best
+    if not is_probed(found.sgd):
+        return found
+    began = time.perf_counter()
     sgd, network = replace(found.sgd, lr=best.lr, momentum=best.momentum), cast(NetworkProblem, problem)
-    limit = found.max_lr[-1]["exact"]
+    limit = cast("float | None", found.max_lr[-1]["exact"])
     seen = probing.probe(network, sgd, found.horizon, limit, tau=found.tau, seed=seed, heard=heard)
     return replace(found, probe=seen, seconds=found.seconds | {"probe": time.perf_counter() - began})

@@ -64,3 +64,12 @@ def test_where_no_setting_follows_none_is_recommended(run, document, monkeypatch
 def test_without_a_network_it_says_so(run, tmp_path):
     np.savez(tmp_path / "k.npz", kernel=np.diag([1.0, 0.5, 0.25, 0.1]) + 0.05, residual=np.array([1.0, 2.0, -1.0, 0.5]))
     assert "it is linearised theory alone" in run("recommend", "--kernel", "k.npz", "--batch-size", "2")
+
+
+def test_with_weight_decay_it_is_tried_too(run, document):
+    words = [*NETWORK, "--weight-decay", "1e-3"]
+    assert document(*words)["probe"]["tried"]
+    text = run(*words)
+    assert "tried on the network" in text
+    assert "Not tried" not in text
+    assert "Not tried on the network." in run(*words, "--no-probe")

@@ -45,20 +45,23 @@ def test_sharpness_is_the_top_of_the_tangent_kernel(outputs):
                 p.mul_(torch.rand_like(p) + 0.7)
 
 
-def test_a_probe_is_a_plain_loop_beside_theory(narrow):
+@pytest.mark.parametrize("weight_decay", [0.0, 0.05])
+def test_a_probe_is_a_plain_loop_beside_theory(narrow, weight_decay):
     lr, momentum, horizon = 0.3, 0.5, 24
-    found = probing.probe(narrow, ss.SGD(lr, momentum, 5), horizon, seed=4)
+    sgd = ss.SGD(lr, momentum, 5, weight_decay=weight_decay)
+    found = probing.probe(narrow, sgd, horizon, seed=4)
     first = found.tried[0]
     assert (first.lr, first.momentum, first.steps) == (lr, momentum, horizon)
     x, y = torch.tensor(narrow.data.x), torch.tensor(narrow.data.y)
-    sgd, looks = ss.SGD(lr, momentum, 5), np.arange(0, horizon + 1, 2)
+    looks = np.arange(0, horizon + 1, 2)
     theory = ss.simulate(narrow, sgd, ss.SpectralDiagonal(), horizon, record=looks.tolist())["loss"].values.ravel()
     blocks = batches.batch_blocks(sgd, 40, draws.replicate_keys(4, 3), 0, horizon)
     indices = np.concatenate([block for _, block, _ in blocks], axis=1)
     growth, began = 1.0, None
     for drawn, ratio in zip(indices, first.ratios, strict=True):
         network = copy.deepcopy(narrow.network).double()
-        optimizer = torch.optim.SGD(network.parameters(), narrow.quadratic.torch_lr(lr), momentum=momentum)
+        torch_lr = narrow.quadratic.torch_lr(lr)
+        optimizer = torch.optim.SGD(network.parameters(), torch_lr, momentum=momentum, weight_decay=weight_decay)
         logs = []
         for step in range(horizon + 1):
             if step in looks and 2 * step >= horizon:
@@ -74,11 +77,12 @@ def test_a_probe_is_a_plain_loop_beside_theory(narrow):
                 optimizer.step()
         assert ratio == pytest.approx(math.exp(np.mean(logs)), rel=1e-6)
     assert first.growth == pytest.approx(growth, rel=1e-2)
-    assert first.limit == pytest.approx(stability.max_lr(narrow.quadratic, sgd), rel=1e-6)
+    assert first.limit == pytest.approx(stability.max_lr(narrow, sgd), rel=1e-6)
 
 
-def test_a_linear_model_follows_and_is_left_alone(linear):
-    found = probing.probe(linear, ss.SGD(0.5, 0.0, 40), 60)
+@pytest.mark.parametrize("weight_decay", [0.0, 0.5])
+def test_a_linear_model_follows_and_is_left_alone(linear, weight_decay):
+    found = probing.probe(linear, ss.SGD(0.5, 0.0, 40, weight_decay=weight_decay), 60)
     assert len(found.tried) == 1
     assert found.chosen is found.tried[0]
     assert not found.lowered

@@ -1,5 +1,6 @@
 """`sgdsim.recommend`, and the optimiser that is to be pasted, in PyTorch itself."""
 
+import math
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import sgdsim as ss
-from sgdsim.studies import method_recommendation, recommendation
+from sgdsim.studies import method_recommendation, probing, recommendation
 from sgdsim.studies.advice import Answer
 
 
@@ -44,6 +45,26 @@ def test_other_methods_are_found_as_well():
     found = ss.recommend(problem, sgd, 30)
     assert found.lr == method_recommendation.recommend(problem, sgd, 30).lr
     assert ("nesterov=True" in found.torch_line()) == (found.answer.momentum > 0)
+
+
+def test_with_weight_decay_a_network_is_tried_too(three):
+    sgd = ss.SGD(1.0, 0.0, 4, weight_decay=0.01)
+    found, alone = ss.recommend(three, sgd, 30), ss.recommend(three, sgd, 30, probe=False)
+    assert alone.probe is None
+    assert alone.answer == Answer(alone.lr, alone.best.momentum, alone.loss)
+    first = found.probe.tried[0]
+    assert (first.lr, first.momentum) == (alone.lr, alone.best.momentum)
+    assert first.predicted == pytest.approx(alone.loss, rel=1e-6)
+    assert found.as_dict()["probe"]["tried"][0]["lr"] == first.lr
+    failed = replace(first, ratios=(math.inf, 1.0, 1.0))
+    lowered = replace(
+        found, probe=probing.Probe((failed, replace(first, lr=first.lr / 2, growth=1.0, ratios=(1.0,) * 3)), 30)
+    )
+    assert lowered.answer.lr == lowered.torch_lr() / three.quadratic.torch_lr(1.0) == first.lr / 2
+    assert [row[0] for row in lowered.table().rows] == ["recommended by the probe", "heavy-ball"]
+    refused = replace(found, probe=probing.Probe((failed,), 30))
+    assert refused.answer is refused.torch_line() is refused.as_dict()["torch"] is None
+    assert ss.recommend(three, ss.SGD(1.0, 0.0, 4, method="nesterov"), 30).probe is None
 
 
 def answered(problem, lr, momentum, **options):
