@@ -88,7 +88,8 @@ def transformer() -> tuple[nn.Module, ss.Dataset]:
     tokens, wanted = np.array([common.get(word, 0) for word in words]), ["the", "of", "and", "in"]
     ends = np.random.default_rng(0).permutation([i for i in range(16, len(words)) if words[i] in wanted])[:60]
     y = np.eye(4)[[wanted.index(words[i]) for i in ends]]
-    return Transformer(200), ss.Dataset(np.stack([tokens[i - 16 : i] for i in ends]), y, "wikitext-2")
+    x = np.stack([tokens[i - 16 : i] for i in ends])
+    return Transformer(200), ss.Dataset(x, y, "wikitext-2", tokens=True)
 
 
 PROBLEMS: dict[str, Callable[[], tuple[nn.Module, ss.Dataset]]] = {

@@ -325,6 +325,8 @@ def _read(path: Path, variables: tuple[str, ...], kind: str) -> xr.Dataset:
             stored = xr.load_dataset(path, engine="h5netcdf")
     except Exception as error:  # a damaged file makes HDF5 and xarray raise almost anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if os.path.splitext(os.fspath(path))[1].lower() in (".csv", ".parquet", ".json"):
+            reason = "tables and JSON are for other programs; --out NAME.nc is read again"
         raise InputError(
             f"{path}: expected a netCDF-4 file written by sgdsim, got one that cannot be read ({reason})"
         ) from error

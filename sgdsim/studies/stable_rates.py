@@ -101,10 +101,8 @@ def stable_rates(
     `exact`: also the exact level, for N up to `theory.stability.EXACT_UP_TO`; Ctrl-C leaves out the rest of these.
     InputError for what `theory.stability.max_lr` refuses.
     """
-    levels, interrupted = _exact(problem, algorithms, progress) if exact else ([], False)
-    levels += [None] * (len(algorithms) - len(levels))
     rows = []
-    for sgd, level in zip(algorithms, levels, strict=True):
+    for sgd in algorithms:
         noise, surely = problem.noise(sgd), _surely_stable(problem, sgd)
         for tau in taus:
             rows.append(
@@ -118,11 +116,16 @@ def stable_rates(
                     full_batch=stability.max_lr(problem, sgd, "full-batch"),
                     spectral_diagonal=stability.max_lr(problem, sgd, tau=tau),
                     surely_stable=surely,
-                    exact=level,
+                    exact=None,
                     torch_lr_per_alpha=problem.torch_lr(1.0),
                     note=_necessary_only(noise, tau),
                 )
             )
+    # The slow level comes last: what Ctrl-C leaves out is no other.
+    levels, interrupted = _exact(problem, algorithms, progress) if exact else ([], False)
+    levels += [None] * (len(algorithms) - len(levels))
+    found = [level for level in levels for _ in taus]
+    rows = [replace(row, exact=level) for row, level in zip(rows, found, strict=True)]
     plain = all(sgd.method.spec == "heavy-ball" and not sgd.weight_decay for sgd in algorithms)
     return StableRates(tuple(rows), _critical(problem, rows, taus) if plain else (), interrupted)
 

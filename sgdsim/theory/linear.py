@@ -32,6 +32,7 @@ from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import diagonal, pair_maps
 
 _DOUBLINGS = 60  # of the time over which responses are summed
+_LEAST, _MOST = 1e-300, 1e300  # learning rates
 _SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
 LATEST = 1e6  # steps after which it is not looked for when a floor is reached
 _NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective learning rate is asked instead
@@ -76,10 +77,15 @@ def step(sgd: SGD, averaged: bool = False) -> tuple[np.ndarray, np.ndarray]:
 
 
 def effective_lr(sgd: SGD) -> float:
-    """α_eff: how far one unit of gradient moves the iterate in the end; heavy ball: α/(1 − β)."""
+    """α_eff: how far one unit of gradient moves the iterate in the end; heavy ball: α/(1 − β). Infinite with a memory
+    that keeps gradients for ever."""
     transition, kick = step(sgd)
     memory = slice(1, 1 + sgd.method.memory)
-    held = np.linalg.solve(np.eye(sgd.method.memory) - transition[memory, memory], kick[memory])
+    forgets = np.eye(sgd.method.memory) - transition[memory, memory]
+    if sgd.method.memory and np.linalg.matrix_rank(forgets) < sgd.method.memory:  # a memory that keeps all for ever
+        held = np.linalg.solve(forgets + 1e-9 * np.eye(sgd.method.memory), kick[memory])
+        return math.copysign(math.inf, -float(transition[0, memory] @ held))
+    held = np.linalg.solve(forgets, kick[memory])
     return -float(kick[0] + transition[0, memory] @ held)
 
 
@@ -230,12 +236,12 @@ def critical_lr(sgd: SGD, excess: Callable[[SGD], float], tolerance: float = 1e-
     low = start
     while (below := at(low)) >= 0:
         low *= 0.1
-        if low < 1e-12:
+        if low < _LEAST:
             return 0.0
     high = 1.25 * low
     while (above := at(high)) < 0:
-        low, below, high = high, above, 1.25 * high
-        if high > 1e9:
+        low, below, high = high, above, (1.25 if high < 1e9 else 10.0) * high
+        if high > _MOST:
             return math.inf
     while high - low > tolerance * high and not (math.isfinite(below) and math.isfinite(above)):
         middle = 0.5 * (low + high)

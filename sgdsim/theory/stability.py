@@ -110,7 +110,7 @@ def max_lr(
         "exact": mean-square stability of the batch-averaged regime at this N and in this eigenbasis (`averaged_radius`
         equal to 1); needs eigenvectors and products of N × N matrices.
     tau : closure of the spectral-diagonal level. For τ > 1 the criterion is necessary only.
-    tolerance : relative, of the exact level.
+    tolerance : relative, from 1e-14 to 0.1: of the exact level, and of all levels that have no closed form.
     heard : called after each learning rate that the exact level tries.
 
     Raises
@@ -125,6 +125,7 @@ def max_lr(
     '0.0903'
     """
     choice("level", level, LEVELS)
+    number("tolerance", tolerance, minimum=1e-14, maximum=0.1)
     _, momentum, noise = constants(problem, sgd)
     if level == "exact" and sgd.is_one_pass:
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features

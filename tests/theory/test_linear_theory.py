@@ -58,16 +58,39 @@ def test_thresholds_of_heavy_ball_come_out_the_general_way(tiny, level, momentum
     assert general == pytest.approx(plain, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", [name for name in METHODS if name != "heavy-ball"])
+KEEPING = {"for ever": {"method": methods.Memory((1.0,), (0.1,), (-0.1,), 1.0)}}  # gradients are never forgotten
+
+
+@pytest.mark.parametrize("name", [*(name for name in METHODS if name != "heavy-ball"), "for ever"])
 def test_the_diagonal_regime_turns_at_its_threshold(problem, name):
-    sgd = ss.SGD(1.0, batch_size=2, **METHODS[name])
-    limit = stability.max_lr(problem, sgd)
+    options = {"batch_size": 2, **(METHODS | KEEPING)[name]}
+    limit = stability.max_lr(problem, ss.SGD(1.0, **options))
     below, above = (
-        ss.simulate(problem, ss.SGD(f * limit, batch_size=2, **METHODS[name]), ss.SpectralDiagonal(), 8000, record=2000)
+        ss.simulate(problem, ss.SGD(f * limit, **options), ss.SpectralDiagonal(), 8000, record=2000)
         for f in (0.99, 1.01)
     )
     assert (np.diff(below["loss"].values.ravel()[1:]) < 0).all()
     assert (np.diff(above["loss"].values.ravel()[1:]) > 0).all() or above["outcome"].values.item() == 2
+
+
+@pytest.mark.parametrize("scale", [1e-200, 1e-12, 1e12, 1e200])
+def test_thresholds_of_any_size(problem, scale):
+    """A method that multiplies its learning rate; none is 0 or infinite because the search began elsewhere."""
+    scaled = methods.Memory((0.9,), (0.9,), (-scale,), scale)
+    limit = stability.max_lr(problem, ss.SGD(1.0, 0.0, 2, method=scaled))
+    assert limit * scale == pytest.approx(stability.max_lr(problem, ss.SGD(1.0, 0.9, 2)), rel=1e-6)
+
+
+def test_the_threshold_of_an_extreme_weight_decay(problem):
+    sgd = ss.SGD(1.0, 0.9, 2, method="nesterov", weight_decay=1e13)
+    limit = 2 * 1.9 / 2.8 / (1 + problem.pull(sgd))
+    assert stability.max_lr(problem, sgd, "full-batch") == pytest.approx(limit, rel=1e-6)
+
+
+@pytest.mark.parametrize("tolerance", [0, -1, np.nan, 0.5])
+def test_a_tolerance_is_small_and_positive(problem, tolerance):
+    with pytest.raises(ss.InputError, match="tolerance: expected"):
+        stability.max_lr(problem, ss.SGD(1.0, 0.5, 2, method="nesterov"), tolerance=tolerance)
 
 
 @pytest.mark.parametrize("lr", [1.0, 1 + 1e-9, 1.001])
