@@ -99,7 +99,8 @@ def test_run_from_an_empty_environment(wheel, empty, tmp_path):
     command = "compare --n 40 --width 20 --n-steps 20 --replicates 2 --out r.nc --plot r.png"
     done = call(empty / "bin" / "sgdsim", *command.split(), cwd=folder)
     assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    said = [line for line in done.stderr.splitlines() if not line.endswith((" left", " so far", "keeps what is done"))]
+    assert said == []  # but how far it is, on a slow machine
     lines = done.stdout.splitlines()
     assert lines[0].startswith("digits, N = 40, width 20: 20 steps")
     assert lines[1] == "final training loss"
