@@ -65,8 +65,9 @@ def number(
 
 def meant(value: object, options: Iterable[str]) -> str:
     """ "; did you mean …?" where one of `options` is spelled much like `value`, else nothing."""
-    close = difflib.get_close_matches(str(value), list(options), 1)
-    return f"; did you mean {close[0]}?" if close and close[0] != value else ""
+    bare = {option.lstrip("-"): option for option in options}  # dashes make all options alike
+    close = difflib.get_close_matches(str(value).lstrip("-"), list(bare), 1)
+    return f"; did you mean {bare[close[0]]}?" if close and bare[close[0]] != value else ""
 
 
 def choice(name: str, value: object, options: Iterable[str]) -> str:
