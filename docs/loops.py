@@ -1,4 +1,4 @@
-"""Six problems, three optimisers, a plain torch loop, and what was predicted: a table of `howto/torch-loop.md`.
+"""Six problems, three optimisers, a plain torch loop, and what was predicted, as in `howto/torch-loop.md`.
 
 `python docs/loops.py [PROBLEM …]` prints its rows (minutes each; real data from `SGDSIM_DATA`). The setting is what
 `recommend` gives for 1,000 steps with a weight decay of 1e-4, and the same as the peak of a warm-up and cosine; AdamW
