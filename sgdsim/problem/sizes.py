@@ -10,10 +10,13 @@ from sgdsim.common import memory
 _NETWORK = 5.5  # times its parameters, with its copies and one pass for the kernel; 4 to make the problem alone
 _KERNEL = 5.0  # matrices of N × N: it, its eigenvectors, and what LAPACK works in
 _MODULE = 2000.0  # bytes of a layer beside its parameters
+_NO_WIDTH = 2**31  # the network itself says which widths there are
 
 
 def require_mlp(n_inputs: int, width: int, depth: int, n_outputs: int) -> None:
     """InputError if there is no memory for the problem of a `networks.MLP` with its kernel's working space."""
+    if width >= _NO_WIDTH:
+        return
     into = width if depth else n_inputs
     parameters = float(n_outputs) * into + (width * (n_inputs + 1.0) + (depth - 1) * width * (width + 1.0)) * (
         depth > 0

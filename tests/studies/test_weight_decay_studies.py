@@ -41,7 +41,7 @@ def test_at_the_threshold_an_eigenvalue_of_the_decayed_step_is_one(momentum, tau
     at = ss.SGD(limit, momentum, batch_size, weight_decay=0.02)
     radius = np.abs(np.linalg.eigvals(moments_map(problem, at, tau))).max()
     assert radius == pytest.approx(1.0, abs=1e-12)
-    found = linear.critical_lr(sgd, lambda other: linear.at_one(problem, other, tau).stable, 1e-12)
+    found = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other, tau) - 1, 1e-12)
     assert limit == pytest.approx(found, rel=1e-11)
 
 
