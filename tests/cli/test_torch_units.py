@@ -24,12 +24,18 @@ def settles(features, targets, loss, lr):
     return now.item() < first
 
 
-@pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("outputs", [1, 3])
-def test_torch_itself_is_stable_below_and_not_above(run, loss, outputs):
+def saved(outputs):
+    """Features and targets of a linear model, whose kernel is then in k.npz."""
     rng = np.random.default_rng(3)
     features, targets = rng.standard_normal((6, 9)), rng.standard_normal((6, outputs))
     np.savez("k.npz", kernel=features @ features.T, targets=targets if outputs > 1 else targets[:, 0])
+    return features, targets
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+@pytest.mark.parametrize("outputs", [1, 3])
+def test_torch_itself_is_stable_below_and_not_above(run, loss, outputs):
+    features, targets = saved(outputs)
     words = ["stability", "--kernel", "k.npz", "--batch-size", "6", "--momentum", "0", "--torch-loss", loss, "--json"]
     found = json.loads(run(*words))
     edge = found["rows"][0]["full_batch"] * found["torch_lr_per_alpha"]
@@ -80,9 +86,7 @@ def trained(features, targets, loss, steps, **how):
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("outputs", [1, 3])
 def test_a_run_at_a_rate_of_torch_is_that_of_torch(run, loss, outputs):
-    rng = np.random.default_rng(3)
-    features, targets = rng.standard_normal((6, 9)), rng.standard_normal((6, outputs))
-    np.savez("k.npz", kernel=features @ features.T, targets=targets if outputs > 1 else targets[:, 0])
+    features, targets = saved(outputs)
     words = ["--kernel", "k.npz", "--batch-size", "6", "--n-steps", "40", "--torch-loss", loss, "--momentum", "0.5"]
     words += ["--weight-decay", "0.05", "--json"]
     told = json.loads(run("compare", *words, "--torch-lr", "0.02,0.1", "--regime", "diagonal"))
