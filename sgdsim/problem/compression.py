@@ -15,6 +15,7 @@ import itertools
 import math
 import threading
 import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -84,6 +85,19 @@ def short(problem: QuadraticProblem) -> QuadraticProblem:
 def sketch(problem: QuadraticProblem) -> QuadraticProblem:
     """The problem in the widest bins, to search on, or for the eye; itself where that is more than half as long."""
     return _halved(problem, WIDTHS[0])
+
+
+def agreed(problem: QuadraticProblem, value: Callable[[QuadraticProblem], float], tolerance: float) -> float:
+    """`value` on the fewest modes where one node less in each bin changes it by a share of `tolerance` at most; on the
+    problem itself where none are half as long."""
+    for width in WIDTHS[1:]:
+        fine, coarse = pair(problem, width)
+        if 2 * fine.spectrum.n_modes > problem.spectrum.n_modes:
+            break
+        found = value(fine)
+        if math.isclose(found, value(coarse), rel_tol=tolerance):
+            return found
+    return value(problem)
 
 
 def _halved(problem: QuadraticProblem, width: float) -> QuadraticProblem:

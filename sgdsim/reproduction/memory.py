@@ -18,7 +18,7 @@ from sgdsim.reproduction.base import Context, Drawing, Finding
 from sgdsim.reproduction.memory_problems import beam, binned, continued, points, slope, windows
 from sgdsim.reproduction.verdicts import DIFFERS, UNDETERMINED, Row, judged, next_sample, shown, span
 from sgdsim.runs.simulation import simulate
-from sgdsim.theory import linear, memory
+from sgdsim.theory import linear, memory, thresholds
 
 SYNTHETIC = {"plain": -0.247, "corner": -0.408}  # fig. 3: b = 100, θ = 1.8, M = 5, l = 5; ν = 4, ζ = 1/4
 MNIST = {"plain": -0.274, "corner": -0.409}  # fig. 5: b = 1000, θ = 1.3; width 1000, 60,000 images, 10 outputs
@@ -212,7 +212,7 @@ def _mnist_slopes(context: Context, n: int) -> tuple[list[Row], list[Curve], str
 
 def _max_lr(problem: QuadraticProblem, batch_size: int, tau: float = 1.0) -> float:
     sgd = _sgd(Corner(1.8, 5), batch_size)
-    return linear.critical_lr(sgd, lambda scaled: linear.noise_at_one(problem, scaled, tau) - 1, tolerance=1e-3)
+    return thresholds.noise_max_lr(problem, sgd, tau, tolerance=1e-3)
 
 
 def _stability(context: Context, n: int) -> tuple[list[Row], str]:

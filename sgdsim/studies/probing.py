@@ -24,7 +24,7 @@ from sgdsim.runs.follow import has_diverged
 from sgdsim.runs.simulation import simulate
 from sgdsim.studies.base import Findings
 from sgdsim.studies.verification import Trained, compared_points
-from sgdsim.theory import linear, stability
+from sgdsim.theory import stability, thresholds
 
 RUNS = 3  # batch sequences
 LEAST, MEMORIES = 50, 4  # steps: so many, and so many times 1/(1 − β), in which momentum builds up
@@ -215,8 +215,8 @@ class _Course:
         """The largest stable learning rates."""
         if self.sgd.weight_decay:
             sgds = [replace(self.sgd, momentum=float(beta)) for beta in momenta]
-            found = [linear.decayed_max_lr(self.quadratic, sgd, self.tau) for sgd in sgds]
-            most = [linear.decayed_max_lr(self.quadratic, sgd, None) for sgd in sgds]
+            found = [thresholds.decayed_max_lr(self.quadratic, sgd, self.tau) for sgd in sgds]
+            most = [thresholds.decayed_max_lr(self.quadratic, sgd, None) for sgd in sgds]
             return np.minimum(self.share * np.array(found), most)
         known = stability.diagonal_max_lr(self.quadratic, momentum=momenta, noise=self.noise, tau=self.tau)
         return np.minimum(self.share * known, 2 * (1 + momenta))

@@ -17,23 +17,21 @@ point to which it pulls.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
-import scipy.optimize
 
 from sgdsim.algorithm.maps import begins, is_first, readout
-from sgdsim.algorithm.methods import HeavyBall
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
-from sgdsim.problem import QuadraticProblem
+from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import diagonal, pair_maps
 
 _DOUBLINGS = 60  # of the time over which responses are summed
-_LEAST, _MOST = 1e-300, 1e300  # learning rates
 _SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
+_AGREED = 1e-10  # to which few modes are taken for all
+_SIGNAL_AGREED = 1e-8  # the same for Ṽ(1), which slow modes dominate: they are not better known
 LATEST = 1e6  # steps after which it is not looked for when a floor is reached
 _NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective learning rate is asked instead
 
@@ -157,13 +155,11 @@ def noise_at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> float
     number("tau", tau, maximum=1.0 if gamma > 0 else math.inf)
     if not mean_is_stable(problem, sgd):
         return math.inf
-    moves = problem.spectrum.moving
-    lam = problem.eigenvalues[moves]
-    return _noise_sum(problem, gamma * lam**2 * noise_responses(lam + problem.pull(sgd), undecayed(sgd)), tau)
+    return _noise_sum(problem, _gains(problem, sgd), tau)
 
 
 def _noise_sum(problem: QuadraticProblem, gains: np.ndarray, tau: float) -> float:
-    """Ũ(1) of what each moving mode makes of a unit of loss, γλ²p, without its own closure."""
+    """Ũ(1) from the `_gains`."""
     own = 1 + tau * gains
     return (
         math.inf if (own <= 0).any() else float(np.sum(problem.spectrum.counts[problem.spectrum.moving] * gains / own))
@@ -181,81 +177,27 @@ def at_one(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0) -> AtOne:
     number("tau", tau, maximum=1.0 if gamma > 0 else math.inf)
     if not mean_is_stable(problem, sgd):
         return AtOne(math.inf, math.inf, False)
-    moves = problem.spectrum.moving
-    lam, c = problem.eigenvalues[moves], problem.coefficients[moves] ** 2
-    p, q = responses(lam + problem.pull(sgd), undecayed(sgd))
-    gains = gamma * lam**2 * p
-    noise = _noise_sum(problem, gains, tau)
+    noise = compression.agreed(problem, lambda some: _noise_sum(some, _gains(some, sgd), tau), _AGREED)
     if math.isinf(noise):
         return AtOne(math.inf, math.inf, False)
-    signal = math.inf if problem.still or sgd.weight_decay else float(np.sum(c * q / (1 + tau * gains)))
-    return AtOne(noise, signal, noise < 1)
+    if problem.still or sgd.weight_decay:
+        return AtOne(noise, math.inf, noise < 1)
+    return AtOne(
+        noise, compression.agreed(problem, lambda some: _signal_sum(some, sgd, tau), _SIGNAL_AGREED), noise < 1
+    )
 
 
-@of_quadratic
-def decayed_max_lr(problem: QuadraticProblem, sgd: SGD, tau: float | None = 1.0) -> float:
-    """Up to which α heavy ball with weight decay is stable: where Ũ(1) = 1 (spectral-diagonal, closure `tau` ≤ 1 where
-    there is noise), or where the mean diverges, `2(1+β)/(λ_max + ω)` (`tau` None), ω in units of the curvature.
-
-    On μ = λ + ω heavy ball's `p = α(1+β)/((1−β)μ(2(1+β) − αμ))` has a closed form, and Ũ(1) grows with α: there is one
-    threshold, found by bisection to the last digits.
-    """
-    moves, beta = problem.spectrum.moving, float(problem.values(sgd, 0, 1).momentum[0])
-    lam, counts, gamma = problem.eigenvalues[moves], problem.spectrum.counts[moves], problem.noise(sgd)
-    whole = lam + problem.pull(sgd)
-    most = float(2 * (1 + beta) / whole.max())
-    if tau is None or gamma == 0:
-        return most
-    number("tau", tau, maximum=1.0)
-
-    def stable(lr: float) -> bool:
-        drawn = gamma * lam**2 * lr * (1 + beta) / ((1 - beta) * whole * (2 * (1 + beta) - lr * whole))
-        own = 1 + tau * drawn
-        return bool((own > 0).all() and np.sum(counts * drawn / own) < 1)
-
-    low, high = 0.0, most
-    while low < (middle := 0.5 * (low + high)) < high:
-        low, high = (middle, high) if stable(middle) else (low, middle)
-    return low
+def _gains(problem: QuadraticProblem, sgd: SGD) -> np.ndarray:
+    """γλ²p of the moving modes: what each makes of a unit of loss in the end, without its own closure."""
+    lam = problem.eigenvalues[problem.spectrum.moving]
+    return problem.noise(sgd) * lam**2 * noise_responses(lam + problem.pull(sgd), undecayed(sgd))
 
 
-def is_decayed_heavy_ball(sgd: SGD) -> bool:
-    """Whether `decayed_max_lr` knows it."""
-    return isinstance(sgd.method, HeavyBall) and sgd.weight_decay > 0
-
-
-def critical_lr(sgd: SGD, excess: Callable[[SGD], float], tolerance: float = 1e-9, *, start: float = 1e-3) -> float:
-    """The learning rate up to which `excess(sgd with that lr)` is negative, going up from `start`; infinite if always.
-
-    `excess` may be infinite where no more is known than that it is not negative (see `unless`).
-    """
-
-    def at(lr: float) -> float:
-        return excess(replace(sgd, lr=lr))
-
-    low = start
-    while (below := at(low)) >= 0:
-        low *= 0.1
-        if low < _LEAST:
-            return 0.0
-    high = 1.25 * low
-    while (above := at(high)) < 0:
-        low, below, high = high, above, (1.25 if high < 1e9 else 10.0) * high
-        if high > _MOST:
-            return math.inf
-    while high - low > tolerance * high and not (math.isfinite(below) and math.isfinite(above)):
-        middle = 0.5 * (low + high)
-        value = at(middle)
-        low, below, high, above = (middle, value, high, above) if value < 0 else (low, below, middle, value)
-    if high - low <= tolerance * high:
-        return low
-    found = scipy.optimize.brentq(at, low, high, xtol=tolerance * low / 2)
-    return found if at(found) < 0 else max(low, found - tolerance * low)
-
-
-def unless(holds: bool) -> float:
-    """An excess for `critical_lr` where only is known whether a criterion holds."""
-    return -math.inf if holds else math.inf
+def _signal_sum(problem: QuadraticProblem, sgd: SGD, tau: float) -> float:
+    """Ṽ(1) of the moving modes without weight decay."""
+    moves = problem.spectrum.moving
+    _, signal = responses(problem.eigenvalues[moves], sgd)
+    return float(np.sum(problem.coefficients[moves] ** 2 * signal / (1 + tau * _gains(problem, sgd))))
 
 
 @of_quadratic
@@ -268,32 +210,37 @@ def floor(problem: QuadraticProblem, sgd: SGD, tau: float = 1.0, latest: float =
     For an average of the iterates the last response is its own. `latest`: step up to which it is looked for when that
     is reached. Raises InputError as `at_one`.
     """
-    bare, pull = undecayed(sgd), problem.pull(sgd)
-    step(bare, averaged=True)  # refuses a tail average: it has no stationary state
+    step(undecayed(sgd), averaged=True)  # refuses a tail average: it has no stationary state
     sums = at_one(problem, sgd, tau)
     if not sums.stable:
         return Floor(math.inf, None)
-    lam = problem.eigenvalues
-    counts = problem.spectrum.counts
+    if problem.origin is None:
+        loss = compression.agreed(problem, lambda some: _floor_loss(some, sgd, tau, sums.noise), _AGREED)
+    else:  # which the few modes do not have
+        loss = _floor_loss(problem, sgd, tau, sums.noise)
+    return Floor(loss, _reached(problem, sgd, tau, 2 * loss, latest))
+
+
+def _floor_loss(problem: QuadraticProblem, sgd: SGD, tau: float, noise: float) -> float:
+    """The loss of `floor`; `noise`: Ũ(1)."""
+    bare, pull, gamma = undecayed(sgd), problem.pull(sgd), problem.noise(sgd)
     moves = problem.spectrum.moving
-    gamma = problem.noise(sgd)
-    size = problem.values(sgd, 0, 1).batch_size
-    label = float(problem.label_source(problem.with_errors(sgd), size)[0])
-    square, counts = lam[moves] ** 2, counts[moves]
+    lam, counts = problem.eigenvalues[moves], problem.spectrum.counts[moves]
+    square = lam**2
+    label = float(problem.label_source(problem.with_errors(sgd), problem.values(sgd, 0, 1).batch_size)[0])
     end = mean_end(problem, sgd)[moves]
     still = problem.still + float(end.sum())  # what the model does not fit makes noise for ever
-    p, _ = responses(lam[moves] + pull, bare)
+    p = noise_responses(lam + pull, bare)
     own = 1 + gamma * tau * square * p
     fed = counts * label - gamma * tau * end
-    total = (still + float(np.sum(fed * square * p / own))) / (1 - sums.noise)
+    total = (still + float(np.sum(fed * square * p / own))) / (1 - noise)
     if sgd.average is not None:
-        averaged, _ = responses(lam[moves] + pull, bare, averaged=True)
+        averaged = noise_responses(lam + pull, bare, averaged=True)
         # A mode's noise is γ(s − τ c_k) + label, with its own c_k; the average sees the same noise.
         drawn = (gamma * total + label) / own
         less = float(np.sum(gamma * tau * end * square * averaged / own))
         total = still + float(np.sum(counts * square * drawn * averaged)) - less
-    loss = total / (2 * problem.normaliser)
-    return Floor(loss, _reached(problem, sgd, tau, 2 * loss, latest))
+    return total / (2 * problem.normaliser)
 
 
 @of_quadratic

@@ -15,7 +15,7 @@ from sgdsim.common.specs import brief
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import contour_kernels, share, turning
-from sgdsim.theory import linear
+from sgdsim.theory import linear, thresholds
 from sgdsim.theory.generating import noise_propagator_at_one
 from sgdsim.theory.renewal import Renewal
 from sgdsim.theory.renewal_outputs import OverOutputs
@@ -131,14 +131,12 @@ def max_lr(
         level, tau = "spectral-diagonal", -1.0  # exact for Gaussian features
     if level == "exact":
         return _exact_max_lr(problem, sgd, tolerance, heard)
-    if linear.is_decayed_heavy_ball(sgd):
-        return linear.decayed_max_lr(problem, sgd, None if level == "full-batch" else tau)
+    if thresholds.is_decayed_heavy_ball(sgd):
+        return thresholds.decayed_max_lr(problem, sgd, None if level == "full-batch" else tau)
     if not _is_closed(sgd):
         if level == "full-batch":
-            return linear.critical_lr(
-                sgd, lambda other: linear.unless(linear.mean_is_stable(problem, other)), tolerance
-            )
-        return linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other, tau) - 1, tolerance)
+            return thresholds.mean_max_lr(problem, sgd, tolerance)
+        return thresholds.noise_max_lr(problem, sgd, tau, tolerance)
     if level == "full-batch":
         return 2 * (1 + momentum)
     return float(diagonal_max_lr(problem, momentum=momentum, noise=noise, tau=number("tau", tau)))
@@ -221,13 +219,13 @@ def averaged_radius(problem: QuadraticProblem, sgd: SGD, *, tolerance: float = 1
 
 def _exact_max_lr(problem: QuadraticProblem, sgd: SGD, tolerance: float, heard: Callable[[], object]) -> float:
     if not _is_closed(sgd):
-        if linear.is_decayed_heavy_ball(sgd):
-            near = linear.decayed_max_lr(problem, sgd)
+        if thresholds.is_decayed_heavy_ball(sgd):
+            near = thresholds.decayed_max_lr(problem, sgd)
         else:
-            near = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other) - 1, 1e-2)
+            near = thresholds.noise_max_lr(problem, sgd, tolerance=1e-2)
         start = 0.1 * near if math.isfinite(near) else 1e-3
         stable = _in_turn(problem, heard)
-        return linear.critical_lr(sgd, lambda other: linear.unless(stable(other)), tolerance, start=start)
+        return thresholds.critical_lr(sgd, lambda other: thresholds.unless(stable(other)), tolerance, start=start)
     _, momentum, noise = constants(problem, sgd)
     full = 2 * (1 + momentum)
     if noise == 0:

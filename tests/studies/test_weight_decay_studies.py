@@ -8,7 +8,7 @@ import sgdsim as ss
 from sgdsim.common.checks import InputError
 from sgdsim.studies import budgets, epoch_comparison, landscape, method_recommendation, schedule_comparison
 from sgdsim.studies.stable_rates import asked, stable_rates
-from sgdsim.theory import linear, stability
+from sgdsim.theory import linear, stability, thresholds
 
 LOSSES = {"half-mse": lambda f, y: 0.5 * ((f - y) ** 2).sum(1).mean(), "mse": torch.nn.MSELoss()}
 
@@ -41,7 +41,7 @@ def test_at_the_threshold_an_eigenvalue_of_the_decayed_step_is_one(momentum, tau
     at = ss.SGD(limit, momentum, batch_size, weight_decay=0.02)
     radius = np.abs(np.linalg.eigvals(moments_map(problem, at, tau))).max()
     assert radius == pytest.approx(1.0, abs=1e-12)
-    found = linear.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other, tau) - 1, 1e-12)
+    found = thresholds.critical_lr(sgd, lambda other: linear.noise_at_one(problem, other, tau) - 1, 1e-12)
     assert limit == pytest.approx(found, rel=1e-11)
 
 

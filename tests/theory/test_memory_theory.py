@@ -13,7 +13,7 @@ from sgdsim import datasets, methods, reproduction
 from sgdsim.common.checks import InputError
 from sgdsim.reproduction import memory as exhibit
 from sgdsim.reproduction import memory_problems as problems
-from sgdsim.theory import generating, linear, memory
+from sgdsim.theory import generating, linear, memory, thresholds
 
 HEAVY, NESTEROV, PLAIN = methods.HeavyBall(), methods.Nesterov(), methods.HeavyBall()
 TWO = methods.Memory((0.8, 0.3), (0.4, 0.6), (-0.5, -0.2), 0.8)
@@ -284,7 +284,7 @@ def test_stability_under_batch_noise(theta, batch_size):
     has its pole at the growth rate above it."""
     problem = ss.QuadraticProblem.power_law(40, 1.3, 0.4)
     options = {"batch_size": batch_size, "method": methods.Corner(theta, 3), "sampling": "with-replacement"}
-    limit = linear.critical_lr(ss.SGD(1.0, **options), lambda sgd: linear.noise_at_one(problem, sgd) - 1)
+    limit = thresholds.critical_lr(ss.SGD(1.0, **options), lambda sgd: linear.noise_at_one(problem, sgd) - 1)
     below, above = (losses(problem, ss.SGD(f * limit, **options), 3000, 1.0)[1000::500] for f in (0.98, 1.01))
     assert (np.diff(below) < 0).all()
     assert (np.diff(above) > 0).all()
