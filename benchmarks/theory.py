@@ -15,7 +15,7 @@ import numpy as np
 
 import sgdsim as ss
 from sgdsim.recurrence import contour, exact
-from sgdsim.theory import generating, stability, verdicts
+from sgdsim.theory import generating, linear, stability, thresholds, verdicts
 
 
 def timed(work: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
@@ -96,6 +96,7 @@ def rows() -> Iterator[dict[str, Any]]:
     seconds, _ = timed(lambda: stability.diagonal_max_lr(middle, momentum=momentum, noise=0.1))
     yield _row("largest stable lr at 100 momenta, N = 10^4", seconds)
 
+    yield _threshold_of_a_method()
     yield from _methods()
     yield from _averaged()
     for n in (1000, 3000):
@@ -108,6 +109,19 @@ def rows() -> Iterator[dict[str, Any]]:
         radius = stability.averaged_radius(problem, ss.SGD(critical, 0.5, 10), tolerance=1e-14) if n == 1000 else None
         more = {} if radius is None else {"difference": float(f"{abs(radius - 1):.1g}")}
         yield _row(f"exact threshold, N = {n}", spent, max_lr=round(critical, 6), **more)
+
+
+def _threshold_of_a_method() -> dict[str, Any]:
+    """Of Nesterov, which has no closed form, beside the same search on all modes."""
+    problem, sgd = ss.QuadraticProblem.power_law(30_000, 1.5, 1.0), ss.SGD(1.0, 0.9, 10, method="nesterov")
+    seconds, found = timed(lambda: stability.max_lr(problem, sgd))
+    since = time.perf_counter()
+    whole = thresholds.critical_lr(sgd, lambda tried: linear.noise_at_one(problem, tried) - 1, 1e-7)
+    plain = time.perf_counter() - since
+    return _row(
+        "largest stable lr, Nesterov, N = 30,000", seconds, plain_seconds=round(plain, 3), ratio=round(plain / seconds),
+        difference=f"{abs(found / whole - 1):.0e}",
+    )  # fmt: skip
 
 
 def _methods() -> Iterator[dict[str, Any]]:

@@ -39,7 +39,7 @@ def on_all_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compression, "short", lambda problem: problem)
 
 
-@pytest.mark.parametrize(("seed", "name"), enumerate(METHODS))
+@pytest.mark.parametrize(("seed", "name"), list(enumerate(METHODS)))
 def test_few_modes_say_what_all_say(seed, name, monkeypatch):
     problem, tau = long_problem(seed), (1.0, -0.3)[seed % 2]
     sgd = ss.SGD(1.0, batch_size=3, **METHODS[name])
