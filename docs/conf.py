@@ -50,6 +50,7 @@ myst_heading_anchors = 3
 nb_execution_mode = "off"  # the outputs are those that were committed; a test executes the notebooks
 nb_ipywidgets_js = {}  # no scripts from elsewhere: sliders need a kernel anyway
 nb_merge_streams = True
+nb_render_markdown_format = "myst"  # outputs in Markdown hold `$$`, which plain commonmark shows as it stands
 
 doctest_global_setup = """
 import numpy as np

@@ -27,6 +27,8 @@ SHOTS = os.environ.get("SGDSIM_SCREENSHOTS")  # a folder: pictures of every page
 EXPLORER = ROOT / "notebooks" / "09_explore.ipynb"
 PAGES = ["index", "tutorial", "explanation/stability", "explanation/generating-functions", "cli", "reference/theory"]
 
+RAW = ("$$", r"\(", r"\[", r"\begin{", r"\tilde", r"\lambda")  # TeX that a reader would see as it is written
+
 LAST_RESORT = 600  # seconds until something is taken never to come
 
 pytest.importorskip("playwright", reason="needs playwright: pip install 'sgdsim[browser]'")
@@ -107,6 +109,7 @@ def test_page(browser, site, name):
             "[...document.querySelectorAll('mjx-container')].every(e => e.getBoundingClientRect().height > 4)"
         )
         assert shown
+        assert [sign for sign in RAW if sign in page.evaluate("document.body.innerText")] == []
         for number in range(page.locator("article img").count()):
             page.locator("article img").nth(number).scroll_into_view_if_needed()
         page.wait_for_function("[...document.images].every(i => i.complete)")

@@ -6,11 +6,12 @@ is a function in a module here, offered below; the module is not named after it:
 
 from sgdsim.common.rooms import listing
 from sgdsim.plot import backend  # noqa: F401 — first: it brings in matplotlib
+from sgdsim.plot._loss_curves import BAND, LARGEST
 from sgdsim.plot.batch_sizes import batch_curves
 from sgdsim.plot.budget import budget_curves
 from sgdsim.plot.epoch_losses import epochs
 from sgdsim.plot.hessian import hessian_spectra
-from sgdsim.plot.losses import BAND, LARGEST, MAX_CELLS, comparison, loss_curves
+from sgdsim.plot.losses import MAX_CELLS, comparison, loss_curves
 from sgdsim.plot.maps import loss_maps
 from sgdsim.plot.memory import memory_losses
 from sgdsim.plot.overlays import overlay

@@ -18,10 +18,8 @@ import json
 import math
 import textwrap
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -32,18 +30,16 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.common.checks import InputError, choice
 from sgdsim.common.specs import readable
 from sgdsim.observables import is_linear, label
+from sgdsim.plot._loss_curves import UNTIL, Curve, curves_of, draw, limits
+from sgdsim.plot._ratios import draw_ratios, largest, reference
 from sgdsim.plot.showing import ShownFigure
-from sgdsim.plot.spectral import SMALLEST, prepare, spectrum
-from sgdsim.plot.styles import Look, regime_style, style
-from sgdsim.runs.followed import followed
+from sgdsim.plot.spectral import spectrum
+from sgdsim.plot.styles import style
 from sgdsim.runs.results import has_offset
 
 MAX_CELLS = 24  # panels of one `comparison`
-LARGEST = 10.0  # relative to the start: growth beyond this leaves the frame
-BELOW, ABOVE = -0.5, 2.0  # relative to the start, on a linear axis
-BAND = (0.1, 0.9)
-SHARES = (-0.03, 1.03)  # of the linear axis of shares
-_UNTIL: Look = {"color": "0.4", "linewidth": 0.9, "linestyle": (0, (1, 1.5))}
+RATIOS = "ratios"  # the label of axes that hold them
+WITH_RATIOS = 8  # panels up to which each has one below it, of ratios
 
 _Handles: TypeAlias = tuple[list[Any], list[str]]
 _SYMBOLS = {"lr": "α", "momentum": "β", "batch_size": "b"}
@@ -66,12 +62,12 @@ def loss_curves(
         how = "result.isel(cell=0)" if name == "cell" else f"result.sel({name}=...)"
         raise InputError(f"result: expected a single cell, got {have}; select one, e.g. {how}")
     cell = result.isel(dict.fromkeys(grid, 0))
-    curves, linear = _curves(cell, observable), _is_linear(result, observable)
+    curves, linear = curves_of(cell, observable), _is_linear(result, observable)
     with style():
         own = ax is None
         if ax is None:
             ax = ShownFigure(figsize=(5.6, 3.1), layout="constrained").subplots()
-        _draw(ax, curves, *_limits(curves, linear, is_linear(observable)), linear, _until(cell))
+        draw(ax, curves, *limits(curves, linear, is_linear(observable)), linear, _until(cell))
         ax.set(xlabel="SGD step t", ylabel=label(observable))
         ax.set_title(_cell_title(cell, grid, 48) if title is None else title)
         handles = _legend_handles(curves, "model_until" in cell)
@@ -83,7 +79,8 @@ def loss_curves(
 
 
 def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
-    """One panel of loss curves per cell, on common axes, the spectrum (if the result has one) and one legend.
+    """One panel of loss curves per cell, on common axes, the spectrum (if the result has one) and one legend; below
+    each of up to 8 panels the curves' ratios to the exact average, or to the closure where that was not run.
 
     A product grid whose last axis fits keeps it as columns; other cells are laid out in reading order. Cells without
     data say so. Raises InputError for more than 24 cells and for what `loss_curves` refuses.
@@ -95,7 +92,7 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
         hint = "select some, e.g. result.sel(...) or result.isel(...)"
         raise InputError(f"result: expected 1 to {MAX_CELLS} cells to compare, got {count}; {hint}")
     cells = [result.isel(dict(zip(grid, at, strict=True))) for at in itertools.product(*map(range, sizes))]
-    panels = [_curves(cell, observable) for cell in cells]
+    panels = [curves_of(cell, observable) for cell in cells]
     every, linear = list(itertools.chain.from_iterable(panels)), _is_linear(result, observable)
     with_spectrum = "eigenvalues" in result
     used = count + with_spectrum
@@ -105,17 +102,24 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
     zipped = [str(name) for name in result.coords if result[name].dims == ("cell",)]
     titles = [_cell_title(cell, [*grid, *zipped], int(width * 13)) for cell in cells]
     extra = 0.13 * max(title.count("\n") for title in titles)
+    factor = None if linear or count > WITH_RATIOS else largest(panels)
     with style():
-        figure = ShownFigure(figsize=(columns * width, rows * (0.68 * width + 0.3 + extra) + 0.6), layout="constrained")
-        axes = figure.subplots(rows, columns, squeeze=False).ravel()
-        limits = _limits(every, linear, is_linear(observable))
+        height = (0.68 if factor is None else 0.9) * width + 0.3 + extra
+        figure = ShownFigure(figsize=(columns * width, rows * height + 0.6), layout="constrained")
+        axes, below = _axes(figure, rows, columns, count if factor else 0)
+        xlim, ylim = limits(every, linear, is_linear(observable))
         for i, (ax, curves, title) in enumerate(zip(axes, panels, titles, strict=False)):
-            _draw(ax, curves, *limits, linear, _until(cells[i]))
+            draw(ax, curves, xlim, ylim, linear, _until(cells[i]))
             ax.set_title(title)
             lowest, first = i + columns >= count, i % columns == 0
+            ax.set_ylabel(label(observable) if first else "")
+            if factor:
+                ax.tick_params(labelbottom=False, labelleft=first, which="both")
+                ax, name = below[i], _divided_by(panels)
+                draw_ratios(ax, curves, xlim, factor)
+                ax.set_ylabel(name if first else "")
             ax.tick_params(labelbottom=lowest, labelleft=first, which="both")
             ax.set_xlabel("SGD step t" if lowest else "")
-            ax.set_ylabel(label(observable) if first else "")
         if with_spectrum:
             spectrum(result, ax=axes[count]).set_ylabel("")
         for ax in axes[used:]:
@@ -126,6 +130,23 @@ def comparison(result: xr.Dataset, observable: str = "loss") -> Figure:
         if name:
             figure.suptitle(textwrap.fill(name, int(columns * width * 12)))
     return figure
+
+
+def _axes(figure: Figure, rows: int, columns: int, ratios: int) -> tuple[list[Axes], list[Axes]]:
+    """Panels in reading order, and the lower ones of the first `ratios`; the others are as high as both."""
+    grid = figure.add_gridspec(2 * rows, columns, height_ratios=[1.0, 0.32] * rows)
+    places = list(itertools.product(range(rows), range(columns)))
+    upper = [
+        figure.add_subplot(grid[2 * row : 2 * row + (1 if i < ratios else 2), column])
+        for i, (row, column) in enumerate(places)
+    ]
+    return upper, [figure.add_subplot(grid[2 * row + 1, column], label=RATIOS) for row, column in places[:ratios]]
+
+
+def _divided_by(panels: Sequence[Sequence[Curve]]) -> str:
+    """The label of the ratios, which have the same reference wherever the same regimes were run."""
+    names = {under.look["label"] for curves in panels if (under := reference(curves))}
+    return f"÷ {names.pop()}" if len(names) == 1 else "ratio"
 
 
 def _is_linear(result: xr.Dataset, observable: str) -> bool:
@@ -145,21 +166,6 @@ def _legend(figure: Figure, free: Axes | None, handles: _Handles | None, width: 
         figure.legend(*handles, loc="outside lower center", ncols=math.ceil(len(handles[0]) / lines))
 
 
-@dataclass(frozen=True)
-class _Curve:
-    """One regime in one cell, at the steps >= 1: the mean (inf once a run has diverged) and, for several, a band."""
-
-    steps: np.ndarray  # (n,)
-    mean: np.ndarray  # (n,)
-    band: np.ndarray | None  # (2, n)
-    start: float  # the first recorded mean, step 0 included: the scale of the axes
-    look: Look
-
-    @property
-    def diverged(self) -> bool:
-        return bool(np.isinf(self.mean).any())
-
-
 def _grid_axes(result: xr.Dataset, observable: str) -> list[str]:
     if not isinstance(result, xr.Dataset):
         raise InputError(f"result: expected an xarray.Dataset, got {type(result).__name__}")
@@ -172,109 +178,7 @@ def _grid_axes(result: xr.Dataset, observable: str) -> list[str]:
     return [str(name) for name in result[observable].dims if name not in ("regime", "replicate", "step")]
 
 
-def _curves(cell: xr.Dataset, observable: str) -> list[_Curve]:
-    """The regimes of one cell that have data; a replicate that is NaN throughout was not run."""
-    data = cell[observable]
-    for name in ("regime", "replicate"):
-        data = data if name in data.dims else data.expand_dims(name)
-    every = data["step"].values
-    if not (every >= 1).any():
-        raise InputError("result: expected at least one recorded step >= 1, got step 0 only")
-    names, known = np.atleast_1d(data["regime"].values), followed(cell)
-    curves = []
-    for name, runs in zip(names, data.transpose("regime", "replicate", "step").values, strict=True):
-        runs = runs[~np.isnan(runs).all(axis=1)].astype(float)
-        if not len(runs):
-            continue
-        recorded = ~np.isnan(runs).all(axis=0)  # cells of `sgdsim.studies.budgets.run` have steps of their own
-        runs, steps = runs[:, recorded], every[recorded]
-        if not (steps >= 1).any():
-            continue
-        with np.errstate(over="ignore"):
-            mean = runs.mean(axis=0)
-        # inverted_cdf picks among the runs instead of interpolating, so that infinite ones are harmless
-        band = np.quantile(runs, BAND, axis=0, method="inverted_cdf") if len(runs) > 1 else None
-        later = steps >= 1
-        start = mean[np.isfinite(mean) & (mean > 0)]
-        first = float(start[0]) if start.size else math.nan
-        look = regime_style(str(name), known[str(name)].stochastic)
-        band = None if band is None else band[:, later]
-        curves.append(_Curve(steps[later], mean[later], band, first, look))
-    return curves
-
-
-def _limits(
-    curves: Sequence[_Curve], linear: bool = False, shares: bool = False
-) -> tuple[tuple[float, float], tuple[float, float]]:
-    """Common x and y limits: all steps, and the losses between SMALLEST and LARGEST times the start; on a linear axis
-    between BELOW and ABOVE times it, of `shares` from 0 to 1, with room."""
-    starts = [curve.start for curve in curves if not math.isnan(curve.start)]
-    if not starts:
-        return (1, 10), (0.1, 1)
-    scale = max(starts)
-    parts = [part.ravel() for curve in curves for part in (curve.mean, curve.band) if part is not None]
-    values = np.concatenate(parts)
-    last = max(int(curve.steps[-1]) for curve in curves)
-    steps = min(int(curve.steps[0]) for curve in curves), max(last, 2)
-    if shares:
-        return steps, SHARES
-    if linear:
-        seen = np.clip(values[np.isfinite(values)], BELOW * scale, ABOVE * scale)
-        low, high = seen.min(initial=0.0), seen.max(initial=scale)
-        return steps, (low - 0.05 * (high - low), high + 0.05 * (high - low))
-    values = values[np.isfinite(values) & (values > 0)]
-    low, high = np.clip([values.min(initial=scale), values.max(initial=scale)], scale * SMALLEST, scale * LARGEST)
-    margin = max((high / low) ** 0.05, 1.1)
-    return steps, (low / margin, high * margin)
-
-
-def _draw(
-    ax: Axes,
-    curves: Sequence[_Curve],
-    xlim: tuple[float, float],
-    ylim: tuple[float, float],
-    linear: bool = False,
-    until: float = math.nan,
-) -> None:
-    prepare(ax)
-    if linear:
-        ax.set_yscale("linear")
-    if not math.isnan(until):
-        ax.axvline(until, **_UNTIL)
-    ax.set(xlim=xlim, ylim=ylim)  # first: matplotlib's own choice of limits overflows for losses near 1e300
-    for curve in curves:
-        look = curve.look
-        finite = np.where(np.isfinite(curve.mean) & (linear | (curve.mean > 0)), curve.mean, np.nan)
-        if curve.band is not None:
-            span = ylim[1] - ylim[0]  # far outside: a log axis takes neither 0 nor inf
-            low, high = np.clip(
-                curve.band, *((ylim[0] - span, ylim[1] + span) if linear else (ylim[0] / 10, ylim[1] * 10))
-            )
-            drawn = np.isfinite(curve.band[0])
-            ax.fill_between(curve.steps, low, high, where=drawn, color=look["color"], alpha=0.22, linewidth=0.4)
-        ax.plot(curve.steps, finite, marker="o" if np.isfinite(finite).sum() == 1 else None, markersize=3, **look)
-        if curve.diverged:
-            top = ylim[1] - 0.03 * (ylim[1] - ylim[0]) if linear else ylim[1] / (ylim[1] / ylim[0]) ** 0.03
-            x, y = _end(curve.steps, finite, top, linear)
-            cross: Look = {"marker": "x", "markersize": 5, "markeredgewidth": 1.6, "linestyle": "none"}
-            ax.plot([x], [y], color=look["color"], clip_on=False, zorder=5, label="_diverged", **cross)
-    if not curves:
-        ax.text(0.5, 0.5, "not computed", transform=ax.transAxes, ha="center", va="center", color="0.4", fontsize=8)
-
-
-def _end(steps: np.ndarray, mean: np.ndarray, top: float, linear: bool = False) -> tuple[float, float]:
-    """Where a diverging curve is last seen: its last finite point, or where it rises through `top`."""
-    seen = np.isfinite(mean)
-    t, y, height = np.log(steps[seen]), mean[seen] if linear else np.log(mean[seen]), top if linear else math.log(top)
-    if not (y <= height).any():
-        return float(steps[0]), top
-    last = int(np.flatnonzero(y <= height)[-1])
-    if last == len(t) - 1:
-        return math.exp(t[-1]), float(mean[seen][-1])
-    return math.exp(np.interp(height, y[last : last + 2], t[last : last + 2])), top
-
-
-def _legend_handles(curves: Sequence[_Curve], until: bool = False) -> _Handles | None:
+def _legend_handles(curves: Sequence[Curve], until: bool = False) -> _Handles | None:
     handles: dict[str, object] = {}  # lines, patches, or both over each other, which matplotlib's stubs know not
     for curve in curves:
         look = curve.look
@@ -291,7 +195,7 @@ def _legend_handles(curves: Sequence[_Curve], until: bool = False) -> _Handles |
             [], [], color="0.35", marker="x", markeredgewidth=1.6, linestyle="none"
         )
     if until and handles:
-        handles["until here the quadratic model of the loss holds"] = Line2D([], [], **_UNTIL)
+        handles["until here the quadratic model of the loss holds"] = Line2D([], [], **UNTIL)
     return (list(handles.values()), list(handles)) if handles else None
 
 

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from sgdsim import plot
 from sgdsim.common.checks import InputError
+from sgdsim.plot.losses import RATIOS
 from sgdsim.problem import QuadraticProblem
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal, names
 
@@ -51,7 +52,8 @@ def crosses(ax):
 
 
 def panels(figure):
-    return [ax for ax in figure.axes if ax.axison]
+    """Of losses and spectra, without those of ratios below."""
+    return [ax for ax in figure.axes if ax.axison and ax.get_label() != RATIOS]
 
 
 def legend_labels(figure):
@@ -155,7 +157,7 @@ def test_huge_finite_growth_has_no_cross():
 )
 def test_comparison_has_a_panel_per_cell_and_the_spectrum(axes, zipped, shape):
     figure = plot.comparison(make(axes, zipped=zipped, replicates=2))
-    assert figure.axes[0].get_gridspec().get_geometry() == shape
+    assert figure.axes[0].get_gridspec().get_geometry() == (2 * shape[0], shape[1])
     combinations = list(zip(*axes.values(), strict=True) if zipped else itertools.product(*axes.values()))
     drawn = panels(figure)
     assert len(drawn) == len(combinations) + 1
