@@ -4,7 +4,7 @@ VENV   := .venv
 BIN    := $(VENV)/bin
 READY  := $(VENV)/.ready
 
-.PHONY: demo test portability fuzz kills verdicts paths busy lint format docs examples notebooks browser lock clean
+.PHONY: demo test portability fuzz kills verdicts paths busy lint format docs examples notebooks browser wheel lock clean
 
 demo: $(READY)
 	@mkdir -p demo
@@ -54,6 +54,13 @@ notebooks: $(READY)
 browser: $(READY)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,notebooks,browser]'
 	$(BIN)/python -m pytest tests/test_browser.py
+
+# What is published, in dist/, with the checks of an index; the wheel is also what the Colab cells take.
+wheel: $(READY)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[release]'
+	rm -rf dist
+	$(BIN)/python -m build --no-isolation
+	$(BIN)/python -m twine check --strict dist/*
 
 # Sweeps stopped in every way and finished: cases of all kinds, or of KIND, from seed SEED on; a case takes a minute.
 kills: $(READY)

@@ -38,8 +38,9 @@ _NUMBER = re.compile(r"(?<![\w.])[-+−]?\d+(?:\.\d+)?(?:e[-+]?\d+)?")
 
 
 def pages(root: Path = HERE) -> list[Path]:
-    """The pages that have commands."""
-    found = [p for p in sorted(root.rglob("*.md")) if not {"notebooks", "_build"} & set(p.relative_to(root).parts)]
+    """The pages that have commands, the README first."""
+    found = [root.parent / "README.md"] if root == HERE else []
+    found += [p for p in sorted(root.rglob("*.md")) if not {"notebooks", "_build"} & set(p.relative_to(root).parts)]
     return [page for page in found if _BLOCK.search(page.read_text(encoding="utf-8"))]
 
 

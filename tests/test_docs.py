@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import re
 import subprocess
 import sys
 import zlib
@@ -121,10 +122,21 @@ def test_nothing_comes_from_the_network(site):
     assert (site[0] / "_static" / "mathjax" / "tex-chtml.js").exists()
 
 
-@pytest.mark.parametrize("page", examples.pages(), ids=lambda page: page.relative_to(DOCS).as_posix())
+@pytest.mark.parametrize("page", examples.pages(), ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_commands_print_what_the_page_says(page):
     wrong = examples.run_page(page)
     assert not wrong, "\n\n".join(wrong) + "\n\n(python docs/examples.py --write brings the pages up to date)"
+
+
+def test_the_readmes_python_runs_in_a_small_size():
+    (block,) = re.findall(r"^```python\n(.*?)^```$", (ROOT / "README.md").read_text(encoding="utf-8"), re.M | re.S)
+    for long, short in (("n=300", "n=40"), ("200", "20"), ("10), 1000", "10), 50"), ("n_steps=500", "n_steps=20")):
+        assert long in block
+        block = block.replace(long, short)
+    names: dict[str, object] = {}
+    exec(block.replace("replicates=10", "replicates=2"), names)
+    assert names["found"].torch_line("mse").startswith("torch.optim.SGD(net.parameters(), lr=")
+    assert names["runs"].sizes["regime"] == 4
 
 
 def test_every_command_has_an_example():

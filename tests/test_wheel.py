@@ -1,6 +1,7 @@
 """The wheel: built, looked into, installed into an empty environment, and run from there as a new user would."""
 
 import importlib.metadata
+import json
 import os
 import re
 import subprocess
@@ -65,21 +66,25 @@ def needed(name: str, found: dict[str, importlib.metadata.Distribution], extras:
             needed(requirement.name, found, ("", *requirement.extras))
 
 
-@pytest.fixture
-def empty(tmp_path) -> Path:
-    """An environment with pip and what the wheel asks for, nothing else: linked from the one that runs the tests, as
-    to download the same files again would take minutes."""
-    folder = tmp_path / "venv"
-    done = call(sys.executable, "-m", "venv", folder, cwd=tmp_path)
+def environment(folder: Path, found: dict[str, importlib.metadata.Distribution]) -> Path:
+    """One with pip and these, nothing else: linked from the one that runs the tests, as to download the same files
+    again would take minutes."""
+    done = call(sys.executable, "-m", "venv", folder, cwd=folder.parent)
     assert done.returncode == 0, done.stderr
     (home,) = folder.glob("lib/python*/site-packages")
-    found: dict[str, importlib.metadata.Distribution] = {}
-    needed("sgdsim", found)
     for distribution in found.values():
         for top in {path.parts[0] for path in distribution.files or []} - {"..", "__pycache__"}:
             if not (home / top).exists():
                 (home / top).symlink_to(Path(distribution.locate_file(top)))
     return folder
+
+
+@pytest.fixture
+def empty(tmp_path) -> Path:
+    """An environment with what the wheel asks for."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    needed("sgdsim", found)
+    return environment(tmp_path / "venv", found)
 
 
 def test_run_from_an_empty_environment(wheel, empty, tmp_path):
@@ -113,3 +118,38 @@ def test_run_from_an_empty_environment(wheel, empty, tmp_path):
     assert call(python, "-c", read, cwd=folder).stdout == "True 4\n"
     # The data sets that the manifest lists are known here too.
     assert "mnist/train-images-idx3-ubyte.gz" in call(empty / "bin" / "sgdsim", "data", "list", cwd=folder).stdout
+
+
+STAND_IN = """
+import shutil, sys, types
+files = types.ModuleType("google.colab.files")
+def upload():
+    shutil.copy(sys.argv[1], ".")
+    return {sys.argv[1].rpartition("/")[2]: b""}
+files.upload = upload
+colab = types.ModuleType("google.colab")
+colab.files = files
+sys.modules |= {"google": types.ModuleType("google"), "google.colab": colab, "google.colab.files": files}
+"""
+
+
+def test_the_derivation_begins_in_colab_with_a_wheel(wheel, tmp_path):
+    """Its first cell and a derivation, by IPython, without an index, torch or numba: nothing but the wheel comes in."""
+    found: dict[str, importlib.metadata.Distribution] = {}
+    needed("sgdsim", found, ("", "proofs"))
+    needed("ipython", found)
+    found["ipython"] = importlib.metadata.distribution("ipython")
+    for name in ("torch", "numba"):  # which the derivation does without, and which nothing may bring
+        del found[name]
+    folder = environment(tmp_path / "venv", found)
+    cells = json.loads((ROOT / "notebooks" / "01_derivation.ipynb").read_text(encoding="utf-8"))["cells"]
+    code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    assert code[0].count("%pip install --quiet") == 1
+    first = code[0].replace("--quiet", "--quiet --no-deps --no-index --no-build-isolation")
+    last = "from sgdsim.symbolic.derive import derive\nprint(derive('heavy-ball').threshold)"
+    (tmp_path / "cells.ipy").write_text("\n".join([STAND_IN, first, last]), encoding="utf-8")
+    done = call(folder / "bin" / "python", "-m", "IPython", "cells.ipy", wheel, cwd=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    from sgdsim.symbolic.derive import derive
+
+    assert done.stdout.splitlines()[-1] == str(derive("heavy-ball").threshold)
