@@ -186,14 +186,15 @@ def _colors(count: int) -> list[str]:
 def prediction(
     predicted: Prediction, *, ax: Axes | None = None, horizon: float | None = None, title: str | None = None
 ) -> Axes:
-    """The exact curve of a `Prediction` on log-log axes, its law dashed, the window where both agree shaded.
+    """The exact curve of a `Prediction` on log-log axes, its law dashed, the window where both agree shaded; a law that
+    nowhere holds is not drawn, and the title says so.
 
     Vertical lines: where the noise's share overtakes the signal's, where the finite spectrum's exponential fall begins
     (cut-off), and the horizon if one is given. `title` replaces the phase above the panel.
     """
     with style():
         ax = curve(ax, predicted.steps, predicted.loss, predicted.cutoff)
-        if predicted.exponent is not None and predicted.constant is not None:
+        if predicted.window is not None and predicted.exponent is not None and predicted.constant is not None:
             label = f"${_scientific(predicted.constant)}\\,t^{{-{predicted.exponent:.3g}}}$"
             ax.plot(predicted.steps, predicted.law, color="black", linestyle=(0, (4, 2)), linewidth=1.1, label=label)
         if predicted.window is not None:
@@ -202,7 +203,7 @@ def prediction(
             )
         marks = {"noise overtakes": predicted.crossover, "cut-off": predicted.cutoff, "horizon": horizon}
         mark(ax, marks)
-        ax.set_title((predicted.phase if predicted.stable else "unstable") if title is None else title)
+        ax.set_title(_said(predicted) if title is None else title)
         ax.legend(
             loc="lower left" if predicted.stable else "upper left",
             handlelength=1.6,
@@ -212,6 +213,13 @@ def prediction(
             edgecolor="none",
         )
     return ax
+
+
+def _said(predicted: Prediction) -> str:
+    """The phase, where its law is seen."""
+    if not predicted.stable:
+        return "unstable"
+    return predicted.phase if predicted.window else f"the law holds nowhere to {predicted.within:.0%}"
 
 
 def _scientific(value: float) -> str:

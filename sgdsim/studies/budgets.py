@@ -25,6 +25,7 @@ from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
 from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem, QuadraticProblem
+from sgdsim.problem.fits import PowerLawFit, fit_power_law
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.followed import followed
 from sgdsim.runs.sweeps import Grid, sweep
@@ -238,6 +239,7 @@ class BudgetRuns(OfRuns):
     runs: tuple[MatchedRun, ...]
     by_regime: dict[str, Comparison]
     law: PowerLaw | None
+    fit: PowerLawFit | None
     data: xr.Dataset
     problem: Problem
 
@@ -251,10 +253,11 @@ class BudgetRuns(OfRuns):
             for at, own in enumerate(found)
             for i, curve in enumerate(own)
         )
-        law, compared = None, {name: compare(own) for name, own in zip(names, found, strict=True)}
+        law, fit, compared = None, None, {name: compare(own) for name, own in zip(names, found, strict=True)}
         with contextlib.suppress(InputError):
             law = None if _decay(data) else PowerLaw.of(problem.quadratic)  # with weight decay no power law is left
-        return cls(runs, compared, law, data, problem)
+            fit = fit_power_law(problem.quadratic) if law and problem.quadratic.exponents is None else None
+        return cls(runs, compared, law, fit, data, problem)
 
     @property
     def compared(self) -> Comparison:
@@ -303,12 +306,29 @@ class BudgetRuns(OfRuns):
             there = "there theory has no law"
             if self.phase in limits:
                 there = f"there the budget alone counts at late times, for lr far below {limits[self.phase]}"
-            notes.append(f"nu = {self.law.nu:.3g}, zeta = {self.law.zeta:.3g}: {self.phase}; {there}")
+            notes.append(f"{self._exponents(self.law)}: {self.phase}; {there}")
+            notes += self._doubts()
         above = [run for run in self.runs if run.lr >= (run.max_lr_spectral_diagonal or math.inf)]
         return notes + [
             f"lr at batch {run.batch_size} is above the largest stable one: lower --lr, or raise --momentum"
             for run in {run.batch_size: run for run in above}.values()
         ]
+
+    def _exponents(self, law: PowerLaw) -> str:
+        if self.fit is None or self.fit.zeta is None:
+            return f"nu = {law.nu:.3g}, zeta = {law.zeta:.3g}"
+        named = {"nu": self.fit.nu, "zeta": self.fit.zeta}
+        return ", ".join(f"{name} = {e.value:.3g} ({e.low:.2g} to {e.high:.2g})" for name, e in named.items())
+
+    def _doubts(self) -> list[str]:
+        """What the intervals of a fit leave open."""
+        if self.fit is None or self.fit.zeta is None:
+            return []
+        others = [name for name in power_law.possible_phases(self.fit) if name != self.phase]
+        found = [f"within these intervals it may be {' or '.join(others)} as well"] if others else []
+        if self.fit.zeta.low <= 0:
+            found.append("zeta's interval reaches 0, where there is no power law: do not rely on the phase")
+        return found
 
 
 def _decay(data: xr.Dataset) -> float:

@@ -77,6 +77,17 @@ def phase(nu: float | np.ndarray, zeta: float | np.ndarray) -> str | np.ndarray:
     return str(phases) if phases.ndim == 0 else phases
 
 
+def possible_phases(fit: fits.PowerLawFit) -> tuple[str, ...]:
+    """The phases over the intervals of a fit's ν and ζ, those of ζ > 0 alone; empty without coefficients, or where ζ
+    is surely not above 0."""
+    if fit.zeta is None or fit.zeta.high <= 0:
+        return ()
+    nu = np.linspace(max(fit.nu.low, 1e-9), max(fit.nu.high, 1e-9), 41)
+    zeta = np.clip([fit.zeta.low, fit.zeta.high], 1e-9, 1e9)[:, None]
+    found = set(np.ravel(phase(nu, zeta)).tolist())
+    return tuple(name for name in PHASES if name in found)
+
+
 def exponent(nu: float | np.ndarray, zeta: float | np.ndarray) -> np.ndarray | float:
     """ξ of `L ∝ t^{−ξ}` at constant learning rate: `min(ζ, 2 − 1/ν)`; NaN in the divergent phases."""
     nu, zeta = np.asarray(nu, dtype=np.float64), np.asarray(zeta, dtype=np.float64)

@@ -1,6 +1,8 @@
 """`sgdsim budget`: matched learning rates, equal budgets, and where theory expects the budget alone to count."""
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +11,10 @@ import pytest
 import sgdsim as ss
 from sgdsim import plot
 from sgdsim.algorithm.sgd import noise_factor
+from sgdsim.problem.fits import Estimate
 from sgdsim.regimes import SampledLinearized, SpectralDiagonal, _sampled_plain
 from sgdsim.studies import budgets
-from sgdsim.theory import stability
+from sgdsim.theory import power_law, stability
 
 POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "0.5", "--n", "400"]
 
@@ -195,3 +198,37 @@ def test_in_the_noise_dominated_phase_the_budget_alone_counts_without_momentum(r
         "noise-dominated; there the budget alone counts at late times, for lr far below 2(1 + momentum) and (1" in told
     )
     assert "lr far below 2(1 + momentum)\n" in run(*words, "--kappa", "1")
+
+
+def test_a_fitted_phase_comes_with_its_intervals_and_doubts():
+    """Of noisy errors near the border of the phases: what the intervals hold is said beside what their middle says."""
+    k, draw = np.arange(1, 121), np.random.default_rng(0)
+    problem = ss.QuadraticProblem(ss.Spectrum(k**-1.4), np.sqrt(k**-2.8) * draw.normal(size=120))
+    data = budgets.run(problem, ss.SpectralDiagonal(), batch_sizes=[1, 4], lr=0.05, momentum=0.5, n_steps=50)
+    found = budgets.BudgetRuns.of(data, problem)
+    assert found.fit is not None
+    law, doubt = found.notes()[:2]
+    assert re.match(r"nu = 1\.\d+ \(1\.\d to 1\.\d\), zeta = [\d.]+ \([\d.]+ to [\d.]+\): \w+-dominated", law)
+    others = {"signal-dominated", "noise-dominated"} - {found.phase}
+    assert doubt == f"within these intervals it may be {others.pop()} as well"
+
+
+def test_a_known_phase_has_no_doubts():
+    problem = ss.QuadraticProblem.power_law(100, 1.5, 1.0)
+    data = budgets.run(problem, ss.SpectralDiagonal(), batch_sizes=[1, 4], lr=0.02, momentum=0.5, n_steps=50)
+    assert budgets.BudgetRuns.of(data, problem).notes()[0].startswith("nu = 1.5, zeta = 0.667: signal-dominated; there")
+
+
+def test_phases_over_the_intervals_of_a_fit():
+    """By asking each corner, and the border between them."""
+    fit = ss.fit_power_law(ss.QuadraticProblem.power_law(100, 1.5, 1.0))
+    cases = {
+        ((1.4, 1.6), (0.5, 0.6)): ("signal-dominated",),
+        ((1.4, 1.6), (-0.1, 0.6)): ("signal-dominated",),
+        ((1.4, 1.6), (1.2, 1.5)): ("signal-dominated", "noise-dominated"),
+        ((0.9, 1.6), (0.5, 0.6)): ("signal-dominated", "eventual divergence"),
+        ((1.4, 1.6), (-0.6, -0.1)): (),
+    }
+    for (nu, zeta), expected in cases.items():
+        one = replace(fit, nu=Estimate(1.0, *nu), zeta=Estimate(1.0, *zeta))
+        assert set(power_law.possible_phases(one)) == set(expected)
