@@ -330,7 +330,9 @@ def test_picture(small):
         for ax, record in zip(row, run.at, strict=True):
             curve, marks = ax.lines
             assert ax.get_yscale() == "log"
-            np.testing.assert_array_equal(marks.get_xdata(), record.eigenvalues[: record.n_outliers])
+            relative = record.eigenvalues[: record.n_outliers] / record.eigenvalues[0]
+            np.testing.assert_allclose(marks.get_xdata(), relative, rtol=1e-6)
+            assert ax.get_xlim() == axes[0, 0].get_xlim()
             words = ax.texts[0].get_text()
             assert (f"{record.gradient_fraction:.0%} of" in words) == (record.n_outliers > 0)
             x, y = curve.get_data()
