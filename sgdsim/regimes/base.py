@@ -91,8 +91,11 @@ class Regime(ABC):
         """InputError, with the reason, where this regime cannot follow `sgd` on the problem's several outputs."""
         if not self.follows_outputs:
             raise InputError(f"regime: {self.name} follows one output, got a problem of {problem.n_outputs}")
-        if sgd.is_one_pass:
-            raise InputError(f"sampling: one-pass knows one output, got a problem of {problem.n_outputs}")
+        if sgd.is_one_pass and problem.quadratic.spectrum.outputs > 1:
+            raise InputError(
+                "sampling: one-pass needs one output or a kernel that all share, got one over all "
+                f"{problem.n_outputs}, which does not say how the outputs of a new point differ"
+            )
 
     def lacks(self, observable: Observable) -> str:
         """Why this regime does not know what `observable` is computed from, in a few words; empty where it does."""
