@@ -13,8 +13,10 @@ from sgdsim.algorithm.methods import EMA
 from sgdsim.common.checks import InputError
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
+from sgdsim.recurrence import exact
+from sgdsim.regimes.averaged import over_outputs
 from sgdsim.runs import results
-from sgdsim.theory import epochs
+from sgdsim.theory import epochs, stability
 
 N, C = 6, 3
 ALGORITHMS = {
@@ -186,10 +188,43 @@ def test_what_is_not_known_of_several_outputs_is_refused():
         _ = full.eigenvectors
     with pytest.raises(InputError, match="one-pass needs one output or a kernel that all share"):
         losses(full, ss.SGD(0.1, 0.0, 2, sampling="one-pass"), ss.SpectralDiagonal(-1.0))
-    with pytest.raises(InputError, match="stepped"):
-        losses(full, ss.SGD(0.1, 0.0, 2), ss.BatchAveraged(method="contour"))
+    with pytest.raises(InputError, match="contour needs heavy ball or nesterov"):
+        losses(full, ss.SGD(0.1, 0.0, 2, average=EMA(0.7)), ss.BatchAveraged(method="contour"))
     with pytest.raises(InputError, match=r"kernel: expected shape \(6, 6\), \(18, 18\)"):
         QuadraticProblem.from_kernel(np.eye(5), np.ones((N, C)))
+
+
+@pytest.mark.parametrize("name", ["heavy ball", "Nesterov", "noisy labels", "with replacement"])
+def test_late_times_over_all_outputs_are_those_of_steps(name):
+    problem, sgd, steps = drawn(3, full=True, test=True), ALGORITHMS[name], [0, 1, 13, 40, 300, 1500]
+    stepped, known = (
+        ss.simulate(problem, sgd, ss.BatchAveraged(0.0, method=method), 1500, record=steps, observe=["test_loss"])
+        for method in ("recurrence", "contour")
+    )
+    for what in ("loss", "test_loss"):
+        np.testing.assert_allclose(known[what].values, stepped[what].values, rtol=1e-9)
+    assert 0 < known["error_estimate"].item() < 1e-8
+
+
+def test_a_shared_kernel_is_the_full_one_at_late_times():
+    problem, sgd, steps = drawn(1), ss.SGD(0.4, 0.3, 2), np.array([5, 10**3, 10**6])
+    one, other = (exact.losses(each, sgd, steps) for each in (problem, over_all(problem)))
+    np.testing.assert_allclose(other.loss, one.loss, rtol=1e-8, atol=1e-30)
+
+
+def test_a_run_of_very_many_steps_over_all_outputs_is_not_stepped(monkeypatch):
+    problem, sgd = drawn(3, full=True), ss.SGD(0.4, 0.0, 3, label_noise=0.2)
+    monkeypatch.setattr(over_outputs.OverOutputs, "advance", lambda *_: pytest.fail("stepped"))
+    late = losses_at(problem, sgd, [10**8, 10**9])
+    assert late[-1] == pytest.approx(late[-2], rel=1e-6)  # the labels' floor
+    found = exact.Averaged(problem, replace(sgd, lr=0.999 * stability.max_lr(problem, sgd, level="exact")))
+    assert found.rightmost(1e-9) <= 1e-9
+    beyond = exact.Averaged(problem, replace(sgd, lr=1.001 * stability.max_lr(problem, sgd, level="exact")))
+    assert beyond.rightmost(1e-9) > 1e-6
+
+
+def losses_at(problem, sgd, steps):
+    return ss.simulate(problem, sgd, ss.BatchAveraged(), steps[-1], record=steps)["loss"].values.ravel()
 
 
 @pytest.mark.parametrize("regime", [ss.SampledLinearized(), ss.SpectralDiagonal(-1.0)], ids=lambda regime: regime.name)

@@ -6,7 +6,6 @@ Of its own `embedding_bag` torch knows one backward derivative alone. Here each 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch.nn import functional as F
@@ -20,10 +19,11 @@ class LookedUp(TorchFunctionMode):
         self,
         func: Callable[..., object],
         types: Sequence[type],
-        args: tuple[Any, ...] = (),
-        kwargs: Mapping[str, Any] | None = None,
+        args: tuple[object, ...] = (),
+        kwargs: Mapping[str, object] | None = None,
     ) -> object:
-        return (looked_up if func is F.embedding_bag else func)(*args, **(kwargs or {}))
+        called: Callable[..., object] = looked_up if func is F.embedding_bag else func
+        return called(*args, **(kwargs or {}))
 
 
 def looked_up(
