@@ -139,3 +139,23 @@ def test_a_spectrum_of_cross_entropy_is_compared_and_advised_on_but_not_budgeted
     assert "of cross-entropy: rates of its curvature at the start" in run("stability", *digits, "--batch-size", "4")
     analytic = json.loads(run("spectrum", *digits[:2], *digits[4:], "--analytic", "--json"))
     assert analytic["problem"]["loss"] == "cross-entropy"
+
+
+def test_the_line_to_paste_says_that_its_loss_is_summed_over_outputs(run):
+    """½·mean((f − y)²) over all entries would be C times smaller, and so would the steps."""
+    asked = [
+        "recommend",
+        "--n",
+        "12",
+        "--n-test",
+        "0",
+        "--width",
+        "8",
+        "--batch-size",
+        "4",
+        "--horizon",
+        "50",
+        "--no-probe",
+    ]
+    assert "# for the loss ½·((f − y)²).sum(1).mean(), summed over outputs" in run(*asked, "--targets", "one-hot")
+    assert "# for the loss ½·mean((f − y)²)" in run(*asked)
