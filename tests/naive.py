@@ -214,7 +214,13 @@ def jacobian_ntk(module, x):
 
 
 def rowwise_ntk(module, x):
-    """The NTK of all pairs of outputs, (n, n, C, C): a copy of each row by itself, a backward pass for each output."""
+    """The NTK of all pairs of outputs, (n, n, C, C)."""
+    jacobian = rowwise_jacobian(module, x)
+    return np.einsum("icp,jep->ijce", jacobian, jacobian)
+
+
+def rowwise_jacobian(module, x):
+    """(n, C, parameters): a copy of each row by itself, a backward pass for each output."""
     import torch
 
     trained = [p for p in module.parameters() if p.requires_grad]
@@ -226,8 +232,7 @@ def rowwise_ntk(module, x):
             parts = torch.autograd.grad(f, trained, allow_unused=True, materialize_grads=True)
             jacobian.append(torch.cat([part.to_dense().ravel() for part in parts]))
         rows.append(torch.stack(jacobian))
-    jacobian = torch.stack(rows)
-    return torch.einsum("icp,jep->ijce", jacobian, jacobian).detach().numpy()
+    return torch.stack(rows).detach().numpy()
 
 
 def tiers(eigenvalues, u, block, variances, mean, residual, trend, shares, hyper):

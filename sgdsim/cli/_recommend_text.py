@@ -22,6 +22,7 @@ _LOSSES = {
     "mse": "for torch.nn.MSELoss()",
     "cross-entropy": "for the mean cross-entropy of a batch",
 }
+_SUMMED = "for the loss ½·((f − y)²).sum(1).mean(), summed over outputs"  # half-mse of several
 _LEFT = 1.5  # times the predicted loss, up or down, from which on a network is said to leave its linearisation
 _FLAT = 1e-3  # a gain below this is not worth having
 _OPEN = 5e-3  # a gain below this is not sure, as --exact ends where none larger than 0.2% is likely
@@ -120,7 +121,8 @@ def _later(done: int, horizon: int) -> str:
 def to_paste(found: Recommendation | MethodRecommendation, has_network: bool) -> list[str]:
     """The optimiser as a line of Python for either loss, and whether it was tried."""
     found_lines = {name: found.torch_line(name) for name in found.torch_losses}
-    lines = [f"    {line}  # {_LOSSES.get(name, name)}" for name, line in found_lines.items() if line is not None]
+    told = _LOSSES | ({"half-mse": _SUMMED} if found.problem.n_outputs > 1 else {})
+    lines = [f"    {line}  # {told.get(name, name)}" for name, line in found_lines.items() if line is not None]
     if not has_network:
         lines.append("No network was given to try this on: it is linearised theory alone.")
     elif not is_probed(found.sgd):

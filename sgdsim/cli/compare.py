@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from sgdsim.cli import _compare_text, outputs
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     import xarray as xr
 
     from sgdsim.algorithm.sgd import SGD
-    from sgdsim.observables import Observable
     from sgdsim.problem import Problem
     from sgdsim.regimes.base import Regime
     from sgdsim.runs.sweeps import Grid
@@ -79,19 +78,15 @@ def _grid(args: argparse.Namespace) -> Grid:
     return combine(**{name: values or LISTS[name] for name, values in given.items()}, **algorithm(args))
 
 
-def _able(
-    regimes: list[Regime], problem: Problem, cells: list[SGD], observe: Iterable[Observable]
-) -> tuple[list[Regime], dict[str, str]]:
-    """The regimes that can follow at least one of the algorithms and give what is to be observed, and why the others
-    cannot, by name; InputError where none can."""
+def _able(regimes: list[Regime], problem: Problem, cells: list[SGD]) -> tuple[list[Regime], dict[str, str]]:
+    """The regimes that can follow at least one of the algorithms, and why the others cannot, by name; InputError where
+    none can."""
     able, left_out = [], {}
     for regime in regimes:
         reason = _too_slow(regime, problem)
         for sgd in cells if not reason else ():
             try:
                 regime.check(problem, sgd)
-                for observable in observe:
-                    regime.check_observable(observable)
             except InputError as error:
                 reason = reason or str(error)
             else:
@@ -151,7 +146,7 @@ def _run(
     settle(args, "n_steps", problem.n, [sgd.batch_size for sgd in cells])
     regimes, left_out = choose(problem), dict[str, str]()
     if getattr(args, "regimes", ()) is None:  # compare's default: all that can
-        regimes, left_out = _able(regimes, problem, cells, parse_all(observe))
+        regimes, left_out = _able(regimes, problem, cells)
     if problem.has_test:
         observe = ["test_loss", *observe]
     options = named(args, "replicates", "seed") | {"record": args.record_every, "observe": observe, "progress": True}

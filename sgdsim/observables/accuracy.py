@@ -34,7 +34,8 @@ class Accuracy(Observable):
     """The share of training points of the right class: the largest output is that of a one-hot target, the first of
     equal ones; of targets ±1 the output has the target's sign. NaN where the run has diverged.
 
-    InputError for other targets, and in regimes of expectations: it is not a function of second moments.
+    InputError for other targets. Regimes of expectations have none, as it is not a function of second moments: NaN
+    beside regimes that have it, InputError where they are alone.
     """
 
     name: ClassVar[str] = "accuracy"

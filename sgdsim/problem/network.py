@@ -191,9 +191,10 @@ class NetworkProblem(Problem):
                 "take the network regime alone"
             )
         (f, f_test), data = self.initial_outputs, self.data
-        origin, test_origin = f - ntk.along_parameters(self.network, data.x, device=self.device) - data.y, None
+        along = functools.partial(ntk.along_parameters, self.network, device=self.device, dtype=self.dtype)
+        origin, test_origin = f - along(data.x) - data.y, None
         if f_test is not None and data.x_test is not None:
-            test_origin = f_test - ntk.along_parameters(self.network, data.x_test, device=self.device) - data.y_test
+            test_origin = f_test - along(data.x_test) - data.y_test
         return self.quadratic.with_origin(origin, test_origin)
 
     @made_once

@@ -36,8 +36,7 @@ class Stepped:
 
     def _step(self) -> None:
         of, (from_r, from_v), (to_r, to_v) = self.of, *self.maps
-        d = np.einsum("ik,ik->i", of.u @ self.rr, of.u)
-        noise = of.gamma * (of.n * ((of.u.T * d) @ of.u) - self.rr)
+        noise = of.gamma * (of.n * of.points.feed(of.points.seen(self.rr)) - self.rr)
         noise[np.diag_indices(of.x.size)] += of.label
         noise *= np.multiply.outer(of.x, of.x)
         left_r, left_v = from_r[:, None], to_r[:, None]

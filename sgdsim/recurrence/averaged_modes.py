@@ -14,7 +14,7 @@ from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import arpack
 from sgdsim.common.checks import InputError
 from sgdsim.problem import QuadraticProblem
-from sgdsim.recurrence import pairs
+from sgdsim.recurrence import pairs, points
 
 _ALIKE = 4  # times as far as they are apart two contours may be off, where gram is large
 _LOST = 1e-14  # of what sums of moments are made of at first
@@ -30,7 +30,7 @@ def follows(sgd: SGD) -> bool:
 class AveragedModes:
     """Raises InputError for what `follows` does not, and for problems without eigenvectors. x: αλ (n,); a: the signed
     coefficients; gamma: the batches' noise; label: the labels' variance at each step; gram: TᵀT/m of the test points'
-    transfer, None without test points."""
+    transfer, None without test points; n points, outputs: of which each mode is."""
 
     def __init__(self, problem: QuadraticProblem, sgd: SGD) -> None:
         refuse_weights(sgd.sampling)
@@ -42,21 +42,22 @@ class AveragedModes:
                 "independent batches of a fixed set of points, got another algorithm; step it by the averaged regime"
             )
         values = problem.values(sgd, 0, 1)
-        self.problem, self.n, self.sgd = problem, problem.n, sgd
-        self.u, self.a = problem.eigenvectors, problem.coefficients
+        self.problem, self.n, self.sgd, self.outputs = problem, problem.n, sgd, problem.spectrum.outputs
+        self.u, self.a = points.vectors(problem), problem.coefficients
+        self.points = points.of(self.u, self.outputs)
         if not problem.still:  # what rounding left in modes that never move is nothing
             self.a = np.where(problem.spectrum.moving, self.a, 0.0)
         self.x, self.momentum = float(values.lr[0]) * problem.eigenvalues, float(values.momentum[0])
-        self.gamma = float(values.noise[0])
+        self.gamma = float(values.noise[0]) / problem.share
         self.label = float(problem.label_source(sgd, values.batch_size)[0])
         test = problem.test
-        self.gram = None if test is None else test.transfer.T @ test.transfer / len(test.transfer)
+        self.gram = None if test is None else test.transfer.T @ test.transfer / (len(test.transfer) // self.outputs)
         form = pairs.form_of(sgd)
         assert form is not None  # as it is followed
         self.form = form
         self.determinants, self.gaps = form.determinants(self.x, self.momentum), form.gaps(self.x, self.momentum)
         self._found: dict[float, float] = {}
-        self._vector = np.ones(self.n)
+        self._vector = self.points.first
 
     def oscillation(self) -> float:
         """log of the largest share that a pair of modes keeps in a step while it turns in the complex plane or changes
@@ -105,26 +106,28 @@ class AveragedModes:
     def _radius(self, sigma: float) -> float:
         """ρ(M) at real σ right of each single mode's own rate; where the largest sum of a row is below 1, that sum.
 
-        M has no negative entries without momentum; with heavy ball's that is proved at σ = 0 alone, and held at every
-        σ and with Nesterov's in all cases tried."""
+        Of one output M has no negative entries without momentum; with heavy ball's that is proved at σ = 0 alone, and
+        held at every σ and with Nesterov's in all cases tried."""
         moving = self.problem.spectrum.moving
-        x, u = self.x[moving], self.u[:, moving]
+        x, at = self.x[moving], points.of(self.u[:, moving], self.outputs)
         z, rest = math.exp(-sigma), -math.expm1(-sigma)
         own = self.n * pairs.responses(self.form, x, x, self.momentum, self.gamma, z, rest)[0]
-        bound = float((u**2 @ own).max())
+        bound = at.largest(own)
         if bound < 1:
             return bound
         weights = self.n * pairs.responses(self.form, x[:, None], x, self.momentum, self.gamma, z, rest)[0]
 
         def image(v: np.ndarray) -> np.ndarray:
-            return np.einsum("ik,ik->i", u @ (weights * ((u.T * v) @ u)), u)
+            return at.seen(weights * at.feed(v))
 
-        if self.n < 3:
-            return float(np.linalg.eigvalsh(np.stack([image(unit) for unit in np.eye(self.n)])).max())
-        matrix = scipy.sparse.linalg.LinearOperator((self.n, self.n), image, dtype=np.float64)
-        first = self._vector + 1e-3 * self._vector.max()  # something of every point: an eigenvector may live on a few
-        values, vectors = arpack.largest(matrix, 1, first, 1e-6, min(self.n, 8))  # error: of the second order
-        self._vector = np.abs(vectors[:, 0])
+        size = at.first.size
+        if size < 3:
+            return float(np.linalg.eigvalsh(np.stack([image(unit) for unit in np.eye(size)])).max())
+        matrix = scipy.sparse.linalg.LinearOperator((size, size), image, dtype=np.float64)
+        # Something of every point: an eigenvector may live on a few.
+        first = self._vector + 1e-3 * self._vector.max() * at.first
+        values, vectors = arpack.largest(matrix, 1, first, 1e-6, min(size, 8))  # error: of the second order
+        self._vector = at.positive(vectors[:, 0])
         return float(values[0])
 
     def mean(self, t: float) -> np.ndarray:

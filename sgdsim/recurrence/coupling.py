@@ -37,7 +37,7 @@ class Coupling:
         self.x, self.a, self.u = of.x[order], of.a[order], np.ascontiguousarray(of.u[:, order])
         self.bins = skeleton.bins(self.x, self._family, max(10 * tolerance, 1e-14))
         self.nodes = np.concatenate([each.nodes for each in self.bins])
-        self.spread = np.zeros((self.n, self.nodes.size))
+        self.spread = np.zeros((self.x.size, self.nodes.size))
         for b, last in zip(self.bins, np.cumsum([b.nodes.size for b in self.bins]), strict=True):
             self.spread[b.low : b.high, last - b.nodes.size : last] = b.shares
         started = (self.u * self.a) @ self.spread  # how much of the start each node has in each point
@@ -49,13 +49,13 @@ class Coupling:
         began = skeleton.basis(kept, tolerance)
         inverse = began / np.where(sizes > 0, sizes, 1.0)[:, None]
         inner = [began.T @ e @ began for e in kept]
-        self.sources = np.stack([_squares(started @ inverse, e) for e in inner], 1)
+        self.sources = np.stack([of.points.of_rows(started @ inverse, e) for e in inner], 1)
         test = of.problem.test
         self.transfer = None if test is None else test.transfer[:, order]
         self.test_sources = np.zeros(self.z.size, complex)
         if self.transfer is not None:
             tested = (self.transfer * self.a) @ self.spread @ inverse
-            self.test_sources += [_squares(tested, e).mean() for e in inner]
+            self.test_sources += [_squares(tested, e).mean() * of.outputs for e in inner]
         self._add_label_noise()
         self.error = self._looked_at(inverse, inner) + 2 * float(np.finfo(self.dtype).eps)
         self.blocks: list[tuple[int, int, np.ndarray]] = []
@@ -109,13 +109,13 @@ class Coupling:
             noise, _, determinant = of.form(of.x, of.x, of.momentum, self.z[j], self.rest[j])
             fed = self.z[j] * of.x**2 * noise
             own = of.label * fed / (determinant + of.gamma * fed) / self.rest[j]  # of unit variance from step 1 on
-            self.sources[:, j] += of.u**2 @ own
+            self.sources[:, j] += of.points.of_variances(own)
             if of.gram is not None:
                 self.test_sources[j] += np.diag(of.gram) @ own
 
     def _looked_at(self, inverse: np.ndarray, inner: list[np.ndarray]) -> float:
         """The relative error of pairs' weights, and of what is kept of the start, among some modes at some z."""
-        some = np.unique(np.linspace(0, self.n - 1, _LOOKED_AT).astype(int))
+        some = np.unique(np.linspace(0, self.x.size - 1, _LOOKED_AT).astype(int))
         spread, x, a = self.spread[some], self.x[some], self.a[some]
         moved = spread * np.divide(x[:, None], self.nodes, out=np.zeros_like(spread), where=self.nodes > 0)
         moved, began = moved @ self.columns, (spread * a[:, None]) @ inverse

@@ -28,6 +28,7 @@ from sgdsim.recurrence import inversion, one_space
 from sgdsim.recurrence.all_pairs import Stepped
 from sgdsim.recurrence.averaged_modes import AveragedModes, follows
 from sgdsim.recurrence.coupling import Coupling
+from sgdsim.recurrence.coupling_of_outputs import OfOutputs
 from sgdsim.recurrence.inversion import Inversion
 
 __all__ = ["EARLIEST", "Averaged", "ExactLosses", "follows", "relative", "stepped_until"]
@@ -67,7 +68,8 @@ def relative(value: np.ndarray, wrong: np.ndarray) -> np.ndarray:
 
 def losses(problem: QuadraticProblem, sgd: SGD, steps: np.ndarray, tolerance: float = 1e-9) -> ExactLosses:
     """`Averaged.losses`, over all outputs where several share the kernel. Raises InputError as `Averaged`."""
-    parts = [Averaged(output, sgd).losses(steps, tolerance) for output in problem.by_output()]
+    alone = problem.by_output() if problem.spectrum.outputs == 1 else (problem,)
+    parts = [Averaged(output, sgd).losses(steps, tolerance) for output in alone]
     if len(parts) == 1:
         return parts[0]
     loss, error = _summed([(part.loss, part.error) for part in parts])
@@ -91,18 +93,18 @@ def stepped_until(n: float, first: float) -> float:
 class Averaged(AveragedModes):
     """The averaged regime of one problem and algorithm, by its generating function.
 
-    `coupling`: what makes a `Coupling` of these, places σ and a tolerance, as on a device. Raises InputError for what
-    `follows` does not, and for problems without eigenvectors.
+    `coupling`: what makes a `Coupling` of these, places σ and a tolerance, as on a device; None: the one for its
+    outputs. Raises InputError for what `follows` does not, and for problems without eigenvectors.
     """
 
     def __init__(
         self,
         problem: QuadraticProblem,
         sgd: SGD,
-        coupling: Callable[[AveragedModes, np.ndarray, float], Coupling] = Coupling,
+        coupling: Callable[[AveragedModes, np.ndarray, float], Coupling] | None = None,
     ) -> None:
         super().__init__(problem, sgd)
-        self.coupling = coupling
+        self.coupling = coupling or (Coupling if self.outputs == 1 else OfOutputs)
 
     def earliest(self, tolerance: float, shift: float = 0.0) -> float:
         """The time from which on the contour may be used: turning pairs have died out by then to `tolerance`."""
@@ -132,7 +134,7 @@ class Averaged(AveragedModes):
         first = self.begins(times[-1], tolerance)
         early = int((times <= first).sum())
         known = math.ceil(first) + np.arange(2.0) if early < times.size else np.empty(0)
-        if not stepped_until(self.n, first):
+        if not stepped_until(self.x.size, first):
             return self._joined(steps, [self._inverted(times[:early], times[early:], known, None, tolerance)])
         run = Stepped(self)
         before = self._stepped(run, times[:early])
@@ -156,7 +158,7 @@ class Averaged(AveragedModes):
     ) -> ExactLosses:
         """By the generating function: `early` times from a circle, `late` ones by contours; `there`: the losses and
         moments, (2, 2), at two `known` times, where they are not to be found from the circle."""
-        if self.n <= _FEW:
+        if self.x.size <= _FEW:
             return self._at(early, late, known, there, tolerance, _ROUNDING)
         rounding = max(_MARGIN * tolerance, _FINEST)
         found = self._at(early, late, known, there, tolerance, rounding)
@@ -250,7 +252,7 @@ class _Solved:
         seen = coupling.test_sources
         if coupling.tested is not None:
             seen = seen + (coupling.shares * (coupling.tested @ d)).sum(0)
-        self.paths, self.sums = paths, np.split(np.stack([d.sum(0), seen]), ends, axis=1)
+        self.paths, self.sums = paths, np.split(np.stack([of.points.total(d), seen]), ends, axis=1)
         self.values = [np.stack([path.of(each) for each in sums]) for path, sums in zip(paths, self.sums, strict=True)]
 
     def apart(self, k: int) -> np.ndarray:

@@ -102,3 +102,86 @@ def one_pass(eigenvalues, components, transition, kick, sizes, keys, start, labe
             for k in range(n):
                 gradient[k] = eigenvalues[k] * (straight * own[0, k] + across * xi[k])
             _move(own, gradient, transition[t], kick[t], starts, columns, old)
+
+
+@numba.njit(cache=True, nogil=True, parallel=True)
+def one_pass_outputs(eigenvalues, components, transition, kick, sizes, keys, start, label, starts, columns):
+    """`one_pass` of C outputs that see the same samples, each with label errors of its own: components (R, C, m, n).
+
+    The columns of V (n + C, C) are (a_o, −label e_o). With V = QR, `ZᵀZV = Q LLᵀ R + P_⊥ Ξ Lᵀ R`, where LLᵀ is a
+    Wishart matrix of b degrees of freedom (Bartlett), Ξ standard normal (n + C, C) and P_⊥ takes Q out: of the same
+    law. Equal targets have equal runs, those of `one_pass`.
+    """
+    replicates, outputs, m, n = components.shape
+    for replicate in numba.prange(replicates):
+        own, old, gradient = components[replicate], np.empty(m), np.empty(n)
+        key0, key1 = keys[replicate, 0], keys[replicate, 1]
+        counter, words = np.empty(4, np.uint64), np.empty(4, np.uint64)
+        q, xi = np.empty((outputs, n + outputs)), np.empty((outputs, n + outputs))
+        lower, upper = np.empty((outputs, outputs)), np.empty((outputs, outputs))
+        for t in range(sizes.size):
+            seek(counter, start + t, FEATURES)
+            for o in range(outputs):
+                normals(counter, words, key0, key1, xi[o])
+            seek(counter, start + t, LENGTHS)
+            _bartlett(counter, words, key0, key1, sizes[t], lower)
+            q[:] = 0.0
+            for o in range(outputs):
+                q[o, :n] = own[o, 0]
+                q[o, n + o] = -label
+            _orthonormal(q, upper)
+            _without(xi, q)
+            for o in range(outputs):
+                gradient[:] = 0.0
+                for j in range(min(outputs, sizes[t])):
+                    across = 0.0  # (LᵀR)_jo
+                    for i in range(j, outputs):
+                        across += lower[i, j] * upper[i, o]
+                    for k in range(n):
+                        gradient[k] += across * xi[j, k]
+                    for i in range(j, outputs):
+                        along = lower[i, j] * across
+                        for k in range(n):
+                            gradient[k] += along * q[i, k]
+                gradient *= eigenvalues / sizes[t]
+                _move(own[o], gradient, transition[t], kick[t], starts, columns, old)
+
+
+@numba.njit(cache=True, nogil=True)
+def _bartlett(counter, words, key0, key1, degrees, lower):
+    """L (C, C), lower triangular, of LLᵀ = GᵀG with G (degrees, C) standard normal; columns from `degrees` on are 0."""
+    z = np.empty(1)
+    lower[:] = 0.0
+    for j in range(min(degrees, lower.shape[0])):
+        lower[j, j] = np.sqrt(chi_square(counter, words, key0, key1, degrees - j))
+    for i in range(lower.shape[0]):
+        for j in range(min(degrees, i)):
+            normals(counter, words, key0, key1, z)
+            lower[i, j] = z[0]
+
+
+@numba.njit(cache=True, nogil=True)
+def _orthonormal(rows, upper):
+    """Rows in place, orthonormal or 0 where they depend on those before; upper (C, C): what they were made of."""
+    upper[:] = 0.0
+    for o in range(rows.shape[0]):
+        whole = np.sqrt(np.sum(rows[o] ** 2))
+        for _ in range(2):  # once more for what rounding has left
+            for i in range(o):
+                shared = np.sum(rows[i] * rows[o])
+                upper[i, o] += shared
+                rows[o] -= shared * rows[i]
+        left = np.sqrt(np.sum(rows[o] ** 2))
+        if left > 1e-12 * whole:
+            upper[o, o] = left
+            rows[o] /= left
+        else:
+            rows[o] = 0.0
+
+
+@numba.njit(cache=True, nogil=True)
+def _without(rows, q):
+    """Takes the orthonormal q out of the rows, in place."""
+    for o in range(rows.shape[0]):
+        for i in range(q.shape[0]):
+            rows[o] -= np.sum(q[i] * rows[o]) * q[i]

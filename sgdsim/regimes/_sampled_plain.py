@@ -22,10 +22,10 @@ def observed(
     """`Run.observe` from the residuals r over the points, (R, N), or (R, N, C) of several outputs; over the modes
     where those are what is followed. `gone`: the share of the initial parameters that weight decay has taken away."""
     if r.ndim == 3:
-        return _observed_outputs(problem, r, what, gone)
+        return _observed_outputs(problem, r, what, over_modes, gone)
     with np.errstate(over="ignore", invalid="ignore"):  # a diverged replicate is a result
         out = {"loss": (r**2).mean(1) / 2 if problem.population is None else (r**2).sum(1) / 2}
-        out["residual"] = r
+        out["residual"] = r @ problem.eigenvectors.T if over_modes and "residual" in what else r
         if any(name in what for name in _OF_MODES):
             a = r if over_modes else r @ problem.eigenvectors
         if "test_residual" in what:
@@ -38,14 +38,17 @@ def observed(
 
 
 def _observed_outputs(
-    problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], gone: float
+    problem: QuadraticProblem, r: np.ndarray, what: tuple[str, ...], over_modes: bool, gone: float
 ) -> dict[str, np.ndarray]:
-    """`observed` from residuals (R, N, C)."""
+    """`observed` from residuals (R, N, C), over the modes only where outputs share the kernel."""
+    if over_modes:
+        modes, r = r, problem.eigenvectors @ r if "residual" in what else r
     vectors, shared = problem.spectrum.eigenvectors, problem.signed is not None
     with np.errstate(over="ignore", invalid="ignore"):
         out = {"loss": (r**2).sum((1, 2)) / (2 * problem.n), "residual": r}
         if any(name in what for name in _OF_MODES):
             a = np.moveaxis(r, 2, 1) @ problem.eigenvectors if shared else r.reshape(len(r), -1) @ vectors
+            a = np.moveaxis(modes, 2, 1) if over_modes else a
         if "test_residual" in what:
             out["test_residual"] = _test_residuals(problem, a, gone)
         if "test_loss" in what:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import ClassVar, Self
 
@@ -90,18 +91,31 @@ class Regime(ABC):
         """InputError, with the reason, where this regime cannot follow `sgd` on the problem's several outputs."""
         if not self.follows_outputs:
             raise InputError(f"regime: {self.name} follows one output, got a problem of {problem.n_outputs}")
-        if sgd.is_one_pass:
-            raise InputError(f"sampling: one-pass knows one output, got a problem of {problem.n_outputs}")
+        if sgd.is_one_pass and problem.quadratic.spectrum.outputs > 1:
+            raise InputError(
+                "sampling: one-pass needs one output or a kernel that all share, got one over all "
+                f"{problem.n_outputs}, which does not say how the outputs of a new point differ"
+            )
+
+    def lacks(self, observable: Observable) -> str:
+        """Why this regime does not know what `observable` is computed from, in a few words; empty where it does."""
+        missing = [quantity for quantity in observable.needs if quantity not in self.quantities]
+        if any("residual" in quantity for quantity in missing):
+            return "it is not a function of second moments, which are all that is followed there"
+        return f"it needs the {' and '.join(missing)} of each replicate" if missing else ""
 
     def check_observable(self, observable: Observable) -> None:
-        """InputError, with the reason, if this regime does not know what `observable` is computed from."""
-        for quantity in observable.needs:
-            if quantity not in self.quantities:
-                why = "it is not a function of second moments; " if "residual" in quantity else ""
-                raise InputError(
-                    f"observe: {observable.spec} needs the {quantity.replace('_', ' ')} of each replicate, which the "
-                    f"{self.name} regime does not give; {why}it gives {', '.join(self.quantities)}"
-                )
+        """InputError, with the reason, if this regime `lacks` what `observable` is computed from."""
+        why = self.lacks(observable)
+        if why:
+            raise InputError(
+                f"observe: {observable.spec} is not known in the {self.name} regime: {why}; ask one that knows it "
+                f"beside, such as sampled; this one gives {', '.join(self.quantities)}"
+            )
+
+    def known(self, observe: Iterable[Observable]) -> tuple[Observable, ...]:
+        """Those of them that it does not lack."""
+        return tuple(observable for observable in observe if not self.lacks(observable))
 
     def _check_rule(self, problem: Problem, sgd: SGD, rule: str) -> None:
         if not self.follows_rules:

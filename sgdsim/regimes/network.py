@@ -77,10 +77,10 @@ class RealNetwork(Regime):
                     f"label_noise: expected 0 with cross-entropy, whose targets are classes, got {sgd.label_noise}"
                 )
 
-    def check_observable(self, observable: Observable) -> None:
-        super().check_observable(observable)
+    def lacks(self, observable: Observable) -> str:
         if self.loss == "cross-entropy" and "moments" in observable.needs:
-            raise InputError(f"observe: {observable.spec} is of the squared loss, got a network trained on {self.loss}")
+            return f"it is of the squared loss, and this network trains on {self.loss}"
+        return super().lacks(observable)
 
     def shown(self, problem: Problem, quantities: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         return quantities  # its own loss, no model

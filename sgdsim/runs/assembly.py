@@ -28,6 +28,10 @@ def empty(request: Request, asked: parts.Asked) -> xr.Dataset:
     result = results.allocate(
         axes, along, request.names, settings.replicates, settings.steps, settings.observe, quadratic
     )
+    for observable in settings.observe:
+        missing = {regime.name: why for regime in request.regimes if (why := regime.lacks(observable))}
+        if missing:
+            result[observable.variable].attrs[results.ABSENT] = json.dumps(missing)
     if quadratic is not None and quadratic.population is not None:
         words = "risk that no training removes, residual risk and label noise: the losses are those above it"
         result["floor"] = ((), quadratic.population.floor, {"long_name": words})

@@ -37,7 +37,7 @@ class Chunk:
 
 @dataclass(frozen=True)
 class Settings:
-    """What all chunks of a sweep have in common."""
+    """What all chunks of a sweep have in common; each regime observes what it knows of `observe`."""
 
     steps: np.ndarray
     observe: tuple[Observable, ...]
@@ -148,7 +148,8 @@ def _followed(
     steps, last = settings.steps, int(settings.steps[-1])
     moved = None if tick is None else lambda taken: tick(taken / last)
     own = _with_tau(regime, cell)
-    return follow(problem, cell.sgd, own, steps, settings.observe, settings.replicates, settings.seed, moved)
+    observe = regime.known(settings.observe)
+    return follow(problem, cell.sgd, own, steps, observe, settings.replicates, settings.seed, moved)
 
 
 def _with_tau(regime: Regime, cell: Cell) -> Regime:
@@ -160,16 +161,15 @@ def _directly(problem: Problem, regime: Regime, cells: Sequence[Cell], settings:
     """All cells at once where the regime can."""
     if len(cells) < 2:
         return None
-    since = time.perf_counter()
+    since, steps, observe = time.perf_counter(), settings.steps, regime.known(settings.observe)
     algorithms, regimes = [cell.sgd for cell in cells], [_with_tau(regime, cell) for cell in cells]
     try:
-        known = regime.direct_cells(problem, algorithms, regimes, settings.steps, needed(settings.observe))
+        known = regime.direct_cells(problem, algorithms, regimes, steps, needed(observe))
     except Exception:  # one cell after the other then, to see which one it is
         return None
     if known is None:
         return None
     each = (time.perf_counter() - since) / len(cells)
-    steps, observe = settings.steps, settings.observe
     return [
         known_trace(problem, regime, given, report, steps, observe, each)
         for regime, (given, report) in zip(regimes, known, strict=True)

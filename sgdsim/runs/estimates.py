@@ -44,11 +44,11 @@ def check(
     once = 8.0 * recorded * numbers * (1 + 2 / (len(cells) * len(regimes)))  # a cell's own record twice beside it
     memory.require("a result", once, "take fewer --replicates, or record fewer steps (--record-every)")
     every = cells[:: max(1, len(cells) // 100)]
-    total, seconds, quantities = 0.0, list[float](), observables.needed(settings.observe)
+    total, seconds = 0.0, list[float]()
     parameters = float(problem.n_parameters) if isinstance(problem, Problem) else 0.0
     together = outputs_together(problem)
     for regime in regimes:
-        cost = needed = 0.0
+        cost, needed, quantities = 0.0, 0.0, observables.needed(regime.known(settings.observe))
         for cell in every:
             n = modes(problem, cell)
             needed = max(needed, regime.state_bytes(n, parameters, cell.sgd, settings.replicates))

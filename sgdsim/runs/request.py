@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import importlib.metadata
 import inspect
-import itertools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
@@ -129,8 +128,9 @@ def checked(
     grid = grid.over(last)
     request = Request(Problems(problem), grid, list(grid.whole_cells()), followed, settings, record)
     _check_axes(problem, grid, request.cells, followed)
-    for regime, observable in itertools.product(followed, settings.observe):
-        regime.check_observable(observable)
+    for observable in settings.observe:
+        if all(regime.lacks(observable) for regime in followed):
+            followed[0].check_observable(observable)
     for cell in request.cells:
         cell.sgd.check_average(last)
     if not callable(problem):  # else each problem may refuse its cells

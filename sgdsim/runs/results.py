@@ -9,9 +9,11 @@ regime, replicate); `done` and `seconds`, (grid…, regime); `eigenvalues` and `
 their `multiplicity` where modes have one. Where cells failed, `error` (grid…, regime) says why. A sweep over problems
 has no modes; its `description` says what made them.
 
-A deterministic regime fills replicate 0 and leaves NaN in the others. Divergence never raises: the loss is `inf` from
-there on and `outcome` says so. Attributes hold the schema and package versions, the creation time, the call as JSON,
-the problem's description and fingerprint, seed, device and machine (CPU, BLAS and threads).
+A deterministic regime fills replicate 0 and leaves NaN in the others. Of what a regime does not know, such as
+accuracies where second moments are followed, all is NaN; the variable's attribute `absent` says where and why.
+Divergence never raises: the loss is `inf` from there on and `outcome` says so. Attributes hold the schema and package
+versions, the creation time, the call as JSON, the problem's description and fingerprint, seed, device and machine (CPU,
+BLAS and threads).
 
 Behind the netCDF data a file has a line with their SHA-256, which other readers do not see: a file that is not what was
 written is refused. One that another program wrote has none and is taken as it is.
@@ -49,6 +51,7 @@ SCHEMA = 3  # 2: cells may fail; 3: fingerprints over all that matters, the mach
 _TRAILER = re.compile(rb"\nsgdsim sha256 ([0-9a-f]{64})\n")
 _COMPRESSED = 10_000_000  # larger arrays are eigenvectors, which do not compress
 _OFFSET = "loss_offset"
+ABSENT = "absent"  # of a variable: a JSON object, by the names of regimes that do not know it, with the reason
 #: What a regime may report about a run.
 REPORTED = {
     "error_estimate": "estimated largest relative error of the loss; NaN: none made",
@@ -292,6 +295,11 @@ def problem_of(result: xr.Dataset) -> QuadraticProblem:
 def has_offset(result: xr.Dataset) -> bool:
     """Whether losses of it are those of a quadratic model, which count from its `loss_offset` and may be negative."""
     return "loss_offset" in result and bool(result["loss_offset"].notnull().any())
+
+
+def absent(result: xr.Dataset, variable: str) -> dict[str, str]:
+    """Why there is nothing of a variable in some regimes, by their names."""
+    return dict(json.loads(result[variable].attrs.get(ABSENT, "{}")))
 
 
 def check_squared(what: str, result: xr.Dataset) -> None:

@@ -21,8 +21,8 @@ from sgdsim.common.text import short
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.followed import followed
+from sgdsim.runs.results import absent, has_offset
 from sgdsim.runs.results import curves as observed
-from sgdsim.runs.results import has_offset
 from sgdsim.runs.sweeps import Grid
 from sgdsim.studies import rows
 from sgdsim.studies.base import OfRuns
@@ -107,18 +107,20 @@ class ComparedCells(OfRuns):
         headers = ["lr", *torch, *list(_HYPERPARAMETERS)[1:], *(name.replace("_", " ") for name in named)]
         limited = losses and any(row.horizon is not None for row in self.rows)
         headers += [*(["stable"] if losses else []), *(["model until"] if limited else []), *regimes]
-        lines = []
+        lines, missing = [], absent(self.data, observable)
         for row, spec in zip(self.rows, specs, strict=True):
             cells = [_short(spec[name]) for name in (*_HYPERPARAMETERS.values(), *named)]
             cells[1:1] = [] if unit is None else [_in_torch(row.sgd, unit)]
             cells += [row.known.word] if losses else []
             cells += [row.horizon.until() if row.horizon is not None else "not known"] if limited else []
-            lines.append([*cells, *(_outcome(row.regimes[name], label, regimes[0], name) for name in regimes)])
+            for name in regimes:
+                cells += ["-" if name in missing else _outcome(row.regimes[name], label, regimes[0], name)]
+            lines.append(cells)
         return Table(headers, lines, "l", keys=len(_HYPERPARAMETERS) + len(named))
 
     def notes(self) -> list[str]:
         """Why it is not known whether cells are stable, and why they are not where a closure says that they are: a line
-        for each reason."""
+        for each reason. What is not known in some regimes, and why."""
         cells: dict[tuple[str, str], list[str]] = {}
         for row in self.rows:
             stable, reason, spec = row.known.stable, row.known.reason, row.sgd.spec()
@@ -129,8 +131,21 @@ class ComparedCells(OfRuns):
                 cells.setdefault((row.known.word, reason), []).append(", ".join(at))
         more = {key: f" and {len(where) - 1} more" if len(where) > 1 else "" for key, where in cells.items()}
         return [
-            f"stable: {word} at {where[0]}{more[word, reason]}: {reason}" for (word, reason), where in cells.items()
+            *(f"stable: {word} at {where[0]}{more[word, reason]}: {reason}" for (word, reason), where in cells.items()),
+            *_missing(self.data),
         ]
+
+
+def _missing(result: xr.Dataset) -> list[str]:
+    """A line for each reason why some regimes do not know what was observed."""
+    lines: dict[tuple[str, str], list[str]] = {}
+    for name in observed(result):
+        by_reason: dict[str, list[str]] = {}
+        for regime, why in absent(result, name).items():
+            by_reason.setdefault(why, []).append(regime)
+        for why, regimes in by_reason.items():
+            lines.setdefault((", ".join(regimes), why), []).append(name)
+    return [f"{', '.join(names)}: none in {regimes}: {why}" for (regimes, why), names in lines.items()]
 
 
 def _converges(problem: QuadraticProblem, sgd: SGD, tau: float | None) -> bool | None:

@@ -177,6 +177,38 @@ def flat(network: torch.nn.Module, x: np.ndarray) -> tuple[np.ndarray, np.ndarra
     return w, f.detach().numpy(), np.array(rows)
 
 
+def test_a_module_of_single_precision_is_pulled_as_its_double_is():
+    """One that makes constants of float32 throughout cannot be asked in float64."""
+
+    class Turned(torch.nn.Module):
+        def __init__(self, dtype):
+            super().__init__()
+            torch.manual_seed(0)
+            self.turn = 2 * torch.eye(64, dtype=dtype)  # no buffer: it stays as it is
+            self.inner, self.outer = torch.nn.Linear(64, 16).to(dtype), torch.nn.Linear(16, 1).to(dtype)
+
+        def forward(self, x):
+            return self.outer(torch.tanh(self.inner(x @ self.turn)))
+
+    data, kinds = ss.datasets.load("digits", n=8, seed=0, n_test=5), ("float32", "float64")
+    single = Turned(torch.float32)
+    double = Turned(torch.float64)
+    double.load_state_dict(single.state_dict())
+    one, other = (
+        ss.NetworkProblem(module, data, dtype=kind, device="cpu")
+        for module, kind in zip((single, double), kinds, strict=True)
+    )
+    found = ss.networks.ntk.along_parameters(single, data.x, dtype="float32")
+    w, _, j = flat(double, data.x)
+    np.testing.assert_allclose(found, j @ w, rtol=1e-4, atol=1e-5)
+    sgd = decayed(other.quadratic, 3, momentum=0.4)
+    for regime in (EXACT, ss.SampledLinearized()):
+        for what in ("loss", "test_loss"):
+            np.testing.assert_allclose(
+                losses(one, sgd, regime, 20, what), losses(other, sgd, regime, 20, what), rtol=1e-3
+            )
+
+
 def test_sampled_is_the_linearised_network_in_its_parameters():
     """Of two layers: `f = f_0 + J(w − w_0)`, w stepped as torch does, on the same batches."""
     data = ss.datasets.load("digits", n=8, seed=0, n_test=5)

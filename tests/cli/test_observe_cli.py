@@ -74,12 +74,27 @@ def classes(monkeypatch):
     )
 
 
-def test_accuracy_leaves_regimes_of_expectations_out(run, classes):
+def test_accuracy_is_told_beside_the_averaged_losses(run, classes, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     words = ["compare", "--lr", "0.5", "--momentum", "0", "--batch-size", "4", "--n-steps", "5", "--replicates", "2"]
-    text = run(*words, "--observe", "accuracy", "test_accuracy")
-    assert "final train accuracy" in text
+    both = "accuracy", "test_accuracy"
+    text = run(*words, "--observe", *both, "--out", "r.nc", "--plot", "r.png")
+    lines = text.splitlines()
+    of = lines.index("final train accuracy")
+    assert lines[of + 1].split()[3:] == ["network", "sampled", "averaged", "diagonal:tau=1"]
+    assert lines[of + 3].split()[-2:] == ["-", "-"]
     assert "final test accuracy" in text
-    assert "left out: averaged: observe: accuracy needs the residual of each replicate" in text
+    assert "accuracy, test_accuracy: none in averaged, diagonal:tau=1: it is not a function of second moments" in text
+    result, alone = ss.load("r.nc"), run(*words, "--observe", *both, "--regimes", "sampled", "--json")
+    for name in both:
+        assert set(json.loads(result[name].attrs["absent"])) == {"averaged", "diagonal:tau=1"}
+        assert result[name].sel(regime=["averaged", "diagonal:tau=1"]).isnull().all()
+        final = result[name].sel(regime="sampled").isel(step=-1).mean().item()
+        assert json.loads(alone)["rows"][0]["regimes"]["sampled"][f"final_{name}"] == pytest.approx(final)
+    assert result["loss"].sel(regime="averaged", replicate=0).notnull().all()
+    assert run("export", "r.nc", "--out", "r.csv")
+    assert pd.read_csv("r.csv").set_index(["regime", "replicate"])["accuracy"].isna().sum() == 2
+    assert "absent" not in ss.load("r.nc")["test_loss"].attrs
     refused = run(*words, "--observe", "accuracy", "--regimes", "averaged", code=2)
     assert "it is not a function of second moments" in refused
 
@@ -124,3 +139,23 @@ def test_a_spectrum_of_cross_entropy_is_compared_and_advised_on_but_not_budgeted
     assert "of cross-entropy: rates of its curvature at the start" in run("stability", *digits, "--batch-size", "4")
     analytic = json.loads(run("spectrum", *digits[:2], *digits[4:], "--analytic", "--json"))
     assert analytic["problem"]["loss"] == "cross-entropy"
+
+
+def test_the_line_to_paste_says_that_its_loss_is_summed_over_outputs(run):
+    """½·mean((f − y)²) over all entries would be C times smaller, and so would the steps."""
+    asked = [
+        "recommend",
+        "--n",
+        "12",
+        "--n-test",
+        "0",
+        "--width",
+        "8",
+        "--batch-size",
+        "4",
+        "--horizon",
+        "50",
+        "--no-probe",
+    ]
+    assert "# for the loss ½·((f − y)²).sum(1).mean(), summed over outputs" in run(*asked, "--targets", "one-hot")
+    assert "# for the loss ½·mean((f − y)²)" in run(*asked)

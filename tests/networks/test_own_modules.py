@@ -304,6 +304,61 @@ def test_the_derivative_and_not_what_a_batch_makes_of_it(sparse):
     assert module.tokens.scale_grad_by_freq
 
 
+class Bags(nn.Module):
+    """Bags of tokens in each of the ways to call them; `learned`: with weights that are parameters."""
+
+    def __init__(self, how, learned=False, outputs=1, **options):
+        super().__init__()
+        self.bag, self.head, self.how = nn.EmbeddingBag(7, 4, **options), nn.Linear(4, outputs), how
+        self.weights = nn.Embedding(7, 1) if learned else None
+
+    def forward(self, x):
+        weights = None if self.weights is None else self.weights(x)[..., 0]
+        if self.how == "rows":
+            found = self.bag(x, per_sample_weights=weights)
+        elif self.how == "offsets":
+            begins = torch.arange(0, x.numel() + self.bag.include_last_offset, x.shape[1])
+            found = self.bag(x.flatten(), begins, None if weights is None else weights.flatten())
+        else:  # of different lengths, and empty
+            lengths = (x != 1).sum(1)
+            found = self.bag(x[x != 1], lengths.cumsum(0) - lengths)
+        return self.head(torch.tanh(found))
+
+
+@pytest.mark.parametrize("how", ["rows", "offsets", "lengths"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mode": "sum"},
+        {"mode": "mean", "sparse": True, "outputs": 2},
+        {"mode": "max"},
+        {"mode": "sum", "padding_idx": 0},
+        {"mode": "mean", "padding_idx": -1},
+        {"mode": "max", "padding_idx": 0},
+        {"mode": "mean", "scale_grad_by_freq": True},
+        {"mode": "max", "max_norm": 0.5},
+        {"mode": "sum", "learned": True, "padding_idx": 0},
+        {"mode": "mean", "include_last_offset": True},
+    ],
+    ids=lambda options: " ".join(map(str, options.values())),
+)
+def test_bags_of_tokens(how, options):
+    tokens = np.random.default_rng(0).integers(0, 7, (N, 3))
+    tokens[3], tokens[4] = 1, 0  # an empty bag, and one of padding
+    if how == "lengths" and {"learned", "include_last_offset"} & {*options}:
+        pytest.skip("not of this kind")
+    module = made(lambda: Bags(how, **options))
+    plain = made(lambda: Bags(how, **{**options, "scale_grad_by_freq": False}))
+    expected = naive.rowwise_ntk(plain, tokens)
+    near(ntk.empirical_ntk(module, tokens, output="full"), expected)
+    flat = expected.swapaxes(1, 2).reshape(N * expected.shape[2], -1)
+    v = np.random.default_rng(1).standard_normal(len(flat))
+    near(ntk.ntk_operator(module, tokens, chunk=16) @ v, flat @ v)
+    w = torch.cat([p.detach().flatten() for p in plain.parameters()]).numpy()
+    rows = naive.rowwise_jacobian(plain, tokens)
+    near(ntk.along_parameters(module, tokens), (rows @ w)[:, 0] if len(flat) == N else rows @ w)
+
+
 # Inputs.
 
 

@@ -82,7 +82,7 @@ def test_one_of_ones_own_is_computed_saved_and_gone_on_with(regime, tmp_path):
 
 def test_a_regime_that_does_not_give_it_refuses(monkeypatch):
     monkeypatch.setattr(ss.SpectralDiagonal, "quantities", ("loss",), raising=False)
-    with pytest.raises(InputError, match=r"observe: slowest needs the moments of each replicate, which the diagonal"):
+    with pytest.raises(InputError, match=r"observe: slowest is not known in the diagonal.*: it needs the moments"):
         ss.simulate(PROBLEM, ss.SGD(0.5), ss.SpectralDiagonal(), 5, observe=[Slowest()])
 
 

@@ -13,8 +13,10 @@ from sgdsim.algorithm.methods import EMA
 from sgdsim.common.checks import InputError
 from sgdsim.problem.quadratic import QuadraticProblem
 from sgdsim.problem.spectrum import Spectrum
+from sgdsim.recurrence import exact
+from sgdsim.regimes.averaged import over_outputs
 from sgdsim.runs import results
-from sgdsim.theory import epochs
+from sgdsim.theory import epochs, stability
 
 N, C = 6, 3
 ALGORITHMS = {
@@ -184,12 +186,93 @@ def test_what_is_not_known_of_several_outputs_is_refused():
     full = drawn(8, full=True)
     with pytest.raises(InputError, match="one kernel over the points"):
         _ = full.eigenvectors
-    with pytest.raises(InputError, match="one-pass knows one output"):
+    with pytest.raises(InputError, match="one-pass needs one output or a kernel that all share"):
         losses(full, ss.SGD(0.1, 0.0, 2, sampling="one-pass"), ss.SpectralDiagonal(-1.0))
-    with pytest.raises(InputError, match="stepped"):
-        losses(full, ss.SGD(0.1, 0.0, 2), ss.BatchAveraged(method="contour"))
+    with pytest.raises(InputError, match="contour needs heavy ball or nesterov"):
+        losses(full, ss.SGD(0.1, 0.0, 2, average=EMA(0.7)), ss.BatchAveraged(method="contour"))
     with pytest.raises(InputError, match=r"kernel: expected shape \(6, 6\), \(18, 18\)"):
         QuadraticProblem.from_kernel(np.eye(5), np.ones((N, C)))
+
+
+@pytest.mark.parametrize("name", ["heavy ball", "Nesterov", "noisy labels", "with replacement"])
+def test_late_times_over_all_outputs_are_those_of_steps(name):
+    problem, sgd, steps = drawn(3, full=True, test=True), ALGORITHMS[name], [0, 1, 13, 40, 300, 1500]
+    stepped, known = (
+        ss.simulate(problem, sgd, ss.BatchAveraged(0.0, method=method), 1500, record=steps, observe=["test_loss"])
+        for method in ("recurrence", "contour")
+    )
+    for what in ("loss", "test_loss"):
+        np.testing.assert_allclose(known[what].values, stepped[what].values, rtol=1e-9)
+    assert 0 < known["error_estimate"].item() < 1e-8
+
+
+def test_a_shared_kernel_is_the_full_one_at_late_times():
+    problem, sgd, steps = drawn(1), ss.SGD(0.4, 0.3, 2), np.array([5, 10**3, 10**6])
+    one, other = (exact.losses(each, sgd, steps) for each in (problem, over_all(problem)))
+    np.testing.assert_allclose(other.loss, one.loss, rtol=1e-8, atol=1e-30)
+
+
+def test_a_run_of_very_many_steps_over_all_outputs_is_not_stepped(monkeypatch):
+    problem, sgd = drawn(3, full=True), ss.SGD(0.4, 0.0, 3, label_noise=0.2)
+    monkeypatch.setattr(over_outputs.OverOutputs, "advance", lambda *_: pytest.fail("stepped"))
+    late = losses_at(problem, sgd, [10**8, 10**9])
+    assert late[-1] == pytest.approx(late[-2], rel=1e-6)  # the labels' floor
+    found = exact.Averaged(problem, replace(sgd, lr=0.999 * stability.max_lr(problem, sgd, level="exact")))
+    assert found.rightmost(1e-9) <= 1e-9
+    beyond = exact.Averaged(problem, replace(sgd, lr=1.001 * stability.max_lr(problem, sgd, level="exact")))
+    assert beyond.rightmost(1e-9) > 1e-6
+
+
+def losses_at(problem, sgd, steps):
+    return ss.simulate(problem, sgd, ss.BatchAveraged(), steps[-1], record=steps)["loss"].values.ravel()
+
+
+@pytest.mark.parametrize("regime", [ss.SampledLinearized(), ss.SpectralDiagonal(-1.0)], ids=lambda regime: regime.name)
+def test_one_pass_over_copies_of_one_target(regime):
+    one, sgd = drawn().output(0), ss.SGD(0.2, 0.3, 2, sampling="one-pass")
+    several = QuadraticProblem.from_kernel(one.kernel, np.tile(one.residual[:, None], (1, C)))
+    np.testing.assert_allclose(losses(several, sgd, regime, seed=3), C * losses(one, sgd, regime, seed=3), rtol=1e-11)
+
+
+@pytest.mark.parametrize("noise", [0.0, 0.4])
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_one_pass_has_the_closure_of_gaussian_features_as_its_mean(batch_size, noise):
+    problem, sgd = drawn(2), ss.SGD(0.1, 0.2, batch_size, sampling="one-pass", label_noise=noise)
+    runs = losses(problem, sgd, ss.SampledLinearized(), 15, replicates=3000, seed=1)[:, 1:]
+    exact = losses(problem, sgd, ss.SpectralDiagonal(-1.0), 15)[0, 1:]
+    error = runs.std(0, ddof=1) / np.sqrt(len(runs))
+    assert (abs(runs.mean(0) - exact) < 4 * error).all()
+    assert (error < 0.06 * exact).all()
+
+
+def test_one_pass_gives_residuals_of_points_and_not_of_modes():
+    problem, sgd = drawn(2).output(0), ss.SGD(0.1, 0.2, 2, sampling="one-pass")
+    run = ss.SampledLinearized().start(problem, sgd, replicates=2, seed=0, test=False)
+    np.testing.assert_allclose(run.observe(("loss", "residual"))["residual"], [problem.residual] * 2, rtol=1e-9)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 6])
+def test_one_pass_of_several_outputs_is_of_the_law_of_its_samples(batch_size):
+    """A step against samples drawn one by one: the same samples for all outputs, errors of labels of their own."""
+    problem, rng, lr, noise, many = drawn(4), np.random.default_rng(0), 0.3, 0.5, 4000
+    sgd = ss.SGD(lr, 0.0, batch_size, sampling="one-pass", label_noise=noise)
+    run = ss.SampledLinearized().start(problem, sgd, replicates=many, seed=2, test=False)
+    run.advance(0, 1)
+    seen = run.observe(("loss", "moments", "residual"))
+    assert seen["residual"].shape == (many, N, C)
+    np.testing.assert_allclose((seen["residual"] ** 2).sum((1, 2)) / (2 * N), seen["loss"], rtol=1e-10)
+    found = problem.eigenvectors.T @ seen["residual"]
+    np.testing.assert_allclose((found**2).sum(2), seen["moments"], rtol=1e-8)
+    z = rng.standard_normal((many, batch_size, N))
+    residuals = z @ problem.signed - noise * np.sqrt(N) * rng.standard_normal((many, batch_size, C))
+    lam = problem.eigenvalues[:, None]
+    drawn_one_by_one = problem.signed - lr * lam * (z.transpose(0, 2, 1) @ residuals) / batch_size
+    for of in (lambda a: a, lambda a: a**2, lambda a: a[:, :, :1] * a[:, :, 1:], lambda a: a[:, :1] * a[:, 1:]):
+        one, other = of(found), of(drawn_one_by_one)
+        error = np.sqrt((one.var(0) + other.var(0)) / many)
+        assert (abs(one.mean(0) - other.mean(0)) <= 4.5 * error + 1e-12).all()
+    size = [(a**2).sum((1, 2)) for a in (found, drawn_one_by_one)]
+    assert size[0].std() == pytest.approx(size[1].std(), rel=0.2)
 
 
 @pytest.mark.parametrize("full", [False, True])

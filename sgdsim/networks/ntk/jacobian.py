@@ -6,6 +6,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
+from sgdsim.networks.ntk.bags import LookedUp
 from sgdsim.networks.ntk.modules import differentiated, outputs, plain_attention
 from sgdsim.networks.ntk.probe import Sample
 
@@ -56,7 +57,7 @@ class Jacobian:
         def single(moving: dict[str, torch.Tensor], sample: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
             return functional_call(self._module, {**moving, **fixed}, (sample[None],)).reshape(-1) @ weights
 
-        with plain_attention():
+        with plain_attention(), LookedUp():
             parts = vmap(grad(single), (None, 0, 0))({n: p.detach() for n, p in self._parameters.items()}, x, own)
         return torch.cat([part.detach().reshape(x.shape[0], -1) for part in parts.values()], dim=1)
 

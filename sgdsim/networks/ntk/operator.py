@@ -12,6 +12,7 @@ from torch.func import functional_call, jvp, vjp
 
 from sgdsim.common import devices
 from sgdsim.common.checks import InputError, choice, integer
+from sgdsim.networks.ntk.bags import LookedUp
 from sgdsim.networks.ntk.functions import function_of
 from sgdsim.networks.ntk.modules import DTYPES, differentiated, inputs, outputs, plain_attention, with_gradients
 from sgdsim.networks.ntk.probe import Sample
@@ -50,7 +51,7 @@ def ntk_operator(
     @with_gradients
     def product(rows: torch.Tensor, columns: torch.Tensor, v: np.ndarray) -> np.ndarray:
         weights = torch.as_tensor(np.ascontiguousarray(v).ravel(), device=left.device).to(kind)
-        with plain_attention():
+        with plain_attention(), LookedUp():
             direction: Direction = {}
             for part, own in zip(columns.split(chunk), weights.view(-1, width).split(chunk), strict=True):
                 for name, gradient in products.back(part, own).items():
@@ -67,16 +68,20 @@ def ntk_operator(
 
 
 @with_gradients
-def along_parameters(module: nn.Module, x: np.ndarray, *, device: str = "cpu", chunk: int = 1024) -> np.ndarray:
+def along_parameters(
+    module: nn.Module, x: np.ndarray, *, device: str = "cpu", chunk: int = 1024, dtype: str = "float64"
+) -> np.ndarray:
     """`J(x) w`, the derivative of the outputs along the trainable parameters w themselves, float64: (n,) of one output,
     (n, C) of several. The linearised network at parameters 0 is `f − J w`. Raises InputError as `empirical_ntk`.
 
-    By plain autograd, differentiated twice; by torch.func where that does not agree with one derivative.
+    By plain autograd, differentiated twice; by torch.func where that does not agree with one derivative. `dtype`: in
+    which it is computed, "float64" or "float32".
     """
-    points = inputs("x", x, devices.resolve(device), torch.float64)
-    module = function_of(module, points, torch.float64)
+    kind = DTYPES[choice("dtype", dtype, DTYPES)]
+    points = inputs("x", x, devices.resolve(device), kind)
+    module = function_of(module, points, kind)
     direction = {name: p.detach() for name, p in module.named_parameters() if p.requires_grad}
-    with plain_attention():
+    with plain_attention(), LookedUp():
         plain = _Products(module, outputs(module, points[:1]).shape[1])
         try:
             parts = [plain.forth(part, direction).detach() for part in points.split(chunk)]
@@ -100,7 +105,8 @@ def _agrees(products: _Products, x: torch.Tensor, pushed: torch.Tensor, directio
     back = products.back(x, own)
     terms = torch.stack([(back[name] * direction[name]).sum() for name in direction])
     wrong = (terms.sum() - (own * pushed).sum()).abs()
-    return bool(wrong <= 1e-8 * (terms.abs().sum() + (own * pushed).abs().sum()))
+    tolerance = {torch.float64: 1e-8, torch.float32: 1e-4}[pushed.dtype]
+    return bool(wrong <= tolerance * (terms.abs().sum() + (own * pushed).abs().sum()))
 
 
 class _Products:
@@ -149,7 +155,7 @@ def _products(module: nn.Module, x: torch.Tensor) -> _Products:
     """
     sample = Sample(module, x)
     own = sample.own * sample.shares
-    with plain_attention():
+    with plain_attention(), LookedUp():
         fast = _Functional(module, own.shape[1])
         try:
             back = fast.back(sample.x, own)

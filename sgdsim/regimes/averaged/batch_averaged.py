@@ -15,7 +15,6 @@ from sgdsim.common.specs import shortest
 from sgdsim.common.warning import warn
 from sgdsim.problem import Problem
 from sgdsim.recurrence import exact as generating
-from sgdsim.recurrence.coupling import Coupling
 from sgdsim.regimes import _outputs
 from sgdsim.regimes.averaged import adaptive, exact, linear, over_outputs
 from sgdsim.regimes.base import FLOPS, Direct, Regime, Run
@@ -26,7 +25,9 @@ _MARGINS = 0.1, 0.01  # shares of the error that is allowed for which the contou
 _LATEST = 10_000.0  # steps that are taken until the contour begins
 _PATIENCE = 60.0  # seconds that stepping may take where the contour's error is too large
 _LARGEST = 5000  # points up to which the contour, which takes 100 to 300 n² bytes, is taken without being asked for
+_LARGEST_OVER_OUTPUTS = 2000  # modes, of 500 to 1000 n² bytes
 _DIVERGED = 1e10  # times the first loss: no loss from there on is shown
+_PAIRS = 1.5e6  # operations of a contour over all outputs, times outputs and modes²
 _SMALL = 128  # modes up to which everything is exact: tiers would save nothing
 
 
@@ -88,23 +89,22 @@ class BatchAveraged(Regime):
 
     def check_outputs(self, problem: Problem, sgd: SGD) -> None:
         super().check_outputs(problem, sgd)
-        if problem.quadratic.spectrum.outputs > 1 and (self.device != "cpu" or self.method == "contour"):
+        if problem.quadratic.spectrum.outputs > 1 and self.device != "cpu":
             raise InputError(
-                f"regime: {self.name} of a kernel over {problem.n_outputs} outputs is stepped, on the CPU; got device "
-                f"{self.device}, method {self.method}"
+                f"regime: {self.name} of a kernel over {problem.n_outputs} outputs is followed on the CPU, got device "
+                f"{self.device}"
             )
 
     def direct(self, problem: Problem, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> Direct | None:
-        if problem.quadratic.n_outputs > 1:
-            if problem.quadratic.signed is None:
-                return None
+        outputs, n = problem.quadratic.spectrum.outputs, problem.quadratic.spectrum.n_modes
+        if problem.quadratic.n_outputs > outputs:
             parts = [self.direct(output, sgd, steps, observe) for output in problem.quadratic_for(sgd).by_output()]
             return None if None in parts else _outputs.summed([part for part in parts if part is not None])
-        if not self._by_contour(problem.n, sgd, steps, observe):
+        if not self._by_contour(n, sgd, steps, observe, outputs):
             return None
-        allowed = _EXACT if self.tolerance == 0 or problem.n <= _SMALL else self.tolerance
+        allowed = _EXACT if self.tolerance == 0 or n <= _SMALL else self.tolerance
         averaged = generating.Averaged(problem.quadratic, sgd, self._coupling())
-        if not self._begins_soon(averaged, problem.n, sgd, steps, allowed):
+        if not self._begins_soon(averaged, sgd, steps, allowed):
             return None
         for margin in _MARGINS:
             known = averaged.losses(steps, allowed * margin)
@@ -117,7 +117,7 @@ class BatchAveraged(Regime):
             if error <= allowed:
                 break
         if not error <= allowed:
-            if self.method == "auto" and self._stepping(problem.n, sgd, steps) < _PATIENCE:
+            if self.method == "auto" and self._stepping(n, sgd, steps, outputs) < _PATIENCE:
                 return None
             warn(
                 f"{self.name}: losses by contour are known to a relative error of {error:.1g} only, as they have "
@@ -126,23 +126,23 @@ class BatchAveraged(Regime):
         values = {"loss": known.loss[None]}
         if "test_loss" in observe and known.test_loss is not None:
             values["test_loss"] = known.test_loss[None]
-        return values, {"error_estimate": error, "exact_modes": problem.n, "diagonal_modes": 0}
+        return values, {"error_estimate": error, "exact_modes": n, "diagonal_modes": 0}
 
-    def _coupling(self) -> generating.Make:
+    def _coupling(self) -> generating.Make | None:
         if self.device == "cpu":
-            return Coupling
+            return None
         from sgdsim.regimes.averaged.coupling_on_torch import OnTorch
 
         return functools.partial(OnTorch, device=self.device)
 
-    def _begins_soon(self, averaged: generating.Averaged, n: int, sgd: SGD, steps: np.ndarray, allowed: float) -> bool:
+    def _begins_soon(self, averaged: generating.Averaged, sgd: SGD, steps: np.ndarray, allowed: float) -> bool:
         """Whether modes that oscillate die out, so that the contour serves most of the run; where it was asked for and
         they do not, InputError."""
-        first = averaged.begins(float(steps[-1]), allowed * _MARGINS[0])
+        first, n, outputs = averaged.begins(float(steps[-1]), allowed * _MARGINS[0]), averaged.x.size, averaged.outputs
         if self.method == "auto":
-            stepping = self._stepping(n, sgd, steps)
+            stepping = self._stepping(n, sgd, steps, outputs)
             stepped = generating.stepped_until(n, first) * 4 * n**3 / FLOPS
-            serves = first < steps[-1] and stepped + _contour_seconds(n, steps) < stepping
+            serves = first < steps[-1] and stepped + _contour_seconds(n, steps, outputs) < stepping
             if not serves and stepping > _PATIENCE * 60:
                 warn(
                     f"{self.name}: modes that oscillate do not die out, so that all {steps[-1]:g} steps are taken: "
@@ -156,12 +156,13 @@ class BatchAveraged(Regime):
             )
         return True
 
-    def _by_contour(self, n: int, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...]) -> bool:
+    def _by_contour(self, n: int, sgd: SGD, steps: np.ndarray, observe: tuple[str, ...], outputs: int) -> bool:
         """Whether the generating function is to be used: where it can, and unless asked for, where it is cheaper."""
         can = generating.follows(sgd) and set(observe) <= {"loss", "test_loss"}
-        if self.method != "auto" or not can or self.tolerance == 0 or n > _LARGEST or self.device != "cpu":
+        large = n > (_LARGEST if outputs == 1 else _LARGEST_OVER_OUTPUTS)
+        if self.method != "auto" or not can or self.tolerance == 0 or large or self.device != "cpu":
             return can and self.method == "contour"
-        return _contour_seconds(n, steps) < self._stepping(n, sgd, steps)
+        return _contour_seconds(n, steps, outputs) < self._stepping(n, sgd, steps, outputs)
 
     def state_bytes(self, n: float, parameters: float, sgd: SGD, replicates: int) -> float:
         # Measured: the kernel, three matrices of heavy ball, or all pairs of components of another method.
@@ -177,13 +178,13 @@ class BatchAveraged(Regime):
         observe: tuple[str, ...],
         outputs: int = 1,
     ) -> float:
+        if self._by_contour(int(n), sgd, steps, observe, outputs):
+            return _contour_seconds(n, steps, outputs)
+        return self._stepping(n, sgd, steps, outputs)
+
+    def _stepping(self, n: float, sgd: SGD, steps: np.ndarray, outputs: int) -> float:
         if outputs > 1:
             return over_outputs.seconds(n, float(steps[-1]))
-        if self._by_contour(int(n), sgd, steps, observe):
-            return _contour_seconds(n, steps)
-        return self._stepping(n, sgd, steps)
-
-    def _stepping(self, n: float, sgd: SGD, steps: np.ndarray) -> float:
         return float(steps[-1]) * (1e-5 + min(4 * n**3, 40 * n**2 + 4e6) / FLOPS)
 
     def start(self, problem: Problem, sgd: SGD, *, replicates: int, seed: int, test: bool) -> Run:
@@ -203,7 +204,10 @@ class BatchAveraged(Regime):
         return adaptive.Adaptive(problem.quadratic, sgd, test, self.tolerance)
 
 
-def _contour_seconds(n: float, steps: np.ndarray) -> float:
-    """Matrices of the size of some products, and what each decade adds to their number."""
+def _contour_seconds(n: float, steps: np.ndarray, outputs: int) -> float:
+    """Matrices of the size of some products, and what each decade adds to their number; over outputs, what all pairs of
+    matrices make of each vector."""
     decades = np.log10(max(float(steps[-1]) / max(generating.EARLIEST, float(steps[steps > 0].min(initial=1))), 1)) + 1
+    if outputs > 1:
+        return float(_PAIRS * outputs * n**2 * (1 + decades / 4) / FLOPS + 0.5 + 0.1 * decades)
     return float((8 * n**3 + n**2 * (3e4 + 1e4 * decades) + 3e8 * decades) / FLOPS + 0.03)
