@@ -124,7 +124,7 @@ class Recommendation(Advice):
         averaged = known.error.loss is not None
         rows: list[list[Cell]] = []
         if self.probe is not None and self.probe.lowered and (found := self.answer) is not None:
-            torch = f"({short(self.problem.torch_lr(found.lr))})"
+            torch = f"({short(self.in_torch(found.lr))})"
             rows.append(
                 ["recommended by the probe", found.lr, torch, tuned(found.momentum), finite_or_none(found.loss)]
             )
@@ -133,7 +133,7 @@ class Recommendation(Advice):
             ("best", best.lr, best.momentum, best.loss, known.error),
             ("best without momentum", best.plain_lr, 0.0, best.plain_loss, known.plain_error),
         ):
-            rows.append([name, lr, f"({short(self.problem.torch_lr(lr))})", tuned(momentum)])
+            rows.append([name, lr, f"({short(self.in_torch(lr))})", tuned(momentum)])
             rows[-1] += [self.loss_of(loss), *([self.loss_of(error.loss)] if averaged else [])]
         headers = ["", "lr", "(torch)", "momentum", "predicted loss", *(["exact average"] if averaged else [])]
         return Table(headers, rows, "lr")
