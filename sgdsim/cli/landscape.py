@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sgdsim.studies.landscape import Landscape
 
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
+_MUCH = 0.1  # weight decay in units of the largest curvature, from which on the grid is another
 
 
 def add_parser(commands: Commands) -> None:
@@ -78,7 +79,8 @@ def landscape(args: argparse.Namespace) -> int:
     check_epochs(args)
     problem = load(args)
     quadratic = problem.quadratic
-    pulled, grid = take_torch_loss(args, quadratic), _grid(args)
+    pulled = take_torch_loss(args, quadratic)
+    grid = _grid(args, problem.pull(cells[0]) if args.weight_decay else 0.0)
     cells = [sgd for _, sgd in grid.cells()]
     settle(args, "n_steps", problem.n, args.batch_size)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
@@ -114,11 +116,15 @@ def landscape(args: argparse.Namespace) -> int:
     return delivery.deliver(found, facts, lambda: [head, found.table().text(), "", *notes], unit)
 
 
-def _grid(args: argparse.Namespace) -> Grid:
+def _grid(args: argparse.Namespace, pull: float = 0.0) -> Grid:
+    """The cells; with weight decay, `pull` in units of the largest curvature, limits are 1 + pull times lower, and so
+    is the default of learning rates."""
     from sgdsim.runs.sweeps import Grid
 
     axes = {}
     for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
+        if name == "lr" and pull > _MUCH:
+            default = f"0:{4 / (1 + pull):.3g}:20"
         axes[name] = getattr(args, name) or several(real, name)(default)
     return Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
 

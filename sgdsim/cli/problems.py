@@ -119,9 +119,9 @@ def check_output(args: argparse.Namespace) -> None:
     if getattr(args, "plot", None) is not None:
         from sgdsim import plot
 
-        plot.check_path(args.plot)
+        plot.check_path(args.plot, "--plot")
         files.check_writable(args.plot)
-    if getattr(args, "out", None) is not None:
+    if getattr(args, "out", None):
         files.check_writable(args.out)
     check_distinct(args)
     check_out(args)

@@ -62,7 +62,7 @@ class Bar:
             form = None if total is None else _FORM if counts else _BESIDE
             self._bar = kind(total=total, unit=unit, initial=initial, bar_format=form, delay=delay, miniters=0)
             self._plain = False
-            self.describe(what)
+            self.describe(what, refresh=not delay)
 
     def __enter__(self) -> Self:
         return self

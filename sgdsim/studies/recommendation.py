@@ -148,6 +148,15 @@ class Recommendation(Advice):
             rows.append([f"momentum {tuned(levels['momentum'] or 0.0)}", *cells])
         return Table(["largest stable lr (torch)", *(LEVELS[name] for name in names)], rows, "lr")
 
+    def beyond_cutoff(self) -> list[str]:
+        """What makes an answer doubtful where the horizon is beyond the cut-off; none before it."""
+        if self.cutoff is None or self.horizon <= self.cutoff:
+            return []
+        return [
+            f"{steps(self.horizon)} is beyond the cut-off at {self.cutoff:.3g}. The loss falls exponentially "
+            "there, and the best setting depends on the smallest eigenvalues of this N."
+        ]
+
     def notes(self) -> list[str]:
         """What makes the answer doubtful, a sentence or two each."""
         law, found, known = self.law.law, self.law.prediction, self.known.stable
@@ -164,11 +173,7 @@ class Recommendation(Advice):
             )
         if found is not None and found.exponent is not None and found.window is None:
             notes.append("The law is nowhere within 10% of the exact curve at this N: do not rely on it.")
-        if self.cutoff is not None and self.horizon > self.cutoff:
-            notes.append(
-                f"{steps(self.horizon)} is beyond the cut-off at {self.cutoff:.3g}. The loss falls exponentially "
-                "there, and the best setting depends on the smallest eigenvalues of this N."
-            )
+        notes += self.beyond_cutoff()
         if known.stable is None:
             notes.append(f"Whether it is exactly stable is not known: {known.reason}. --verify sampled tells more.")
         return notes + (infinite_spectrum(self.problem) if self.noise > 0 else [])

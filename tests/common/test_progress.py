@@ -163,6 +163,14 @@ def test_the_line_about_long_work_leaves_the_bar_alone(clock, monkeypatch):
     assert "about 33" not in shown  # plain lines are for where there is no bar
 
 
+def test_a_bar_that_waits_shows_nothing_of_short_work(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Bar(True, "probe, at most", 6, unit="setting", delay=100.0) as bar:
+        bar.update()
+    assert terminal.getvalue() == ""
+
+
 class Kernel:
     config = {"IPKernelApp": {}}  # noqa: RUF012
 
