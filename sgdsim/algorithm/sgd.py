@@ -260,7 +260,7 @@ class SGD(Shown):
         # A schedule may have 1 at single steps (the second step of Chebyshev's method has).
         size = np.abs(momentum)
         held = (size >= 1) & np.append(False, size[:-1] >= 1)
-        _check_range("momentum", momentum, (size <= 1) & ~held, start, "with -1 < momentum < 1")
+        _check_range("momentum", momentum, (size <= 1) & ~held, start, "finite with -1 < momentum < 1")
         largest = n_samples if self.sampler.bounded else np.inf
         _check_range(
             "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"

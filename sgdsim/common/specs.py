@@ -83,7 +83,7 @@ def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[_Kind]]
         except ValueError:
             what = f"{item!r}"
             if equals and key in known:
-                what = f"{value!r} for {key}, which is a {'whole ' if known[key].type == 'int' else ''}number"
+                what += f", where {key} is a {'whole ' if known[key].type == 'int' else ''}number"
             raise InputError(f"{parameter}: {head}: expected {rule}; got {what}") from None
         if key not in known:
             raise InputError(

@@ -20,7 +20,7 @@ POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "20", "
         (["--lr", "cosine:final=1"], "got 'final=1', without start and total"),
         (["--lr", "cosine:begin=1,total=10"], "got 'begin=1', whose key is none"),
         (["--lr", "cosine:strat=1,total=10"], "whose key is none; did you mean start?"),
-        (["--lr", "cosine:start=1,total=x"], "got 'x' for total, which is a whole number"),
+        (["--lr", "cosine:start=1,total=x"], "got 'total=x', where total is a whole number"),
         (["--lr", "cosine:start=1,total=10,"], None),
         (["--lr", ","], "argument --lr: expected a value on both sides of each comma, got ','"),
         (
@@ -36,7 +36,7 @@ POWER = ["--dataset", "power_law", "--nu", "1.5", "--kappa", "1", "--n", "20", "
         (["--out", "x.json"], "got 'x.json'; runs are kept as netCDF or as a table, and --json prints a document"),
         (
             ["--momentum", "power:start=1.5,exponent=0.5"],
-            "momentum: expected values with -1 < momentum < 1, got 1.5 at",
+            "momentum: expected values finite with -1 < momentum < 1, got 1.5 at",
         ),
     ],
 )
@@ -54,7 +54,7 @@ def test_lists_have_a_value_on_both_sides_of_a_comma(run):
 
 @pytest.mark.parametrize("momentum", [[0.5, 1.0, 1.0, 0.5], [0.5, -1.0, -1.0, 0.5], [0.5, 1.2, 0.5, 0.5]])
 def test_a_momentum_of_one_is_refused_but_for_single_steps(momentum):
-    with pytest.raises(InputError, match="momentum: expected values with -1 < momentum < 1, got"):
+    with pytest.raises(InputError, match="momentum: expected values finite with -1 < momentum < 1, got"):
         ss.SGD(0.1, np.array(momentum)).check(10, 4)
     ss.SGD(0.1, np.array([0.0, 1.0, 0.7, 0.6])).check(10, 4)  # as Chebyshev's method
 
