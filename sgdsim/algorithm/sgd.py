@@ -257,10 +257,11 @@ class SGD(Shown):
             with np.errstate(divide="ignore"):
                 return StepValues(lr, momentum, batch, self.sampler.noise(n_samples, batch.astype(np.float64)))
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
-        # A schedule may have 1 at single steps (the second step of Chebyshev's method has).
+        # A schedule may have 1 at single steps; Chebyshev's method, a Jacobi one, has it throughout.
         size = np.abs(momentum)
         held = (size >= 1) & np.append(False, size[:-1] >= 1)
-        _check_range("momentum", momentum, (size <= 1) & ~held, start, "finite with -1 < momentum < 1")
+        free = isinstance(self.momentum, schedules.JacobiMomentum) & np.isfinite(size)
+        _check_range("momentum", momentum, free | ((size <= 1) & ~held), start, "finite with -1 < momentum < 1")
         largest = n_samples if self.sampler.bounded else np.inf
         _check_range(
             "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"
