@@ -291,7 +291,7 @@ BAD = [
     ("compare --out /proc/r.nc", ["/proc/r.nc", "folder that can be written"]),
     ("compare --out /dev/null", ["/dev/null", "device"]),
     ("compare --out " + "r" * 252 + ".nc", ["rrr.nc", "name too long"]),
-    ("compare --out ", ["folder"]),
+    ("compare --out ", ["--out", "name of a file"]),
     ("compare --plot r.jpg", [".png", "r.jpg"]),
     ("compare --plot ", [".png"]),
     ("compare --plot {i}/no/r.png", ["r.png", "No such file"]),

@@ -121,7 +121,11 @@ class SGD(Shown):
             object.__setattr__(self, name, schedules.of(getattr(self, name)))
         for name in ("lr", "momentum", "label_noise", "weight_decay"):
             value = getattr(self, name)
-            if not isinstance(value, (int, float, Schedule)):  # such as a fraction, which files cannot hold
+            if isinstance(value, str):  # of label noise and weight decay: learning rates and momenta are read by now
+                value = _read(value)
+            if not isinstance(value, (int, float, Schedule)) or value is not getattr(
+                self, name
+            ):  # such as a fraction, which files cannot hold
                 object.__setattr__(self, name, number(name, value))
         if not schedules.changes(self.lr) and number("lr", self.lr) <= 0:
             raise InputError(f"lr: expected a number > 0, got {self.lr}")
@@ -253,8 +257,11 @@ class SGD(Shown):
             with np.errstate(divide="ignore"):
                 return StepValues(lr, momentum, batch, self.sampler.noise(n_samples, batch.astype(np.float64)))
         _check_range("lr", lr, (lr >= 0) & np.isfinite(lr), start, "finite and >= 0")
-        # A schedule may pass 1 for some steps (the second step of Chebyshev's method has momentum 1).
-        _check_range("momentum", momentum, np.isfinite(momentum), start, "finite")
+        # A schedule may have 1 at single steps; Chebyshev's method, a Jacobi one, has it throughout.
+        size = np.abs(momentum)
+        held = (size >= 1) & np.append(False, size[:-1] >= 1)
+        free = isinstance(self.momentum, schedules.JacobiMomentum) & np.isfinite(size)
+        _check_range("momentum", momentum, free | ((size <= 1) & ~held), start, "finite with -1 < momentum < 1")
         largest = n_samples if self.sampler.bounded else np.inf
         _check_range(
             "batch_size", batch, (batch >= 1) & (batch <= largest), start, f"from 1 to {n_samples} (training points)"
@@ -294,6 +301,14 @@ class SGD(Shown):
             length = getattr(getattr(self, name), "n_steps", math.inf)
             if length < n_steps:
                 raise InputError(f"{name}: expected a value for each of {n_steps} steps, got a schedule of {length}")
+
+
+def _read(text: str) -> float | str:
+    """The number that stands there, else the text."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def has_momentum(sgd: SGD) -> bool:

@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from sgdsim.studies.comparison import ComparedCells
 
 
+_SHRINKS = (
+    "under weight decay a network's parameters shrink, and its kernel with them: its linearisation and the verdicts on "
+    "stability, which are of the kernel at the start, err more than without"
+)
+
+
 def lines(found: ComparedCells, unit: float | None) -> list[str]:
     """The tables, one for each observable; `unit`: of torch's learning rates, where they are shown."""
     from sgdsim.observables import label
@@ -71,6 +77,7 @@ def notes(found: ComparedCells, facts: Mapping[str, object], on: str, pulled: li
     others = [name for name in regimes if ":loss=" in name]
     if any(row.sgd.weight_decay for row in rows):
         out += [_pulled(facts), *pulled]
+        out += [_SHRINKS] if any(name.startswith("network") for name in regimes) else []
     if not has_offset(found.data):
         out += [f"losses of {name} are those of the name; stable and lr are of the squared loss" for name in others]
     out += [*interrupted(facts), *found.notes()]

@@ -6,7 +6,8 @@ import argparse
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from sgdsim.cli.deliver import Delivery, ending, lr_unit
+from sgdsim.cli.deliver import Delivery, ending
+from sgdsim.cli.torch_units import BEST, in_torch, unit_line
 from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import finite_or_none
 from sgdsim.common.specs import shortest
@@ -28,6 +29,8 @@ def check(args: argparse.Namespace) -> None:
     sizes = args.batch_size
     if len(set(sizes)) < len(sizes):
         raise InputError(f"batch_size: expected different sizes, got {', '.join(map(str, sizes))}")
+    if args.weight_decay == BEST:
+        raise InputError(f"--weight-decay: expected a number, or best with one --batch-size, got {len(sizes)} sizes")
     for name in ("plot", "verify", "jacobi"):
         if getattr(args, name) not in (None, False):
             raise InputError(f"--{name}: expected one --batch-size, got {len(sizes)}")
@@ -57,15 +60,16 @@ def deliver(
             break
     args = delivery.args
     told = facts(problem, algorithms[0], args.tau, args.seed)
+    told |= in_torch(args, problem.quadratic)
     told |= {"batch_size": [sgd.batch_size for sgd in algorithms]}
     rows = [each.row() for each in found]
     told |= {"rows": rows, "answers": [each.as_dict() for each in found], "interrupted": found[-1].interrupted}
     delivery.keep(rows, told, problem)
     told |= {"seconds": delivery.seconds, **delivery.files}
-    return delivery.tell(told, lambda: "\n".join(_lines(problem, found, told)))
+    return delivery.tell(told, lambda: "\n".join(_lines(problem, found, told, unit_line(args, problem.quadratic))))
 
 
-def _lines(problem: Problem, found: Sequence[Advised], told: dict[str, object]) -> list[str]:
+def _lines(problem: Problem, found: Sequence[Advised], told: dict[str, object], unit: str) -> list[str]:
     """The table and what the single answers say of doubts, once each."""
     sgd = found[0].sgd
     what = [sgd.method.spec, *([f"weight decay {shortest(sgd.weight_decay)}"] if sgd.weight_decay else [])]
@@ -78,7 +82,7 @@ def _lines(problem: Problem, found: Sequence[Advised], told: dict[str, object]) 
     lines = [head, table(found).text(), ""]
     lines += [f"Note, batch {', '.join(sizes)}: {note}" for note, sizes in notes.items()]
     said = "loss: predicted (spectral-diagonal); stable: in the exact average; stable lr: the largest at that momentum"
-    return [*lines, said, *ending(told, lr_unit(problem.quadratic.torch_lr(1.0)), "the rest was not looked for")]
+    return [*lines, said, *ending(told, unit, "the rest was not looked for")]
 
 
 def table(found: Sequence[Advised]) -> Table:

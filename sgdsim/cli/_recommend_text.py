@@ -37,13 +37,14 @@ def lines(title: str, found: Recommendation | MethodRecommendation, checked: Ver
 
 def _of_heavy_ball(title: str, found: Recommendation, checked: Verification | None) -> list[str]:
     head = f"{title}: batch {found.sgd.batch_size}, {steps(found.horizon)}, tau "
-    out = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", ""]
+    cut = found.beyond_cutoff()
+    out = [head + f"{shortest(found.tau)}, noise γ = {found.noise:.4g}", *(f"Note: {note}" for note in cut), ""]
     out += [*_modelled(found), *_linearised(found, checked), *_probe(found), found.table().text()]
     out += [*_trust(found), *_gain(found), ""]
     out += [found.limits().text(), "", *_law(found), *_late(found)]
     if found.jacobi is not None:
         out += ["", *_jacobi(found.jacobi)]
-    if notes := found.notes():
+    if notes := [note for note in found.notes() if note not in cut]:
         out += ["", *(f"Note: {note}" for note in notes)]
     return [*out, ""] if checked is None else [*out, "", *_verified(checked), ""]
 

@@ -69,6 +69,11 @@ class Parser(argparse.ArgumentParser):
         """The options that the help names."""
         return [name for a in self._actions if a.help != argparse.SUPPRESS for name in a.option_strings]
 
+    def takes_one(self, option: str) -> bool:
+        """Whether that is an option that takes one value."""
+        action = self._option_string_actions.get(option)
+        return isinstance(action, argparse._StoreAction) and action.nargs is None
+
     def below(self, names: Iterable[str]) -> Parser:
         """The parser of a command and, where it has one, of its action."""
         found = self

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 
 from sgdsim.cli import outputs
 from sgdsim.cli.arguments import add_batch_sizes, add_problem, add_regimes, named
@@ -10,7 +11,7 @@ from sgdsim.cli.base import Commands
 from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
-from sgdsim.cli.torch_units import add_weight_decay
+from sgdsim.cli.torch_units import add_torch_loss, add_weight_decay, in_torch, take_torch_loss, unit, unit_line
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable, shortest
@@ -35,6 +36,7 @@ def add_parser(commands: Commands) -> None:
     )
     group.add_argument("--momentum", type=float, default=0.9, help="heavy ball, the same for all; near 1 leaves room")
     add_weight_decay(group, many=False)
+    add_torch_loss(group)
     words = "steps at the smallest batch size; the others get the same t*b"
     add_steps(group, "n_steps", 10_000, words, "the same for all, in epochs")
     add_regimes(group, "regime", ["diagonal"], "one or several of network, sampled, averaged, diagonal:tau=NUMBER")
@@ -61,6 +63,7 @@ def budget(args: argparse.Namespace) -> int:
     if args.plot is not None and len(followed) > 1:
         raise InputError(f"--plot: expected one --regime, got {len(followed)}")
     problem = load(args)
+    pulled = take_torch_loss(args, problem.quadratic)
     settle(args, "n_steps", problem.n, [min(args.batch_size)])
     options = named(args, "lr", "momentum", "weight_decay", "n_steps", "sampling", "replicates", "seed")
     result = budgets.run(problem, followed, batch_sizes=args.batch_size, progress=True, **options)
@@ -68,6 +71,9 @@ def budget(args: argparse.Namespace) -> int:
         with delivery.writing("out"):
             outputs.save_runs(result, args.out)
     found = budgets.BudgetRuns.of(result, problem)
+    if args.torch_loss is not None:
+        one = unit(args, problem.quadratic)
+        found = replace(found, runs=tuple(replace(run, torch_lr=run.lr * one) for run in found.runs))
     names = [regime.name for regime in followed]
     facts = {
         "problem": problem.description,
@@ -76,6 +82,7 @@ def budget(args: argparse.Namespace) -> int:
         "momentum": args.momentum,
         **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         "device": result.attrs["device"],
+        **in_torch(args, problem.quadratic),
     }
     title = f"{problem.description.get('title', '')}: {', '.join(names)}, momentum {readable(args.momentum)}"
     title += f", weight decay {shortest(args.weight_decay)}" if args.weight_decay else ""
@@ -89,5 +96,6 @@ def budget(args: argparse.Namespace) -> int:
         "ratio: largest loss over the least, 1 if the budget alone counts. t/gamma is t*b times (N - 1)/(N - b):",
         "by theory it is what counts at late times where batches are not far below N",
         *found.notes(),
+        *pulled,
     ]
-    return delivery.deliver(found, facts, lambda: lines)
+    return delivery.deliver(found, facts, lambda: lines, unit_line(args, problem.quadratic))

@@ -55,7 +55,7 @@ def plot(args: argparse.Namespace) -> int:
     from sgdsim import plot
     from sgdsim.runs import results
 
-    plot.check_path(args.out)
+    plot.check_path(args.out, "--out")
     files.check_writable(args.out)
     check_out(args)
     result = results.load(args.file)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from sgdsim.cli import outputs
 from sgdsim.common.checks import InputError
+from sgdsim.common.table import wrapped
 from sgdsim.studies.base import Findings
 
 if TYPE_CHECKING:
@@ -130,7 +131,7 @@ class Delivery:
         """Print the facts as JSON, or the text; raise what could not be written; 130 after Ctrl-C, else 0."""
         # n is infinite of a population; nothing else that is no number comes here
         finite = {name: None if value == math.inf else value for name, value in facts.items()}
-        print(json.dumps(finite, allow_nan=False) if self.args.json else text())
+        print(json.dumps(finite, allow_nan=False) if self.args.json else wrapped(text()))
         if self.failure is not None:
             raise self.failure
         return 130 if facts.get("interrupted") else 0

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 import itertools
 import math
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from sgdsim.cli import outputs
 from sgdsim.cli.arguments import add_batch_sizes, add_device, add_list, add_problem, add_regimes, add_seed, named
 from sgdsim.cli.base import Commands
-from sgdsim.cli.deliver import Delivery, add_output, lr_unit
+from sgdsim.cli.deliver import Delivery, add_output
 from sgdsim.cli.problems import load
-from sgdsim.cli.torch_units import add_weight_decay
+from sgdsim.cli.torch_units import add_torch_loss, add_weight_decay, in_torch, take_torch_loss, unit, unit_line
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer
 from sgdsim.common.specs import readable, shortest
@@ -44,6 +45,7 @@ def add_parser(commands: Commands) -> None:
     )
     group.add_argument("--momentum", type=float, default=0.0, help="heavy ball")
     add_weight_decay(group, many=False)
+    add_torch_loss(group)
     add_list(group, "--epochs", whole, list(EPOCHS), "where to compare", metavar="E")
     add_regimes(group, "regime", ["sampled"], "what runs on the batches: sampled, network or both")
     group.add_argument(
@@ -86,6 +88,7 @@ def epochs(args: argparse.Namespace) -> int:
 
         epoch_losses.check_sizes(len(args.batch_size))
     problem = load(args)
+    pulled = take_torch_loss(args, problem.quadratic)
     if any(regime.kind == "network" for regime in followed) and not problem.has_network:
         raise InputError("--regime: expected sampled, as this problem has no network, got network")
     options = {"theory": theory, "progress": True}
@@ -96,6 +99,9 @@ def epochs(args: argparse.Namespace) -> int:
             parts.append(epoch_comparison.compare(problem, args.batch_size, regime=regime, **options))
     compared = epoch_comparison.joined(parts)
     found = epoch_comparison.EpochLosses.of(compared, problem.quadratic)
+    if args.torch_loss is not None:
+        one = unit(args, problem.quadratic)
+        found = replace(found, rows=tuple(replace(row, torch_lr=row.lr * one) for row in found.rows))
     facts = {
         "problem": problem.description,
         "n": problem.n,
@@ -104,11 +110,12 @@ def epochs(args: argparse.Namespace) -> int:
         **{name: compared.attrs[name] for name in ("regime", "theory", "initial_loss")},
         "replicates": args.replicates,
         "device": compared.attrs["device"],
+        **in_torch(args, problem.quadratic),
     }
     rows = [vars(row) for row in found.rows]
     delivery.keep(rows, facts | found.as_dict() | {"interrupted": found.interrupted}, problem, compared)
-    unit = lr_unit(found.rows[0].torch_lr / found.rows[0].lr)
-    return delivery.deliver(found, facts, lambda: _lines(problem.description.get("title", ""), found), unit)
+    title, of = problem.description.get("title", ""), unit_line(args, problem.quadratic)
+    return delivery.deliver(found, facts, lambda: [*_lines(title, found), *pulled], of)
 
 
 def _lines(title: str, found: EpochLosses) -> list[str]:

@@ -19,10 +19,10 @@ from sgdsim.cli.arguments import (
 )
 from sgdsim.cli.base import Commands
 from sgdsim.cli.compare import report_shard
-from sgdsim.cli.deliver import Delivery, add_output, lr_unit, rule_lr_unit
+from sgdsim.cli.deliver import Delivery, add_output, rule_lr_unit
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, settle
-from sgdsim.cli.torch_units import add_weight_decay
+from sgdsim.cli.torch_units import add_torch_loss, add_weight_decay, in_torch, take_torch_loss, unit_line
 from sgdsim.cli.values import real, several, whole
 from sgdsim.common.checks import integer
 from sgdsim.common.specs import shortest
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from sgdsim.studies.landscape import Landscape
 
 DEFAULTS = {"lr": "0:4:20", "momentum": "-1:1:19"}
+_MUCH = 0.1  # weight decay in units of the largest curvature, from which on the grid is another
 
 
 def add_parser(commands: Commands) -> None:
@@ -57,6 +58,7 @@ def add_parser(commands: Commands) -> None:
     add_common(run)
     add_algorithm(run, many=False)
     add_weight_decay(run, many=False)
+    add_torch_loss(run)
     add_execution(parser, always_resumes=True)
     words = "write the result (.nc), or a table of the last losses (.csv, .parquet)"
     add_output(parser, words, "draw the maps (.png, .pdf or .svg)", outputs.RUNS)
@@ -76,6 +78,10 @@ def landscape(args: argparse.Namespace) -> int:
         integer(name, getattr(args, name), minimum=1)
     check_epochs(args)
     problem = load(args)
+    quadratic = problem.quadratic
+    pulled = take_torch_loss(args, quadratic)
+    grid = _grid(args, problem.pull(cells[0]) if args.weight_decay else 0.0)
+    cells = [sgd for _, sgd in grid.cells()]
     settle(args, "n_steps", problem.n, args.batch_size)
     for sgd in cells[: len(args.batch_size)]:  # the first learning rate and momentum with each batch size
         sgd.check(problem.n, 1)
@@ -90,30 +96,35 @@ def landscape(args: argparse.Namespace) -> int:
     if outputs.is_table(args.out):
         with delivery.writing("out"):
             outputs.save_runs(result, args.out)
-    found = judged(result, problem.quadratic, cells[0])
-    rule, initial = cells[0].rule, problem.quadratic.initial_loss
+    found = judged(result, quadratic, cells[0])
+    rule, initial = cells[0].rule, quadratic.initial_loss
     facts = {
         "problem": problem.description,
         "n": problem.n,
         "n_steps": args.n_steps,
         **({"weight_decay": args.weight_decay} if args.weight_decay else {}),
         "initial_loss": initial,
-        "torch_lr_per_alpha": problem.quadratic.torch_lr(1.0) if rule is None else rule.torch_lr_per_alpha,
+        "torch_lr_per_alpha": quadratic.torch_lr(1.0) if rule is None else rule.torch_lr_per_alpha,
+        **(in_torch(args, quadratic) if rule is None else {}),
         "device": result.attrs["device"],
     }
     title = problem.description.get("title", "")
     title += f", weight decay {shortest(args.weight_decay)}" if args.weight_decay else ""
     head = f"{title}: {counted(args.n_steps, 'step')}, initial loss {initial:.4g}, seed {args.seed}"
-    unit = lr_unit(problem.quadratic.torch_lr(1.0)) if rule is None else rule_lr_unit(rule)
-    notes = _notes(found, args.replicates, stable=rule is None)
+    unit = unit_line(args, quadratic) if rule is None else rule_lr_unit(rule)
+    notes = [*_notes(found, args.replicates, stable=rule is None), *pulled]
     return delivery.deliver(found, facts, lambda: [head, found.table().text(), "", *notes], unit)
 
 
-def _grid(args: argparse.Namespace) -> Grid:
+def _grid(args: argparse.Namespace, pull: float = 0.0) -> Grid:
+    """The cells; with weight decay, `pull` in units of the largest curvature, limits are 1 + pull times lower, and so
+    is the default of learning rates."""
     from sgdsim.runs.sweeps import Grid
 
     axes = {}
     for name, default in DEFAULTS.items():  # read here: parsers are built for every command, maps takes SciPy
+        if name == "lr" and pull > _MUCH:
+            default = f"0:{4 / (1 + pull):.3g}:20"
         axes[name] = getattr(args, name) or several(real, name)(default)
     return Grid.product(**axes, batch_size=args.batch_size, **algorithm(args))
 

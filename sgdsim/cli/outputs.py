@@ -36,10 +36,13 @@ def check_out(args: argparse.Namespace) -> None:
     sweep that goes on write over it."""
     if getattr(args, "out", None) is None:
         return
+    if not args.out:
+        raise InputError("--out: expected the name of a file, got ''")
     endings: tuple[str, ...] = getattr(args, "endings", ())
     if endings and _ending(args.out) not in endings:
         got = os.path.basename(args.out)
-        raise InputError(f"--out: expected a name that ends in {_either(endings)}, got {got!r}")
+        why = "; runs are kept as netCDF or as a table, and --json prints a document" if _ending(got) in JSON else ""
+        raise InputError(f"--out: expected a name that ends in {_either(endings)}, got {got!r}{why}")
     goes_on = _goes_on(args)
     if goes_on and is_table(args.out) and goes_on != "always":
         raise InputError(f"--out: expected .nc with {goes_on}, as a table does not hold a sweep, got {args.out!r}")

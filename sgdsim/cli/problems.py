@@ -119,9 +119,9 @@ def check_output(args: argparse.Namespace) -> None:
     if getattr(args, "plot", None) is not None:
         from sgdsim import plot
 
-        plot.check_path(args.plot)
+        plot.check_path(args.plot, "--plot")
         files.check_writable(args.plot)
-    if getattr(args, "out", None) is not None:
+    if getattr(args, "out", None):
         files.check_writable(args.out)
     check_distinct(args)
     check_out(args)
@@ -158,13 +158,14 @@ def add_common(group: Group) -> None:
     add_device(group)
 
 
-def load(args: argparse.Namespace) -> Problem:
-    """The problem, without test points; before that, `check_output`."""
+def load(args: argparse.Namespace, *, test: bool = False) -> Problem:
+    """The problem, without test points but where `test` asks for them; before that, `check_output`."""
     check_output(args)
     integer("seed", args.seed)
-    if args.n_test:
+    if args.n_test and not test:
         raise InputError(f"--n-test: expected none or 0, as {args.command} looks at the training loss alone")
-    args.n_test = 0 if asked_kind(args) is None else None
+    if not test:
+        args.n_test = 0 if asked_kind(args) is None else None
     problem = described(args)
     if args.command not in _OF_MODELS:
         problem.check_squared(args.command)

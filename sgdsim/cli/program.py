@@ -15,10 +15,22 @@ import sys
 import warnings
 
 from sgdsim.cli import completion, streams
+from sgdsim.cli.base import Parser
 from sgdsim.cli.parser import build_parser
 from sgdsim.cli.registry import COMMANDS
 from sgdsim.common.checks import InputError, meant
 from sgdsim.common.signals import one_interruption
+
+_SEVERAL = (
+    "--lr",
+    "--torch-lr",
+    "--momentum",
+    "--batch-size",
+    "--method",
+    "--label-noise",
+    "--average",
+    "--weight-decay",
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -69,12 +81,29 @@ def _failure(error: BaseException) -> tuple[int, str]:
     return 1, "" if isinstance(error, BrokenPipeError) else f"error: output: {error.strerror or error}"
 
 
+def _second_value(sub: Parser, argv: list[str], word: str, command: str | None) -> str:
+    """What is wrong with a word behind the value of an option that takes one; "" where it stands elsewhere."""
+    before = argv[: argv.index(word)] if word in argv and not word.startswith("--") else []
+    at = next((i for i in reversed(range(len(before))) if before[i].startswith("--")), None)
+    if at is None:
+        return ""
+    option, _, first = before[at].partition("=")
+    if option not in _SEVERAL and not word.lstrip("-")[:1].isdigit():  # else it may belong nowhere
+        return ""
+    if not sub.takes_one(option) or len(before) - at != (1 if first else 2):
+        return ""
+    hint = "; sgdsim compare takes several" if command == "simulate" and option in _SEVERAL else ""
+    return f"argument {option}: expected one value, got {first or before[-1]} {word}{hint}"
+
+
 def _parse(argv: list[str] | None) -> argparse.Namespace:
     """The arguments; SystemExit after help, the version, or an error."""
     parser = build_parser()
     args, unknown = parser.parse_known_args(argv)
     if unknown:
         sub = parser.below(filter(None, (args.command, getattr(args, "action", None))))
+        if said := _second_value(sub, list(sys.argv[1:] if argv is None else argv), unknown[0], args.command):
+            sub.error(said)
         odd = next((word.partition("=")[0] for word in unknown if word.startswith("--")), "")
         sub.error(f"unrecognized arguments: {' '.join(unknown)}{meant(odd, sub.known_options())}")
     if args.version:

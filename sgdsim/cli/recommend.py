@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import asdict, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
 from sgdsim.cli import outputs
 from sgdsim.cli.arguments import add_algorithm, add_batch_sizes, add_loss, add_problem, algorithm, named
 from sgdsim.cli.base import Commands
-from sgdsim.cli.deliver import Delivery, add_output, lr_unit, wrote
+from sgdsim.cli.deliver import Delivery, add_output, wrote
 from sgdsim.cli.problems import add_common, load
 from sgdsim.cli.steps import add_steps, check_epochs, steps_of
-from sgdsim.cli.torch_units import add_weight_decay
+from sgdsim.cli.torch_units import BEST, add_torch_loss, add_weight_decay, in_torch, take_torch_loss, unit_line
 from sgdsim.cli.values import whole
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.progress import Bar
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from sgdsim.algorithm.sgd import SGD
     from sgdsim.problem import Problem
     from sgdsim.regimes.base import Regime
+    from sgdsim.studies.decay_recommendation import DecayFound
     from sgdsim.studies.method_recommendation import MethodRecommendation
     from sgdsim.studies.recommendation import Recommendation
     from sgdsim.studies.verification import Verification
@@ -51,7 +53,8 @@ def add_parser(commands: Commands) -> None:
     add_common(group)
     add_loss(group)
     add_algorithm(group, many=False)
-    add_weight_decay(group, many=False)
+    add_weight_decay(group, many=False, best="the one with the least test loss there, by theory")
+    add_torch_loss(group)
     group.add_argument(
         "--exact",
         action="store_true",
@@ -82,7 +85,6 @@ def add_parser(commands: Commands) -> None:
 
 def recommend(args: argparse.Namespace) -> int:
     """Find the best setting, check it by simulation, print and draw it."""
-    from sgdsim.algorithm.sgd import SGD
     from sgdsim.cli import _recommend_sizes, _recommend_text
     from sgdsim.runs.follow import MAX_STEPS
     from sgdsim.studies.recommendation import Recommendation
@@ -91,17 +93,18 @@ def recommend(args: argparse.Namespace) -> int:
     sizes, horizon = args.batch_size, integer("horizon", args.horizon, minimum=1, maximum=MAX_STEPS)
     check_epochs(args)
     number("tau", args.tau, maximum=1.0)  # beyond, losses of the closure may be negative
-    options = {name: values[0] for name, values in algorithm(args).items()}
-    algorithms = [SGD(1.0, 0.0, size, **options) for size in sizes]  # refuses bad values before any data are read
+    algorithms = _algorithms(args)  # refuses bad values before any data are read
     _check(args, algorithms[0], horizon)
     if len(sizes) > 1:
         _recommend_sizes.check(args)
-    problem = load(args)
+    problem = load(args, test=args.weight_decay == BEST)
+    took = {"problem": delivery.seconds}
+    pulled, chosen = _decayed(args, problem)
+    algorithms = _algorithms(args)
     for sgd in algorithms:
         sgd.check(problem.n, 1)
     _check_model(args, problem)
     regimes = None if args.verify is None else _regimes(args.verify, problem)
-    took = {"problem": delivery.seconds}
     if len(sizes) > 1:
         return _recommend_sizes.deliver(delivery, problem, algorithms, lambda sgd: _answer(args, problem, sgd))
     args.batch_size, (sgd,) = sizes[0], algorithms
@@ -116,6 +119,8 @@ def recommend(args: argparse.Namespace) -> int:
         "noise": found.noise,
         "horizon": horizon,
         **found.as_dict(),
+        **in_torch(args, problem.quadratic),
+        **({} if chosen is None else {"best_weight_decay": asdict(chosen)}),
         "verify": checked and checked.as_dict(),
         "interrupted": found.interrupted or (checked is not None and checked.interrupted),
     }
@@ -126,8 +131,36 @@ def recommend(args: argparse.Namespace) -> int:
     lines = _recommend_text.lines(problem.description.get("title", ""), found, checked)
     lines += _recommend_text.to_paste(found, problem.has_network)
     times = ", ".join(f"{name} {took[name]:.1f} s" for name in TIMES if name in took)
-    last = f"{lr_unit(problem.quadratic.torch_lr(1.0))}. {times}."
-    return delivery.tell(facts, lambda: "\n".join([*lines, last, *wrote(facts)]))
+    last = f"{unit_line(args, problem.quadratic)}. {times}."
+    return delivery.tell(facts, lambda: "\n".join([*lines, *pulled, last, *wrote(facts)]))
+
+
+def _algorithms(args: argparse.Namespace) -> list[SGD]:
+    """One for each batch size; a weight decay that is to be found is any."""
+    from sgdsim.algorithm.sgd import SGD
+
+    options = {name: values[0] for name, values in algorithm(args).items()}
+    if args.weight_decay == BEST:
+        options["weight_decay"] = 1.0
+    return [SGD(1.0, 0.0, size, **options) for size in args.batch_size]
+
+
+def _decayed(args: argparse.Namespace, problem: Problem) -> tuple[list[str], DecayFound | None]:
+    """--weight-decay as a number on half-mse from now on; the lines about it, and what was found where it was best."""
+    from sgdsim.studies import decay_recommendation
+
+    if args.weight_decay != BEST:
+        return take_torch_loss(args, problem.quadratic), None
+    decay_recommendation.check(problem)
+    args.weight_decay = 0.0
+    take_torch_loss(args, problem.quadratic)
+    (sgd,) = _algorithms(args)
+    sgd.check(problem.n, 1)
+    horizon = integer("horizon", steps_of(args, "horizon", problem.n, sgd.batch_size), minimum=1)
+    with Bar(True, "weight decay", unit="setting", delay=2) as bar:
+        found = decay_recommendation.find(problem, sgd, horizon, tau=args.tau, heard=bar.update)
+    args.weight_decay = found.weight_decay
+    return [found.sentence()], found
 
 
 def _answer(args: argparse.Namespace, problem: Problem, sgd: SGD) -> tuple[Recommendation | MethodRecommendation, int]:
@@ -141,7 +174,7 @@ def _answer(args: argparse.Namespace, problem: Problem, sgd: SGD) -> tuple[Recom
     found = _found(args, problem, sgd, horizon)
     if not args.no_probe:
         found = _probed(args, problem, found)
-    return found, horizon
+    return replace(found, torch_loss=args.torch_loss), horizon
 
 
 def _check(args: argparse.Namespace, sgd: SGD, horizon: int) -> None:

@@ -10,6 +10,7 @@ import argparse
 import math
 from typing import TYPE_CHECKING, cast
 
+from sgdsim.cli.deliver import lr_unit
 from sgdsim.cli.values import add_list, real
 from sgdsim.common.checks import InputError, number
 from sgdsim.common.specs import shortest
@@ -28,6 +29,11 @@ def add_torch(group: Group, words: str, *, many: bool = True) -> None:
         add_list(group, "--torch-lr", real, None, words, metavar="LR")
     else:
         group.add_argument("--torch-lr", type=real, metavar="LR", help=words)
+    add_torch_loss(group)
+
+
+def add_torch_loss(group: Group) -> None:
+    """`--torch-loss`."""
     group.add_argument(
         "--torch-loss",
         choices=list(LOSSES),
@@ -37,13 +43,22 @@ def add_torch(group: Group, words: str, *, many: bool = True) -> None:
     )
 
 
-def add_weight_decay(group: Group, many: bool) -> None:
-    """`--weight-decay`, which `algorithm` takes up."""
+BEST = "best"  # in the place of a weight decay
+
+
+def _real_or_best(text: str) -> float | str:
+    return BEST if text == BEST else real(text)
+
+
+def add_weight_decay(group: Group, many: bool, best: str = "") -> None:
+    """`--weight-decay`, which `algorithm` takes up; `best`: what that word stands for, where it is taken."""
     words = "as of torch.optim.SGD: pulls a network's parameters to 0, other problems to their start (default: 0)"
     if many:
         add_list(group, "--weight-decay", real, None, words, metavar="OMEGA")
     else:
-        group.add_argument("--weight-decay", type=real, metavar="OMEGA", help=words)
+        kind = _real_or_best if best else real
+        words += f"; best: {best}" if best else ""
+        group.add_argument("--weight-decay", type=kind, metavar="OMEGA", help=words)
 
 
 def add_no_weight_decay(group: Group) -> None:
@@ -67,7 +82,7 @@ def check_torch(args: argparse.Namespace) -> None:
 
 def asked_for(args: argparse.Namespace) -> bool:
     """Whether torch's units are to be shown."""
-    return args.torch_lr is not None or args.torch_loss is not None
+    return getattr(args, "torch_lr", None) is not None or args.torch_loss is not None
 
 
 def unit(args: argparse.Namespace, problem: QuadraticProblem) -> float:
@@ -122,6 +137,30 @@ def decay_lines(args: argparse.Namespace, problem: QuadraticProblem) -> list[str
         return []
     values = ", ".join(f"{shortest(decay)} is {shortest(decay * one)}" for decay in given if decay)
     return [f"weight decay of torch.optim.SGD on {LOSSES[args.torch_loss]}, on {LOSSES['half-mse']} as shown: {values}"]
+
+
+def take_torch_loss(args: argparse.Namespace, problem: QuadraticProblem) -> list[str]:
+    """--weight-decay as on half-mse from now on, where --torch-loss has another, and the lines that say so. InputError
+    as `unit`."""
+    if args.torch_loss is None:
+        return []
+    unit(args, problem)
+    lines = decay_lines(args, problem)
+    if args.weight_decay:
+        args.weight_decay *= decay_unit(args, problem)
+    return lines
+
+
+def in_torch(args: argparse.Namespace, problem: QuadraticProblem) -> dict[str, object]:
+    """For JSON, where --torch-loss is given: its loss, and the unit of learning rates there."""
+    return {} if args.torch_loss is None else {"torch_loss": args.torch_loss, "torch_lr_per_alpha": unit(args, problem)}
+
+
+def unit_line(args: argparse.Namespace, problem: QuadraticProblem) -> str:
+    """The unit of learning rates, on which loss where --torch-loss is given."""
+    if args.torch_loss is None:
+        return lr_unit(problem.torch_lr(1.0))
+    return f"{lr_unit(unit(args, problem))} on {named_loss(args, problem)}"
 
 
 def unit_of(args: argparse.Namespace, problem: QuadraticProblem) -> str:

@@ -69,6 +69,7 @@ def schedule_of(parameter: str) -> Callable[[str], float | Schedule]:
     def read(text: str) -> float | Schedule:
         from sgdsim.algorithm.schedules import parse
 
+        _check_commas(text)
         if is_list(text):
             raise argparse.ArgumentTypeError(f"expected one value, got {text!r}; sgdsim compare takes several")
         try:
@@ -80,6 +81,12 @@ def schedule_of(parameter: str) -> Callable[[str], float | Schedule]:
             raise argparse.ArgumentTypeError(str(error)) from None
 
     return read
+
+
+def _check_commas(text: str) -> None:
+    """ArgumentTypeError where nothing stands between two commas."""
+    if ":" not in text and "," in text and not all(part.strip() for part in text.split(",")):
+        raise argparse.ArgumentTypeError(f"expected a value on both sides of each comma, got {text!r}")
 
 
 def is_list(text: str) -> bool:
@@ -96,6 +103,7 @@ def several(one: Callable[[str], _One], name: str = "") -> Callable[[str], list[
     """
 
     def read(text: str) -> list[_One]:
+        _check_commas(text)
         if not is_list(text):
             return [one(text)]
         out: list[_One] = []

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from typing import Any, ClassVar, TypeVar
 
-from sgdsim.common.checks import InputError, choice
+from sgdsim.common.checks import InputError, choice, meant
 
 _Kind = TypeVar("_Kind")
 
@@ -71,7 +71,8 @@ def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[_Kind]]
         except InputError as error:
             raise InputError(f"{parameter}: {error}") from None
     known = {f.name: f for f in fields(made)}
-    rule = ", ".join(f"{k}=NUMBER" for k in known) or "no arguments"
+    needed = [name for name, f in known.items() if f.default is MISSING and f.default_factory is MISSING]
+    rule = ", ".join(f"{k}=NUMBER" if k in needed else f"[{k}=NUMBER]" for k in known) or "no arguments"
     given: dict[str, float | int] = {}
     synonyms = getattr(made, "synonyms", {})
     for item in filter(None, tail.split(",")):
@@ -80,10 +81,14 @@ def parse(parameter: str, kind: str, text: str, kinds: Mapping[str, type[_Kind]]
         try:
             given[key] = int(value) if key in known and known[key].type == "int" else float(value)
         except ValueError:
-            equals = ""
-        if not equals or key not in known:
-            raise InputError(f"{parameter}: {head}: expected {rule}; got {item!r}")
-    try:
-        return made(**given)
-    except TypeError:
-        raise InputError(f"{parameter}: {head}: expected {rule}; got {tail!r}") from None
+            what = f"{item!r}"
+            if equals and key in known:
+                what += f", where {key} is a {'whole ' if known[key].type == 'int' else ''}number"
+            raise InputError(f"{parameter}: {head}: expected {rule}; got {what}") from None
+        if key not in known:
+            raise InputError(
+                f"{parameter}: {head}: expected {rule}; got {item!r}, whose key is none{meant(key, known)}"
+            )
+    if missing := [name for name in needed if name not in given]:
+        raise InputError(f"{parameter}: {head}: expected {rule}; got {tail!r}, without {' and '.join(missing)}")
+    return made(**given)

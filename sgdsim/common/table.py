@@ -6,6 +6,7 @@ import html
 import itertools
 import shutil
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,6 +25,21 @@ def letters() -> int:
     if not sys.stdout.isatty():
         return WIDEST
     return min(WIDEST, max(NARROWEST, shutil.get_terminal_size().columns))
+
+
+def wrapped(text: str) -> str:
+    """Prose as a terminal has room for: lines that are too long for it go on below. Tables, indented lines, which are
+    to be pasted, and text that goes elsewhere stay."""
+    if not sys.stdout.isatty():
+        return text
+    width = letters()
+
+    def fitted(line: str) -> str:
+        if len(line) <= width or line[:1].isspace() or "  " in line or line.startswith("wrote "):
+            return line
+        return textwrap.fill(line, width, break_long_words=False, break_on_hyphens=False)
+
+    return "\n".join(map(fitted, text.split("\n")))
 
 
 def escaped(text: str) -> str:

@@ -23,9 +23,13 @@ def counted(count: int, what: str) -> str:
 
 
 def duration(total: float) -> str:
-    """Seconds in words: "40 s", "3.2 years"."""
-    name, unit = next(pair for pair in reversed(_UNITS) if total >= pair[1] or pair[1] == 1)
-    number = f"{total / unit:.2g}"
+    """Seconds in words, in two digits: "less than a second", "40 s", "3.2 years"."""
+    if total < 1:
+        return "less than a second"
+    name, unit = next(pair for pair in reversed(_UNITS) if total >= pair[1])
+    digits = 1 if total / unit < 9.95 else 0
+    number = f"{total / unit:.{digits}f}" if total / unit < 1e4 else f"{total / unit:.2g}"
+    number = number.removesuffix(".0")
     return f"{number} {name}{'' if name == 's' or number == '1' else 's'}"
 
 

@@ -28,9 +28,10 @@ def save(figure: Figure | Axes, path: str | os.PathLike[str]) -> None:
         drawn.savefig(temporary, format=kind, metadata=undated.get(kind))
 
 
-def check_path(path: str | os.PathLike[str]) -> str:
-    """The kind of picture that `path` names: "png", "pdf" or "svg"; InputError for any other ending."""
+def check_path(path: str | os.PathLike[str], name: str = "path") -> str:
+    """The kind of picture that `path` names: "png", "pdf" or "svg"; InputError for any other ending, beginning with the
+    `name` of what was given."""
     kind = Path(path).suffix.lower().removeprefix(".")
     if kind not in ("png", "pdf", "svg"):
-        raise InputError(f"path: expected a name ending in .png, .pdf or .svg, got {Path(path).name!r}")
+        raise InputError(f"{name}: expected a name ending in .png, .pdf or .svg, got {Path(path).name!r}")
     return kind

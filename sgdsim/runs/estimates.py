@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from sgdsim import observables
 from sgdsim.common import memory
@@ -24,6 +24,14 @@ if TYPE_CHECKING:
     from sgdsim.runs.grids import Cell
 
 _LONG = 3600.0  # seconds of a run that users are warned of
+_ALIKE = 1.5  # ratio of the times of two cells, up to which one tells of the other
+
+
+class Cost(NamedTuple):
+    """Of a cell in a regime: seconds on average, 0 where there is no estimate, and whether all cells cost alike."""
+
+    seconds: float
+    alike: bool
 
 
 def check(
@@ -31,11 +39,11 @@ def check(
     cells: Sequence[Cell],
     regimes: Sequence[Regime],
     settings: Settings,
-) -> list[float]:
+) -> list[Cost]:
     """InputError if the results or states of a sweep cannot fit into memory; a RuntimeWarning if it takes over an hour.
 
     `problem`: a problem, or a function that makes one for each cell; then N is known where it is on the grid. Returns
-    seconds of a cell in each regime, on average.
+    what a cell costs in each regime.
     """
     replicates = settings.replicates if any(regime.stochastic for regime in regimes) else 1
     recorded = len(cells) * len(regimes) * replicates * settings.steps.size
@@ -44,11 +52,11 @@ def check(
     once = 8.0 * recorded * numbers * (1 + 2 / (len(cells) * len(regimes)))  # a cell's own record twice beside it
     memory.require("a result", once, "take fewer --replicates, or record fewer steps (--record-every)")
     every = cells[:: max(1, len(cells) // 100)]
-    total, seconds = 0.0, list[float]()
+    total, costs = 0.0, list[Cost]()
     parameters = float(problem.n_parameters) if isinstance(problem, Problem) else 0.0
     together = outputs_together(problem)
     for regime in regimes:
-        cost, needed, quantities = 0.0, 0.0, observables.needed(regime.known(settings.observe))
+        needed, times, quantities = 0.0, list[float](), observables.needed(regime.known(settings.observe))
         for cell in every:
             n = modes(problem, cell)
             needed = max(needed, regime.state_bytes(n, parameters, cell.sgd, settings.replicates))
@@ -58,17 +66,18 @@ def check(
                     f"time: expected steps between which Ctrl-C is heard, got some of about "
                     f"{duration(each / settings.steps[-1])} in the {regime.name} regime; take smaller batches"
                 )
-            cost += each
+            times.append(each)
         what = f"a state of the {regime.name} regime"
         memory.require(what, needed, "take fewer points (--n) or --replicates, a smaller --width, or another --regime")
-        seconds.append(cost / len(every))
+        alike = isinstance(problem, Problem) and max(times) <= _ALIKE * min(times)
+        costs.append(Cost(sum(times) / len(times), alike))
         share = 1 if regime.uses_all_cores else min(len(cells), os.cpu_count() or 1)
-        total += cost / len(every) * len(cells) / share
+        total += costs[-1].seconds * len(cells) / share
     if total > _LONG:
         warn(
             f"this will take about {duration(total)}, unless it diverges; Ctrl-C keeps what is done",
         )
-    return seconds
+    return costs
 
 
 def outputs_together(problem: object) -> int:

@@ -16,11 +16,10 @@ from sgdsim.common.progress import Bar
 from sgdsim.common.text import counted
 from sgdsim.regimes.base import Regime
 from sgdsim.runs.chunks import Chunk, Done, Settings
+from sgdsim.runs.estimates import Cost
 from sgdsim.runs.follow import OUTCOMES
 from sgdsim.runs.grids import Grid
 from sgdsim.runs.pace import Pace
-
-_CELLS = "{desc}{percentage:3.0f}%|{bar}| {n:.4g}/{total_fmt} [{elapsed}<{remaining}, {rate_fmt}{postfix}]"
 
 _SOON = 0.05  # seconds between two looks at how long the rest takes
 
@@ -48,8 +47,8 @@ def _work(cells: int, regimes: int, steps: int) -> str:
 
 
 class Progress:
-    """One bar over all cells, with counts by regime and of the diverged and failed; and the log. Of a single run the
-    bar counts steps.
+    """One bar over all cells in all regimes, with the cells of each regime, the diverged and failed; and the log. Of a
+    single run the bar counts steps.
 
     `totals` and `ended`: cells of each regime, and those of them that are done; `partial`: regime, and how many cells
     are done, of each chunk in work, by its number; `counts`: cells that came to such an end.
@@ -63,7 +62,7 @@ class Progress:
         grid: Grid,
         regimes: Sequence[Regime],
         settings: Settings,
-        seconds: Sequence[float],
+        costs: Sequence[Cost],
         log_file: str | os.PathLike | None,
     ) -> None:
         self.names, self.n_cells, self.log_file = [regime.name for regime in regimes], grid.size, log_file
@@ -75,7 +74,7 @@ class Progress:
             self.ended[chunk.regime] -= len(chunk.cells)
         self.partial: dict[int, tuple[int, float]] = {}
         self.counts = {"diverged": 0, "failed": 0}
-        self.lock, self.pace, self.moved = threading.Lock(), Pace(regimes, seconds, settings.steps.size), 0.0
+        self.lock, self.pace, self.moved = threading.Lock(), Pace(regimes, costs, settings.steps.size), 0.0
         cells, last = sum(self.totals), int(settings.steps[-1])
         self.unit = last if cells == 1 else 1
         self.bar = Bar(
@@ -84,7 +83,8 @@ class Progress:
             initial=sum(self.ended) * self.unit,
             unit="step" if cells == 1 else "cell",
             work=_work(self.n_cells, len(regimes), last),
-            form=None if cells == 1 else _CELLS,
+            paced=False,
+            counts=cells == 1,
         )
         self.log: TextIO | None = None
 
@@ -102,7 +102,7 @@ class Progress:
         """`part` of a cell more is done in the chunk."""
         with self.lock:
             if chunk.number not in self.partial:
-                self.bar.describe(self._named(chunk), refresh=part == 0)
+                self._name(chunk, refresh=part == 0)
             _, before = self.partial.get(chunk.number, (chunk.regime, 0.0))
             now = min(before + part, len(chunk.cells))
             self.partial[chunk.number] = (chunk.regime, now)
@@ -110,12 +110,10 @@ class Progress:
             if part and time.monotonic() - self.moved >= _SOON:
                 self._move()
 
-    def _named(self, chunk: Chunk) -> str:
-        if self.n_cells == 1:
-            return self.names[chunk.regime]
-        first, last = chunk.cells[0] + 1, chunk.cells[-1] + 1
-        cells = f"cell {first}" if first == last else f"cells {first} to {last}"
-        return f"{cells} of {self.n_cells}, {self.names[chunk.regime]}"
+    def _name(self, chunk: Chunk, refresh: bool) -> None:
+        """What goes on now, in front of the bar."""
+        self.bar.beside(self._said(self._left()) if sum(self.totals) > 1 else "")
+        self.bar.describe("" if sum(self.totals) > 1 else self.names[chunk.regime], refresh=refresh)
 
     def add(self, chunk: Chunk, done: Done) -> None:
         """The chunk is done."""
@@ -127,9 +125,6 @@ class Progress:
             outcomes = {name: int((done.outcome == OUTCOMES.index(name)).any(1).sum()) for name in self.counts}
             for name, count in outcomes.items():
                 self.counts[name] += count
-            counted = {name: f"{e}/{t}" for name, e, t in zip(self.names, self.ended, self.totals, strict=True)}
-            shown = {**(counted if len(self.names) > 1 else {}), **{k: v for k, v in self.counts.items() if v}}
-            self.bar.beside(shown)
             self._move()
             if self.log is not None:
                 self._write_line(self.log, chunk, done, outcomes)
@@ -150,10 +145,32 @@ class Progress:
             log.write(json.dumps(line) + "\n")
             log.flush()
 
-    def _move(self) -> None:
+    def _left(self) -> list[float]:
+        """Cells of each regime."""
         left = [float(total - ended) for total, ended in zip(self.totals, self.ended, strict=True)]
         for regime, done in self.partial.values():
             left[regime] -= done
+        return left
+
+    def _move(self) -> None:
+        left = self._left()
         done = sum(self.totals) - sum(left)
+        if sum(self.totals) > 1:
+            self.bar.beside(self._said(left))
         self.bar.at(done if sum(self.totals) > 1 else round(done * self.unit), *self.pace.left(left))
         self.moved = time.monotonic()
+
+    def _said(self, left: Sequence[float]) -> str:
+        """How many cells are done of each regime that goes on, of the last one at the end, and came to a bad end."""
+        counts = [
+            f"{name} {_rounded(total - rest)} of {total}"
+            for name, total, rest in zip(self.names, self.totals, left, strict=True)
+            if rest > 0
+        ]
+        shown = f"{', '.join(counts)} cells" if counts else f"{counted(self.n_cells, 'cell')} done"
+        return "; ".join([shown, *(f"{count} {outcome}" for outcome, count in self.counts.items() if count)])
+
+
+def _rounded(cells: float) -> str:
+    """Whole cells, of the first few also tenths."""
+    return f"{int(cells)}" if cells >= 10 or cells == int(cells) else f"{int(10 * cells) / 10:g}"

@@ -100,7 +100,7 @@ def sweep(
         seed=seed,
         on_error=on_error,
     )
-    seconds = estimates.check(problem, request.cells, request.regimes, request.settings)
+    costs = estimates.check(problem, request.cells, request.regimes, request.settings)
     share = None if shard is None else checked_shard(shard, path, resume)
     request = request.without_spare_replicates()
     asked = request.asked()
@@ -118,7 +118,7 @@ def sweep(
             filled.take_back()
             mine = chunks if share is None else [one for one in chunks if one.number % share[1] == share[0] - 1]
             todo = [chunk for chunk in mine if not assembly.is_done(result, grid, chunk, retry_failed)]
-            with Progress(progress, chunks, todo, grid, request.regimes, request.settings, seconds, log_file) as bar:
+            with Progress(progress, chunks, todo, grid, request.regimes, request.settings, costs, log_file) as bar:
                 filled.follow(executor, work, todo, bar)
         if store is not None and share is None:
             with held_back():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 from sgdsim.algorithm.methods import HeavyBall, Nesterov
@@ -151,6 +151,7 @@ class Advice(Findings):
     max_lr : `limits` at one momentum or several, the best one last.
     rate : σ₁ of the loss L ~ e^{σ₁t} at the best setting, t → ∞; None: not known.
     seconds : what the parts took.
+    torch_loss : of `torch_losses`, the only one that torch's numbers are for; None: for each.
     """
 
     problem: QuadraticProblem
@@ -161,6 +162,7 @@ class Advice(Findings):
     rate: float | None
     law: LawHere
     seconds: dict[str, float]
+    torch_loss: str | None = field(default=None, kw_only=True)
 
     @property
     def interrupted(self) -> bool:
@@ -184,17 +186,24 @@ class Advice(Findings):
 
     @property
     def torch_losses(self) -> tuple[str, ...]:
-        """Those of `TORCH_LOSSES` that the problem's loss is in torch."""
+        """Those of `TORCH_LOSSES` that the problem's loss is in torch, or the one that is asked for."""
+        if self.torch_loss is not None:
+            return (self.torch_loss,)
         return TORCH_LOSSES.get(self.problem.loss, (self.problem.loss,))
 
     def torch_lr(self, loss: str | None = None) -> float | None:
         """The answer's learning rate for `torch.optim.SGD` and one of `torch_losses` (None: the first); None where
         there is none."""
         loss = choice("loss", loss or self.torch_losses[0], self.torch_losses)
-        share = self.problem.n_outputs / 2 if loss == "mse" else 1.0
         if self.answer is None or math.isinf(self.problem.n):
             return None
-        return finite_or_none(share * self.problem.torch_lr(self.answer.lr))
+        return finite_or_none(self.in_torch(self.answer.lr, loss))
+
+    def in_torch(self, lr: float, loss: str | None = None) -> float:
+        """A learning rate in units of 1/λ_max as one of `torch.optim.SGD` for one of `torch_losses` (None: the
+        first)."""
+        share = self.problem.n_outputs / 2 if (loss or self.torch_losses[0]) == "mse" else 1.0
+        return share * self.problem.torch_lr(lr)
 
     def torch_weight_decay(self, loss: str | None = None) -> float:
         """The weight decay for `torch.optim.SGD` and one of `torch_losses` (None: the first): of nn.MSELoss, whose
@@ -263,9 +272,9 @@ class Advice(Findings):
 
     def setting(self, lr: float, momentum: float, loss: float, effective: float) -> dict[str, float | None]:
         """A setting with the loss there and how far it moves in the end, as JSON holds it."""
-        facts = {"lr": lr, "torch_lr": self.problem.torch_lr(lr), "momentum": momentum, "loss": self.loss_of(loss)}
+        facts = {"lr": lr, "torch_lr": self.in_torch(lr), "momentum": momentum, "loss": self.loss_of(loss)}
         return facts | {"effective_lr": finite_or_none(effective)}
 
     def torch(self, levels: dict[str, float | None]) -> dict[str, float | None]:
         """`limits` as learning rates of `torch.optim.SGD`."""
-        return {name: None if (lr := levels[name]) is None else self.problem.torch_lr(lr) for name in LEVELS}
+        return {name: None if (lr := levels[name]) is None else self.in_torch(lr) for name in LEVELS}

@@ -77,7 +77,7 @@ class MethodRecommendation(Advice):
         if self.probe is not None and self.probe.lowered and self.answer is not None:
             named = {"recommended by the probe": self.answer} | named
         rows: list[list[Cell]] = [
-            [name, at.lr, f"({short(self.problem.torch_lr(at.lr))})", tuned(at.momentum), finite_or_none(at.loss)]
+            [name, at.lr, f"({short(self.in_torch(at.lr))})", tuned(at.momentum), finite_or_none(at.loss)]
             for name, at in named.items()
         ]
         return Table(["", "lr", "(torch)", "momentum", "predicted loss"], rows, "lr")

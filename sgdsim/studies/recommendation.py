@@ -124,7 +124,7 @@ class Recommendation(Advice):
         averaged = known.error.loss is not None
         rows: list[list[Cell]] = []
         if self.probe is not None and self.probe.lowered and (found := self.answer) is not None:
-            torch = f"({short(self.problem.torch_lr(found.lr))})"
+            torch = f"({short(self.in_torch(found.lr))})"
             rows.append(
                 ["recommended by the probe", found.lr, torch, tuned(found.momentum), finite_or_none(found.loss)]
             )
@@ -133,7 +133,7 @@ class Recommendation(Advice):
             ("best", best.lr, best.momentum, best.loss, known.error),
             ("best without momentum", best.plain_lr, 0.0, best.plain_loss, known.plain_error),
         ):
-            rows.append([name, lr, f"({short(self.problem.torch_lr(lr))})", tuned(momentum)])
+            rows.append([name, lr, f"({short(self.in_torch(lr))})", tuned(momentum)])
             rows[-1] += [self.loss_of(loss), *([self.loss_of(error.loss)] if averaged else [])]
         headers = ["", "lr", "(torch)", "momentum", "predicted loss", *(["exact average"] if averaged else [])]
         return Table(headers, rows, "lr")
@@ -147,6 +147,15 @@ class Recommendation(Advice):
             cells = [f"{short(levels[name])} ({short(torch[name])})" for name in names]
             rows.append([f"momentum {tuned(levels['momentum'] or 0.0)}", *cells])
         return Table(["largest stable lr (torch)", *(LEVELS[name] for name in names)], rows, "lr")
+
+    def beyond_cutoff(self) -> list[str]:
+        """What makes an answer doubtful where the horizon is beyond the cut-off; none before it."""
+        if self.cutoff is None or self.horizon <= self.cutoff:
+            return []
+        return [
+            f"{steps(self.horizon)} is beyond the cut-off at {self.cutoff:.3g}. The loss falls exponentially "
+            "there, and the best setting depends on the smallest eigenvalues of this N."
+        ]
 
     def notes(self) -> list[str]:
         """What makes the answer doubtful, a sentence or two each."""
@@ -164,11 +173,7 @@ class Recommendation(Advice):
             )
         if found is not None and found.exponent is not None and found.window is None:
             notes.append("The law is nowhere within 10% of the exact curve at this N: do not rely on it.")
-        if self.cutoff is not None and self.horizon > self.cutoff:
-            notes.append(
-                f"{steps(self.horizon)} is beyond the cut-off at {self.cutoff:.3g}. The loss falls exponentially "
-                "there, and the best setting depends on the smallest eigenvalues of this N."
-            )
+        notes += self.beyond_cutoff()
         if known.stable is None:
             notes.append(f"Whether it is exactly stable is not known: {known.reason}. --verify sampled tells more.")
         return notes + (infinite_spectrum(self.problem) if self.noise > 0 else [])

@@ -54,6 +54,11 @@ def test_bash_reads_the_script(script):
         ("sgdsim theory der", ["derive"]),
         ("sgdsim simulate --out sgdsim.b", ["sgdsim.bash"]),
         ("sgdsim --print", ["--print-completion"]),
+        ("sgdsim simulate --method ad", ["adam", "adamw"]),
+        ("sgdsim compare --method nesterov cor", ["corner"]),
+        ("sgdsim compare --regime sampled averaged dia", ["diagonal"]),
+        ("sgdsim compare --regime sampled --method heavy-ball nest", ["nesterov"]),
+        ("sgdsim compare --observe moments dist", ["distance"]),
     ],
 )
 def test_words_are_completed(script, line, words):

@@ -128,3 +128,51 @@ def test_runs_show_it_beside_the_rate(run):
 )
 def test_runs_refuse(run, command, words, said):
     assert said in run(command, *words, code=2)
+
+
+RUNS = {
+    "landscape": ["--batch-size", "2", "--n-steps", "6", "--lr", "0.3,0.5", "--momentum", "0,0.5"],
+    "budget": ["--batch-size", "1,2", "--n-steps", "20"],
+    "epochs": ["--batch-size", "2", "--epochs", "1", "--replicates", "3", "--theory", "diagonal:tau=1"],
+    "recommend": ["--batch-size", "2", "--n-steps", "6"],
+}
+
+
+def numbers(told):
+    """What does not depend on the unit in which torch's rates and weight decay are told."""
+    if isinstance(told, dict):
+        return {k: numbers(v) for k, v in told.items() if "torch" not in k and k != "seconds"}
+    return [numbers(v) for v in told] if isinstance(told, list) else told
+
+
+@pytest.mark.parametrize("command", RUNS)
+def test_weight_decay_of_mse_is_the_same_run_as_c_half_of_it(run, command):
+    saved(3)
+    words = [command, "--kernel", "k.npz", *RUNS[command], "--json"]
+    mse = json.loads(run(*words, "--weight-decay", "0.02", "--torch-loss", "mse"))
+    half = json.loads(run(*words, "--weight-decay", "0.03", "--torch-loss", "half-mse"))
+    assert numbers(mse) == numbers(half)
+    assert (mse["torch_loss"], half["torch_loss"]) == ("mse", "half-mse")
+    assert mse["torch_lr_per_alpha"] == pytest.approx(1.5 * half["torch_lr_per_alpha"], rel=1e-14)
+    for name in ("rows", "runs"):
+        for one, other in zip(mse.get(name, []), half.get(name, []), strict=True):
+            if "torch_lr" in one:
+                assert one["torch_lr"] == pytest.approx(1.5 * other["torch_lr"], rel=1e-14)
+    lines = run(*words[:-1], "--weight-decay", "0.02", "--torch-loss", "mse")
+    assert f"lr 1 is {mse['torch_lr_per_alpha']:.4g} in torch.optim.SGD on nn.MSELoss." in lines
+    assert "0.02 is 0.03" in " ".join(lines.split())
+    assert "on nn.MSELoss" not in run(*words[:-1], "--weight-decay", "0.03")
+
+
+def test_recommend_pastes_the_line_of_that_loss_alone(run):
+    saved(3)
+    words = ["recommend", "--kernel", "k.npz", *RUNS["recommend"]]
+    mse = run(*words, "--torch-loss", "mse")
+    both = run(*words)
+    pasted = [line for line in mse.splitlines() if "net.parameters" in line]
+    assert len(pasted) == 1
+    assert pasted[0] in both
+    assert "torch.nn.MSELoss()" in pasted[0]
+    told = json.loads(run(*words, "--torch-loss", "mse", "--json"))
+    assert told["best"]["torch_lr"] == pytest.approx(told["best"]["lr"] * told["torch_lr_per_alpha"], rel=1e-12)
+    assert list(told["torch"]) == ["momentum", "mse"]

@@ -105,3 +105,27 @@ def test_studies_say_it(run, words):
     assert told["weight_decay"] == 0.02
     assert "weight_decay" not in plain
     assert told["rows"] != plain["rows"]
+
+
+def test_recommend_finds_the_best_one(run):
+    words = ["recommend", "--n", "12", "--width", "4", "--n-steps", "20", "--batch-size", "4", "--no-probe"]
+    told = json.loads(run(*words, "--weight-decay", "best", "--json"))
+    best = told["best_weight_decay"]
+    assert told["weight_decay"] == best["weight_decay"]
+    assert best["test_loss"] <= best["without"]
+    held = json.loads(run(*words, "--weight-decay", repr(best["weight_decay"]), "--json"))
+    assert held["best"]["lr"] == pytest.approx(told["best"]["lr"], rel=1e-6)
+    said = "the best for the test loss at this setting" if best["weight_decay"] else "No weight decay lowers"
+    assert said in " ".join(run(*words, "--weight-decay", "best").split())
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ([*POWER], "expected a problem with test points for best"),
+        ([*POWER, "--batch-size", "1", "2"], "best with one --batch-size, got 2 sizes"),
+        ([*POWER, "--verify"], "--verify: expected only with heavy ball, without weight decay"),
+    ],
+)
+def test_best_is_refused_where_it_is_not_known(run, words, said):
+    assert said in run("recommend", *words, "--n-steps", "20", "--weight-decay", "best", code=2)

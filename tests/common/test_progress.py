@@ -61,23 +61,45 @@ def test_a_minute_and_more_is_told_once_at_the_start(run):
 
 def test_compiling_does_not_count_for_the_pace(clock, capsys):
     with Bar(True, "sampled", 100, work="100 steps") as bar:
-        for second in (20.0, 21.0, 22.0, 23.0):  # 20 seconds until the first step
+        for second in (20.0, 21.0, 22.0, 23.0, 24.0, 50.0):  # 20 seconds until the first step
             clock[0] = second
             bar.update(10)
-    assert capsys.readouterr().err == "sampled: 20 of 100 steps, about 8 s left\n"
+    assert capsys.readouterr().err.splitlines() == [
+        "sampled: 10 of 100 steps, 20 s so far",
+        "sampled: 60 of 100 steps, 50 s so far",  # the pace is another by now
+    ]
+
+
+def test_a_slow_step_among_the_first_is_not_carried_over(clock, capsys):
+    """The demo said 3.5 hours: one of the first thousandths of a cell took seconds."""
+    with Bar(True, "network", 1000, work="1,000 steps") as bar:
+        for step in range(1, 1001):
+            clock[0] += 8.0 if step == 2 else 0.04
+            bar.update()
+    said = capsys.readouterr().err.splitlines()
+    assert said[0].endswith("of 1,000 steps, 10 s so far")
+    assert not any("about" in line or "Ctrl-C" in line for line in said)
+
+
+def test_long_work_that_is_nearly_done_is_not_told(clock, capsys):
+    with Bar(True, "network", 10, work="10 cells", paced=False) as bar:
+        for second, left in ((10.0, None), (55.0, 8.0)):
+            clock[0] = second
+            bar.at(second / 10, left=left)
+    assert "Ctrl-C" not in capsys.readouterr().err
 
 
 def test_the_caller_may_know_better_how_long_the_rest_takes(clock, capsys):
     with Bar(True, "network", 10, unit="cell", work="10 cells") as bar:
-        for second in (1.0, 3.0):
+        for second, left in ((1.0, None), (3.0, 600.0)):
             clock[0] = second
-            bar.at(second, left=600.0)
+            bar.at(second, left=left)
     assert capsys.readouterr().err == "about 10 minutes: 10 cells; Ctrl-C keeps what is done\n"
 
 
 def test_a_guess_is_told_as_one_and_once_more_when_it_is_none(clock, capsys):
     with Bar(True, "network", 10, unit="cell", work="10 cells") as bar:
-        for second, sure in ((1.0, False), (3.0, False), (5.0, False), (7.0, True), (8.0, True)):
+        for second, sure in ((3.0, False), (5.0, False), (7.0, True), (8.0, True)):
             clock[0] = second
             bar.at(second, left=100.0 * second, sure=sure)
     assert capsys.readouterr().err.splitlines() == [
@@ -139,6 +161,14 @@ def test_the_line_about_long_work_leaves_the_bar_alone(clock, monkeypatch):
     shown = terminal.getvalue()
     assert shown.count("about 17 minutes: 1,000 steps; Ctrl-C keeps what is done\n") == 1
     assert "about 33" not in shown  # plain lines are for where there is no bar
+
+
+def test_a_bar_that_waits_shows_nothing_of_short_work(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with Bar(True, "probe, at most", 6, unit="setting", delay=100.0) as bar:
+        bar.update()
+    assert terminal.getvalue() == ""
 
 
 class Kernel:

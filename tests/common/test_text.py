@@ -9,7 +9,9 @@ YEAR = 31557600
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(3 * YEAR, "3 years"), (7200, "2 hours"), (86400, "1 day"), (0.5, "0.5 s"), (120, "2 minutes"),
+    [(3 * YEAR, "3 years"), (7200, "2 hours"), (86400, "1 day"),
+     (0.0051, "less than a second"), (9.96, "10 s"), (300 * 86400, "300 days"),
+     (120, "2 minutes"),
      (66, "1.1 minutes"), (60, "1 minute"), (1, "1 s")],
 )  # fmt: skip
 def test_durations_in_words(seconds, text):
