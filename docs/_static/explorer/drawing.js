@@ -87,34 +87,31 @@
     `<rect x="${at.left}" y="${at.top}" width="${at.right - at.left}" height="${at.bottom - at.top}" fill="none" ` +
     `stroke="${colors.soft}"/>`;
 
-  /** Rows (drawn sample, words) from (x, y) on, on a pale ground. */
-  function legend(rows, x, y, colors, paper = true) {
-    const wide = 44 + 7.3 * Math.max(...rows.map(([, words]) => words.length));
-    const ground = paper
-      ? `<rect x="${x - 6}" y="${y - 12}" width="${wide}" height="${rows.length * 19 + 6}" fill="${colors.paper}" opacity="0.85"/>`
-      : "";
-    return ground + rows.map(([sample, words], i) => sample(x, y + 19 * i) +
-      text(x + 34, y + 19 * i + 4.5, words, colors.ink)).join("");
-  }
+  /** Rows (drawn sample, words) from (x, y) on. */
+  const legend = (rows, x, y, colors) => rows.map(([sample, words], i) => sample(x, y + 19 * i) +
+    text(x + 34, y + 19 * i + 4.5, words, colors.ink)).join("");
   const stroke = (color, width, dashes) => (x, y) => line([[x, y], [x + 27, y]], color, width, dashes);
 
   /** log₁₀ limits of the losses that are seen. */
   function limits(view, ghost) {
     const values = [view, ghost].flatMap((v) => (v ? v.log : [])).map((v) => v / Math.LN10).filter(Number.isFinite);
-    const low = Math.max(Math.min(0, ...values), Math.log10(FLOOR)), high = Math.min(Math.max(0, ...values), 12);
+    const low = Math.max(Math.min(0, ...values), Math.log10(FLOOR)), high = Math.min(Math.max(0, ...values), 6);
     const down = low > -4 ? Math.min(Math.floor(low), -1) : 2 * Math.floor(low / 2);
     return [down, high > 0.02 ? Math.ceil(high) : 0.15];
   }
 
+  const CURVE_ROWS = 3, PLANE_ROWS = 5; // of the legends below
+
   /** The loss over time: exact, law, window, and the curve before. */
   function curve(view, ghost, colors, width, height) {
     const [low, high] = limits(view, ghost), end = Math.log10(view.steps[view.steps.length - 1]);
-    const at = frame(width, height, { left: 60, right: 18, top: 12, bottom: 44 }, [0, end], [low, high]);
+    const at = frame(width, height, { left: 60, right: 18, top: 12, bottom: 52 + 19 * CURVE_ROWS },
+      [0, end], [low, high]);
     const main = view.stable ? colors.curve : colors.alarm;
     const points = (v) => v.steps.map((t, i) => [at.x(Math.log10(t)),
       v.log[i] === Infinity ? NaN : at.y(Math.max(Math.min(v.log[i] / Math.LN10, 40), -400))]);
     let body = "";
-    const { law, window } = view, rows = [[stroke(main, 2.5), view.stable ? "exact" : "exact: it diverges"]];
+    const { law, window } = view, rows = [[stroke(main, 2.5), view.stable ? "loss" : "loss: it diverges"]];
     if (window) {
       const [from, to] = window.map((t) => at.x(Math.log10(t)));
       body += `<rect x="${from}" y="${at.top}" width="${to - from}" height="${at.bottom - at.top}" ` +
@@ -134,37 +131,36 @@
         [at.x(Math.log10(last)), y(last)]], colors.law, thick, dashes);
       inside += part(1, view.steps[view.steps.length - 1], "1.5 5", 1.2) + (window ? part(from, to, "7 4", 1.8) : "");
       rows.push([stroke(colors.law, 1.8, window ? "7 4" : "1.5 5"),
-        window ? "power law (dotted: does not hold)" : "power law, which does not hold here"]);
+        window ? "its power law (dotted: does not hold)" : "its power law, which holds nowhere here"]);
     }
     inside += line(points(view), main, 2.5);
     body += `<g clip-path="url(#clip-curve)">${inside}</g>${border(at, colors)}`;
-    body += legend(rows, at.left + 14, view.stable ? at.bottom - 19 * rows.length + 2 : at.top + 20, colors);
+    body += legend(rows, at.left, at.bottom + 60, colors);
     return whole(at, body, colors, "Loss over time", "clip-curve");
   }
 
   /** The frame of the plane (β, log₁₀ α); both pictures and the handle need it. */
-  function plane(low, width, height, rows) {
-    return frame(width, height, { left: 60, right: 18, top: 12, bottom: 52 + 19 * rows }, [-1, 1], [low, 0.68]);
-  }
-  const LEGEND_ROWS = 5;
+  const plane = (low, width, height) =>
+    frame(width, height, { left: 60, right: 18, top: 12, bottom: 52 + 19 * PLANE_ROWS }, [-1, 1], [low, 0.68]);
 
   /** Where the plane's learning rates begin: well below the threshold without momentum. */
   const lowest = (region) => Math.min(-3, Math.floor(Math.log10(Math.min(...region.bound.filter(
     (_, i) => Math.abs(region.beta[i]) < 0.9))) - 0.5));
 
   function stability({ setting, view, region, map, best, low }, colors, width, height) {
-    const at = plane(low, width, height, LEGEND_ROWS);
+    const at = plane(low, width, height);
     const path = (values) => region.beta.map((beta, i) => [at.x(beta), at.y(Math.log10(values[i]))]);
     const bound = path(region.bound);
     const outline = [...bound, [bound[bound.length - 1][0], at.bottom], [bound[0][0], at.bottom]];
-    let body = `<g clip-path="url(#clip-plane)"><path d="M${outline.map((p) => p.map((v) => v.toFixed(1)).join(" "))
-      .join("L")}Z" fill="${colors.stable}"/>${shades(map, at, colors)}</g>`;
+    const stable = `<path d="M${outline.map((p) => p.map((v) => v.toFixed(1)).join(" ")).join("L")}Z"`;
+    let body = `<clipPath id="clip-stable">${stable}/></clipPath><g clip-path="url(#clip-plane)">${stable} ` +
+      `fill="${colors.stable}"/><g clip-path="url(#clip-stable)">${shades(map, at, colors)}</g></g>`;
     body += axes(at, colors, [-1, -0.5, 0, 0.5, 1].map((b) => [b, number(b)]),
       decades(low, 0.6, at.bottom - at.top, 30).map((k) => [k, power(k)]), "momentum β", "learning rate α");
     let inside = line(path(region.full), colors.full, 1.4, "7 4") + line(bound, colors.bound, 2.4);
     if (region.limit) inside += line(path(region.limit), colors.bound, 1.4, "1.5 4");
     body += `<g clip-path="url(#clip-plane)">${inside}</g>${border(at, colors)}`;
-    body += text(at.left + 10, at.top + 19, "diverges", colors.alarm);
+    body += text(at.left + 10, at.top + 19, "diverges", colors.alarm) + text(at.left + 10, at.bottom - 10, "stable", colors.ink);
     if (best) body += star(at.x(best.beta), at.y(Math.log10(best.alpha)), colors);
     body += point(setting, view, at, colors);
     const rows = [
@@ -175,7 +171,7 @@
       [(x, y) => [0.12, 0.3, 0.55].map((o, i) => `<rect x="${x + 9 * i}" y="${y - 6}" width="9" height="12" ` +
         `fill="${colors.deep}" opacity="${o}"/>`).join(""), `lower loss at t = ${number(setting.last)}`],
     ];
-    body += legend(rows, at.left, at.bottom + 60, colors, false);
+    body += legend(rows, at.left, at.bottom + 60, colors);
     return whole(at, body, colors, "Stable learning rates over momentum", "clip-plane");
   }
 
@@ -187,10 +183,10 @@
     return rows.map((row) => row.log.map((log, j) => {
       const dark = Math.max(0, 1 - (log - least) / span) ** 1.5;
       if (!(dark > 0.01)) return "";
-      const [left, right] = [row.from, row.to].map(at.x), half = Math.log10(map.ratio) / 2;
-      const [top, bottom] = [half, -half].map((d) => at.y(Math.log10(row.alphas[j]) + d));
-      return `<rect x="${left.toFixed(1)}" y="${top.toFixed(1)}" width="${(right - left + 0.3).toFixed(1)}" ` +
-        `height="${(bottom - top + 0.3).toFixed(1)}" fill="${colors.deep}" opacity="${(0.6 * dark).toFixed(3)}"/>`;
+      const [left, right] = [row.from, row.to].map((beta) => Math.round(at.x(beta))), half = Math.log10(map.ratio) / 2;
+      const [top, bottom] = [half, -half].map((d) => Math.round(at.y(Math.log10(row.alphas[j]) + d)));
+      return `<rect x="${left}" y="${top}" width="${right - left}" height="${bottom - top}" fill="${colors.deep}" ` +
+        `opacity="${(0.6 * dark).toFixed(3)}"/>`;
     }).join("")).join("");
   }
 
@@ -220,7 +216,7 @@
       `fill="${LIGHT.paper}"/>${text(14, 23, title, LIGHT.ink)}${shifted(first, 0)}${shifted(second, widths[0])}</svg>\n`;
   }
 
-  const Drawing = { LIGHT, DARK, number, power, curve, stability, plane, lowest, sheet, LEGEND_ROWS };
+  const Drawing = { LIGHT, DARK, number, power, curve, stability, plane, lowest, sheet };
   if (typeof module !== "undefined" && module.exports) module.exports = Drawing;
   else root.Drawing = Drawing;
 })(typeof globalThis !== "undefined" ? globalThis : this);

@@ -11,6 +11,7 @@
   const BEYOND = 1e-20; // λ where an infinite spectrum ends in one mode
   const EARLIEST = 40, LONGEST = 20000; // steps: no contour before, no recurrence after
   const DIGITS = 28; // −log of what modes off the contour may leave
+  const ROUNDING = 1e-13; // of a rate
   const LOWEST = -700; // log of the least float
 
   // ---- the spectrum -------------------------------------------------------------------------------------------------
@@ -360,7 +361,8 @@
     for (const t of steps.slice(early.length)) {
       const better = contour(modes, alpha, beta, gamma, sigma, t, 10);
       const other = contour(modes, alpha, beta, gamma, sigma, t, 7);
-      const wrong = Math.abs(better.value - other.value) + 1e-14 * better.size + 10 * Math.exp(-t * apart);
+      const wrong = Math.abs(better.value - other.value) + 1e-14 * better.size + 10 * Math.exp(-t * apart) +
+        ROUNDING * t * better.value;
       log.push(better.value > 0 ? Math.log(better.value) + sigma * t : NaN);
       error.push(wrong < better.value ? wrong / (better.value - wrong) : Infinity);
     }

@@ -13,8 +13,8 @@
   });
   const plain = (step) => ({ get: (v) => v, set: (x) => Number(x.toPrecision(6)), step });
   const SLIDERS = [
-    { key: "nu", label: "ν, eigenvalues k^−ν", ...plain(0.05) },
-    { key: "kappa", label: "κ, errors k^−κ−1", ...plain(0.1) },
+    { key: "nu", label: "ν, eigenvalues k<sup>−ν</sup>", ...plain(0.05) },
+    { key: "kappa", label: "κ, errors k<sup>−κ−1</sup>", ...plain(0.1) },
     { key: "n", label: "N, training points", ...stops(() => State.SIZES) },
     { key: "b", label: "b, batch size", ...stops(() => State.batches(now.n)) },
     { key: "alpha", label: "α, learning rate", ...logarithmic },
@@ -31,59 +31,65 @@
     key === "beta" || key === "nu" || key === "kappa" ? number(value, 4) : number(value);
   const title = () => Object.keys(SIGNS).slice(0, 6).map((key) => `${SIGNS[key]} = ${shown(key)}`).join(", ");
 
+  /** One sentence, and others below it; HTML. */
   function verdict() {
-    if (!view) return ["", ""];
-    const { stable, top, rate, law, window, steps, log } = view, limit = number(top, 4), end = steps[steps.length - 1];
+    if (!view) return ["", []];
+    const { stable, top, rate, steps, log } = view, limit = number(top, 4), end = number(steps[steps.length - 1]);
+    const here = `${limit}, the largest stable learning rate at this β and b.`;
     if (!stable)
-      return [`Diverges: α = ${shown("alpha")} is not below ${limit}, the largest stable learning rate here.`,
-        `In the end the loss grows like exp(${number(Math.max(rate, 0))}·t).`];
-    const first = `Stable: α = ${shown("alpha")} is below ${limit}, the largest stable learning rate here.`, more = [];
-    if (law.exponent === null)
-      more.push("ν ≤ 1: no power law is known. As N grows, the largest stable learning rate goes to 0.");
-    else {
-      const name = law.phase[0].toUpperCase() + law.phase.slice(1);
-      const formula = `loss ≈ ${number(law.constant)} · t^−${number(law.exponent)}`;
-      if (window)
-        more.push(`${name}: ${formula}, to 10% from t = ${number(window[0])} to ${number(window[1])}` +
-          (window[1] === end ? " at least." : "; elsewhere it does not hold."));
-      else more.push(`${name}, but nowhere up to t = ${number(end)} does the law (${formula}) hold to 10%.`);
-    }
-    if (rate < 0 && -1 / rate < end) more.push(`From t ≈ ${number(-1 / rate)} on, finite N: exponential decay.`);
+      return [`Diverges: α = ${shown("alpha")} is not below ${here}`,
+        [`In the end the loss grows like e<sup>${number(Math.max(rate, 0))} t</sup>.`]];
     const value = log[log.length - 1];
-    if (Number.isFinite(value)) more.push(`At t = ${number(end)}: ${ofStart(value)}.`);
-    else more.push(`At t = ${number(end)}: not known to 10⁻³.`);
-    if (map.best) {
-      const gain = (value - map.best.log) / Math.LN10;
-      more.push(`Best there: α = ${number(map.best.alpha)}, β = ${number(map.best.beta)}, ` +
-        (gain < 0.005 ? "where you are" : gain < 3 ? `${number(10 ** gain, 2)} times lower` : `${power(Math.round(gain))} times lower`) +
-        (map.best.edge ? "; at the edge of what was tried." : "."));
-    }
-    return [first, more.join(" ")];
+    let late = `At t = ${end} the loss is ${Number.isFinite(value) ? `${ofStart(value)} of its start` : "not known to 10⁻³"}.`;
+    if (rate < 0 && -1 / rate < steps[steps.length - 1])
+      late += ` From t ≈ ${number(-1 / rate)} on it falls exponentially, as N is finite.`;
+    return [`Stable: α = ${shown("alpha")} is below ${here}`, [lawInWords(), late, bestInWords(value, end)]];
   }
+
+  function lawInWords() {
+    const { law, window, steps } = view, end = steps[steps.length - 1];
+    if (law.exponent === null) return "For ν ≤ 1 no power law is known. As N grows, the largest stable α goes to 0.";
+    const name = law.phase[0].toUpperCase() + law.phase.slice(1);
+    const formula = `loss ≈ ${number(law.constant)} t<sup>−${number(law.exponent)}</sup>`;
+    if (!window) return `${name}. Up to t = ${number(end)} its power law, ${formula}, holds nowhere to 10%.`;
+    const until = window[1] === end ? `${number(end)} at least` : `${number(window[1])}, elsewhere it does not hold`;
+    return `${name}: ${formula}, to 10% from t = ${number(window[0])} to ${until}.`;
+  }
+
+  function bestInWords(value, end) {
+    if (map.best === undefined) return `Looking for the least loss at t = ${end} …`;
+    if (!map.best) return `The least loss at t = ${end} is not known.`;
+    const { alpha, beta, log, edge } = map.best, gain = value - log;
+    const less = !Number.isFinite(gain) ? "" : gain < 0.005 ? ", as low as here" : gain < 0.3
+      ? `, ${number(100 * -Math.expm1(-gain), 2)}% lower` : gain < 7
+        ? `, ${number(Math.exp(gain), 2)} times lower` : `, ${power(Math.round(gain / Math.LN10))} times lower`;
+    return `Least at t = ${end}: with α = ${number(alpha)}, β = ${number(beta)}${less}${edge ? "; the edge of what was tried" : ""}.`;
+  }
+
   function ofStart(log) {
-    const k = Math.floor(log / Math.LN10);
-    return `${number(10 ** (log / Math.LN10 - k))}·${power(k)} of the start`;
+    const k = Math.floor(log / Math.LN10), front = number(10 ** (log / Math.LN10 - k));
+    return k >= -3 ? number(Math.exp(log)) : `${front}·${power(k)}`;
   }
 
   const colors = () => (matchMedia("(prefers-color-scheme: dark)").matches ? Drawing.DARK : Drawing.LIGHT);
   function sizes() {
     const narrow = innerWidth <= 700, wide = (id) => Math.floor(byId(id).clientWidth);
-    const tall = Math.min(Math.max(innerHeight - 230, 380), 640);
+    const tall = Math.min(Math.max(innerHeight - 245, 400), 640);
     return {
-      curve: [wide("curve"), narrow ? 300 : innerWidth <= 1020 ? 330 : tall],
+      curve: [wide("curve"), narrow ? 330 : innerWidth <= 1020 ? 360 : tall],
       plane: [wide("plane"), narrow ? 470 : innerWidth <= 1020 ? 560 : tall],
     };
   }
-  const planeOf = ([width, height]) => Drawing.plane(region.low, width, height, Drawing.LEGEND_ROWS);
+  const planeOf = ([width, height]) => Drawing.plane(region.low, width, height);
   const inPlane = () => ({ setting: now, view, region, map: map.map, best: map.best, low: region.low });
 
   function draw() {
     due = false;
     compute();
     const { curve, plane } = sizes(), look = colors(), [first, more] = verdict();
-    byId("verdict").textContent = first;
+    byId("verdict").innerHTML = first;
     byId("verdict").className = view && !view.stable ? "diverges" : "";
-    byId("details").textContent = more;
+    byId("details").innerHTML = more.map((words) => `<li>${words}</li>`).join("");
     byId("curve").innerHTML = view ? Drawing.curve(view, ghost, look, ...curve) : "";
     byId("pictured").innerHTML = region.low ? Drawing.stability(inPlane(), look, ...plane) : "";
     byId("handle").hidden = !region.low;
@@ -133,7 +139,7 @@
 
   // ---- what is set ------------------------------------------------------------------------------------------------
 
-  function change(some, { silent = false } = {}) {
+  function change(some) {
     const time = performance.now();
     if (view && time - changedAt > PAUSE) ghost = { ...view };
     changedAt = time;
@@ -143,7 +149,7 @@
       if (keys.length) ghost.changed = keys.map((key) => `${SIGNS[key]} = ${shown(key, ghost.setting[key])}`).join(", ");
       else ghost = null;
     }
-    if (!silent) notice("");
+    notice("");
     try {
       history.replaceState(null, "", State.toLink(now));
     } catch {
@@ -184,7 +190,7 @@
         `</label><input type="range" id="${key}" min="${low}" max="${high}" step="${step}"></div>`;
     });
     const buttons = [["best", "Best point"], ["unstable", "Just unstable"], ["link", "Copy link"], ["file", "Save SVG"],
-      ["start", "Start again"], ["forget", "Forget “before”"]];
+      ["start", "Start again"], ["forget", "Hide before"]];
     byId("controls").innerHTML = rows.join("") + `<div class="buttons">${buttons.map(([id, words]) =>
       `<button type="button" id="${id}">${words}</button>`).join("")}</div>`;
     for (const { key, set } of SLIDERS)

@@ -7,7 +7,7 @@
   const WITHIN = 0.1; // relative deviation of law and curve in the window
   const KNOWN = 1e-3; // relative error up to which a loss is shown
   const BETAS = Array.from({ length: 97 }, (_, i) => Math.tanh(-3.2 + 7 * i / 96));
-  const MAP = { betas: 21, alphas: 22, lowest: -0.96, highest: 0.99, decades: 3 };
+  const MAP = { betas: 21, alphas: 26, lowest: -0.96, highest: 0.99, decades: 4 };
 
   /** α at which Ũ(1) = 1, or 2(1+β). */
   function maxLr(modes, beta, gamma, tolerance = 1e-15) {
