@@ -9,9 +9,9 @@
   const EXPLICIT = 300; // N up to which all are
   const NODES = 8; // of Gauss and Legendre in a bin
   const BEYOND = 1e-20; // λ where an infinite spectrum ends in one mode
-  const EARLIEST = 40, LONGEST = 20000; // steps: no contour before, no recurrence after
+  const EARLIEST = 40, LONGEST = 8000; // steps: no contour before, no recurrence after
   const DIGITS = 28; // −log of what modes off the contour may leave
-  const ROUNDING = 1e-13; // of a rate
+  const ROUNDING = 1e-13, DEEP = 1e-6; // error of a rate, in all and relative
   const LOWEST = -700; // log of the least float
 
   // ---- the spectrum -------------------------------------------------------------------------------------------------
@@ -263,7 +263,7 @@
       else [right, seen] = [size, seen || negative === 1];
     }
     if (!found) return low;
-    while (right - left > 1e-6 * right) {
+    while (right - left > 1e-13 * right) {
       const size = 0.5 * (left + right), { value, negative } = alternatingGap(modes, alpha, beta, gamma, size);
       if (negative === 0 || (negative === 1 && value <= 0)) right = size;
       else left = size;
@@ -362,7 +362,7 @@
       const better = contour(modes, alpha, beta, gamma, sigma, t, 10);
       const other = contour(modes, alpha, beta, gamma, sigma, t, 7);
       const wrong = Math.abs(better.value - other.value) + 1e-14 * better.size + 10 * Math.exp(-t * apart) +
-        ROUNDING * t * better.value;
+        (ROUNDING + DEEP * Math.abs(sigma)) * t * better.value;
       log.push(better.value > 0 ? Math.log(better.value) + sigma * t : NaN);
       error.push(wrong < better.value ? wrong / (better.value - wrong) : Infinity);
     }
