@@ -169,7 +169,7 @@ def settled(page) -> str:
         "document.documentElement.dataset.drawn === (location.hash || State.toLink(State.START)) && "
         "!document.querySelector('#best').disabled"
     )
-    return page.evaluate("[...document.querySelectorAll('#curve g[clip-path] path')].pop().getAttribute('d')")
+    return page.evaluate("document.querySelector('#curve path[stroke-width=\"3\"]').getAttribute('d')")
 
 
 def test_explorer_alone(browser, alone, tmp_path):

@@ -111,7 +111,7 @@
     const points = (v) => v.steps.map((t, i) => [at.x(Math.log10(t)),
       v.log[i] === Infinity ? NaN : at.y(Math.max(Math.min(v.log[i] / Math.LN10, 40), -400))]);
     let body = "";
-    const { law, window } = view, rows = [[stroke(main, 2.5), view.stable ? "loss" : "loss: it diverges"]];
+    const { law, window } = view, rows = [[stroke(main, 3), view.stable ? "loss" : "loss: it diverges"]];
     if (window) {
       const [from, to] = window.map((t) => at.x(Math.log10(t)));
       body += `<rect x="${from}" y="${at.top}" width="${to - from}" height="${at.bottom - at.top}" ` +
@@ -119,7 +119,7 @@
     }
     body += axes(at, colors, decades(0, end, at.right - at.left, 46).map((k) => [k, power(k)]),
       decades(low, high, at.bottom - at.top, 30).map((k) => [k, power(k)]), "step t", "loss / loss at start");
-    let inside = "";
+    let inside = "", over = "";
     if (ghost) {
       inside += line(points(ghost), colors.ghost, 2);
       rows.push([stroke(colors.ghost, 2), `before: ${ghost.changed}`]);
@@ -129,11 +129,12 @@
       const [from, to] = window || [view.steps[0], view.steps[view.steps.length - 1]];
       const part = (first, last, dashes, thick) => line([[at.x(Math.log10(first)), y(first)],
         [at.x(Math.log10(last)), y(last)]], colors.law, thick, dashes);
-      inside += part(1, view.steps[view.steps.length - 1], "1.5 5", 1.2) + (window ? part(from, to, "7 4", 1.8) : "");
-      rows.push([stroke(colors.law, 1.8, window ? "7 4" : "1.5 5"),
+      inside += part(1, view.steps[view.steps.length - 1], "1.5 5", 1.2);
+      if (window) over = part(from, to, "7 5", 1.4);
+      rows.push([stroke(colors.law, 1.4, window ? "7 5" : "1.5 5"),
         window ? "its power law (dotted: does not hold)" : "its power law, which holds nowhere here"]);
     }
-    inside += line(points(view), main, 2.5);
+    inside += line(points(view), main, 3) + over;
     body += `<g clip-path="url(#clip-curve)">${inside}</g>${border(at, colors)}`;
     body += legend(rows, at.left, at.bottom + 60, colors);
     return whole(at, body, colors, "Loss over time", "clip-curve");

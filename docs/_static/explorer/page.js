@@ -35,7 +35,7 @@
   function verdict() {
     if (!view) return ["", []];
     const { stable, top, rate, steps, log } = view, limit = number(top, 4), end = number(steps[steps.length - 1]);
-    const here = `${limit}, the largest stable learning rate at this β and b.`;
+    const here = `${limit}, the largest stable one here.`;
     if (!stable)
       return [`Diverges: α = ${shown("alpha")} is not below ${here}`,
         [`In the end the loss grows like e<sup>${number(Math.max(rate, 0))} t</sup>.`]];
@@ -63,7 +63,7 @@
     const less = !Number.isFinite(gain) ? "" : gain < 0.005 ? ", as low as here" : gain < 0.3
       ? `, ${number(100 * -Math.expm1(-gain), 2)}% lower` : gain < 7
         ? `, ${number(Math.exp(gain), 2)} times lower` : `, ${power(Math.round(gain / Math.LN10))} times lower`;
-    return `Least at t = ${end}: with α = ${number(alpha)}, β = ${number(beta)}${less}${edge ? "; the edge of what was tried" : ""}.`;
+    return `Least possible at t = ${end}: with α = ${number(alpha)}, β = ${number(beta)}${less}${edge ? "; the edge of what was tried" : ""}.`;
   }
 
   function ofStart(log) {
@@ -190,7 +190,7 @@
         `</label><input type="range" id="${key}" min="${low}" max="${high}" step="${step}"></div>`;
     });
     const buttons = [["best", "Best point"], ["unstable", "Just unstable"], ["link", "Copy link"], ["file", "Save SVG"],
-      ["start", "Start again"], ["forget", "Hide before"]];
+      ["start", "Start again"], ["forget", "Hide old curve"]];
     byId("controls").innerHTML = rows.join("") + `<div class="buttons">${buttons.map(([id, words]) =>
       `<button type="button" id="${id}">${words}</button>`).join("")}</div>`;
     for (const { key, set } of SLIDERS)
