@@ -122,7 +122,8 @@ def copy_notebooks(source: Path, target: Path) -> None:
     for name in names:
         notebook = json.loads((source / name).read_text(encoding="utf-8"))
         notebook["metadata"].setdefault("language_info", {"name": "python", "pygments_lexer": "ipython3"})
-        _write(target / name, json.dumps(notebook, ensure_ascii=False))
+        text = json.dumps(notebook, ensure_ascii=False)
+        _write(target / name, text.replace("](../docs/", "](../"))  # pages lie one folder up here
     listed = "".join(f"{Path(name).stem}\n" for name in names)
     _write(
         target / "index.md",

@@ -14,6 +14,7 @@ import threading
 import time
 import urllib.request
 from pathlib import Path
+from xml.etree import ElementTree
 
 import pytest
 
@@ -25,7 +26,16 @@ FLAGS = [
 ]  # fmt: skip
 SHOTS = os.environ.get("SGDSIM_SCREENSHOTS")  # a folder: pictures of every page looked at
 EXPLORER = ROOT / "notebooks" / "09_explore.ipynb"
-PAGES = ["index", "tutorial", "explanation/stability", "explanation/generating-functions", "cli", "reference/theory"]
+ALONE = ROOT / "docs" / "_static" / "explorer" / "index.html"  # the explorer that needs no kernel
+PAGES = [
+    "index",
+    "explorer",
+    "tutorial",
+    "explanation/stability",
+    "explanation/generating-functions",
+    "cli",
+    "reference/theory",
+]
 
 RAW = ("$$", r"\(", r"\[", r"\begin{", r"\tilde", r"\lambda")  # TeX that a reader would see as it is written
 
@@ -81,7 +91,7 @@ def opened(browser, address, width=1280, height=900):
 
 
 def is_local(url: str) -> bool:
-    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:"))
+    return url.startswith(("http://127.0.0.1:", "ws://127.0.0.1:", "data:", "blob:", "file:"))
 
 
 def shot(page, name: str) -> None:
@@ -146,6 +156,99 @@ def test_a_dead_link_and_a_missing_picture_would_be_seen(browser, site):
         assert not page.evaluate("[...document.images].every(i => i.naturalWidth > 0)")
         # Asking the page also lets its messages come.
         assert until(lambda: page.evaluate("true") and any("404" in text for text in heard))
+
+
+@pytest.fixture(params=["file", "site"])
+def alone(request):
+    """Address of the explorer that needs no kernel: its file, and where the site has it."""
+    if request.param == "file":
+        return ALONE.as_uri()
+    return f"{request.getfixturevalue('site')}_static/explorer/index.html"
+
+
+def settled(page) -> str:
+    """The path of the loss once the setting in the address is drawn and its best point is known."""
+    page.wait_for_function(
+        "document.documentElement.dataset.drawn === (location.hash || State.toLink(State.START)) && "
+        "!document.querySelector('#best').disabled"
+    )
+    return page.evaluate("document.querySelector('#curve path[stroke-width=\"3\"]').getAttribute('d')")
+
+
+def test_explorer_alone(browser, alone, tmp_path):
+    """Keyboard, pointer and buttons change the curve; its link brings it back; its file is SVG."""
+    with opened(browser, alone) as (page, heard):
+        first = settled(page)
+        page.locator("#beta").focus()
+        for _ in range(20):
+            page.keyboard.press("ArrowRight")
+        moved = settled(page)
+        assert moved != first
+        assert "momentum=0.1&" in page.evaluate("location.hash")
+        assert page.locator("#beta").get_attribute("aria-valuetext") == "0.1"
+        assert "before: β = 0" in page.locator("#curve").inner_text()  # the ghost
+        handle = page.locator("#handle").bounding_box()
+        x, y = handle["x"] + handle["width"] / 2, handle["y"] + handle["height"] / 2
+        page.mouse.move(x, y)
+        page.mouse.down()
+        page.mouse.move(x - 40, y + 60, steps=4)
+        page.mouse.up()
+        dragged = settled(page)
+        assert dragged not in (first, moved)
+        shot(page, "explorer_alone")
+        address, said = page.url, page.locator("header").inner_text()
+        with page.expect_download() as saving:
+            page.locator("#file").click()
+        saving.value.save_as(tmp_path / "saved.svg")
+        drawn = ElementTree.parse(tmp_path / "saved.svg").getroot()
+        assert drawn.tag == "{http://www.w3.org/2000/svg}svg"
+        assert len(drawn.findall(".//{http://www.w3.org/2000/svg}path")) > 10
+        page.locator("#unstable").click()
+        page.wait_for_selector("#verdict.diverges")
+        assert "grows" in page.locator("#details").inner_text()
+        assert heard == []
+    with opened(browser, address) as (page, heard):
+        assert settled(page) == dragged
+        assert page.locator("header").inner_text() == said
+        assert heard == []
+
+
+def test_explorer_alone_is_readable(browser):
+    """Nothing is wider than the screen, no text is smaller than 12 pixels, every control has a name; also in the dark,
+    and where a link has nothing to draw or is damaged."""
+    with opened(browser, ALONE.as_uri()) as (page, heard):
+        settled(page)
+        for width in (320, 390, 700, 820, 1020, 1280):
+            page.set_viewport_size({"width": width, "height": 844})
+            assert overflow(page) == 0, width
+        small = "e => e.innerText !== '' && parseFloat(getComputedStyle(e).fontSize) < 12"
+        assert page.evaluate(f"[...document.querySelectorAll('body *')].filter({small}).map(e => e.outerHTML)") == []
+        assert page.evaluate("[...document.querySelectorAll('input')].every(e => e.labels.length && e.ariaValueText)")
+        light = page.evaluate("document.querySelector('#curve rect').getAttribute('fill')")
+        page.emulate_media(color_scheme="dark")
+        page.wait_for_function(
+            "light => document.querySelector('#curve rect').getAttribute('fill') !== light", arg=light
+        )
+        page.set_viewport_size({"width": 390, "height": 844})
+        shot(page, "explorer_alone_dark_phone")
+        page.evaluate("location.hash = '#nu=0.9&n=inf'")
+        page.wait_for_selector("#notice:not([hidden])")
+        assert "diverges at every learning rate" in page.locator("#notice").inner_text()
+        assert page.locator("#curve svg").count() == 0
+        page.evaluate("location.hash = '#lr=0.1&momentum=many'")
+        page.wait_for_selector("#curve svg")
+        assert "momentum=many" in page.locator("#notice").inner_text()
+        assert heard == []
+
+
+def test_the_site_leads_to_the_explorer(browser, site):
+    for name in ("index", "explorer"):
+        with opened(browser, f"{site}{name}.html") as (page, heard):
+            page.locator("article a[href='_static/explorer/index.html']").first.click()
+            page.wait_for_selector("#curve svg")
+            page.locator("#home").click()
+            page.wait_for_url("**/explorer.html")
+            assert heard == []
 
 
 @pytest.fixture(scope="module")
