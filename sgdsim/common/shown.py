@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -33,7 +33,10 @@ class Shown:
         return line if len(line) <= LINE else f"{line[: LINE - 5]} ...)"
 
     def _repr_html_(self) -> str:
-        rows = [(name.replace("_", " "), _word(value)) for name, value in self.facts().items()]
+        rows: list[tuple[str, str]] = []
+        for name, value in self.facts().items():
+            words = _sentences(value) or [_word(value)]
+            rows += zip([name.replace("_", " "), *[""] * len(words)], words, strict=False)
         return Table([self.title or type(self).__name__, ""], rows, align="l")._repr_html_()
 
 
@@ -53,6 +56,12 @@ class ShownBySteps(Shown):
 
 def _is_default(value: object, default: object) -> bool:
     return value is None or value is default or (not isinstance(value, np.ndarray) and bool(value == default))
+
+
+def _sentences(value: object) -> list[str]:
+    """Several texts, such as warnings, which need a line each."""
+    several = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    return list(cast("tuple[str, ...]", value)) if several else []
 
 
 def _word(value: object) -> str:

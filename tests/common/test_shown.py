@@ -1,5 +1,7 @@
 """Objects show themselves in a line, and as a small table."""
 
+import html
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,9 @@ def test_a_table_is_text_in_a_terminal(problem):
 def test_files_of_data_are_a_table():
     files = ss.datasets.status()
     assert files._repr_html_().count("<tr>") == len(files) + 1
+
+
+def test_warnings_are_read_and_not_counted(digits_network):
+    fit = ss.fit_power_law(digits_network.quadratic)
+    assert fit.warnings
+    assert all(html.escape(warning) in fit._repr_html_() for warning in fit.warnings)
