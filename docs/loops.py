@@ -24,10 +24,12 @@ from torch import nn
 
 import sgdsim as ss
 from sgdsim.common.statistics import mean_and_error
-from sgdsim.common.text import short
+from sgdsim.common.text import short, tuned
 from sgdsim.datasets.formats import data_folder
 from sgdsim.regimes.base import Regime
+from sgdsim.studies.method_recommendation import MethodRecommendation
 from sgdsim.studies.probing import Probe, share
+from sgdsim.studies.recommendation import Recommendation
 
 BATCH_SIZE, DECAY, LEVEL = 16, 1e-4, 0.01
 
@@ -137,30 +139,41 @@ def pasted(line: str, net: nn.Module) -> torch.optim.Optimizer:
 
 
 def told(probe: Probe | None) -> str:
-    """What `recommend` says of its real steps at theory's best setting, and of the one that it gives."""
+    """What `recommend` says of its real steps at theory's best setting, and at the one of the line."""
     if probe is None:
         return "not tried"
+    named = {"theory's best": probe.tried[0]}
+    if len(probe.tried) > 1:
+        named["this" if probe.chosen else f"none of {len(probe.tried)} is recommended, the last"] = probe.tried[-1]
     words = []
-    for name, tried in (("theory's best", probe.tried[0]), ("this", probe.chosen)):
-        if tried is None or (words and not probe.lowered):
-            continue
+    for name, tried in named.items():
         loss = f"{tried.diverged} of {len(tried.ratios)} diverge" if tried.diverged else f"loss ×{short(tried.ratio)}"
-        verdict = "follows" if tried.accepted else "fails"
-        words.append(f"{name} {verdict}: {share(tried.reached)} of the limit, {loss}")
+        words.append(f"{name} {'follows' if tried.accepted else 'fails'}: {share(tried.reached)} of the limit, {loss}")
+    if not probe.chosen and len(probe.tried) == 1:
+        words.append("none is recommended, as there was no time for others")
     return "; ".join(words)
+
+
+def line_of(found: Recommendation | MethodRecommendation) -> str:
+    """The line that is recommended; where none is, that of the last setting that was tried."""
+    line = found.torch_line("half-mse")
+    if line is None:
+        last = cast(Probe, found.probe).tried[-1]
+        rate = f"lr={found.problem.torch_lr(last.lr):.4g}, momentum={tuned(last.momentum)}"
+        line = f"torch.optim.SGD(net.parameters(), {rate}, weight_decay={DECAY:g})"
+    return line
 
 
 def settings(problem: ss.NetworkProblem, size: Size) -> Iterator[Setting]:
     """Those of a problem; the algorithm has the digits of the line that is pasted."""
     found = ss.recommend(problem, ss.SGD(1.0, 0.0, BATCH_SIZE, weight_decay=DECAY), size.steps)
-    line = found.torch_line("half-mse")
-    if line is not None:
-        group = pasted(line, problem.network).param_groups[0]
-        lr, momentum = group["lr"] / problem.quadratic.torch_lr(1.0), group["momentum"]
-        yield Setting("", ss.SGD(lr, momentum, BATCH_SIZE, weight_decay=DECAY), line, told(found.probe))
-        schedule = f"cosine:start={lr!r},total={size.steps},warmup={size.warm_up}"
-        sgd = ss.SGD(schedule, momentum, BATCH_SIZE, weight_decay=DECAY, method="torch")
-        yield Setting("peak of a warm-up and cosine", sgd, line)
+    line = line_of(found)
+    group = pasted(line, problem.network).param_groups[0]
+    lr, momentum = group["lr"] / problem.quadratic.torch_lr(1.0), group["momentum"]
+    yield Setting("", ss.SGD(lr, momentum, BATCH_SIZE, weight_decay=DECAY), line, told(found.probe))
+    schedule = f"cosine:start={lr!r},total={size.steps},warmup={size.warm_up}"
+    sgd = ss.SGD(schedule, momentum, BATCH_SIZE, weight_decay=DECAY, method="torch")
+    yield Setting("peak of a warm-up and cosine", sgd, line)
     adamw = "torch.optim.AdamW(net.parameters(), lr=0.001, weight_decay=0.01)"
     yield Setting("", ss.SGD(0.001, 0.0, BATCH_SIZE, method="adamw:weight_decay=0.01"), adamw)
 

@@ -69,6 +69,8 @@ def test_what_a_probe_said():
     lower = Probed(0.3, 0.9, 0.1, steps=50, growth=1.0, limit=2.0, ratios=(1.0, 1.0, 1.0))
     told = loops.told(Probe((best, lower), horizon=100))
     assert told == "theory's best fails: 90% of the limit, loss ×2; this follows: 15% of the limit, loss ×1"
+    failed = loops.told(Probe((best, best), horizon=100))
+    assert failed.endswith("none of 2 is recommended, the last fails: 90% of the limit, loss ×2")
     assert loops.told(Probe((lower,), horizon=100)) == "theory's best follows: 15% of the limit, loss ×1"
 
 
