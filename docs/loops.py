@@ -1,9 +1,10 @@
 """Six problems, three optimisers, a plain torch loop, and what was predicted, as in `howto/torch-loop.md`.
 
-`python docs/loops.py [PROBLEM …]` prints its rows (minutes each; real data from `SGDSIM_DATA`). The setting is what
+`python docs/loops.py [PROBLEM …]` prints its rows (minutes each; real data from `SGDSIM_DATA`). The line is what
 `recommend` gives for 1,000 steps with a weight decay of 1e-4, and the same as the peak of a warm-up and cosine; AdamW
-has no theory, and torch's defaults. Predicted: three sampled runs of the linearised network. Measured: the network in a
-loop written by hand, three seeds.
+has no theory, and torch's defaults. Predicted twice: by sampled runs of the linearised network, and by the `network`
+regime. Measured: the network in a loop written by hand, with batches of torch's own generator. ± is one standard error
+over runs, as `compare` prints it; covered: no test tells the two sets of runs apart at 1%.
 """
 
 from __future__ import annotations
@@ -12,16 +13,46 @@ import copy
 import gzip
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import torch
+from scipy.stats import fisher_exact, ttest_ind
 from torch import nn
 
 import sgdsim as ss
+from sgdsim.common.statistics import mean_and_error
+from sgdsim.common.text import short, tuned
 from sgdsim.datasets.formats import data_folder
+from sgdsim.regimes.base import Regime
+from sgdsim.studies.method_recommendation import MethodRecommendation
+from sgdsim.studies.probing import Probe, share
+from sgdsim.studies.recommendation import Recommendation
 
-STEPS, SHOWN, BATCH_SIZE, DECAY, WARM_UP = 1000, (100, 1000), 16, 1e-4, 100
+BATCH_SIZE, DECAY, LEVEL = 16, 1e-4, 0.01
+
+
+@dataclass(frozen=True)
+class Size:
+    """Steps, those whose losses are shown, the steps of warm-up, and runs of each kind."""
+
+    steps: int = 1000
+    shown: tuple[int, ...] = (100, 1000)
+    warm_up: int = 100
+    linearised: int = 3
+    runs: int = 8
+
+
+@dataclass(frozen=True)
+class Setting:
+    """An optimiser: its name, the algorithm here, the line that is pasted, and what was told of it."""
+
+    name: str
+    sgd: ss.SGD
+    line: str
+    told: str = ""
 
 
 def power_law() -> tuple[nn.Module, ss.Dataset]:
@@ -102,61 +133,150 @@ PROBLEMS: dict[str, Callable[[], tuple[nn.Module, ss.Dataset]]] = {
 }
 
 
-def settings(problem: ss.NetworkProblem) -> Iterator[tuple[str, ss.SGD, str]]:
-    """Name, algorithm, and the line that is pasted, of each optimiser."""
-    found = ss.recommend(problem, ss.SGD(1.0, 0.0, BATCH_SIZE, weight_decay=DECAY), STEPS)
-    lr, momentum = found.answer.lr, found.answer.momentum
+def pasted(line: str, net: nn.Module) -> torch.optim.Optimizer:
+    """The line, run as it stands."""
+    return cast(torch.optim.Optimizer, eval(line, {"torch": torch, "net": net}))
+
+
+def told(probe: Probe | None) -> str:
+    """What `recommend` says of its real steps at theory's best setting, and at the one of the line."""
+    if probe is None:
+        return "not tried"
+    named = {"theory's best": probe.tried[0]}
+    if len(probe.tried) > 1:
+        named["this" if probe.chosen else f"none of {len(probe.tried)} is recommended, the last"] = probe.tried[-1]
+    words = []
+    for name, tried in named.items():
+        loss = f"{tried.diverged} of {len(tried.ratios)} diverge" if tried.diverged else f"loss ×{short(tried.ratio)}"
+        words.append(f"{name} {'follows' if tried.accepted else 'fails'}: {share(tried.reached)} of the limit, {loss}")
+    if not probe.chosen and len(probe.tried) == 1:
+        words.append("none is recommended, as there was no time for others")
+    return "; ".join(words)
+
+
+def line_of(found: Recommendation | MethodRecommendation) -> str:
+    """The line that is recommended; where none is, that of the last setting that was tried."""
     line = found.torch_line("half-mse")
-    yield "SGD", ss.SGD(lr, momentum, BATCH_SIZE, weight_decay=DECAY), line
-    schedule = f"cosine:start={lr},total={STEPS},warmup={WARM_UP}"
-    yield "warm-up, cosine", ss.SGD(schedule, momentum, BATCH_SIZE, weight_decay=DECAY, method="torch"), line
+    if line is None:
+        last = cast(Probe, found.probe).tried[-1]
+        rate = f"lr={found.problem.torch_lr(last.lr):.4g}, momentum={tuned(last.momentum)}"
+        line = f"torch.optim.SGD(net.parameters(), {rate}, weight_decay={DECAY:g})"
+    return line
+
+
+def settings(problem: ss.NetworkProblem, size: Size) -> Iterator[Setting]:
+    """Those of a problem; the algorithm has the digits of the line that is pasted."""
+    found = ss.recommend(problem, ss.SGD(1.0, 0.0, BATCH_SIZE, weight_decay=DECAY), size.steps)
+    line = line_of(found)
+    group = pasted(line, problem.network).param_groups[0]
+    lr, momentum = group["lr"] / problem.quadratic.torch_lr(1.0), group["momentum"]
+    yield Setting("", ss.SGD(lr, momentum, BATCH_SIZE, weight_decay=DECAY), line, told(found.probe))
+    schedule = f"cosine:start={lr!r},total={size.steps},warmup={size.warm_up}"
+    sgd = ss.SGD(schedule, momentum, BATCH_SIZE, weight_decay=DECAY, method="torch")
+    yield Setting("peak of a warm-up and cosine", sgd, line)
     adamw = "torch.optim.AdamW(net.parameters(), lr=0.001, weight_decay=0.01)"
-    yield "AdamW", ss.SGD(0.001, 0.0, BATCH_SIZE, method="adamw:weight_decay=0.01"), adamw
+    yield Setting("", ss.SGD(0.001, 0.0, BATCH_SIZE, method="adamw:weight_decay=0.01"), adamw)
 
 
-def measured(network: nn.Module, data: ss.Dataset, name: str, line: str, seed: int) -> list[float]:
-    """Losses, ½·mean over points of the squares summed over outputs, after `SHOWN` steps, as anybody would train it."""
-    net, order = copy.deepcopy(network).double(), torch.Generator().manual_seed(seed)
+def drawn(n: int, seed: int) -> Iterator[torch.Tensor]:
+    """Batches by torch's generator."""
+    order = torch.Generator().manual_seed(seed)
+    while True:
+        yield torch.randperm(n, generator=order)[:BATCH_SIZE]
+
+
+def measured(
+    network: nn.Module, data: ss.Dataset, setting: Setting, batches: Iterable[torch.Tensor], size: Size
+) -> list[float]:
+    """Losses, ½·mean over points of the squares summed over outputs, after `shown` steps, as anybody would train it."""
+    net = copy.deepcopy(network).double()
     x, y = torch.tensor(data.x), torch.tensor(data.y).reshape(len(data.x), -1)
-    optimiser = eval(line, {"torch": torch, "net": net})
+    optimiser = pasted(setting.line, net)
     schedulers = []
-    if "cosine" in name:
-        rise = torch.optim.lr_scheduler.LinearLR(optimiser, start_factor=1 / WARM_UP, total_iters=WARM_UP - 1)
-        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=STEPS - WARM_UP)
-        schedulers = [torch.optim.lr_scheduler.SequentialLR(optimiser, [rise, fall], milestones=[WARM_UP])]
+    if "cosine" in setting.name:
+        rise = torch.optim.lr_scheduler.LinearLR(optimiser, 1 / size.warm_up, total_iters=size.warm_up - 1)
+        fall = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=size.steps - size.warm_up)
+        schedulers = [torch.optim.lr_scheduler.SequentialLR(optimiser, [rise, fall], milestones=[size.warm_up])]
     losses = []
-    for step in range(1, STEPS + 1):
-        batch = torch.randperm(len(x), generator=order)[:BATCH_SIZE]
+    for step, batch in zip(range(1, size.steps + 1), batches, strict=False):
         optimiser.zero_grad()
         (0.5 * ((net(x[batch]) - y[batch]) ** 2).sum(1).mean()).backward()
         optimiser.step()
         for scheduler in schedulers:
             scheduler.step()
-        if step in SHOWN:
+        if step in size.shown:
             with torch.no_grad():
-                losses.append(float(0.5 * ((net(x) - y) ** 2).sum(1).mean()))
+                losses.append(0.5 * float(((net(x) - y) ** 2).sum(1).mean()))
     return losses
 
 
-def predicted(problem: ss.NetworkProblem, sgd: ss.SGD) -> np.ndarray:
-    """(replicates, len(SHOWN)) losses of the linearised network."""
-    run = ss.simulate(problem, sgd, ss.SampledLinearized(), STEPS, record=SHOWN, replicates=3)
-    return run["loss"].values[0][:, -len(SHOWN) :]
+def predicted(problem: ss.NetworkProblem, sgd: ss.SGD, regime: Regime, runs: int, size: Size) -> np.ndarray:
+    """(runs, len(shown)) losses by a regime."""
+    run = ss.simulate(problem, sgd, regime, size.steps, record=size.shown, replicates=runs)
+    return run["loss"].sel(step=list(size.shown)).values[0]
+
+
+def finite(losses: np.ndarray) -> np.ndarray:
+    """Those of a time, (R,), that did not diverge."""
+    return losses[np.isfinite(losses)]
 
 
 def text(losses: np.ndarray) -> str:
-    return ", ".join(f"{mean:.2g} ± {spread:.1g}" for mean, spread in zip(losses.mean(0), losses.std(0), strict=True))
+    """Mean and standard error at each time, (R, T) → T texts; of the runs that did not diverge."""
+    lost = int((~np.isfinite(losses[:, -1])).sum())
+    numbers = [mean_and_error(finite(column)) for column in losses.T]
+    words = ", ".join(f"{mean:.3g} ± {error:.1g}" for mean, error in numbers)
+    return words + (f"; {lost} of {len(losses)} diverge" if lost else "")
+
+
+def covered(found: np.ndarray, expected: np.ndarray) -> list[str]:
+    """Whether two sets of runs, (R, T) each, are alike as far as these tell, time by time: how many diverge (Fisher's
+    test), and the mean of the others (Welch's)."""
+    out = []
+    for one, other in zip(found.T, expected.T, strict=True):
+        counts = [[len(finite(each)), len(each) - len(finite(each))] for each in (one, other)]
+        values = [fisher_exact(counts).pvalue, ttest_ind(finite(one), finite(other), equal_var=False).pvalue]
+        out.append("NO" if np.nanmin(values) < LEVEL else "not known" if np.isnan(values).any() else "yes")
+    return out
+
+
+def departs(trained: np.ndarray, linearised: np.ndarray) -> str:
+    """The ratio of means, of runs that did not diverge."""
+    each = zip(trained.T, linearised.T, strict=True)
+    return ", ".join(f"×{short(float(finite(one).mean() / finite(other).mean()))}" for one, other in each)
+
+
+def cells(setting: Setting, linearised: np.ndarray, trained: np.ndarray, loop: np.ndarray) -> list[str]:
+    """A row but for its problem; losses (R, T) each."""
+    how = f"`{setting.line.replace('torch.optim.', '').replace('net.parameters(), ', '')}`"
+    how += f", {setting.name}" if setting.name else ""
+    told = setting.told or "–"
+    words = [how, told, text(linearised), text(trained), text(loop), ", ".join(covered(loop, trained))]
+    return [*words, departs(trained, linearised)]
+
+
+def rows(chosen: str, size: Size) -> Iterator[str]:
+    """Of a problem, as lines of a table."""
+    torch.manual_seed(0)
+    network, data = PROBLEMS[chosen]()
+    problem = ss.NetworkProblem(network, data, device="cpu")
+    outputs = f" × {problem.n_outputs}" if problem.n_outputs > 1 else ""
+    named = f"{chosen}; N = {problem.n}{outputs}, {problem.n_parameters:,} parameters"
+    for setting in settings(problem, size):
+        linearised = predicted(problem, setting.sgd, ss.SampledLinearized(), size.linearised, size)
+        trained = predicted(problem, setting.sgd, ss.RealNetwork(), size.runs, size)
+        loop = np.array([measured(network, data, setting, drawn(len(data.x), k), size) for k in range(size.runs)])
+        yield f"| {' | '.join([named, *cells(setting, linearised, trained, loop)])} |"
+
+
+HEAD = ["problem", "line", "told by `recommend`", "linearised", "`network` regime", "plain loop", "covered", "departs"]
 
 
 def main() -> None:
+    print(f"| {' | '.join(HEAD)} |\n{'|---' * len(HEAD)}|")
     for chosen in sys.argv[1:] or PROBLEMS:
-        torch.manual_seed(0)
-        network, data = PROBLEMS[chosen]()
-        problem = ss.NetworkProblem(network, data, device="cpu")
-        for name, sgd, line in settings(problem):
-            found = np.array([measured(network, data, name, line, seed) for seed in range(3)])
-            pasted = line.replace("torch.optim.", "").replace("net.parameters(), ", "")
-            print(f"| {chosen} | {name} `{pasted}` | {text(predicted(problem, sgd))} | {text(found)} |", flush=True)
+        for row in rows(chosen, Size()):
+            print(row, flush=True)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import numpy as np
 
@@ -11,6 +11,8 @@ from sgdsim.common.specs import brief, readable
 from sgdsim.common.table import Table
 
 LINE = 100  # characters that a repr takes at most
+ROWS = 20  # of a table of steps, at most
+_FEW = 4  # values that stand in a line themselves
 
 
 class Shown:
@@ -31,12 +33,35 @@ class Shown:
         return line if len(line) <= LINE else f"{line[: LINE - 5]} ...)"
 
     def _repr_html_(self) -> str:
-        rows = [(name.replace("_", " "), _word(value)) for name, value in self.facts().items()]
+        rows: list[tuple[str, str]] = []
+        for name, value in self.facts().items():
+            words = _sentences(value) or [_word(value)]
+            rows += zip([name.replace("_", " "), *[""] * len(words)], words, strict=False)
         return Table([self.title or type(self).__name__, ""], rows, align="l")._repr_html_()
+
+
+class ShownBySteps(Shown):
+    """Fields that are arrays over `steps`: a notebook shows them as columns; where there are several cells or more than
+    `ROWS` steps, their shapes."""
+
+    steps: np.ndarray
+
+    def _repr_html_(self) -> str:
+        columns = {name: np.asarray(held) for name, held in self.facts().items()}
+        if any(held.shape != np.shape(self.steps) for held in columns.values()) or not 0 < np.size(self.steps) <= ROWS:
+            return super()._repr_html_()
+        rows = zip(*(np.ravel(held).tolist() for held in columns.values()), strict=True)
+        return Table([name.replace("_", " ") for name in columns], [[*map(_word, row)] for row in rows])._repr_html_()
 
 
 def _is_default(value: object, default: object) -> bool:
     return value is None or value is default or (not isinstance(value, np.ndarray) and bool(value == default))
+
+
+def _sentences(value: object) -> list[str]:
+    """Several texts, such as warnings, which need a line each."""
+    several = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    return list(cast("tuple[str, ...]", value)) if several else []
 
 
 def _word(value: object) -> str:
@@ -46,10 +71,12 @@ def _word(value: object) -> str:
     if isinstance(value, (int, float, np.number)):
         return readable(value if isinstance(value, int) else float(value))
     if isinstance(value, (tuple, list)):
-        if len(value) > 4:
+        if len(value) > _FEW:
             return f"{len(value)} values"
         return f"({', '.join(map(_word, value))}{',' if len(value) == 1 else ''})"
     if isinstance(value, np.ndarray):
+        if value.ndim == 1 and value.size <= _FEW and value.dtype.kind in "biuf":
+            return _word(tuple(value.tolist()))
         return f"array{value.shape}".replace(",)", ")")
     spec = getattr(value, "spec", None)
     if isinstance(spec, str):

@@ -47,9 +47,9 @@ def escaped(text: str) -> str:
     return text.replace("|", "\\|").replace("\n", " ")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Table:
-    """Cells under headers.
+    """Cells under headers; it shows itself, as text in a terminal.
 
     Parameters
     ----------
@@ -63,6 +63,9 @@ class Table:
     rows: Sequence[Sequence[Cell]]
     align: str = "r"
     keys: int = 1
+
+    def __repr__(self) -> str:
+        return self.text()
 
     def text(self, *, ruled: bool = True, width: int | None = None) -> str:
         """Aligned columns, two spaces apart; `ruled`: with a line below the headers. Where lines were longer than

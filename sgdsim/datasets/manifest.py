@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import NotRequired, TypedDict, cast
 
 from sgdsim.common.checks import InputError, choice
+from sgdsim.common.table import Table
 from sgdsim.datasets.formats import data_folder, find, open_content
 
 CHUNK = 1 << 20
@@ -72,6 +73,14 @@ class FileStatus(TypedDict):
     found: str | None
 
 
+class FileStatuses(list[FileStatus]):
+    """Files one by one; a notebook shows a table of them."""
+
+    def _repr_html_(self) -> str:
+        rows = [[row["dataset"], row["path"] or "-", "yes" if row["present"] else "no", row["licence"]] for row in self]
+        return Table(["dataset", "path", "present", "licence"], rows, "l")._repr_html_()
+
+
 class FileCheck(TypedDict):
     """What became of checking a file; status: ok, missing, corrupt or unchecked."""
 
@@ -97,14 +106,14 @@ def entries(name: str | None = None) -> list[tuple[str, Entry]]:
     return list(known.items()) if name is None else [(name, known[choice("name", name, known)])]
 
 
-def status(name: str | None = None, data_dir: str | os.PathLike[str] | None = None) -> list[FileStatus]:
+def status(name: str | None = None, data_dir: str | os.PathLike[str] | None = None) -> FileStatuses:
     """What the manifest knows of each file, and whether it is there (its content is not looked at).
 
     `path` is under the data folder, None for what comes with a package; `size` in bytes of content, None if unknown;
     `source` the URL of the download or of the data set's page; `found` where the file lies, or None.
     """
     folder = data_folder(data_dir)
-    rows = []
+    rows = FileStatuses()
     for dataset, entry in entries(name):
         if "bundled_with" in entry:
             rows.append(_row(dataset, entry, None, None))

@@ -19,7 +19,7 @@ import numpy as np
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT, named
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice, number
-from sgdsim.common.shown import Shown
+from sgdsim.common.shown import ShownBySteps
 from sgdsim.problem import QuadraticProblem, compression
 from sgdsim.recurrence import any_method, compressed, contour_kernels, hyperbola, pair_maps
 from sgdsim.recurrence.cells import CONTOUR_STEPS, Cells
@@ -32,7 +32,7 @@ _LATEST = 1e15  # float64 counts steps exactly up to here
 
 
 @dataclass(frozen=True, repr=False)
-class LossValues(Shown):
+class LossValues(ShownBySteps):
     """Losses `L = s/(2N)` of the spectral-diagonal regime, each array (cells…, T).
 
     `loss` may overflow to infinity or underflow to 0 where `log_loss` is still finite. `error`: estimate of the

@@ -22,7 +22,7 @@ import numpy as np
 
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.blas import calm
-from sgdsim.common.shown import Shown
+from sgdsim.common.shown import ShownBySteps
 from sgdsim.problem import QuadraticProblem
 from sgdsim.recurrence import inversion, one_space
 from sgdsim.recurrence.all_pairs import Stepped
@@ -48,7 +48,7 @@ _POOR = 1000.0  # times the tolerance: an error from which on all is worked out 
 
 
 @dataclass(frozen=True, repr=False)
-class ExactLosses(Shown):
+class ExactLosses(ShownBySteps):
     """Expected losses over all batch sequences, (T,) each. `error`, `test_error`: estimates of their relative errors.
     `test_loss`: None without test points."""
 

@@ -13,6 +13,7 @@ from sgdsim.algorithm.rules import GradientRule
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.networks.ntk import with_gradients
+from sgdsim.networks.ntk.modules import inputs
 from sgdsim.problem import NetworkProblem, Problem
 from sgdsim.regimes._sampled_plain import observed
 from sgdsim.regimes.base import Run, diagonal
@@ -44,7 +45,7 @@ def jacobian(problem: NetworkProblem, x: np.ndarray) -> torch.Tensor:
 
     each, slopes = ((), grad) if problem.n_outputs == 1 else ((problem.n_outputs,), jacrev)
     rows = vmap(slopes(output), (None, 0))
-    points = torch.tensor(x, dtype=torch.float64)
+    points = inputs("x", x, "cpu", torch.float64)  # integers are tokens
     parts = [rows(trained, part) for part in points.split(64)]
     found = torch.cat(
         [torch.cat([p.reshape(*p.shape[: 1 + len(each)], -1) for p in part.values()], -1) for part in parts]

@@ -10,6 +10,7 @@ from sgdsim.algorithm.methods import HeavyBall, Nesterov
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, choice
 from sgdsim.common.jsonable import finite_or_none, jsonable
+from sgdsim.common.shown import Shown
 from sgdsim.common.specs import shortest
 from sgdsim.common.text import tuned
 from sgdsim.problem import QuadraticProblem, fits
@@ -43,8 +44,8 @@ _KEYS = (
 )
 
 
-@dataclass(frozen=True)
-class Answer:
+@dataclass(frozen=True, repr=False)
+class Answer(Shown):
     """The setting that is recommended: α in units of 1/λ_max, β and the predicted loss at the horizon."""
 
     lr: float

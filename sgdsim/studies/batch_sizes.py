@@ -19,6 +19,7 @@ import numpy as np
 from sgdsim.algorithm.samplers import ONE_PASS, WITHOUT_REPLACEMENT, noise_factor
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
+from sgdsim.common.shown import Shown
 from sgdsim.common.specs import readable, shortest
 from sgdsim.common.table import Table
 from sgdsim.common.text import percent
@@ -32,8 +33,8 @@ REACH, PAIRS = 0.1, 50
 _FOLD = 4
 
 
-@dataclass(frozen=True)
-class OfBatch:
+@dataclass(frozen=True, repr=False)
+class OfBatch(Shown):
     """One batch size: γ as the modes see it, the largest stable learning rate by spectral-diagonal theory, the best one
     for the first step (None: not known), and the one that takes the fewest steps to the target with whether that is
     stable in the exact average; None with a `reason` where the target is not reached or that is not known."""

@@ -23,6 +23,7 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD, noise_factor
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import jsonable
+from sgdsim.common.shown import Shown
 from sgdsim.common.table import Cell, Table
 from sgdsim.problem import Problem, QuadraticProblem
 from sgdsim.problem.fits import PowerLawFit, fit_power_law
@@ -34,8 +35,8 @@ from sgdsim.theory import power_law, stability
 from sgdsim.theory.power_law import NOISE, SIGNAL, PowerLaw
 
 
-@dataclass(frozen=True, eq=False)
-class Curve:
+@dataclass(frozen=True, eq=False, repr=False)
+class Curve(Shown):
     """The loss of one batch size, mean over replicates: `steps` t ≥ 1 and `loss`, (T,) each; infinite once diverged."""
 
     batch_size: int

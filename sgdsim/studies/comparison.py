@@ -14,6 +14,7 @@ import xarray as xr
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.shown import Shown
 from sgdsim.common.specs import brief, readable
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Table
@@ -38,8 +39,8 @@ _USUAL: dict[str, float | str | None] = {
 }  # fmt: skip
 
 
-@dataclass(frozen=True, eq=False)
-class ComparedCell:
+@dataclass(frozen=True, eq=False, repr=False)
+class ComparedCell(Shown):
     """One cell: its algorithm, what torch's optimizer is given (None: nothing of the kind), whether it is exactly
     stable, what each closure says of that (None: not known), each regime's final numbers, by name, and until when the
     quadratic model of cross-entropy holds (None: not of such, or not known)."""

@@ -13,6 +13,7 @@ import scipy.ndimage
 from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, number
+from sgdsim.common.shown import Shown
 from sgdsim.common.specs import readable
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 _COMPLETED, _DIVERGED = OUTCOMES.index("completed"), OUTCOMES.index("diverged")
 
 
-@dataclass(frozen=True, eq=False)
-class LossMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class LossMap(Shown):
     """One regime and batch size of a result over learning rate (L values) and momentum (M values), both ascending.
 
     Parameters
@@ -78,8 +79,8 @@ class Minimum:
     at_edge: tuple[str, ...]
 
 
-@dataclass(frozen=True, eq=False)
-class JudgedMap:
+@dataclass(frozen=True, eq=False, repr=False)
+class JudgedMap(Shown):
     """A map with its minimum (None: every cell diverged or is missing), whether the algorithm there is exactly stable,
     and the largest stable learning rates at its momentum; None: not known."""
 

@@ -14,6 +14,7 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import integer
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.shown import Shown
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import short, tuned
 from sgdsim.problem import NetworkProblem
@@ -38,8 +39,8 @@ _LOWER = (2.0, 4.0, 16.0)  # by what rate, or 1 − β, is changed
 _FRACTIONS = np.array([1.0, 0.7, 0.5, 0.35, 0.25, 0.12])  # of the largest learning rate that is looked at
 
 
-@dataclass(frozen=True)
-class Probed:
+@dataclass(frozen=True, repr=False)
+class Probed(Shown):
     """A setting that was tried on the network.
 
     Parameters

@@ -13,6 +13,7 @@ from sgdsim.algorithm.methods import EMA, Tail
 from sgdsim.algorithm.schedules import Piecewise, Polynomial, Power, WarmupCosine, WarmupStableDecay
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.jsonable import jsonable
+from sgdsim.common.shown import Shown
 from sgdsim.common.specs import Spec
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Cell, Table
@@ -29,8 +30,8 @@ from sgdsim.theory.verdicts import Verdict, verdicts
 _NEAR = 0.1  # relative difference from which on the theory is said to be off
 
 
-@dataclass(frozen=True, eq=False)
-class JudgedSchedule:
+@dataclass(frozen=True, eq=False, repr=False)
+class JudgedSchedule(Shown):
     """A schedule at its best: `largest_lr`, whether that is exactly stable when held, the relative error of the loss
     where Lanczos quadrature made the problem (else 0), the `ratio` of the loss to that of the best constant rate;
     `sampled`: final losses of sampled runs, where they were asked for."""

@@ -14,6 +14,7 @@ from sgdsim.algorithm.samplers import WITHOUT_REPLACEMENT
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common.checks import InputError, integer, number
 from sgdsim.common.jsonable import finite_or_none
+from sgdsim.common.shown import Shown
 from sgdsim.common.statistics import mean_and_error
 from sgdsim.common.table import Cell, Table
 from sgdsim.common.text import percent, steps, tuned
@@ -43,8 +44,8 @@ class Point:
     theory: float
 
 
-@dataclass(frozen=True)
-class Simulated:
+@dataclass(frozen=True, repr=False)
+class Simulated(Shown):
     """What one regime found at every point, arrays (points,); the first point is the recommended one.
 
     Parameters

@@ -1,11 +1,14 @@
 """Objects show themselves in a line, and as a small table."""
 
+import html
+
 import numpy as np
 import pytest
 
 import sgdsim as ss
 from sgdsim.common.shown import LINE
-from sgdsim.studies import recommendation
+from sgdsim.recurrence import contour
+from sgdsim.studies import comparison, landscape, recommendation
 from sgdsim.theory import optimal, power_law
 
 
@@ -49,3 +52,42 @@ def test_a_study_shows_its_table(problem):
     found = recommendation.recommend(problem, ss.SGD(0.5, batch_size=10), 100)
     assert found._repr_html_() == found.table()._repr_html_()
     assert len(repr(found)) <= LINE
+
+
+def test_parts_of_results_show_themselves_too(problem):
+    found = recommendation.recommend(problem, ss.SGD(0.5, batch_size=10), 100)
+    grid = ss.Grid.product(lr=[0.1, 0.5], momentum=[0.0, 0.5], batch_size=[10])
+    runs = ss.sweep(problem, grid, ss.SpectralDiagonal(), 20)
+    compared, maps = comparison.ComparedCells.of(runs, problem, grid), landscape.judged(runs, problem, ss.SGD(1.0))
+    for part in (found.answer, compared.rows[0], maps.maps[0], maps.maps[0].panel):
+        assert len(repr(part)) <= LINE
+        assert "\n" not in repr(part)
+        assert part._repr_html_().startswith("<table>")
+
+
+def test_losses_at_few_steps_are_shown_and_not_their_shapes(problem):
+    setting = {"lr": 0.5, "momentum": 0.5, "noise": 0.1}
+    found = contour.loss_at(problem, [10, 100_000], **setting)
+    assert "100000" in repr(found)
+    assert f"{found.loss[1]:.6g}" in found._repr_html_()
+    assert found._repr_html_().count("<tr>") == 3
+    many = contour.loss_at(problem, np.arange(1, 2000), **setting)
+    assert "array(1999)" in many._repr_html_()
+    several = contour.loss_at(problem, [10, 100], **(setting | {"lr": np.array([0.1, 0.5])}))
+    assert "array(2, 2)" in several._repr_html_()
+
+
+def test_a_table_is_text_in_a_terminal(problem):
+    table = recommendation.recommend(problem, ss.SGD(0.5, batch_size=10), 100).table()
+    assert repr(table) == table.text()
+
+
+def test_files_of_data_are_a_table():
+    files = ss.datasets.status()
+    assert files._repr_html_().count("<tr>") == len(files) + 1
+
+
+def test_warnings_are_read_and_not_counted(digits_network):
+    fit = ss.fit_power_law(digits_network.quadratic)
+    assert fit.warnings
+    assert all(html.escape(warning) in fit._repr_html_() for warning in fit.warnings)

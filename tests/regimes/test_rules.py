@@ -234,3 +234,16 @@ def test_polyak_is_asked_for_in_words(capsys):
     for bad in ("floor=-1", "maximum=0"):
         with pytest.raises(InputError, match=f"polyak: {bad[:5]}"):
             ss.SGD(1.0, method=f"polyak:{bad}")
+
+
+def test_inputs_may_be_tokens():
+    """Tiny steps of a linearised network with an embedding follow the network."""
+    torch.manual_seed(0)
+    network = torch.nn.Sequential(torch.nn.Embedding(9, 3), torch.nn.Flatten(), torch.nn.Linear(12, 1))
+    random = np.random.default_rng(0)
+    data = ss.Dataset(random.integers(0, 9, (20, 4)), random.standard_normal(20), "words", tokens=True)
+    problem = ss.NetworkProblem(network, data, device="cpu")
+    sgd = ss.SGD(1e-7, batch_size=6, method="adamw")
+    regimes = ss.SampledLinearized(), ss.RealNetwork()
+    moves = [np.diff(ss.simulate(problem, sgd, regime, 3, record=1)["loss"].values[0, 0]) for regime in regimes]
+    np.testing.assert_allclose(moves[0], moves[1], rtol=1e-3)
