@@ -17,8 +17,18 @@ Group: TypeAlias = argparse._ActionsContainer  # a group of options, or a parser
 Commands: TypeAlias = "argparse._SubParsersAction[Parser]"  # what `add_subparsers` gives
 
 
+EXAMPLE = "example: "
+
+
 class _Formatter(argparse.ArgumentDefaultsHelpFormatter):
-    """Help with the default of each option that has one and does not say it in its own words."""
+    """Help with the default of each option that has one and does not say it in its own words; paragraphs stay apart,
+    and an example in one line, to be copied."""
+
+    def _fill_text(self, text: str, width: int, indent: str) -> str:
+        fill = super()._fill_text
+        return "\n\n".join(
+            part if part.startswith(EXAMPLE) else fill(part, width, indent) for part in text.split("\n\n")
+        )
 
     def _get_help_string(self, action: argparse.Action) -> str | None:
         text = action.help or ""

@@ -63,3 +63,13 @@ COMMANDS = {
     "export": Command(options.add_export, commands.export, "export result.nc --out result.csv"),
     "data": Command(options.add_data, commands.data, "data verify bike_sharing"),
 }
+
+QUESTIONS = {  # under which the help lists them
+    "Does theory predict what a training does?": ("compare", "simulate", "validate"),
+    "Which learning rate, momentum, batch size, schedule?": (
+        "recommend", "stability", "landscape", "batch", "budget", "epochs", "schedule",
+    ),
+    "What is in my network and data?": ("spectrum", "hessian"),
+    "Where do the formulas and published numbers come from?": ("theory", "reproduce"),
+    "Files and data sets": ("plot", "merge", "export", "data"),
+}  # fmt: skip

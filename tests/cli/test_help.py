@@ -1,14 +1,17 @@
 """Help: short usage, a description and an example that the parser itself takes, for every command."""
 
+import itertools
+import re
+
 import pytest
 
 from sgdsim.cli.parser import build_parser
-from sgdsim.cli.registry import COMMANDS
+from sgdsim.cli.registry import COMMANDS, QUESTIONS
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_help_is_short_and_has_an_example(run, command):
-    usage, description, *_ = run(command, "--help").split("\n\n")
+    usage, shown, description, *_ = run(command, "--help").split("\n\n")
     assert usage.startswith(f"usage: sgdsim {command}")
     assert len(usage.splitlines()) == 1
     assert description.endswith(".")
@@ -17,7 +20,15 @@ def test_help_is_short_and_has_an_example(run, command):
     assert words[0] == command
     args, unknown = build_parser().parse_known_args(words)
     assert (args.command, unknown) == (command, [])
-    assert " ".join(run(command, "--help").split()).endswith(f"example: sgdsim {example}")
+    assert shown == f"example: sgdsim {example}"
+
+
+def test_commands_stand_under_the_question_that_they_answer(run):
+    assert sorted(itertools.chain.from_iterable(QUESTIONS.values())) == sorted(COMMANDS)
+    said = run("--help")
+    for question, names in QUESTIONS.items():
+        section = said.split(f"\n{question}")[1].split("\n\n")[0]
+        assert re.findall(r"^  (\w+)", section, re.M) == list(names)
 
 
 def test_usage_names_the_groups(run):
