@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from sgdsim.common.compiled import numba
+from sgdsim.common.compiled import launch, numba
 
 BATCH, EPOCH, LABELS, FEATURES, LENGTHS = range(5)  # streams of the generator
 
@@ -225,6 +225,7 @@ def label_errors(start: int, stop: int, size: int, keys: np.ndarray) -> np.ndarr
 def replicate_keys(seed: int, replicates: int) -> np.ndarray:
     """The generator's key of each replicate, (replicates, 2) uint64 holding 32-bit words; replicate r's key does not
     depend on how many replicates there are."""
+    launch()
     keys = [np.random.SeedSequence(seed, spawn_key=(r,)).generate_state(2, np.uint32) for r in range(replicates)]
     return np.array(keys, dtype=np.uint64).reshape(replicates, 2)
 

@@ -10,12 +10,14 @@ from pathlib import Path
 
 import threadpoolctl
 
+from sgdsim.common.compiled import threads
+
 
 def describe() -> dict[str, str | int | None]:
     """CPU, BLAS and thread layout of this process, JSON-able; None for what this system does not tell."""
     from llvmlite import binding
 
-    numba, torch = sys.modules.get("numba"), sys.modules.get("torch")
+    loops, torch = threads() if "numba" in sys.modules else None, sys.modules.get("torch")
     return {
         "cpu": _cpu_model(),
         "architecture": platform.machine(),
@@ -23,7 +25,7 @@ def describe() -> dict[str, str | int | None]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "blas": "; ".join(sorted(_libraries("blas"))) or None,
         "openmp": "; ".join(sorted(_libraries("openmp"))) or None,
-        "numba_threads": None if numba is None else numba.get_num_threads(),
+        "numba_threads": loops,
         "torch": f"{torch.backends.cpu.get_cpu_capability()}, {torch.get_num_threads()} threads" if torch else None,
     }
 

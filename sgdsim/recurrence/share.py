@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
-from sgdsim.common.compiled import numba
+from sgdsim.common.compiled import numba, threads
 from sgdsim.common.signals import held_back
 
 Piece = Callable[[], object]
@@ -32,11 +32,11 @@ def pieces(kernel: Callable[..., object], arguments: tuple, n_items: int, terms:
 def run(work: Iterable[tuple[float, Piece]]) -> None:
     """Do all pieces, given with their terms, in any order; with other threads where there is enough for them.
 
-    As many threads at most as `numba.get_num_threads` says. What a piece raises is raised here.
+    As many threads at most as `compiled.threads` says. What a piece raises is raised here.
     """
     work = list(work)
     total = sum(terms for terms, _ in work)
-    helpers = min(numba.get_num_threads(), len(work), int(total / _PIECE)) - 1
+    helpers = min(threads(), len(work), int(total / _PIECE)) - 1
     if helpers < 1:
         for _, piece in work:
             piece()
@@ -71,8 +71,8 @@ def among_threads(todo: list[Piece], helpers: int) -> None:
 @functools.cache
 def _pool() -> ThreadPoolExecutor:
     """Threads that stay, as starting one waits for it to run."""
-    threads = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
-    return ThreadPoolExecutor(threads, thread_name_prefix="sgdsim")
+    most = numba.config.NUMBA_NUM_THREADS  # type: ignore[attr-defined]
+    return ThreadPoolExecutor(most, thread_name_prefix="sgdsim")
 
 
 if hasattr(os, "register_at_fork"):

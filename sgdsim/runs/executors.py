@@ -12,9 +12,8 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-import numba
-
 from sgdsim.common.checks import InputError
+from sgdsim.common.compiled import numba, threads
 from sgdsim.common.signals import held_back, raise_again
 from sgdsim.problem import Problem
 from sgdsim.runs import chunks, clusters
@@ -97,7 +96,7 @@ def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Results:
     one by one, what uses all cores by itself."""
     light = [chunk for chunk in todo if not work.regimes[chunk.regime].uses_all_cores]
     heavy = [chunk for chunk in todo if work.regimes[chunk.regime].uses_all_cores]
-    if len(light) < 2 or numba.get_num_threads() < 2 or not threads_may_overlap():
+    if len(light) < 2 or threads() < 2 or not threads_may_overlap():
         yield from _serial(work, todo, tick)
         return
     stop = _Stop()
@@ -111,7 +110,7 @@ def _threads(work: Work, todo: Sequence[Chunk], tick: Tick) -> Results:
             stop.asked = True
         return done
 
-    pool = concurrent.futures.ThreadPoolExecutor(numba.get_num_threads())
+    pool = concurrent.futures.ThreadPoolExecutor(threads())
     try:
         yield from _Submissions(pool, work, light, lambda chunk: pool.submit(run, chunk)).results(stop)
         interrupted = stop.asked

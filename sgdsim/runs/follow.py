@@ -11,6 +11,7 @@ import numpy as np
 from sgdsim.algorithm.sgd import SGD
 from sgdsim.common import memory
 from sgdsim.common.checks import InputError, integer
+from sgdsim.common.compiled import launch
 from sgdsim.common.signals import raise_again
 from sgdsim.common.warning import warn
 from sgdsim.observables import Observable, needed
@@ -76,6 +77,7 @@ def follow(
     `look` is called after each recorded step at which a replicate still runs, with the step, the run and the replicates
     in it. Ctrl-C ends the run early: what was recorded stays, the rest is NaN, and `interrupted` is set.
     """
+    launch()
     replicates = replicates if regime.stochastic else 1
     began = time.perf_counter()
     values: dict[str, np.ndarray] = {}

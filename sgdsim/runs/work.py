@@ -13,8 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-import numba
-
+from sgdsim.common.compiled import launch, numba, threads
 from sgdsim.common.signals import held_back
 from sgdsim.problem import Problem
 from sgdsim.regimes.base import Regime
@@ -110,16 +109,8 @@ def apart(function: Callable[[], Answer]) -> Answer:
 
 def threads_may_overlap() -> bool:
     """Whether two threads may run parallel loops at once: numba's own thread pool ends the process then."""
-    _warm()
+    launch()
     return numba.threading_layer() != "workqueue"
-
-
-@numba.njit(cache=True, parallel=True)
-def _warm() -> int:
-    total = 0
-    for i in numba.prange(2):
-        total += i
-    return total
 
 
 _alone = threading.RLock()
@@ -128,7 +119,7 @@ _alone = threading.RLock()
 def remote(problem: Problem | Stored, regime: Regime, chunk: Chunk, cells: list[Cell], settings: Settings) -> Done:
     """`chunks.compute` as a worker calls it: one thread of compiled code, as there is a worker for each core."""
     whole = problem.problem() if isinstance(problem, Stored) else problem
-    before = numba.get_num_threads()
+    before = threads()
     numba.set_num_threads(1)  # of this thread alone
     try:
         with contextlib.nullcontext() if threads_may_overlap() else _alone:

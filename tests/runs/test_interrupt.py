@@ -379,7 +379,7 @@ LOCKS = """
     from sgdsim.runs import executors
 
     numba.set_num_threads(2)
-    executors.numba.get_num_threads = lambda: 2
+    executors.threads = lambda: 2
     warnings.simplefilter("ignore")
     problem = ss.QuadraticProblem.power_law(30, 1.5, 3.0)
     grid = ss.Grid.product(lr=[0.01 * i for i in range(1, 25)], batch_size=[3])
