@@ -67,7 +67,9 @@ def settings(count: int, seed: int) -> list[dict[str, float]]:
 def table() -> list[dict]:
     """Settings with the library's threshold, losses and law."""
     rows = []
-    for row in settings(21, seed=5):
+    # By itself the leading mode would nearly diverge: what the contour misses dies out late.
+    hard = {"nu": 2.5, "kappa": 4.2, "n": 2000, "b": 11, "beta": 0.665, "share": 0.9999}
+    for row in [*settings(21, seed=5), hard]:
         problem = QuadraticProblem.power_law(row["n"], row["nu"], row["kappa"])
         noise = float(problem.noise_factor(row["b"]))
         top = float(stability.diagonal_max_lr(problem, momentum=row["beta"], noise=noise))
@@ -118,7 +120,7 @@ def test_losses_are_those_of_the_library(table, answers):
         assert (off[shown] <= told[shown] + allowed[shown] / 10).all(), (row, off, told)
         assert (want[found == np.inf] > 600).all()
         known += (shown | ~sure | (np.abs(want) > 1000)).sum()
-    assert known > 0.97 * len(table) * len(STEPS)  # what the page does not draw is the exception
+    assert known > 0.99 * len(table) * len(STEPS)  # what the page does not draw is the exception
 
 
 @needs_node

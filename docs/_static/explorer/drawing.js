@@ -132,7 +132,7 @@
       inside += part(1, view.steps[view.steps.length - 1], "1.5 5", 1.2);
       if (window) over = part(from, to, "7 5", 1.4);
       rows.push([stroke(colors.law, 1.4, window ? "7 5" : "1.5 5"),
-        window ? "its power law (dotted: does not hold)" : "its power law, which holds nowhere here"]);
+        window ? "its power law (dotted: does not hold)" : "its power law, not seen to hold here"]);
     }
     inside += line(points(view), main, 3) + over;
     body += `<g clip-path="url(#clip-curve)">${inside}</g>${border(at, colors)}`;

@@ -354,14 +354,21 @@
     const last = steps[steps.length - 1], sigma = rate(modes, alpha, beta, gamma, 0.02 / Math.max(last, 1));
     if (gamma === 0)
       return { log: closed(modes, alpha, beta, sigma, steps), error: steps.map(() => 1e-9), rate: sigma };
-    const off = missed(modes, alpha, beta, gamma), apart = sigma - off;
+    const apart = sigma - missed(modes, alpha, beta, gamma);
     const until = apart > 0 ? Math.min(Math.max(EARLIEST, DIGITS / apart), LONGEST) : LONGEST;
-    const early = steps.filter((t) => t <= until), log = recurrence(modes, alpha, beta, gamma, early);
-    const error = early.map((t) => 1e-9);
-    for (const t of steps.slice(early.length)) {
-      const better = contour(modes, alpha, beta, gamma, sigma, t, 10);
-      const other = contour(modes, alpha, beta, gamma, sigma, t, 7);
-      const wrong = Math.abs(better.value - other.value) + 1e-14 * better.size + 10 * Math.exp(-t * apart) +
+    const early = steps.filter((t) => t <= until), late = steps.slice(early.length);
+    const looks = until === LONGEST && late.length ? [0.25, 0.45, 0.7, 1].map((share) => share * LONGEST) : [];
+    const times = [...new Set([...early, ...looks])].sort((a, b) => a - b);
+    const stepped = recurrence(modes, alpha, beta, gamma, times), at = (t) => stepped[times.indexOf(t)];
+    const around = (t, nodes) => contour(modes, alpha, beta, gamma, sigma, t, nodes);
+    // What the contour misses never grows beside e^{σ₁t}, as no loss is negative: less than where both are known.
+    const seen = looks.map((t) => Math.abs(Math.exp(at(t) - sigma * t) - around(t, 10).value));
+    const most = looks.length ? 3 * Math.max(...seen) : Infinity;
+    const log = early.map(at), error = early.map(() => 1e-9);
+    for (const t of late) {
+      const better = around(t, 10), other = around(t, 7);
+      const left = Math.min(10 * Math.exp(-t * apart), most);
+      const wrong = Math.abs(better.value - other.value) + 1e-14 * better.size + left +
         (ROUNDING + DEEP * Math.abs(sigma)) * t * better.value;
       log.push(better.value > 0 ? Math.log(better.value) + sigma * t : NaN);
       error.push(wrong < better.value ? wrong / (better.value - wrong) : Infinity);

@@ -47,7 +47,7 @@
   }
 
   function lawInWords() {
-    const { law, window, steps } = view, end = steps[steps.length - 1];
+    const { law, window, steps, log } = view, end = steps.filter((_, i) => Number.isFinite(log[i])).pop() ?? 1;
     if (law.exponent === null) return "For ν ≤ 1 no power law is known. As N grows, the largest stable α goes to 0.";
     const name = law.phase[0].toUpperCase() + law.phase.slice(1);
     const formula = `loss ≈ ${number(law.constant)} t<sup>−${number(law.exponent)}</sup>`;
