@@ -102,8 +102,7 @@ def _none_chosen(probe: Probe) -> list[str]:
     last = probe.tried[-1]
     end = f"lr {short(last.lr)}, momentum {tuned(last.momentum)}"
     text = f"Linearised theory does not predict this network: it leaves the prediction at each setting tried, to {end}."
-    more = " There was no time for others." if probe.given_up else ""
-    return [f"{text}{more} None is recommended; below is what theory alone says.", "", probe.table().text()]
+    return [f"{text} None is recommended; below is what theory alone says.", "", probe.table().text()]
 
 
 def _seen(tried: Probed) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from typing import cast
@@ -32,7 +31,6 @@ LEAST, MEMORIES = 50, 4  # steps: so many, and so many times 1/(1 − β), in wh
 HIGHER, HIGHEST = 1.5, 2.0  # times the predicted loss up to which the runs, and each of them, are said to follow it
 WITHIN = 0.9  # of the largest stable learning rate up to which α·λ_t/λ_0 may go
 SETTINGS = 6  # that are tried, at most
-GIVEN_UP = 120.0  # seconds from which on no other setting is tried
 _LOOKS, _CURVED = 12, 3  # times at which the loss is looked at, and every which of them λ_max
 _WORK = 1e12  # parameters × points of all batches in a probe: some seconds
 _LOWER = (2.0, 4.0, 16.0)  # by what rate, or 1 − β, is changed
@@ -93,12 +91,11 @@ class Probed(Shown):
 @dataclass(frozen=True)
 class Probe(Findings):
     """What real steps said: the settings `tried`, theory's own first and an accepted one last, whether Ctrl-C
-    (`interrupted`) or the time (`given_up`) ended it."""
+    (`interrupted`) ended it."""
 
     tried: tuple[Probed, ...]
     horizon: int
     interrupted: bool = False
-    given_up: bool = False
 
     @property
     def chosen(self) -> Probed | None:
@@ -115,7 +112,7 @@ class Probe(Findings):
         chosen = None if self.chosen is None else len(self.tried) - 1
         facts: dict[str, object] = {"accepted": self.chosen is not None, "chosen": chosen, "lowered": self.lowered}
         facts |= {"tried": [each.as_dict() for each in self.tried], "runs": RUNS}
-        return facts | {"interrupted": self.interrupted, "given_up": self.given_up}
+        return facts | {"interrupted": self.interrupted}
 
     def table(self) -> Table:
         """Setting by setting; reached: lr·λ_max(Θ_t)/λ_max(Θ_0) over the largest stable learning rate."""
@@ -170,7 +167,7 @@ def probe(
     heard : called after each setting.
     """
     horizon = integer("horizon", horizon, minimum=1)
-    began, course = time.perf_counter(), _Course(problem, sgd, horizon, tau, seed, limit)
+    course = _Course(problem, sgd, horizon, tau, seed, limit)
     tried: list[Probed] = []
     try:
         tried.append(course.follow(cast(float, sgd.lr), cast(float, sgd.momentum)))
@@ -178,8 +175,6 @@ def probe(
         for lr, momentum in course.lower(tried):
             if tried[-1].accepted or len(tried) == SETTINGS:
                 break
-            if time.perf_counter() - began > GIVEN_UP:
-                return Probe(tuple(tried), horizon, given_up=True)
             tried.append(course.follow(lr, momentum))
             heard()
     except KeyboardInterrupt:
