@@ -120,12 +120,11 @@ class SGD(Shown):
         for name in schedules.PARAMETERS:
             object.__setattr__(self, name, schedules.of(getattr(self, name)))
         for name in ("lr", "momentum", "label_noise", "weight_decay"):
-            value = getattr(self, name)
-            if isinstance(value, str):  # of label noise and weight decay: learning rates and momenta are read by now
-                value = _read(value)
-            if not isinstance(value, (int, float, Schedule)) or value is not getattr(
-                self, name
-            ):  # such as a fraction, which files cannot hold
+            given = getattr(self, name)
+            # Text of label noise and weight decay: learning rates and momenta are read by now.
+            value = _read(given) if isinstance(given, str) else given
+            kept = value is given and isinstance(value, (int, float, Schedule))
+            if not kept:  # such as a fraction, which files cannot hold
                 object.__setattr__(self, name, number(name, value))
         if not schedules.changes(self.lr) and number("lr", self.lr) <= 0:
             raise InputError(f"lr: expected a number > 0, got {self.lr}")
