@@ -110,7 +110,7 @@ class Regime(ABC):
         if why:
             raise InputError(
                 f"observe: {observable.spec} is not known in the {self.name} regime: {why}; ask one that knows it "
-                f"beside, such as sampled; this one gives {', '.join(self.quantities)}"
+                "beside, such as sampled"
             )
 
     def known(self, observe: Iterable[Observable]) -> tuple[Observable, ...]:

@@ -367,7 +367,9 @@ def test_what_cross_entropy_refuses():
     ):
         ss.simulate(numbers, ss.SGD(0.5, 0.0, 3), regime, STEPS)
     classes = problem(mlp(), ss.Dataset(data().x, np.tile([1.0, -1.0], N // 2), "classes"))
-    with pytest.raises(InputError, match="moments is of the squared loss"):
+    with pytest.raises(
+        InputError, match="moments is not known in the network:loss=cross-entropy regime: it is of the squared loss"
+    ):
         ss.simulate(classes, ss.SGD(0.5, 0.0, 3), regime, STEPS, observe="moments")
     with pytest.raises(InputError, match="label_noise: expected 0 with cross-entropy"):
         ss.simulate(classes, ss.SGD(0.5, 0.0, 3, label_noise=0.1), regime, STEPS)

@@ -171,12 +171,13 @@ def test_observables_that_are_no_names(observe):
         parse_all(observe)
 
 
-def test_a_kernel_over_outputs_is_stepped_and_told_so():
-    """The contour would take seconds; NC × NC matrices are multiplied at every step."""
+def test_a_kernel_over_outputs_is_told_where_it_is_stepped():
+    """The contour takes seconds, with one output or several; NC × NC matrices are multiplied at every step."""
     rng = np.random.default_rng(0)
     features = rng.standard_normal((60, 60))
     problem = ss.QuadraticProblem.from_kernel(features @ features.T, rng.standard_normal((20, 3)))
     assert estimates.outputs_together(problem) == 3
     ask(ss.BatchAveraged(), n_steps=10**8)  # of one output, with more modes
+    ask(ss.BatchAveraged(), n_steps=10**8, problem=problem)
     with pytest.raises(RuntimeWarning, match="this will take about"):
-        ask(ss.BatchAveraged(), n_steps=10**8, problem=problem)
+        ask(ss.BatchAveraged(0), n_steps=10**8, problem=problem)

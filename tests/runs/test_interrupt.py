@@ -99,8 +99,8 @@ def test_ctrl_c_in_a_terminal(here):
     )  # fmt: skip
     os.close(theirs)
     try:
-        # The bar names the cell when it begins, at most twice; then only when steps of it have been made.
-        until_seen(terminal, "cell 3 of 4, sampled", times=3)
+        # The bar says so when the third cell begins, at most three times; then only when steps of it have been made.
+        until_seen(terminal, "sampled 2 of 4, averaged 2 of 4", times=6)
         assert (here / "r.nc").read_bytes() == OLD
         process.send_signal(signal.SIGINT)
         # The rest of the terminal: read on, or the program would wait for us.
