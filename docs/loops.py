@@ -149,8 +149,6 @@ def told(probe: Probe | None) -> str:
     for name, tried in named.items():
         loss = f"{tried.diverged} of {len(tried.ratios)} diverge" if tried.diverged else f"loss ×{short(tried.ratio)}"
         words.append(f"{name} {'follows' if tried.accepted else 'fails'}: {share(tried.reached)} of the limit, {loss}")
-    if not probe.chosen and len(probe.tried) == 1:
-        words.append("none is recommended, as there was no time for others")
     return "; ".join(words)
 
 

@@ -31,14 +31,17 @@ from sgdsim.recurrence import diagonal, pair_maps
 _DOUBLINGS = 60  # of the time over which responses are summed
 _SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
 _AGREED = 1e-10  # to which few modes are taken for all
-_SIGNAL_AGREED = 1e-8  # the same for Ṽ(1), which slow modes dominate: they are not better known
+_SIGNAL_AGREED = 1e-8  # the same for Ṽ(1), which slow modes dominate: rounding leaves no more of those
 LATEST = 1e6  # steps after which it is not looked for when a floor is reached
 _NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective learning rate is asked instead
 
 
 @dataclass(frozen=True)
 class AtOne:
-    """Sums over all times. `noise`: Ũ(1); `signal`: Ṽ(1); `stable`: whether the loss converges (spectral-diagonal)."""
+    """Sums over all times. `noise`: Ũ(1); `signal`: Ṽ(1); `stable`: whether the loss converges (spectral-diagonal).
+
+    Of modes that decay by less than 1e-8 a step Ṽ(1) has the leading order: with long memories it may be off by 1e-5.
+    """
 
     noise: float
     signal: float
