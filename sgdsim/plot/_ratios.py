@@ -45,7 +45,7 @@ def draw_ratios(ax: Axes, curves: Sequence[Curve], xlim: Limits, factor: float) 
     low, high = 1 / (tick * _ROOM), tick * _ROOM
     ax.set(xlim=xlim, ylim=(low, high))
     ax.yaxis.set_major_locator(FixedLocator([1 / tick, 1.0, tick]))
-    ax.yaxis.set_major_formatter(FixedFormatter([f"×{value:.2g}" for value in (1 / tick, 1.0, tick)]))
+    ax.yaxis.set_major_formatter(FixedFormatter([f"×{value:.3g}" for value in (1 / tick, 1.0, tick)]))
     ax.yaxis.set_minor_locator(NullLocator())
     ax.axhline(1.0, color="0.6", linewidth=0.7)
     for curve, ratio, band in _over_reference(curves):

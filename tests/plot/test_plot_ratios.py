@@ -40,7 +40,7 @@ def test_means_over_the_exact_average():
     assert ratio(ax, "network") == pytest.approx(GROWING[1:])
     assert ratio(ax, "diagonal, τ = 1") == pytest.approx(np.full(6, 0.99))
     assert ax.get_ylabel() == "÷ averaged"
-    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["×0.67", "×1", "×1.5"]
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == ["×0.667", "×1", "×1.5"]
     assert ax.get_ylim()[1] > 1.5
     assert ax.get_xlim() == figure.axes[0].get_xlim()
 

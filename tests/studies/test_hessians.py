@@ -427,7 +427,7 @@ def test_own_model(run, tmp_path):
         (["--batch-size", "41"], "batch_size"), (["--batch-size", "1"], "more than 1 value"),
         (["--n", "100000"], "n: expected at most"), (["--width", "0"], "width"), (["--gap", "0.5"], "gap"),
         (["--batch-norm", "maybe"], "--batch-norm"), (["--dataset", "power_law"], "--dataset"),
-        (["--probes", "0"], "n_probes"), (["--lanczos-steps", "0"], "lanczos_steps"), (["--plot", "h.txt"], "path"),
+        (["--probes", "0"], "n_probes"), (["--lanczos-steps", "0"], "lanczos_steps"), (["--plot", "h.txt"], "--plot: expected"),
         (["--out", "none/h.json"], "folder"), (["--out", "a.png", "--plot", "a.png"], "--plot"),
         (["--plot", "h.png", "--steps", *"01234567"], "at most 6"), (["--seed", "-1"], "seed"),
         (["--dataset", "mnist", "--data-dir", "."], "fetch"),
