@@ -138,7 +138,7 @@ def test_own_model(run, tmp_path):
     ("words", "message"),
     [
         (["--top", "61"], "--top"), (["--top", "0"], "--top"), (["--top", "3", "--density"], "--top"),
-        (["--plot", "s.txt"], "path"),
+        (["--plot", "s.txt"], "--plot: expected"),
         (["--dataset", "power_law", "--nu", "1", "--kappa", "1", "--analytic"], "--analytic"),
         (["--analytic", "--width", "7"], "--width"),
         (["--spectrum", "none.nc"], "found none"), (["--out", "none/s.nc"], "folder"),
