@@ -28,7 +28,7 @@ pytest.importorskip("ipykernel", reason="needs ipykernel")
 FOLDER = Path(__file__).parents[1] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("*.ipynb"))
 LARGEST = 300_000  # bytes of a committed notebook
-MAY_IMPORT = {"sgdsim", "numpy", "xarray", "matplotlib", "os", "sys", "torch"}
+MAY_IMPORT = {"sgdsim", "numpy", "xarray", "matplotlib", "os", "sys", "torch", "google"}
 WIDGET = "application/vnd.jupyter.widget-view+json"
 TIMEOUT = 7200 if os.environ.get("SGDSIM_FULL") == "1" else 600  # seconds a cell
 

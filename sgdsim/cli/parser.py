@@ -20,8 +20,8 @@ class _Whole(Parser):
         formatter.add_text(self.description)
         options = [action for action in self._actions if action.option_strings]
         of_name = {action.dest: action for action in self.said}
-        groups = {question: [of_name[name] for name in names] for question, names in QUESTIONS.items()}
-        for title, actions in {**groups, "options": options}.items():
+        groups = {question: [of_name.pop(name) for name in names] for question, names in QUESTIONS.items()}
+        for title, actions in {**groups, "others": list(of_name.values()), "options": options}.items():
             formatter.start_section(title)
             formatter.add_arguments(actions)
             formatter.end_section()

@@ -107,6 +107,6 @@ def test_what_may_have_been_meant(run, line, meant):
     assert f"did you mean {meant}?" in run(*line.split(), code=2)
 
 
-@pytest.mark.parametrize("line", ["simulate --zzz", "zzz", "simulate --sampling zzz", "landscape --torch-loss mse"])
+@pytest.mark.parametrize("line", ["simulate --zzz", "zzz", "simulate --sampling zzz", "schedule --torch-loss mse"])
 def test_nothing_is_guessed_from_far_away(run, line):
     assert "did you mean" not in run(*line.split(), code=2)
