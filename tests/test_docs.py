@@ -139,6 +139,16 @@ def test_the_readmes_python_runs_in_a_small_size():
     assert names["runs"].sizes["regime"] == 4
 
 
+def test_the_readmes_commands_are_commands():
+    from sgdsim.cli.parser import build_parser
+
+    lines = re.findall(r"`sgdsim ([a-z]+ -[^`]*)`", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert len(lines) >= 5
+    for line in lines:
+        args, unknown = build_parser().parse_known_args(line.split())
+        assert (args.command, unknown) == (line.split()[0], [])
+
+
 def test_every_command_has_an_example():
     from sgdsim.cli.registry import COMMANDS
 
