@@ -59,7 +59,7 @@ def test_a_schedule_is_one_value():
         ("0:inf:3", "finite"),
         ("log:0:1:3", "0 < LOW"),
         ("log:1", "log:LOW:HIGH:COUNT"),
-        ("1,,2", "expected a number"),
+        ("1,,2", "both sides of each comma"),
         ("1,x", "expected a number"),
     ],
 )
