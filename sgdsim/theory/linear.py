@@ -29,7 +29,8 @@ from sgdsim.problem.linearised import of_quadratic
 from sgdsim.recurrence import diagonal, pair_maps
 
 _DOUBLINGS = 60  # of the time over which responses are summed
-_SLOW = 1e-8  # of a mode's decay in a step, aλ: below it rounding of 1 − aλ costs more than leading order
+_SLOW = 1e-8  # of a mode's decay in a step, aλ: below it 1 − aλ has lost half of its digits
+_SLOWEST = 1e-20  # the same, below which nothing is left beside the leading order
 _AGREED = 1e-10  # to which few modes are taken for all
 _SIGNAL_AGREED = 1e-8  # the same for Ṽ(1), which slow modes dominate: rounding leaves no more of those
 LATEST = 1e6  # steps after which it is not looked for when a floor is reached
@@ -38,10 +39,7 @@ _NEAR = 1e-7  # of 1: there rounding decides, and the sign of the effective lear
 
 @dataclass(frozen=True)
 class AtOne:
-    """Sums over all times. `noise`: Ũ(1); `signal`: Ṽ(1); `stable`: whether the loss converges (spectral-diagonal).
-
-    Of modes that decay by less than 1e-8 a step Ṽ(1) has the leading order: with long memories it may be off by 1e-5.
-    """
+    """Sums over all times. `noise`: Ũ(1); `signal`: Ṽ(1); `stable`: whether the loss converges (spectral-diagonal)."""
 
     noise: float
     signal: float
@@ -117,19 +115,28 @@ def responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> tupl
     """p_k and q_k, (n,) each, where the mean converges; `averaged`: as seen by the average of the iterates."""
     start = sgd.begins if averaged else np.eye(step(sgd)[1].size)[0]
     signal = _summed(eigenvalues, sgd, averaged, start)
-    rate = effective_lr(sgd) * eigenvalues
-    slow = rate < _SLOW
-    signal[slow] = 1 / (2 * rate[slow])
+    slow = effective_lr(sgd) * eigenvalues < _SLOW
+    signal[slow] = _slow(eigenvalues[slow], sgd, averaged, of_noise=False)
     return noise_responses(eigenvalues, sgd, averaged), signal
 
 
 def noise_responses(eigenvalues: np.ndarray, sgd: SGD, averaged: bool = False) -> np.ndarray:
     """p_k of `responses` alone."""
     noise = _summed(eigenvalues, sgd, averaged, step(sgd, averaged)[1])
-    # Where 1 − αλ rounds λ away: e^{−2aλt} summed over time, to leading order in aλ; a is the effective learning rate.
     slow = effective_lr(sgd) * eigenvalues < _SLOW
-    noise[slow] = effective_lr(sgd) / (2 * eigenvalues[slow])
+    noise[slow] = _slow(eigenvalues[slow], sgd, averaged, of_noise=True)
     return noise
+
+
+def _slow(eigenvalues: np.ndarray, sgd: SGD, averaged: bool, *, of_noise: bool) -> np.ndarray:
+    """`_summed` where 1 − αλ rounds λ away, (n,): `(1 − M)X = vvᵀ` by M − 1, in which nothing cancels (`pair_maps`).
+    Where that is next to singular, e^{−2aλt} summed, with a the effective learning rate. `of_noise`: p, else q."""
+    maps = pair_maps.of(sgd if averaged else replace(sgd, average=None), 0.0)
+    lr, right = effective_lr(sgd), maps.kick if of_noise else maps.start
+    out = (lr if of_noise else 1 / lr) / (2 * eigenvalues)
+    known = lr * eigenvalues > _SLOWEST
+    out[known] = -np.linalg.solve(maps.changes(eigenvalues[known]), right[:, None])[..., 0] @ maps.read
+    return out
 
 
 def _summed(eigenvalues: np.ndarray, sgd: SGD, averaged: bool, vector: np.ndarray) -> np.ndarray:

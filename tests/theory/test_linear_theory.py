@@ -1,5 +1,8 @@
 """Theory of any stationary method: against heavy ball's closed forms, the recurrence, and the operator in full."""
 
+import itertools
+
+import mpmath
 import numpy as np
 import pytest
 
@@ -71,6 +74,27 @@ def test_the_diagonal_regime_turns_at_its_threshold(problem, name):
     )
     assert (np.diff(below["loss"].values.ravel()[1:]) < 0).all()
     assert (np.diff(above["loss"].values.ravel()[1:]) > 0).all() or above["outcome"].values.item() == 2
+
+
+@pytest.mark.parametrize("name", ["corner:theta=1.7,memory=3", "nesterov", "heavy-ball"])
+def test_responses_of_slow_modes_are_those_of_fifty_digits(name):
+    """As sums over time `X = RXRᵀ + vvᵀ`; the leading order in λ alone was off by 1e-5 with a long memory."""
+    sgd = ss.SGD(1.8, 0.0 if "corner" in name else 0.9, 1, method=name)
+    eigenvalues = np.array([1e-3, 3e-8, 3.4e-11, 1e-13, 1e-24])
+    transition, kick = linear.step(sgd)
+    for found, vector in zip(linear.responses(eigenvalues, sgd), (kick, np.eye(kick.size)[0]), strict=True):
+        for value, eigenvalue in zip(found, eigenvalues, strict=True):
+            assert value == pytest.approx(summed_in_many_digits(transition, kick, eigenvalue, vector), rel=2e-8)
+
+
+def summed_in_many_digits(transition: np.ndarray, kick: np.ndarray, eigenvalue: float, vector: np.ndarray) -> float:
+    with mpmath.workdps(60):
+        size, step = kick.size, mpmath.matrix(transition.tolist())
+        for i in range(size):
+            step[i, 0] += mpmath.mpf(float(eigenvalue)) * mpmath.mpf(float(kick[i]))
+        pairs = list(itertools.product(range(size), repeat=2))
+        system = mpmath.matrix([[int(a == b) - step[a[0], b[0]] * step[a[1], b[1]] for b in pairs] for a in pairs])
+        return float(mpmath.lu_solve(system, mpmath.matrix([float(vector[i] * vector[j]) for i, j in pairs]))[0])
 
 
 @pytest.mark.parametrize("scale", [1e-200, 1e-12, 1e12, 1e200])
